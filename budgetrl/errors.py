@@ -1,0 +1,101 @@
+"""Every error a user can cause or meet, and the exit code that each one ends with.
+
+An error says what went wrong, where, and (in `hint`) how to fix it; the command line prints it
+without a traceback. Bugs are not in this tree: they raise Python's own exceptions.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line, the same for every command."""
+
+    OK = 0
+    """Done; a reached budget is a normal end."""
+    FAILED = 1
+    """The run failed, or budgetrl has a bug."""
+    USER = 2
+    """A bad recipe, flag or file."""
+    REFUSED = 3
+    """Would not fit, cannot be paid, or another run is in the way."""
+    INTERRUPTED = 130
+    """Ended by SIGINT, saved."""
+    TERMINATED = 143
+    """Ended by SIGTERM, saved."""
+
+
+class BudgetRLError(Exception):
+    """Base of all errors that budgetrl raises on purpose.
+
+    Args:
+        message: what is wrong, and where.
+        hint: how to fix it, as one or more full sentences.
+    """
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class UsageError(BudgetRLError, ValueError):
+    """A flag or argument that makes no sense."""
+
+    exit_code = ExitCode.USER
+
+
+class RecipeError(BudgetRLError, ValueError):
+    """A recipe that cannot be read or holds a wrong value."""
+
+    exit_code = ExitCode.USER
+
+
+class DataError(BudgetRLError, ValueError):
+    """Problems, suites or other input rows that cannot be used."""
+
+    exit_code = ExitCode.USER
+
+
+class ModelError(BudgetRLError, ValueError):
+    """A model, tokenizer or adapter that is missing or does not match."""
+
+    exit_code = ExitCode.USER
+
+
+class RunDirError(BudgetRLError, OSError):
+    """A run directory that cannot be created, read or continued."""
+
+    exit_code = ExitCode.USER
+
+
+class ProtocolError(BudgetRLError, ValueError):
+    """Two evaluations that must not be compared, because their protocols differ."""
+
+    exit_code = ExitCode.USER
+
+
+class RefusedError(BudgetRLError, RuntimeError):
+    """A run that is not started, because it could not end well."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class BudgetError(RefusedError):
+    """The budget cannot pay for anything useful."""
+
+
+class HardwareError(RefusedError):
+    """The recipe needs a GPU that is absent, too small, or in use."""
+
+
+class RewardError(BudgetRLError, RuntimeError):
+    """Too many rewards of one step could not be computed."""
+
+
+class TrainingError(BudgetRLError, RuntimeError):
+    """Training cannot go on: non-finite losses, or a library that changed the recipe."""

@@ -1,0 +1,224 @@
+"""The vocabulary of budgetrl: values that cross modules or reach the disk. Read this first.
+
+A *problem* has a text and a known answer. The model answers it with *completions*; the completions
+of one problem in one step are a *group*. Grading gives each completion a *verdict*, the rewards a
+*breakdown*. A *protocol* says how an evaluation was made; only equal protocols may be compared.
+A *plan* says what a budget buys, a *spend* what was paid.
+
+Times are seconds, money is dollars, shares are 0..1, and None means "not measured", never zero.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Self
+
+
+class Verdict(StrEnum):
+    """What the grader says of one completion."""
+
+    CORRECT = "correct"
+    """The answer in the last box equals the gold answer."""
+    WRONG = "wrong"
+    """There is an answer, and it does not equal the gold answer."""
+    UNPARSABLE = "unparsable"
+    """There is no box, or the last one is blank or cut off."""
+    TIMEOUT = "timeout"
+    """Grading took too long; scores 0 and is counted."""
+    ERROR = "error"
+    """The grader or the gold answer is at fault; the row has no reward at all."""
+
+
+class StopReason(StrEnum):
+    """Why a run ended."""
+
+    COMPLETED = "completed"
+    """The recipe's stop_after_steps is reached."""
+    BUDGET = "budget"
+    """One more update did not fit, or the deadline came."""
+    NO_SIGNAL = "no_signal"
+    """No group had anything to learn from, and the recipe says to stop then."""
+    INTERRUPTED = "interrupted"
+    """SIGINT or SIGTERM; saved, no final evaluation."""
+    FAILED = "failed"
+    """An error ended the run."""
+
+
+class RunStatus(StrEnum):
+    """What a run directory tells about its run."""
+
+    RUNNING = "running"
+    """A process holds the lock of the event file."""
+    FINISHED = "finished"
+    """Ended as planned: completed, budget or no_signal."""
+    INTERRUPTED = "interrupted"
+    """Ended by a signal; can be resumed."""
+    FAILED = "failed"
+    """Ended by an error."""
+    CRASHED = "crashed"
+    """Nobody holds the lock, and nobody wrote an end."""
+
+
+class EvalWhen(StrEnum):
+    """The moments at which a recipe evaluates."""
+
+    BASELINE = "baseline"
+    """Before the first update."""
+    STEP = "step"
+    """During training."""
+    FINAL = "final"
+    """After the last update, on the selected checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem with a known answer."""
+
+    id: str
+    text: str
+    """What the user turn of the prompt says (before the recipe's template)."""
+    answer: str
+    """The gold answer, in LaTeX or plain text."""
+    level: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a policy wrote after one prompt."""
+
+    text: str
+    """Decoded with the tags the model wrote; end-of-turn tokens removed."""
+    num_tokens: int
+    truncated: bool
+    """True when the token limit ended it, so the model did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardBreakdown:
+    """The reward of one completion, and what it is made of."""
+
+    total: float | None
+    """The weighted sum the trainer gets; None when a part could not be computed."""
+    components: Mapping[str, float | None]
+    """Each reward's own value, before its weight."""
+    verdict: Verdict
+    extracted: str | None
+    """The content of the box that was graded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How an evaluation was made: everything but the number of samples.
+
+    Two results may be compared only if all of these are equal.
+    """
+
+    suite: str
+    suite_fingerprint: str
+    """Hash over ids, texts and answers of the problems."""
+    prompt: str
+    """Hash over the rendered prompts: system text, template and chat template."""
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed: int
+    grader: str
+    """Version of the grading rules."""
+
+    def differences(self, other: "Protocol") -> list[str]:
+        """Names of the fields in which two protocols differ."""
+        return [f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)]
+
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult:
+    """One evaluation of one suite: estimates over all complete rounds."""
+
+    suite: str
+    when: str
+    step: int
+    problems: int
+    samples: int
+    """Complete rounds, that is samples per problem."""
+    pass_at: Mapping[int, float]
+    interval_95: Mapping[int, Interval | None]
+    truncated_share: float
+    unparsable_share: float
+    completion_tokens_mean: float
+    timeouts: int
+    seconds: float
+    protocol: Protocol
+    maj_at: Mapping[int, float] = field(default_factory=dict)
+    """Share of problems whose most frequent answer among k samples is right."""
+    correct_tokens_mean: float | None = None
+    wrong_tokens_mean: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready mapping, k as text."""
+        data = asdict(self)
+        for key in ("pass_at", "interval_95", "maj_at"):
+            data[key] = {str(k): v for k, v in data[key].items()}
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`; unknown keys are ignored."""
+        known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        for key in ("pass_at", "interval_95", "maj_at"):
+            known[key] = {
+                int(k): tuple(v) if isinstance(v, list) else v for k, v in data.get(key, {}).items()
+            }
+        known["protocol"] = Protocol(**data["protocol"])
+        return cls(**known)
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What was paid so far, over all attempts; gaps between attempts cost nothing."""
+
+    wall_s: float
+    train_s: float
+    usd: float | None
+    """None when no price is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a budget buys, before or during a run. All in seconds unless named otherwise."""
+
+    budget_s: float
+    setup_s: float
+    baseline_s: float
+    step_s: float
+    step_evals_s: float
+    """All evaluations during training together."""
+    saves_s: float
+    """All checkpoints during training together."""
+    reserve_s: float
+    """Kept for the end: final evaluation, last save."""
+    report_s: float
+    """Report and exit, after the worker's deadline."""
+    affordable_steps: int
+    """What the budget buys, not capped by the recipe's stop_after_steps."""
+    requested_steps: int | None
+    total_s: float
+    """Expected wall time of the run, for the smaller of affordable and requested."""
+    usd_per_hour: float | None
+    source: str
+    """Where the times come from, for people."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Updates that the plan expects to make."""
+        if self.requested_steps is None:
+            return self.affordable_steps
+        return min(self.affordable_steps, self.requested_steps)
+
+    @property
+    def total_usd(self) -> float | None:
+        """Expected bill, if a price is known."""
+        return None if self.usd_per_hour is None else self.total_s / 3600 * self.usd_per_hour
