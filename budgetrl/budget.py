@@ -1,0 +1,282 @@
+"""Time and money: what was paid, what is left, and whether one more update fits.
+
+    PhaseTimes --plan(times, budget)--> Plan            before a run: seconds become updates
+    Ledger: clock --> elapsed, remaining                during it: what is paid over all attempts
+    Forecaster: measured steps --> Decision             after each update: go on, or finish
+
+The only place where seconds become updates and dollars. Everything is pure; clocks are arguments.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from budgetrl.types import Plan, Spend
+
+Clock = Callable[[], float]
+"""Monotonic seconds."""
+
+RESERVE_FACTOR = 1.3
+"""Margin on the final evaluation: completions grow while a model learns (paper, Fig. 4)."""
+
+EXIT_S = 1.0
+"""Seconds between the end of the worker and the end of the supervisor, besides the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a run may use: wall seconds, from process start to process end."""
+
+    wall_s: float
+    usd_per_hour: float | None = None
+    usd: float | None = None
+    """The limit in dollars, where one was given."""
+
+    @classmethod
+    def of(
+        cls, *, hours: float | None, usd: float | None, usd_per_hour: float | None
+    ) -> "Budget | None":
+        """The sooner of a time limit and a dollar limit; None when neither is given.
+
+        Raises:
+            ValueError: dollars without a price.
+        """
+        limits = [] if hours is None else [hours * 3600]
+        if usd is not None:
+            if not usd_per_hour:
+                raise ValueError("a limit in dollars needs a price per hour")
+            limits.append(usd / usd_per_hour * 3600)
+        return cls(min(limits), usd_per_hour, usd) if limits else None
+
+    def usd_of(self, seconds: float) -> float | None:
+        """What seconds cost, if a price is known."""
+        return None if self.usd_per_hour is None else seconds / 3600 * self.usd_per_hour
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseTimes:
+    """Expected or measured seconds of every phase of a run."""
+
+    imports_s: float
+    model_s: float
+    data_s: float
+    baseline_s: float
+    """All baseline evaluations together."""
+    rollout_s: float
+    """Of one update, as the four that follow."""
+    reward_s: float
+    logprob_s: float
+    update_s: float
+    other_s: float
+    step_eval_s: float
+    """One evaluation during training, all its suites."""
+    step_evals_every: int | None
+    """Updates between two of them; None: there are none."""
+    final_s: float
+    save_s: float
+    saves_every_s: float
+    """Training seconds between two checkpoints."""
+    report_s: float
+    source: str
+
+    @property
+    def setup_s(self) -> float:
+        """Everything before the baseline."""
+        return self.imports_s + self.model_s + self.data_s
+
+    @property
+    def step_s(self) -> float:
+        """One update."""
+        return self.rollout_s + self.reward_s + self.logprob_s + self.update_s + self.other_s
+
+    def scaled(self, factor: float, source: str) -> "PhaseTimes":
+        """All times multiplied, for a machine that is slower (above 1) or faster."""
+        keep = {"step_evals_every", "saves_every_s", "source"}
+        names = [name for name in self.__dataclass_fields__ if name not in keep]
+        changed = {name: getattr(self, name) * factor for name in names}
+        return replace(self, source=source, **changed)
+
+
+def plan(times: PhaseTimes, budget: Budget, requested_steps: int | None = None) -> Plan:
+    """What a budget buys.
+
+    `affordable_steps` is the largest n with setup + baseline + n steps + floor(n / every) step
+    evaluations + saves + reserve + report <= budget; below zero money it is 0.
+    """
+    reserve = reserve_s(times.final_s, times.save_s)
+    end = times.report_s + EXIT_S
+    fixed = times.setup_s + times.baseline_s + reserve + end
+
+    def cost(n: int) -> float:
+        evals = (n // times.step_evals_every) * times.step_eval_s if times.step_evals_every else 0.0
+        return fixed + n * times.step_s + evals + _saves_s(times, n)
+
+    affordable = _largest(cost, budget.wall_s)
+    steps = affordable if requested_steps is None else min(affordable, requested_steps)
+    evals_s = (steps // times.step_evals_every) * times.step_eval_s if times.step_evals_every else 0
+    saves = _saves_s(times, steps)
+    expected = times.setup_s + times.baseline_s + steps * times.step_s + evals_s + saves
+    return Plan(
+        budget_s=budget.wall_s,
+        setup_s=times.setup_s,
+        baseline_s=times.baseline_s,
+        step_s=times.step_s,
+        step_evals_s=evals_s,
+        saves_s=saves,
+        reserve_s=reserve,
+        report_s=end,
+        affordable_steps=affordable,
+        requested_steps=requested_steps,
+        total_s=expected + times.final_s + times.save_s + end,
+        usd_per_hour=budget.usd_per_hour,
+        source=times.source,
+    )
+
+
+def reserve_s(evaluation_s: float, save_s: float, growth: float = 1.0) -> float:
+    """Seconds kept for the end: the evaluation, longer by `growth` and a margin, and a save."""
+    return evaluation_s * max(1.0, growth) * RESERVE_FACTOR + save_s
+
+
+def _saves_s(times: PhaseTimes, steps: int) -> float:
+    return math.floor(steps * times.step_s / times.saves_every_s) * times.save_s
+
+
+def _largest(cost: Callable[[int], float], limit: float) -> int:
+    """The largest n >= 0 with cost(n) <= limit; 0 also when nothing fits. `cost` never falls."""
+    high = 1
+    while cost(high) <= limit and high < 10**7:
+        high *= 2
+    low = 0
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost(middle) <= limit else (low, middle)
+    return low
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What this run has paid: process life, summed over attempts.
+
+    Args:
+        budget: the limit.
+        clock: monotonic seconds.
+        started: the clock's reading when this attempt began to cost.
+        paid_before_s: paid by earlier attempts.
+        reserved_s: kept for what follows the worker (report, exit).
+    """
+
+    budget: Budget
+    clock: Clock
+    started: float
+    paid_before_s: float = 0.0
+    reserved_s: float = 0.0
+    train_s: float = 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        """Paid so far, over all attempts."""
+        return self.paid_before_s + self.clock() - self.started
+
+    @property
+    def deadline(self) -> float:
+        """The clock's reading at which the worker must be gone."""
+        return self.started + self.budget.wall_s - self.paid_before_s - self.reserved_s
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the deadline; may be negative."""
+        return self.deadline - self.clock()
+
+    def charge_training(self, seconds: float) -> None:
+        """Count seconds as training (a part of the elapsed time)."""
+        self.train_s += seconds
+
+    def spend(self) -> Spend:
+        """What was paid."""
+        elapsed = self.elapsed_s
+        return Spend(elapsed, self.train_s, self.budget.usd_of(elapsed))
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether another update fits, and what the rest of the budget buys."""
+
+    go_on: bool
+    step_s: float
+    """Forecast of the next update, pessimistic."""
+    reserve_s: float
+    rollout_limit_s: float
+    """Generation of the next update must end within this."""
+    forecast_steps: int
+    """Updates that still fit, at the usual pace."""
+    forecast_low: int
+    forecast_high: int
+
+
+@dataclass(slots=True)
+class Forecaster:
+    """Learns from measured steps what the next one costs and how much the end needs.
+
+    Pessimistic where it decides (the slowest recent step), realistic where it informs (median).
+    """
+
+    planned_step_s: float
+    baseline_eval_s: float
+    """Measured seconds of the baseline evaluation; the final one has the same suites."""
+    baseline_tokens_mean: float
+    save_s: float
+    window: int = 5
+    _steps: deque[tuple[float, float]] = field(default_factory=deque)
+    _tokens_mean: float = 0.0
+
+    def observe(self, step_s: float, rollout_s: float, tokens_mean: float) -> None:
+        """Note one finished update."""
+        self._steps.append((step_s, rollout_s))
+        self._tokens_mean = tokens_mean
+        while len(self._steps) > 4 * self.window:
+            self._steps.popleft()
+
+    def observe_save(self, seconds: float) -> None:
+        """Note one finished checkpoint; the slowest one counts."""
+        self.save_s = max(self.save_s, seconds)
+
+    @property
+    def reserve_s(self) -> float:
+        """What the end needs now: evaluation at today's lengths, and a save."""
+        base = self.baseline_tokens_mean
+        growth = self._tokens_mean / base if base > 0 and self._tokens_mean > 0 else 1.0
+        return reserve_s(self.baseline_eval_s, self.save_s, growth)
+
+    @property
+    def pessimistic_step_s(self) -> float:
+        """The slowest recent step with a margin, or the plan before there is any."""
+        recent = [step for step, _ in list(self._steps)[-self.window :]]
+        return 1.15 * max(recent) if recent else self.planned_step_s
+
+    def decide(self, remaining_s: float, extra_s: float = 0.0) -> Decision:
+        """Whether one more update fits.
+
+        Args:
+            remaining_s: until the worker's deadline.
+            extra_s: a checkpoint or evaluation that is due right after it.
+        """
+        reserve, step = self.reserve_s, self.pessimistic_step_s
+        free = remaining_s - reserve
+        after_rollout = max((s - r for s, r in list(self._steps)[-self.window :]), default=0.0)
+        times = sorted(step for step, _ in self._steps) or [self.planned_step_s]
+        typical, fast, slow = times[len(times) // 2], times[len(times) // 10], times[-1]
+        return Decision(
+            go_on=step + extra_s <= free,
+            step_s=step,
+            reserve_s=reserve,
+            rollout_limit_s=max(0.0, free - 1.15 * after_rollout - extra_s),
+            forecast_steps=_fit(free, typical),
+            forecast_low=_fit(free, slow),
+            forecast_high=_fit(free, fast),
+        )
+
+
+def _fit(seconds: float, step_s: float) -> int:
+    return max(0, int(seconds / step_s)) if step_s > 0 else 0

@@ -1,0 +1,262 @@
+"""What a run says about itself: one JSON line per event, told apart by `kind`.
+
+The run directory's `events.jsonl` holds them in order. Writers build these models; `t`,
+`elapsed_s`, `spent_usd` and `attempt` are stamped by the run directory's writer. Readers get
+them back by `parse`, which refuses nothing but what is no event at all.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+SCHEMA_VERSION = 1
+
+PhaseName = Literal[
+    "imports",
+    "model",
+    "data",
+    "baseline",
+    "train",
+    "evaluation",
+    "entropy",
+    "checkpoint",
+    "final",
+    "report",
+]
+
+
+class Event(BaseModel):
+    """Base of all events: the stamp that every line has."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    KIND: ClassVar[str]
+
+    schema_version: int = SCHEMA_VERSION
+    kind: str = ""
+    t: float = 0.0
+    """Unix seconds."""
+    elapsed_s: float = 0.0
+    """Paid wall seconds over all attempts."""
+    spent_usd: float | None = None
+    attempt: int = 1
+
+
+class RunStarted(Event):
+    """The first line of a run."""
+
+    KIND = "run_started"
+    recipe: str
+    budget_s: float
+    usd_per_hour: float | None = None
+    plan: dict[str, Any] = {}
+
+
+class RunResumed(Event):
+    """A new attempt; step events above `from_step` no longer count."""
+
+    KIND = "run_resumed"
+    from_step: int
+    budget_s: float
+    gap_s: float = 0.0
+    """Unpaid seconds since the attempt before."""
+
+
+class Phase(Event):
+    """A phase begins or is over."""
+
+    KIND = "phase"
+    name: PhaseName
+    state: Literal["started", "ended"]
+    expected_s: float | None = None
+    """On "started": what earlier runs or the plan say."""
+    seconds: float | None = None
+    """On "ended": what it took."""
+
+
+class Step(Event):
+    """One update, after it was made. Shares are 0..1, entropies nats, times seconds."""
+
+    KIND = "step"
+    step: int
+    epoch: float
+    reward_mean: float | None
+    reward_std: float | None
+    accuracy_mean: float | None
+    format_mean: float | None
+    completion_tokens_mean: float
+    completion_tokens_max: int
+    truncated_share: float
+    entropy: float | None
+    entropy_kind: Literal["exact", "sampled"]
+    kl: float | None
+    loss: float | None
+    grad_norm: float | None
+    learning_rate: float
+    groups: int
+    groups_with_signal: int
+    groups_resampled: int
+    completions: int
+    tokens: int
+    tokens_per_s: float
+    padding_share: float
+    phase_s: dict[str, float]
+    """rollout, reward, logprob, update, other."""
+    grader: dict[str, int]
+    sampling_logp_diff_mean: float | None
+    gpu_peak_gib: float | None
+    remaining_s: float
+    forecast_steps: int
+    sample: dict[str, Any] | None = None
+    """One completion of the step for the live view: problem, completion, answer, verdict."""
+
+
+class Evaluation(Event):
+    """A suite was evaluated."""
+
+    KIND = "evaluation"
+    suite: str
+    when: Literal["baseline", "step", "final"]
+    step: int
+    problems: int
+    samples: int
+    pass_at: dict[str, float]
+    interval_95: dict[str, tuple[float, float] | None]
+    truncated_share: float
+    unparsable_share: float
+    completion_tokens_mean: float
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seconds: float
+
+
+class Entropy(Event):
+    """Exact mean token entropy on fresh completions (paper Eq. 1)."""
+
+    KIND = "entropy"
+    when: Literal["baseline", "step", "final"]
+    step: int
+    completions: int
+    tokens: int
+    mean_nats: float
+    temperature: float
+    seconds: float
+
+
+class Checkpoint(Event):
+    """A complete checkpoint is on the disk."""
+
+    KIND = "checkpoint"
+    step: int
+    path: str
+    """Relative to the run directory."""
+    seconds: float
+    best: bool = False
+    reason: str = ""
+
+
+class PlanEvent(Event):
+    """The forecast was made anew."""
+
+    KIND = "plan"
+    step: int
+    step_s: float
+    reserve_s: float
+    remaining_s: float
+    forecast_steps: int
+    forecast_low: int
+    forecast_high: int
+    ends_at_s: float
+    """Expected elapsed seconds at the end of the run."""
+
+
+class RunWarning(Event):
+    """Something the user should know; `resolved` lifts an earlier one with the same code."""
+
+    KIND = "warning"
+    code: str
+    message: str
+    resolved: bool = False
+
+
+class Error(Event):
+    """The worker failed, or a process died."""
+
+    KIND = "error"
+    type: str
+    message: str
+    hint: str = ""
+    exit_code: int | None = None
+
+
+class RunFinished(Event):
+    """The last line of an attempt that ended in order."""
+
+    KIND = "run_finished"
+    stop_reason: Literal["completed", "budget", "no_signal", "interrupted", "failed"]
+    exit_code: int
+    steps: int
+    train_s: float
+    baseline: dict[str, Any] = {}
+    final: dict[str, Any] | None = None
+    difference: dict[str, Any] | None = None
+    best_checkpoint: str | None = None
+
+
+_KINDS: dict[str, type[Event]] = {
+    model.KIND: model
+    for model in (
+        RunStarted,
+        RunResumed,
+        Phase,
+        Step,
+        Evaluation,
+        Entropy,
+        Checkpoint,
+        PlanEvent,
+        RunWarning,
+        Error,
+        RunFinished,
+    )
+}
+
+
+def to_line(event: Event, stamp: Mapping[str, Any]) -> str:
+    """One JSON line (without line feed); NaN and infinities become null."""
+    data = event.model_dump(mode="python") | dict(stamp) | {"kind": event.KIND}
+    return json.dumps(_finite(data), ensure_ascii=True, allow_nan=False)
+
+
+def parse(line: str | bytes) -> Event | None:
+    """The event in a line, or None for a torn, foreign or unreadable one.
+
+    An unknown kind, or a known kind whose shape a newer schema changed, comes back as a bare
+    `Event` with its fields as extras.
+    """
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
+        return None
+    try:
+        return _KINDS.get(data["kind"], Event).model_validate(data)
+    except ValidationError:
+        pass
+    try:
+        return Event.model_validate(data)
+    except ValidationError:
+        return None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value

@@ -1,0 +1,140 @@
+"""Turn merged tables into a `Recipe`, or into one error that names every problem and its file.
+
+Not here: reading and merging files (`recipe.load`), and what is valid (`recipe.schema`).
+"""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from budgetrl.errors import RecipeError
+from budgetrl.recipe.flat import PROVENANCE, flat_values
+from budgetrl.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where the values of a merged recipe were written."""
+
+    path: str
+    """The recipe that was asked for."""
+    origin: Mapping[str, str]
+    """Flat key -> file or "command line"."""
+
+
+def validate(tables: Mapping[str, Any], located: Located) -> Recipe:
+    """The recipe that the tables describe.
+
+    Raises:
+        RecipeError: lists every unknown key, wrong type, bad value and contradiction.
+    """
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(tables))
+    except ValidationError as error:
+        lines = [_line(dict(one), tables, located) for one in error.errors()]
+        raise _error(lines, located) from None
+    problems = list(_provenance_problems(recipe))
+    if problems:
+        raise _error([f"{located.path}: {problem}" for problem in problems], located)
+    return recipe
+
+
+def _error(lines: Sequence[str], located: Located) -> RecipeError:
+    if len(lines) == 1:
+        return RecipeError(lines[0])
+    return RecipeError(f"{located.path}: {len(lines)} problems:\n  " + "\n  ".join(lines))
+
+
+def _line(error: dict[str, Any], tables: Mapping[str, Any], located: Located) -> str:
+    loc = tuple(error["loc"])
+    where, flat = _where(loc, tables)
+    file = located.origin.get(flat, located.path)
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = ": unknown key" + _did_you_mean(loc)
+    elif error["type"] == "missing":
+        message = " is missing"
+    elif "input" in error and not isinstance(error["input"], dict | list):
+        message = f" = {error['input']!r}: {message[:1].lower()}{message[1:]}"
+    else:
+        message = f": {message}"
+    return f"{file}: {where}{message}." if where else f"{file}{message}."
+
+
+def _where(loc: tuple[Any, ...], tables: Any) -> tuple[str, str]:
+    """A location for people ("[lora] rank", "[[eval]] aime24 samples") and its flat key."""
+    names: list[str] = []
+    node = tables
+    for part in loc:
+        node = node[part] if _has(node, part) else None
+        if isinstance(part, int):
+            element = node if isinstance(node, dict) else {}
+            keys = [element.get(key) for key in ("name", "suite", "key")]
+            names.append(next((str(key) for key in keys if key is not None), f"#{part + 1}"))
+        elif not (isinstance(part, str) and ("[" in part or part in ("int", "float", "str"))):
+            names.append(str(part))
+    if not names:
+        return "", ""
+    table = f"[[{names[0]}]]" if len(loc) > 1 and isinstance(loc[1], int) else f"[{names[0]}]"
+    return " ".join([table, *names[1:]]), ".".join(names)
+
+
+def _has(node: Any, part: Any) -> bool:
+    if isinstance(node, dict):
+        return part in node
+    return isinstance(node, list) and isinstance(part, int) and part < len(node)
+
+
+def _did_you_mean(loc: tuple[Any, ...]) -> str:
+    model = _model_at(Recipe, loc[:-1])
+    if model is None:
+        return ""
+    near = difflib.get_close_matches(str(loc[-1]), model.model_fields, n=1, cutoff=0.5)
+    known = ", ".join(model.model_fields)
+    return f"; did you mean {near[0]}" if near else f"; known keys: {known}"
+
+
+def _model_at(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel] | None:
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(str(part))
+        inner = _model_in(field.annotation) if field is not None else None
+        if inner is None:
+            return None
+        model = inner
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, UnionType, tuple):
+        for inner in get_args(annotation):
+            found = _model_in(inner)
+            if found is not None:
+                return found
+    return None
+
+
+def _provenance_problems(recipe: Recipe) -> list[str]:
+    values = flat_values(recipe)
+    problems = []
+    for table in PROVENANCE:
+        for entry in getattr(recipe, table):
+            if entry.key not in values:
+                near = difflib.get_close_matches(entry.key, values, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                problems.append(f"[[{table}]] {entry.key}: no such key{hint}")
+    for entry in recipe.deviation:
+        if entry.key in values and values[entry.key] != entry.here:
+            problems.append(
+                f"[[deviation]] {entry.key}: here = {entry.here!r}, but the recipe resolves to "
+                f"{values[entry.key]!r}"
+            )
+    return problems
