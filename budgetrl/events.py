@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from budgetrl.types import StopReason
+
 SCHEMA_VERSION = 1
 
 PhaseName = Literal[
@@ -196,7 +198,7 @@ class RunFinished(Event):
     """The last line of an attempt that ended in order."""
 
     KIND = "run_finished"
-    stop_reason: Literal["completed", "budget", "no_signal", "interrupted", "failed"]
+    stop_reason: StopReason
     exit_code: int
     steps: int
     train_s: float

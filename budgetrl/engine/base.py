@@ -1,0 +1,99 @@
+"""What budgetrl asks of a model: the `Engine` and `Policy` protocols, and what passes through them.
+
+    engine = open_engine(recipe, run_folder, adapter)       plain | unsloth | scripted
+    engine.policy.generate(requests, sampling, should_stop)  -> completions
+
+A policy is the model with its current adapter. Engines know models, not rewards, budgets or runs.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from budgetrl.types import Completion
+
+StopCheck = Callable[[], bool]
+"""Asked between tokens; True ends the generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One completion that is wanted."""
+
+    problem_id: str
+    prompt: str
+    """Rendered text."""
+    prompt_ids: tuple[int, ...]
+    sample: int
+    """Round: which sample of this problem."""
+    seed: int
+    """Seeds this completion's own random draws."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSpec:
+    """How completions are drawn. Temperature 0 is greedy; top_k 0 is off."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    top_k: int = 0
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EntropyEstimate:
+    """Mean token-level entropy over fresh completions (paper Eq. 1), in nats."""
+
+    completions: int
+    tokens: int
+    mean_nats: float
+
+
+class Policy(Protocol):
+    """A model that answers prompts, with its current adapter."""
+
+    def generate(
+        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
+    ) -> list[Completion | None]:
+        """One completion per request; None for those that were not finished when stopped."""
+        ...
+
+    def entropy(
+        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
+    ) -> EntropyEstimate | None:
+        """Exact mean token entropy on fresh completions; None when stopped before the end."""
+        ...
+
+    def adapter_is_zero(self) -> bool:
+        """Whether every B matrix is exactly zero, so that the policy equals its base."""
+        ...
+
+
+class Engine(Protocol):
+    """A loaded model with its tokenizer."""
+
+    name: str
+    tokenizer: Any
+    """As of Hugging Face; None for engines without a model."""
+    model: Any
+    """The PEFT model that is trained; None for engines that cannot train."""
+    policy: Policy
+    context_tokens: int | None
+    """The model's window: prompt and completion together; None if unlimited."""
+
+    def describe(self) -> dict[str, Any]:
+        """Versions, device and model revision, for the manifest."""
+        ...
+
+    def close(self) -> None:
+        """Free the device."""
+        ...
+
+
+def sample_seed(seed: int, problem_id: str, sample: int) -> int:
+    """The seed of one completion: a hash of (evaluation seed, problem, sample), below 2^63."""
+    digest = hashlib.sha256(f"{seed}:{problem_id}:{sample}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,216 @@
+"""What a run's events add up to: pure folds, for the live view, the report and the next plan.
+
+history = read_history(run)          or History() and .add(event) one by one
+history.steps, .evaluations, .spend, measured_times(history)
+"""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from budgetrl.budget import PhaseTimes
+from budgetrl.events import (
+    Checkpoint,
+    Entropy,
+    Error,
+    Evaluation,
+    Event,
+    Phase,
+    PlanEvent,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    RunWarning,
+    Step,
+)
+from budgetrl.rundir import RunDir
+
+
+@dataclass(slots=True)
+class Span:
+    """One phase of one attempt."""
+
+    name: str
+    attempt: int
+    started_s: float
+    """Paid seconds at its start."""
+    expected_s: float | None = None
+    seconds: float | None = None
+    """None while it lasts."""
+
+
+@dataclass(slots=True)
+class History:
+    """A run so far. Steps that a resumed attempt made again are counted once."""
+
+    started: RunStarted | None = None
+    attempt: int = 1
+    steps: list[Step] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    entropies: list[Entropy] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    warnings: dict[str, RunWarning] = field(default_factory=dict)
+    """Open warnings by code."""
+    errors: list[Error] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    plan: PlanEvent | None = None
+    budget_s: float | None = None
+    finished: RunFinished | None = None
+    elapsed_s: float = 0.0
+    spent_usd: float | None = None
+    gaps_s: float = 0.0
+    last_t: float | None = None
+    newer_schema: bool = False
+    """Some events were written by a newer budgetrl."""
+
+    def add(self, event: Event) -> None:
+        """Fold one more event in."""
+        self.elapsed_s = max(self.elapsed_s, event.elapsed_s)
+        if event.spent_usd is not None:
+            self.spent_usd = max(self.spent_usd or 0.0, event.spent_usd)
+        self.attempt = max(self.attempt, event.attempt)
+        self.last_t = event.t
+        self.newer_schema |= (
+            event.schema_version > type(event).model_fields["schema_version"].default
+        )
+        match event:
+            case RunStarted():
+                self.started, self.budget_s = event, event.budget_s
+            case RunResumed():
+                self._resume(event)
+            case Step():
+                self.steps.append(event)
+            case Evaluation():
+                self.evaluations.append(event)
+            case Entropy():
+                self.entropies.append(event)
+            case Checkpoint():
+                self.checkpoints.append(event)
+            case PlanEvent():
+                self.plan = event
+            case RunWarning():
+                self._warn(event)
+            case Error():
+                self.errors.append(event)
+            case Phase():
+                self._phase(event)
+            case RunFinished():
+                self.finished = event
+            case _:
+                pass
+
+    def phase_now(self) -> Span | None:
+        """The innermost phase that lasts, if any."""
+        open_spans = [span for span in self.spans if span.seconds is None]
+        return open_spans[-1] if open_spans else None
+
+    def phase_seconds(self) -> dict[str, float]:
+        """Paid seconds by phase name over all attempts; running ones count up to the last event."""
+        totals: dict[str, float] = {}
+        for span in self.spans:
+            seconds = self.elapsed_s - span.started_s if span.seconds is None else span.seconds
+            totals[span.name] = totals.get(span.name, 0.0) + seconds
+        return totals
+
+    def step_phase_seconds(self) -> dict[str, float]:
+        """Seconds by phase within updates, summed over all updates."""
+        totals: dict[str, float] = {}
+        for step in self.steps:
+            for name, seconds in step.phase_s.items():
+                totals[name] = totals.get(name, 0.0) + seconds
+        return totals
+
+    def evaluation(self, when: str, suite: str) -> Evaluation | None:
+        """The newest evaluation of a suite at a moment."""
+        found = [e for e in self.evaluations if e.when == when and e.suite == suite]
+        return found[-1] if found else None
+
+    def suites(self) -> list[str]:
+        """Suites that were evaluated, in order of appearance."""
+        return list(dict.fromkeys(evaluation.suite for evaluation in self.evaluations))
+
+    def _resume(self, event: RunResumed) -> None:
+        kept = event.from_step
+        self.steps = [step for step in self.steps if step.step <= kept]
+        self.entropies = [e for e in self.entropies if e.step <= kept]
+        self.checkpoints = [c for c in self.checkpoints if c.step <= kept]
+        self.evaluations = [e for e in self.evaluations if e.step <= kept and e.when != "final"]
+        for span in self.spans:
+            if span.seconds is None:
+                span.seconds = max(0.0, event.elapsed_s - span.started_s)
+        self.budget_s, self.finished = event.budget_s, None
+        self.gaps_s += event.gap_s
+
+    def _warn(self, event: RunWarning) -> None:
+        self.warnings.pop(event.code, None)
+        if not event.resolved:
+            self.warnings[event.code] = event
+
+    def _phase(self, event: Phase) -> None:
+        if event.state == "started":
+            self.spans.append(Span(event.name, event.attempt, event.elapsed_s, event.expected_s))
+            return
+        for span in reversed(self.spans):
+            if span.name == event.name and span.seconds is None:
+                known = event.seconds is not None
+                span.seconds = event.seconds if known else event.elapsed_s - span.started_s
+                return
+
+
+def fold(events: Iterable[Event]) -> History:
+    """The history that a sequence of events adds up to."""
+    history = History()
+    for event in events:
+        history.add(event)
+    return history
+
+
+def read_history(run: RunDir) -> History:
+    """The history of a run directory."""
+    return fold(run.events())
+
+
+def measured_times(history: History, report_s: float, source: str) -> PhaseTimes | None:
+    """What a run's phases really took; None before it has made an update and a final evaluation.
+
+    Args:
+        history: a finished run.
+        report_s: seconds from the end of the worker to the end of the run.
+        source: says where these times are from.
+    """
+    spans = {name: _typical(history, name) for name in ("imports", "model", "data", "baseline")}
+    final = _typical(history, "final")
+    if not history.steps or final is None or any(value is None for value in spans.values()):
+        return None
+    settled = history.steps[1:] or history.steps
+    step = {
+        name: statistics.median(s.phase_s.get(name, 0.0) for s in settled)
+        for name in ("rollout", "reward", "logprob", "update", "other")
+    }
+    step_evals = [e for e in history.evaluations if e.when == "step"]
+    numbers = sorted({e.step for e in step_evals})
+    saves = [checkpoint.seconds for checkpoint in history.checkpoints]
+    train_s = sum(sum(s.phase_s.values()) for s in history.steps)
+    return PhaseTimes(
+        imports_s=spans["imports"] or 0.0,
+        model_s=spans["model"] or 0.0,
+        data_s=spans["data"] or 0.0,
+        baseline_s=spans["baseline"] or 0.0,
+        rollout_s=step["rollout"],
+        reward_s=step["reward"],
+        logprob_s=step["logprob"],
+        update_s=step["update"],
+        other_s=step["other"],
+        step_eval_s=sum(e.seconds for e in step_evals) / len(numbers) if numbers else 0.0,
+        step_evals_every=numbers[0] if numbers else None,
+        final_s=final,
+        save_s=max(saves, default=0.0),
+        saves_every_s=train_s / max(1, len(saves)),
+        report_s=report_s,
+        source=source,
+    )
+
+
+def _typical(history: History, name: str) -> float | None:
+    seconds = [span.seconds for span in history.spans if span.name == name and span.seconds]
+    return statistics.median(seconds) if seconds else None

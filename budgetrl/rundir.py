@@ -1,0 +1,405 @@
+"""The run directory: the only reader and writer of its files.
+
+    run = RunDir.create(Path("runs"), "quickstart")      new folder, nothing is overwritten
+    with run.writer(stamp) as events: events.write(Step(...))    one writer at a time, by flock
+    for event in run.events(): ...                        tolerant of torn and foreign lines
+    run.newest_checkpoint()                               complete ones only
+
+Files are replaced as a whole (temporary name, fsync, rename), so each is the old one or the new
+one. What the files mean is not known here: see `events`, `history` and `types`.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from budgetrl.errors import RunDirError
+from budgetrl.events import Event, RunFinished, parse, to_line
+from budgetrl.types import RunStatus, StopReason
+
+EVENTS = "events.jsonl"
+LOCK = "events.lock"
+RESOLVED = "recipe.resolved.json"
+MANIFEST = "manifest.json"
+PLAN = "plan.json"
+HEARTBEAT = "heartbeat.json"
+RESULT = "result.json"
+CHECKPOINT_MANIFEST = "checkpoint.json"
+
+Stamp = Callable[[], Mapping[str, Any]]
+"""Gives `elapsed_s`, `spent_usd` and `attempt` of the moment."""
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace a file as a whole: after a crash it is the old one or the new one."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    _fsync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file as a whole."""
+    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file; torn and foreign lines are left out."""
+    with path.open("rb") as file:
+        for line in file:
+            with suppress(ValueError, RecursionError):
+                row = json.loads(line)
+                if isinstance(row, dict):
+                    yield row
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFile:
+    """A complete checkpoint on the disk."""
+
+    path: Path
+    step: int
+    resumable: bool
+    """False for adapter-only checkpoints (best, milestones)."""
+
+
+class RunDir:
+    """One run's folder. Construct by `create` or `open_run`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, out: Path, recipe_name: str, now: float | None = None) -> Self:
+        """A new, empty run directory `<recipe>--<utc time>--<short id>` under `out`.
+
+        Raises:
+            RunDirError: the folder cannot be made.
+        """
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
+        label = recipe_name.replace("/", "-")
+        path = out / f"{label}--{stamp}--{secrets.token_hex(3)}"
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+            for name in ("completions", "checkpoints", "evals", "report"):
+                (path / name).mkdir()
+        except OSError as error:
+            raise RunDirError(
+                f"cannot create the run directory {path}: {error.strerror}.",
+                hint="Give another folder with --out.",
+            ) from None
+        return cls(path.resolve())
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.name
+
+    # --- single files
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replace one of the run's JSON files."""
+        write_json(self.path / name, value)
+
+    def read_json(self, name: str) -> Any:
+        """One of the run's JSON files; None if it is absent.
+
+        Raises:
+            RunDirError: it is there and not JSON.
+        """
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunDirError(f"{self.path / name}: cannot be read: {error}.") from None
+
+    # --- events
+
+    @contextmanager
+    def writer(self, stamp: Stamp) -> Iterator["EventWriter"]:
+        """The one writer of `events.jsonl`, for as long as the context lasts.
+
+        Raises:
+            RunDirError: another process holds the lock.
+        """
+        lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunDirError(
+                    f"{self.path} is in use: another process writes its events.",
+                    hint=f"Look at it with `budgetrl watch {self.path}`.",
+                ) from None
+            writer = EventWriter(self.path / EVENTS, stamp)
+            try:
+                yield writer
+            finally:
+                writer.close()
+        finally:
+            os.close(lock)
+
+    def is_locked(self) -> bool:
+        """Whether a process writes events right now."""
+        try:
+            lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def events(self) -> Iterator[Event]:
+        """All readable events in order."""
+        return iter(self.tail(0)[0])
+
+    def tail(self, offset: int) -> tuple[list[Event], int]:
+        """Events from a byte offset on, and the offset to continue from.
+
+        A last line without line feed is left for the next call.
+        """
+        try:
+            with (self.path / EVENTS).open("rb") as file:
+                file.seek(offset)
+                data = file.read()
+        except FileNotFoundError:
+            return [], offset
+        whole = data.rfind(b"\n") + 1
+        parsed = (parse(line) for line in data[:whole].splitlines())
+        return [event for event in parsed if event is not None], offset + whole
+
+    def status(self, finished: RunFinished | None = None) -> RunStatus:
+        """What the files and the lock tell about the run.
+
+        Args:
+            finished: the last `run_finished` event where the caller has it; else it is read.
+        """
+        if self.is_locked():
+            return RunStatus.RUNNING
+        if finished is None:
+            finished = self._last_finish()
+        if finished is None:
+            return RunStatus.CRASHED
+        if finished.stop_reason == StopReason.INTERRUPTED:
+            return RunStatus.INTERRUPTED
+        failed = finished.stop_reason == StopReason.FAILED
+        return RunStatus.FAILED if failed else RunStatus.FINISHED
+
+    def _last_finish(self) -> RunFinished | None:
+        last: RunFinished | None = None
+        for event in self.events():
+            if isinstance(event, RunFinished):
+                last = event
+            elif event.kind == "run_resumed":
+                last = None
+        return last
+
+    # --- completions and evaluations
+
+    def completions_file(self, step: int) -> Path:
+        """Where a step's completions are stored."""
+        return self.path / "completions" / f"step_{step:06d}.jsonl"
+
+    def write_completions(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Store the completions of a step, replacing those of an abandoned attempt."""
+        lines = (json.dumps(row, ensure_ascii=True) for row in rows)
+        write_atomic(self.completions_file(step), "\n".join(lines) + "\n")
+
+    def eval_folder(self, suite: str) -> Path:
+        """Where a suite's results are stored; made if absent."""
+        folder = self.path / "evals" / suite
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    # --- checkpoints
+
+    def checkpoint_path(self, step: int) -> Path:
+        """Where the checkpoint of a step is stored."""
+        return self.path / "checkpoints" / f"step_{step:06d}"
+
+    @contextmanager
+    def new_checkpoint(self, step: int, resumable: bool = True) -> Iterator[Path]:
+        """A temporary folder that becomes the step's checkpoint when the context ends well."""
+        final = self.checkpoint_path(step)
+        temporary = final.with_name(f".tmp-{final.name}-{os.getpid()}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            _seal(temporary, step, resumable)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _fsync_folder(final.parent)
+
+    def checkpoints(self) -> list[CheckpointFile]:
+        """Complete checkpoints by step; half ones and foreign files are not seen."""
+        found = []
+        for folder in sorted((self.path / "checkpoints").glob("step_*")):
+            checkpoint = read_checkpoint(folder)
+            if checkpoint is not None:
+                found.append(checkpoint)
+        return found
+
+    def newest_checkpoint(self) -> CheckpointFile | None:
+        """The newest complete checkpoint that can be resumed from."""
+        resumable = [checkpoint for checkpoint in self.checkpoints() if checkpoint.resumable]
+        return resumable[-1] if resumable else None
+
+
+class EventWriter:
+    """Appends stamped events; each line reaches the file whole or not at all."""
+
+    def __init__(self, path: Path, stamp: Stamp) -> None:
+        self._path = path
+        self._stamp = stamp
+        self._elapsed_s, self._usd = 0.0, 0.0
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._size = self._cut_torn_line()
+        self._elapsed_s, self._usd = self._last_stamp()
+
+    def write(self, event: Event) -> None:
+        """Append one event.
+
+        Raises:
+            OSError: the disk is full or gone; the file is as it was before.
+        """
+        stamp = dict(self._stamp()) | {"t": time.time()}
+        self._elapsed_s = stamp["elapsed_s"] = max(self._elapsed_s, stamp["elapsed_s"])
+        if stamp.get("spent_usd") is not None:
+            self._usd = stamp["spent_usd"] = max(self._usd, stamp["spent_usd"])
+        data = (to_line(event, stamp) + "\n").encode()
+        try:
+            written = os.pwrite(self._file, data, self._size)
+            while written < len(data):
+                written += os.pwrite(self._file, data[written:], self._size + written)
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(data)
+
+    def close(self) -> None:
+        """Make everything durable and close."""
+        with suppress(OSError):
+            os.fsync(self._file)
+        os.close(self._file)
+
+    def _cut_torn_line(self) -> int:
+        size = os.fstat(self._file).st_size
+        position = size
+        while position > 0:
+            start = max(0, position - 65536)
+            block = os.pread(self._file, position - start, start)
+            newline = block.rfind(b"\n")
+            if newline >= 0:
+                position = start + newline + 1
+                break
+            position = start
+        if position < size:
+            os.ftruncate(self._file, position)
+        return position
+
+    def _last_stamp(self) -> tuple[float, float]:
+        tail = os.pread(self._file, 1 << 20, max(0, self._size - (1 << 20)))
+        for line in reversed(tail.splitlines()):
+            event = parse(line)
+            if event is not None:
+                return event.elapsed_s, event.spent_usd or 0.0
+        return 0.0, 0.0
+
+
+def open_run(path: str | Path) -> RunDir:
+    """An existing run directory.
+
+    Raises:
+        RunDirError: no such folder, or not one of ours.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise RunDirError(
+            f"no run directory {str(path)!r}.", hint="`budgetrl runs` lists the runs under ./runs."
+        )
+    if not (folder / RESOLVED).is_file():
+        raise RunDirError(
+            f"{path} is not a run directory: it holds no {RESOLVED}.",
+            hint="`budgetrl runs` lists the runs under ./runs.",
+        )
+    return RunDir(folder.resolve())
+
+
+def list_runs(out: str | Path = "runs") -> list[RunDir]:
+    """All run directories under a folder, oldest first."""
+    folder = Path(out).expanduser()
+    found = [RunDir(file.parent.resolve()) for file in folder.glob(f"*/{RESOLVED}")]
+    return sorted(found, key=lambda run: (run.path / RESOLVED).stat().st_mtime)
+
+
+def read_checkpoint(folder: Path) -> CheckpointFile | None:
+    """A folder as a checkpoint, or None unless it is complete: every file with its size."""
+    try:
+        manifest = json.loads((folder / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
+        for name, entry in manifest["files"].items():
+            if (folder / name).stat().st_size != entry["bytes"]:
+                return None
+        return CheckpointFile(folder, int(manifest["step"]), bool(manifest["resumable"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _seal(folder: Path, step: int, resumable: bool) -> None:
+    """Make every file durable and write the manifest with sizes and hashes, last."""
+    files = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            os.fsync(opened.fileno())
+        size = file.stat().st_size
+        files[file.relative_to(folder).as_posix()] = {"bytes": size, "sha256": digest}
+    manifest = {"schema_version": 1, "step": step, "resumable": resumable, "files": files}
+    write_json(folder / CHECKPOINT_MANIFEST, manifest)
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def damaged_files(checkpoint: CheckpointFile) -> Sequence[str]:
+    """Files of a checkpoint whose content does not match its hash."""
+    manifest = json.loads((checkpoint.path / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
+    damaged = []
+    for name, entry in manifest["files"].items():
+        with (checkpoint.path / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                damaged.append(name)
+    return damaged
