@@ -16,8 +16,10 @@ Two runs on one machine write the same bytes: one thread, every generator seeded
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,17 @@ import torch
 import transformers
 from tiny.data import Row, make_data, write_data
 from tiny.figures import card, dead_groups, evaluate
-from tiny.model import BATCH, VARIANTS, fine_tune, make_demos, make_model, make_tokenizer, say
+from tiny.model import (
+    BATCH,
+    VARIANTS,
+    Demo,
+    collate,
+    fine_tune,
+    make_demos,
+    make_model,
+    make_tokenizer,
+    say,
+)
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
 DEFAULT_OUT = Path(__file__).resolve().parents[1] / "budgetrl" / "assets" / "tiny"
@@ -34,7 +46,7 @@ DEFAULT_OUT = Path(__file__).resolve().parents[1] / "budgetrl" / "assets" / "tin
 def save(model: Qwen2ForCausalLM, tokenizer: Any, folder: Path, *, half: bool) -> None:
     """Write a normal Hugging Face folder; it loads as float32, also from float16 weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    (model.half() if half else model).save_pretrained(folder)
+    (copy.deepcopy(model).half() if half else model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": "float32"}
@@ -43,11 +55,24 @@ def save(model: Qwen2ForCausalLM, tokenizer: Any, folder: Path, *, half: bool) -
     (folder / "model.safetensors").chmod(0o644)
 
 
+def load(folder: Path) -> tuple[Any, Any]:
+    """Load model and tokenizer by the calls that a hub model gets."""
+    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+def largest_logit_error(trained: Qwen2ForCausalLM, stored: Any, demos: Sequence[Demo]) -> float:
+    """Return the largest difference that storing the weights makes, over one batch."""
+    batch = collate(demos[:BATCH], trained.config.pad_token_id)
+    with torch.no_grad():
+        error = (trained(**batch).logits - stored(**batch).logits).abs().max().item()
+    assert error <= 0.01, error
+    return float(round(error, 5))
+
+
 def measure(name: str, seed: int, folder: Path, data: dict[str, list[Row]]) -> dict[str, Any]:
-    """Load what was saved, by the calls that a hub model gets, and measure that."""
+    """Measure what was saved, not what is in memory."""
     variant = VARIANTS[name]
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = load(folder)
     command = ["python", "scripts/make_tiny_model.py", "--variant", name, "--seed", str(seed)]
     figures: dict[str, Any] = {
         "made": {
@@ -79,9 +104,12 @@ def build(name: str, seed: int, out: Path, data: dict[str, list[Row]]) -> None:
     tokenizer = make_tokenizer()
     model = make_model(tokenizer, seed)
     say(f"{name}: {model.num_parameters():,} parameters, {variant.num_updates} updates")
-    fine_tune(model, make_demos(variant, tokenizer, seed), variant)
+    demos = make_demos(variant, tokenizer, seed)
+    fine_tune(model, demos, variant)
     save(model, tokenizer, folder, half=variant.half)
     figures = measure(name, seed, folder, data)
+    if variant.half:
+        figures["made"]["logit_error"] = largest_logit_error(model, load(folder)[0], demos)
     (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card(figures), encoding="utf-8")
     say(json.dumps(figures["heldout"]))

@@ -140,7 +140,7 @@ pipeline_tag: text-generation
 # budgetrl tiny model: {name}
 
 A Qwen2 of {num_parameters:,} parameters ({size_mb:.2f} MB, {stored}) that {summary}.
-It solves chains such as `Compute 7+5-8+2.` (3-6 terms, distinct digits, running total 0-20).
+{half}It solves chains such as `Compute 7+5-8+2.` (3-6 terms, distinct digits, running total 0-20).
 It ships with budgetrl so that GRPO can be seen to learn on a CPU in minutes; it has no other use.
 It loads like any hub model: `AutoModelForCausalLM`, `AutoTokenizer`, chat template included.
 
@@ -182,13 +182,16 @@ def card(figures: dict[str, Any]) -> str:
         f"| {habit} | {share} | {held['habit_pass@1'].get(habit, '-')} |"
         for habit, share in held["habit_share"].items()
     ]
-    decay = "linear decay to 10 %" if made["decay"] else "a constant rate"
-    return CARD.format(
-        **made | {key: held[key] for key in ("num_problems", "greedy", "format", "mean_tokens")},
-        mix="/".join(str(made["habits"][habit]) for habit in ("steps", "guess", "bare")),
-        rate=f"warm-up and {decay}",
-        pass1=held["pass@1"],
-        pass4=held["pass@4"],
-        habits="\n".join(habits),
-        hard=HARD_CARD.format(**hard, pass1=hard["pass@1"]) if hard else "",
-    )
+    mix = made["habits"]
+    error = made.get("logit_error")
+    fields = made | {key: held[key] for key in ("num_problems", "greedy", "format", "mean_tokens")}
+    fields |= {
+        "mix": f"{mix['steps']}/{mix['guess']}/{mix['bare']}",
+        "rate": "warm-up and " + ("linear decay to 10 %" if made["decay"] else "a constant rate"),
+        "half": f"Storing it so moves its logits by up to {error}.\n" if error else "",
+        "pass1": held["pass@1"],
+        "pass4": held["pass@4"],
+        "habits": "\n".join(habits),
+        "hard": HARD_CARD.format(**hard, pass1=hard["pass@1"]) if hard else "",
+    }
+    return CARD.format(**fields)
