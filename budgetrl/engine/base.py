@@ -80,9 +80,13 @@ class Engine(Protocol):
     """As of Hugging Face; None for engines without a model."""
     model: Any
     """The PEFT model that is trained; None for engines that cannot train."""
-    policy: Policy
     context_tokens: int | None
     """The model's window: prompt and completion together; None if unlimited."""
+
+    @property
+    def policy(self) -> Policy:
+        """The model with its current adapter."""
+        ...
 
     def describe(self) -> dict[str, Any]:
         """Versions, device and model revision, for the manifest."""

@@ -1,0 +1,1 @@
+"""Problems: read, checked, rendered as prompts, and drawn for each step."""

@@ -1,0 +1,79 @@
+"""Render problems as prompts with the tokenizer's chat template.
+
+`prefilled` is detected from the template, not configured: some templates open `<think>` at the
+end of the generation prompt, and the model's completion then lacks that tag.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from budgetrl.errors import ModelError
+from budgetrl.recipe.schema import Prompt
+from budgetrl.types import Problem
+
+OPEN_THINK = "<think>"
+
+
+class PromptRenderer:
+    """Turns problems into messages, text and token ids.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with a chat template.
+        prompt: the recipe's [prompt].
+
+    Raises:
+        ModelError: the tokenizer has no chat template and the recipe gives none.
+    """
+
+    def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+        self.chat_template: str | None = prompt.chat_template
+        if self.chat_template is None and not getattr(tokenizer, "chat_template", None):
+            name = getattr(tokenizer, "name_or_path", "the model")
+            raise ModelError(
+                f"the tokenizer of {name} has no chat template.",
+                hint="Give one as prompt.chat_template, or use an instruction-tuned model.",
+            )
+        bare = self._render(self.messages("x"), add_generation_prompt=False)
+        opened = self._render(self.messages("x"), add_generation_prompt=True)
+        self.prefilled = opened.removeprefix(bare).rstrip().endswith(OPEN_THINK)
+        """Whether the prompt already opens `<think>`."""
+
+    def messages(self, problem_text: str) -> list[dict[str, str]]:
+        """The conversation before the completion."""
+        system = self._prompt.system
+        head = [] if system is None else [{"role": "system", "content": system}]
+        user = self._prompt.template.replace("{problem}", problem_text)
+        return [*head, {"role": "user", "content": user}]
+
+    def text(self, problem: Problem) -> str:
+        """The rendered prompt."""
+        return self._render(self.messages(problem.text), add_generation_prompt=True)
+
+    def ids(self, problem: Problem) -> tuple[int, ...]:
+        """Token ids of the rendered prompt, without a second start token."""
+        encoded = self._tokenizer(self.text(problem), add_special_tokens=False)
+        return tuple(encoded["input_ids"])
+
+    def fingerprint(self) -> str:
+        """Hash over everything that shapes a prompt besides the problem."""
+        probe = self._render(self.messages("{problem}"), add_generation_prompt=True)
+        return hashlib.sha256(json.dumps(probe).encode()).hexdigest()[:16]
+
+    @property
+    def template_kwargs(self) -> Mapping[str, Any]:
+        """Handed to the chat template."""
+        return self._prompt.template_kwargs
+
+    def _render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+        rendered = self._tokenizer.apply_chat_template(
+            messages,
+            chat_template=self.chat_template,
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
+            **self._prompt.template_kwargs,
+        )
+        return str(rendered)

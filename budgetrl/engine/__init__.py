@@ -1,0 +1,32 @@
+"""Models: open one as a recipe says, and draw completions from it."""
+
+from pathlib import Path
+
+from budgetrl.engine.base import Engine
+from budgetrl.errors import RecipeError
+from budgetrl.recipe.schema import EngineName, Recipe
+
+
+def open_engine(recipe: Recipe, folder: Path, adapter: Path | None = None) -> Engine:
+    """Load the model that a recipe names, with a fresh adapter or a saved one.
+
+    Args:
+        recipe: says which engine, model and adapter.
+        folder: for files that the engine compiles or caches.
+        adapter: a PEFT adapter to load instead of a fresh one.
+
+    Raises:
+        ModelError: model, tokenizer or adapter missing or not matching.
+        HardwareError: no GPU for an engine that needs one.
+    """
+    match recipe.engine.name:
+        case EngineName.PLAIN:
+            from budgetrl.engine.plain import PlainEngine
+
+            return PlainEngine.open(recipe, adapter)
+        case EngineName.SCRIPTED:
+            from budgetrl.engine.scripted import ScriptedEngine
+
+            return ScriptedEngine.open(recipe)
+        case EngineName.UNSLOTH:
+            raise RecipeError("the unsloth engine is not part of this version.")
