@@ -1,0 +1,278 @@
+"""What the phases of a run take on a CPU: measured once, and scaled to this machine.
+
+    cpu_phase_times(recipe, from_run=None, cache_dir=user_cache_dir())
+      (1) a run that the user names, else (2) the profile that the last finished run of this recipe
+      left in the user's cache, else (3) the bundled profile, scaled by a 0.2 s matrix product
+    store_profile(recipe, times, cache_dir)      called at the end of a run
+
+A profile knows how much work it measured, so other sample counts scale. Not here: GPUs.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from budgetrl.budget import PhaseTimes
+from budgetrl.estimation.cadence import saves_every_s, step_evals_every
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rundir import write_json
+from budgetrl.types import EvalWhen
+
+SCHEMA_VERSION = 1
+BUNDLED = "assets/profiles/cpu.json"
+
+_MATRIX = 64
+"""Small enough that BLAS stays on one thread: the result does not depend on the core count."""
+_MEASURE_S = 0.2
+_PRODUCTS_PER_LOOK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How much of everything a recipe does; times scale with it."""
+
+    completions: int
+    """Per update."""
+    max_tokens: int
+    baseline_samples: int
+    """Samples per problem, summed over the suites, as the two that follow."""
+    step_samples: int
+    final_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Measured phases of one recipe on one machine."""
+
+    recipe: str
+    cpu: str
+    threads: int
+    gflops: float
+    """`cpu_speed()` of that machine."""
+    measured: str
+    """Date."""
+    times: PhaseTimes
+    work: Work | None = None
+    versions: Mapping[str, str] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The file format of profiles."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+
+def cpu_phase_times(
+    recipe: Recipe,
+    from_run: PhaseTimes | None,
+    cache_dir: Path,
+    *,
+    budget_s: float | None = None,
+) -> PhaseTimes:
+    """Expected seconds of every phase of a CPU run; `source` says what they are made from.
+
+    Args:
+        recipe: a recipe with engine.device = "cpu".
+        from_run: measured times of a run on this machine, which win.
+        cache_dir: folder with the profiles of earlier runs, see `user_cache_dir`.
+        budget_s: wall seconds of the run, for the interval between checkpoints.
+    """
+    if from_run is not None:
+        return _with_cadence(from_run, recipe, budget_s)
+    cached = _read_profile(_profile_path(recipe, cache_dir))
+    if cached is not None:
+        source = f"the last finished run of {cached.recipe} on this CPU ({cached.measured})"
+        times = replace(_for_work(cached, recipe), source=source)
+    else:
+        times = scaled_profile(bundled_profile(), recipe, cpu_speed(), _free_cores())
+    return _with_cadence(times, recipe, budget_s)
+
+
+def scaled_profile(profile: Profile, recipe: Recipe, gflops: float, cores: int) -> PhaseTimes:
+    """A profile's times on a machine of another speed.
+
+    Args:
+        profile: measured somewhere.
+        recipe: what is planned here.
+        gflops: `cpu_speed()` here.
+        cores: that this process may use.
+    """
+    factor = profile.gflops / gflops * max(1.0, _threads(recipe) / cores)
+    other = "" if profile.recipe == recipe.name else ", another recipe: a rough guess"
+    source = (
+        f"the bundled profile of {profile.recipe} ({profile.cpu}, {profile.measured}{other}), "
+        f"x{factor:.2f} by a matrix product ({gflops:.0f} GFLOP/s here, {profile.gflops:.0f} there)"
+    )
+    return _for_work(profile, recipe).scaled(factor, source)
+
+
+def store_profile(
+    recipe: Recipe,
+    times: PhaseTimes,
+    cache_dir: Path,
+    versions: Mapping[str, str] | None = None,
+) -> Path:
+    """Keep what a finished run measured for the next plan of this recipe on this CPU.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = _profile_path(recipe, cache_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, measured_profile(recipe, times, versions).to_json())
+    return path
+
+
+def measured_profile(
+    recipe: Recipe, times: PhaseTimes, versions: Mapping[str, str] | None = None
+) -> Profile:
+    """A profile of times that were measured on this machine today."""
+    return Profile(
+        recipe=recipe.name,
+        cpu=cpu_model(),
+        threads=_threads(recipe),
+        gflops=round(cpu_speed(), 2),
+        measured=datetime.now(UTC).date().isoformat(),
+        times=times,
+        work=work_of(recipe),
+        versions=dict(versions or {}),
+    )
+
+
+def bundled_profile() -> Profile:
+    """The profile that ships with budgetrl."""
+    text = resources.files("budgetrl").joinpath(BUNDLED).read_text(encoding="utf-8")
+    return _profile(json.loads(text))
+
+
+def user_cache_dir() -> Path:
+    """$XDG_CACHE_HOME/budgetrl, or ~/.cache/budgetrl."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "budgetrl"
+
+
+def cpu_speed(measure_s: float = _MEASURE_S) -> float:
+    """GFLOP/s of one thread in small float32 matrix products; takes `measure_s` of wall time.
+
+    Wall time, so that a machine which is busy with other work counts as a slower one.
+    """
+    import numpy as np
+
+    left = np.linspace(0.0, 1.0, _MATRIX * _MATRIX, dtype=np.float32).reshape(_MATRIX, _MATRIX)
+    out = np.empty_like(left)
+    np.matmul(left, left, out=out)
+    products = 0
+    start = time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < measure_s:
+        for _ in range(_PRODUCTS_PER_LOOK):
+            np.matmul(left, left, out=out)
+        products += _PRODUCTS_PER_LOOK
+    return float(products * 2 * _MATRIX**3 / elapsed / 1e9)
+
+
+def cpu_model() -> str:
+    """The processor's name, as the kernel prints it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def work_of(recipe: Recipe) -> Work:
+    """How much a recipe does."""
+
+    def samples(when: EvalWhen) -> int:
+        return sum(spec.samples for spec in recipe.eval if when in spec.when)
+
+    return Work(
+        completions=recipe.completions_per_step,
+        max_tokens=recipe.sampling.max_tokens,
+        baseline_samples=samples(EvalWhen.BASELINE),
+        step_samples=samples(EvalWhen.STEP),
+        final_samples=samples(EvalWhen.FINAL),
+    )
+
+
+def _for_work(profile: Profile, recipe: Recipe) -> PhaseTimes:
+    """The profile's times for as much work as this recipe does."""
+    times, done, wanted = profile.times, profile.work, work_of(recipe)
+    if done is None:
+        return times
+    rows = wanted.completions / done.completions
+    tokens = rows * wanted.max_tokens / done.max_tokens
+    baseline = _ratio(wanted.baseline_samples, done.baseline_samples)
+    step_eval_s = times.step_eval_s * _ratio(wanted.step_samples, done.step_samples)
+    if wanted.step_samples and not times.step_eval_s:
+        step_eval_s = times.final_s * _ratio(wanted.step_samples, done.final_samples)
+    return replace(
+        times,
+        rollout_s=times.rollout_s * tokens,
+        logprob_s=times.logprob_s * tokens,
+        update_s=times.update_s * tokens,
+        reward_s=times.reward_s * rows,
+        baseline_s=times.baseline_s * baseline,
+        step_eval_s=step_eval_s,
+        final_s=times.final_s * _ratio(wanted.final_samples, done.final_samples),
+    )
+
+
+def _ratio(wanted: int, done: int) -> float:
+    """How much more is wanted than was measured; 1 where nothing was measured."""
+    return wanted / done if done else 1.0
+
+
+def _with_cadence(times: PhaseTimes, recipe: Recipe, budget_s: float | None) -> PhaseTimes:
+    """Intervals come from the recipe, whatever the measured run had."""
+    return replace(
+        times,
+        step_evals_every=step_evals_every(recipe),
+        saves_every_s=saves_every_s(recipe, times.step_s, budget_s),
+    )
+
+
+def _profile_path(recipe: Recipe, cache_dir: Path) -> Path:
+    key = f"{recipe.name}\n{cpu_model()}\n{_threads(recipe)}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    return cache_dir / "profiles" / f"cpu-{recipe.name}-{digest}.json"
+
+
+def _read_profile(path: Path) -> Profile | None:
+    """A cached profile; None where there is none, or one of another version or cut short."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return _profile(data) if data["schema_version"] == SCHEMA_VERSION else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _profile(data: Mapping[str, Any]) -> Profile:
+    work = data.get("work")
+    return Profile(
+        recipe=data["recipe"],
+        cpu=data["cpu"],
+        threads=data.get("threads", 1),
+        gflops=float(data["gflops"]),
+        measured=data["measured"],
+        times=PhaseTimes(**data["times"]),
+        work=None if work is None else Work(**work),
+        versions=data.get("versions"),
+    )
+
+
+def _threads(recipe: Recipe) -> int:
+    return recipe.engine.threads or 1
+
+
+def _free_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

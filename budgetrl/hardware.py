@@ -1,0 +1,269 @@
+"""GPUs: what each can do and costs, and which one is in this machine.
+
+    gpu = find_gpu("A40")            a row of assets/gpus.json, or of a user's own file
+    gpu.usable_gib, gpu.dense_tflops, gpu.price()
+    detect_gpu()                     what NVML sees; None without a driver
+
+Not here: what a recipe needs (`estimation`). No torch: the table answers on any laptop.
+"""
+
+import difflib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from budgetrl.errors import UsageError
+from budgetrl.units import GIB
+
+_VENDORS = {"nvidia", "geforce", "tesla", "amd", "instinct", "generation", "sxm2", "sxm4"}
+"""Words that NVML and shops put around a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What an hour costs, and who said so when."""
+
+    usd_per_hour: float
+    source: str
+    date: str
+    """As published: "2026-11-09", "2025 and 2026-06", or a word such as "catalog"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One row of the GPU table."""
+
+    name: str
+    memory_gb: float
+    """As sold; see `usable_gib` for what a program can have."""
+    bandwidth_gb_s: float
+    dense_tflops: float
+    """16-bit matrix products with float32 accumulation, without sparsity."""
+    bf16: bool
+    fp8: bool
+    arch: str = ""
+    compute_capability: str = ""
+    usable_gib_reported: float | None = None
+    max_matmul_tflops: float | None = None
+    """The best that a measured matrix product reached."""
+    aliases: tuple[str, ...] = ()
+    prices: tuple[Price, ...] = ()
+    notes: str = ""
+
+    @property
+    def usable_gib(self) -> float:
+        """What CUDA reports as total, where somebody printed it; else a share of the label.
+
+        Server cards with GDDR memory keep 6 to 8 % for error correction (A40 44.99 of 48, L4 22.16
+        of 24, T4 14.74 of 16); HBM and desktop cards 1.5 % (H200 139 of 141, RTX 4090 23.63 of 24).
+        """
+        if self.usable_gib_reported is not None:
+            return self.usable_gib_reported
+        with_ecc = self.bandwidth_gb_s < 900 and not self.name.startswith("RTX")
+        return self.memory_gb * (0.93 if with_ecc else 0.985)
+
+    def price(self) -> Price | None:
+        """The newest dated price, the lowest of that date; None when there is none."""
+        if not self.prices:
+            return None
+        newest = max(_date_key(price.date) for price in self.prices)
+        latest = [price for price in self.prices if _date_key(price.date) == newest]
+        return min(latest, key=lambda price: price.usd_per_hour)
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedGpu:
+    """A GPU of this machine, as NVML reports it."""
+
+    name: str
+    uuid: str
+    total_gib: float
+    free_gib: float
+    driver: str
+    gpu: Gpu | None
+    """Its row of the table with the memory measured here; None for a card the table lacks."""
+
+
+@cache
+def gpu_table() -> Mapping[str, Gpu]:
+    """All GPUs of `assets/gpus.json` by name."""
+    text = resources.files("budgetrl").joinpath("assets/gpus.json").read_text(encoding="utf-8")
+    return {row["name"]: _gpu(row) for row in json.loads(text)["gpus"]}
+
+
+def find_gpu(name: str) -> Gpu:
+    """The GPU of a table name, an alias, a path of a JSON file, or a name as NVML prints it.
+
+    Raises:
+        UsageError: unknown; suggests near names.
+    """
+    if name.endswith(".json"):
+        return load_gpu(Path(name))
+    found = _lookup(name)
+    if found is not None:
+        return found
+    near = difflib.get_close_matches(_plain(name), _names(), n=3, cutoff=0.5)
+    same_family = [key for key in _names() if _plain(name) and key.startswith(_plain(name))]
+    names = list(dict.fromkeys(_names()[key] for key in [*same_family, *near]))
+    hint = f"Did you mean {' or '.join(names)}? " if names else ""
+    raise UsageError(
+        f"unknown GPU {name!r}.",
+        hint=f"{hint}Known: {', '.join(gpu_table())}; or give a .json file with one such row: "
+        "name, memory_gb, bandwidth_gb_s, bf16_dense_tflops.",
+    )
+
+
+def load_gpu(path: Path) -> Gpu:
+    """A GPU from a JSON file with one row in the form of `assets/gpus.json`.
+
+    Raises:
+        UsageError: no such file, not JSON, or a row with missing or impossible values.
+    """
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON: {error}.") from None
+    problems = _row_problems(row)
+    if problems:
+        raise UsageError(
+            f"{path}: {'; '.join(problems)}.",
+            hint="A row needs name, memory_gb, bandwidth_gb_s and bf16_dense_tflops (dense, "
+            "float32 accumulation; fp16_dense_tflops_fp32acc and bf16 = false for older cards).",
+        )
+    return _gpu(row)
+
+
+def detect_gpu(index: int = 0) -> DetectedGpu | None:
+    """The GPU that CUDA would call `index`; None without a driver or with none visible."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        handle = _visible_handle(pynvml, index)
+        if handle is None:
+            return None
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        name = str(pynvml.nvmlDeviceGetName(handle))
+        row = _lookup(name)
+        total_gib = memory.total / GIB
+        usable = min(total_gib, row.usable_gib_reported or total_gib) if row else total_gib
+        return DetectedGpu(
+            name=name,
+            uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
+            total_gib=total_gib,
+            free_gib=memory.free / GIB,
+            driver=str(pynvml.nvmlSystemGetDriverVersion()),
+            gpu=None if row is None else replace(row, usable_gib_reported=usable),
+        )
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _visible_handle(pynvml: Any, index: int) -> Any:
+    """The device at a position of CUDA_VISIBLE_DEVICES (numbers or UUIDs), or of the machine."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        count = pynvml.nvmlDeviceGetCount()
+        return pynvml.nvmlDeviceGetHandleByIndex(index) if index < count else None
+    devices = [device.strip() for device in visible.split(",") if device.strip()]
+    if index >= len(devices) or devices[index] == "-1":
+        return None
+    device = devices[index]
+    if device.isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(device))
+    return pynvml.nvmlDeviceGetHandleByUUID(device)
+
+
+def _lookup(name: str) -> Gpu | None:
+    found = _names().get(_plain(name))
+    return None if found is None else gpu_table()[found]
+
+
+@cache
+def _names() -> Mapping[str, str]:
+    """Plain spelling of every name and alias -> name in the table."""
+    spellings: dict[str, str] = {}
+    for gpu in gpu_table().values():
+        for spelling in (gpu.name, *gpu.aliases):
+            spellings.setdefault(_plain(spelling), gpu.name)
+    return spellings
+
+
+def _plain(name: str) -> str:
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    return "".join(word for word in words if word not in _VENDORS)
+
+
+def _gpu(row: Mapping[str, Any]) -> Gpu:
+    bf16 = bool(row.get("bf16", row.get("bf16_dense_tflops") is not None))
+    tflops = row.get("bf16_dense_tflops") or row.get("fp16_dense_tflops_fp32acc")
+    prices = [
+        Price(price["usd"], f"{price['provider']}: {price['source']}", price["date"])
+        for price in row.get("prices_usd_per_gpu_hour", ())
+    ]
+    return Gpu(
+        name=row["name"],
+        memory_gb=row["memory_gb"],
+        bandwidth_gb_s=row["bandwidth_gb_s"],
+        dense_tflops=tflops or 0.0,
+        bf16=bf16,
+        fp8=bool(row.get("fp8_hw", False)),
+        arch=row.get("arch", ""),
+        compute_capability=str(row.get("compute_capability", "")),
+        usable_gib_reported=row.get("usable_memory_gib_reported"),
+        max_matmul_tflops=row.get("measured_max_matmul_bf16_tflops"),
+        aliases=tuple(row.get("aliases", ())),
+        prices=tuple(prices),
+        notes=row.get("notes", ""),
+    )
+
+
+def _row_problems(row: Any) -> list[str]:
+    if not isinstance(row, dict):
+        return ["must hold one JSON object"]
+    problems = [] if isinstance(row.get("name"), str) and row["name"] else ["name is missing"]
+    tflops = "bf16_dense_tflops" if row.get("bf16", True) else "fp16_dense_tflops_fp32acc"
+    for key in ("memory_gb", "bandwidth_gb_s", tflops):
+        problems += _number_problem(key, row.get(key), required=True)
+    problems += _number_problem(
+        "usable_memory_gib_reported", row.get("usable_memory_gib_reported"), required=False
+    )
+    prices = row.get("prices_usd_per_gpu_hour", [])
+    needed = {"provider", "usd", "date", "source"}
+    if not isinstance(prices, list) or not all(
+        isinstance(price, dict) and needed <= price.keys() for price in prices
+    ):
+        return [*problems, f"prices_usd_per_gpu_hour needs {', '.join(sorted(needed))} in each"]
+    for price in prices:
+        problems += _number_problem("a price's usd", price["usd"], required=True)
+    return problems
+
+
+def _number_problem(key: str, value: Any, *, required: bool) -> list[str]:
+    if value is None:
+        return [f"{key} is missing"] if required else []
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0:
+        return [f"{key} = {value!r} must be a number above zero"]
+    return []
+
+
+def _date_key(date: str) -> tuple[int, int, int]:
+    """Sorts "2025 and 2026-06" by its last date; words without a year come first."""
+    dates = re.findall(r"(20\d\d)(?:-(\d\d))?(?:-(\d\d))?", date) if "recalled" not in date else []
+    keys = [(int(y), int(m or 0), int(d or 0)) for y, m, d in dates]
+    return max(keys, default=(0, 0, 0))
