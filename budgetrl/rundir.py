@@ -182,15 +182,23 @@ class RunDir:
 
         A last line without line feed is left for the next call.
         """
+        lines, offset = self.tail_lines(offset)
+        parsed = (parse(line) for line in lines)
+        return [event for event in parsed if event is not None], offset
+
+    def tail_lines(self, offset: int, block: int = -1) -> tuple[list[bytes], int]:
+        """As `tail`, raw: whole lines of at most about `block` bytes together (-1: all)."""
         try:
             with (self.path / EVENTS).open("rb") as file:
                 file.seek(offset)
-                data = file.read()
-        except FileNotFoundError:
+                data = more = file.read(block)
+                while more and b"\n" not in data:
+                    more = file.read(block)
+                    data += more
+        except (FileNotFoundError, NotADirectoryError):
             return [], offset
         whole = data.rfind(b"\n") + 1
-        parsed = (parse(line) for line in data[:whole].splitlines())
-        return [event for event in parsed if event is not None], offset + whole
+        return data[:whole].splitlines(), offset + whole
 
     def status(self, finished: RunFinished | None = None) -> RunStatus:
         """What the files and the lock tell about the run.

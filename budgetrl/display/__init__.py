@@ -1,0 +1,1 @@
+"""Displays of a run, made from its run directory's files alone."""

@@ -1,0 +1,170 @@
+"""Plain lines for logs and pipes: phases, updates at a sensible pace, evaluations, the end.
+
+    [    12 s] model: done in 3.1 s
+    [1 m 05 s] update 12  accuracy 38.1 %  reward 0.41  tokens 52  signal 60 %  1.9 s  ~41 more
+
+Only ASCII of its own, so that every terminal and log shows it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from budgetrl.display.output import Output
+from budgetrl.display.scrub import scrub
+from budgetrl.display.view import RunView
+from budgetrl.display.words import ending, interval, money, short_path
+from budgetrl.events import (
+    Checkpoint,
+    Error,
+    Evaluation,
+    Event,
+    Phase,
+    RunResumed,
+    RunStarted,
+    RunWarning,
+    Step,
+)
+from budgetrl.rundir import RunDir
+from budgetrl.units import duration, percent, usd
+
+PACE_S = 1.0
+PACE_SHARE = 0.01
+"""Between two update lines lie at least a second and one percent of the run so far: a run of five
+minutes has at most 200 of them, one of a day 800."""
+SILENCE_S = 60.0
+PATIENCE_S = 2.0
+QUIET_PHASES = frozenset({"evaluation", "entropy", "checkpoint"})
+"""Phases that have an event of their own."""
+
+
+class PlainDisplay:
+    """One line per thing that happened."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._out = Output(stream)
+        self._view: RunView | None = None
+        self._last_step_s = float("-inf")
+        self._last_line_s = 0.0
+        self._held: Step | None = None
+        """The newest update that the pace left out."""
+
+    def start(self, run: RunDir) -> None:
+        """Say which run it is."""
+        self._view = view = RunView(run)
+        view.catch_up()
+        self._line(f"run directory {short_path(run.path)}")
+        plan = view.plan
+        if plan:
+            budget = money(view.budget_s, view.usd_of(view.budget_s))
+            steps = plan.get("affordable_steps")
+            asked = plan.get("requested_steps")
+            wanted = f"; the recipe asks for {asked}" if asked is not None else ""
+            self._line(f"budget {budget}: about {steps} updates fit{wanted}")
+
+    def tick(self) -> None:
+        """Lines for what is new."""
+        view = self._view
+        if view is None:
+            self._out.flush()
+            return
+        for event in view.read():
+            self._show(event)
+        if view.elapsed_s() - self._last_line_s >= SILENCE_S:
+            self._still(view)
+        self._out.flush()
+
+    def message(self, text: str) -> None:
+        """A line."""
+        self._line(text)
+
+    def close(self, result: Mapping[str, Any] | None = None) -> None:
+        """The last update, and the end."""
+        self.tick()
+        if self._held is not None:
+            self._step(self._held)
+        if result is not None and self._view is not None:
+            for label, text in ending(self._view, result):
+                self._line(f"{label}: {scrub(text)}")
+        self._out.drain(PATIENCE_S)
+        self._out.close()
+
+    def _line(self, text: str, at_s: float | None = None) -> None:
+        elapsed = at_s if at_s is not None else self._view.elapsed_s() if self._view else 0.0
+        self._last_line_s = elapsed
+        self._out.write(f"[{duration(elapsed):>8}] {text}\n")
+
+    def _still(self, view: RunView) -> None:
+        span = view.history.phase_now()
+        if span is not None:
+            since = view.elapsed_s() - span.started_s
+            usual = f" of about {duration(span.expected_s)}" if span.expected_s else ""
+            self._line(f"{span.name}: still at it, {duration(since)}{usual}")
+
+    def _show(self, event: Event) -> None:
+        match event:
+            case Step():
+                self._paced(event)
+            case Phase() if event.name not in QUIET_PHASES:
+                self._line(_phase(event), event.elapsed_s)
+            case Evaluation():
+                self._line(_evaluation(event), event.elapsed_s)
+            case Checkpoint():
+                best = ", the best so far" if event.best else ""
+                self._line(f"checkpoint after update {event.step}{best}", event.elapsed_s)
+            case RunWarning():
+                state = "warning lifted" if event.resolved else "warning"
+                self._line(f"{state}: {scrub(event.message)} [{event.code}]", event.elapsed_s)
+            case Error():
+                text = scrub(f"{event.type}: {event.message} {event.hint}".strip())
+                self._line(f"error: {text}", event.elapsed_s)
+            case RunStarted():
+                self._line(f"run started: {scrub(event.recipe)}", event.elapsed_s)
+            case RunResumed():
+                self._held, self._last_step_s = None, float("-inf")
+                at = f"attempt {event.attempt} goes on after update {event.from_step}"
+                self._line(at, event.elapsed_s)
+            case _:
+                pass
+
+    def _paced(self, step: Step) -> None:
+        pace = max(PACE_S, PACE_SHARE * step.elapsed_s)
+        if step.elapsed_s - self._last_step_s >= pace:
+            self._step(step)
+        else:
+            self._held = step
+
+    def _step(self, step: Step) -> None:
+        self._held, self._last_step_s = None, step.elapsed_s
+        self._line(_step(step), step.elapsed_s)
+
+
+def _phase(event: Phase) -> str:
+    if event.state == "ended":
+        took = "" if event.seconds is None else f" in {duration(event.seconds)}"
+        return f"{event.name}: done{took}"
+    usual = f", about {duration(event.expected_s)}" if event.expected_s else ""
+    return f"{event.name}: started{usual}"
+
+
+def _evaluation(event: Evaluation) -> str:
+    parts = []
+    for k, value in event.pass_at.items():
+        spread = interval(event.interval_95.get(k))
+        parts.append(f"pass@{k} {percent(value)}" + (f" ({spread})" if spread else ""))
+    rounds = f"{event.problems} problems x {event.samples}"
+    at = "" if event.when == "baseline" else f" after update {event.step}"
+    when = f"{event.suite} {event.when}{at}"
+    return f"{when}: {', '.join(parts)}; {rounds}; {duration(event.seconds)}"
+
+
+def _step(step: Step) -> str:
+    reward = "-" if step.reward_mean is None else f"{step.reward_mean:.3f}"
+    entropy = "" if step.entropy is None else f"  entropy {step.entropy:.2f}"
+    signal = step.groups_with_signal / step.groups if step.groups else None
+    spent = "" if step.spent_usd is None else f"  {usd(step.spent_usd)}"
+    return (
+        f"update {step.step}  accuracy {percent(step.accuracy_mean)}  reward {reward}"
+        f"  tokens {step.completion_tokens_mean:.0f}{entropy}  signal {percent(signal, 0)}"
+        f"  {duration(sum(step.phase_s.values()))}{spent}"
+        f"  left {duration(step.remaining_s)}, about {step.forecast_steps} more"
+    )

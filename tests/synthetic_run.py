@@ -1,0 +1,284 @@
+"""Run directories with made-up numbers, written as a worker writes them: what displays are tested
+and pictured with.
+
+    run = make_run(tmp_path, steps=34)                     in training
+    run = make_run(tmp_path, steps=75, end="budget")       finished
+"""
+
+import json
+import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from budgetrl import events
+from budgetrl.rundir import HEARTBEAT, PLAN, RESOLVED, RESULT, EventWriter, RunDir
+from budgetrl.types import StopReason
+
+RECIPE = {
+    "recipe": {"name": "quickstart", "summary": "A model that learns in minutes", "seed": 1},
+    "model": {"id": "asset:tiny/quickstart"},
+    "lora": {"rank": 8},
+    "engine": {"name": "plain", "device": "cpu", "threads": 2},
+    "grpo": {"num_generations": 8},
+    "batch": {"prompts_per_step": 16},
+    "budget": {"hours": 0.1},
+}
+SETUP_S = {"imports": 4.1, "model": 0.8, "data": 0.3, "baseline": 21.0}
+STEP_S = 3.1
+FINAL_S = 22.0
+REPORT_S = 4.0
+PROBLEMS = (
+    (
+        "What is 12 + 7?",
+        "19",
+        "<think>\n12 + 7 = 19\n</think>\nThe answer is \\boxed{19}.",
+        "correct",
+    ),
+    (
+        "What is 46 - 19?",
+        "27",
+        "<think>\n46 - 19 = 37\n</think>\nThe answer is \\boxed{37}.",
+        "wrong",
+    ),
+    ("What is 8 * 6?", "48", "8 * 6 is 8 + 8 + 8 + 8 + 8 + 8, so", "unparsable"),
+)
+
+
+class Clock:
+    """Paid seconds that pass when told to."""
+
+    def __init__(self, elapsed_s: float = 0.0, usd_per_hour: float | None = 0.4) -> None:
+        self.elapsed_s, self.usd_per_hour, self.attempt = elapsed_s, usd_per_hour, 1
+
+    def stamp(self) -> dict[str, Any]:
+        usd = None if self.usd_per_hour is None else self.elapsed_s / 3600 * self.usd_per_hour
+        return {"elapsed_s": self.elapsed_s, "spent_usd": usd, "attempt": self.attempt}
+
+
+def plan(budget_s: float, usd_per_hour: float | None = 0.4) -> dict[str, Any]:
+    steps = max(0, int((budget_s - 26.2 - 33.6 - 5) / (STEP_S + 0.3)))
+    return {
+        "budget_s": budget_s,
+        "setup_s": 5.2,
+        "baseline_s": 21.0,
+        "step_s": STEP_S,
+        "step_evals_s": 0.0,
+        "saves_s": 0.3 * steps,
+        "reserve_s": 1.3 * FINAL_S + 0.5,
+        "report_s": 5.0,
+        "affordable_steps": steps,
+        "requested_steps": None,
+        "total_s": 26.2 + steps * (STEP_S + 0.3) + FINAL_S + 5.5,
+        "usd_per_hour": usd_per_hour,
+        "source": "measured by an earlier run",
+        "notes": [],
+    }
+
+
+def make_step(number: int, of: int, remaining_s: float = 100.0, **changes: Any) -> events.Step:
+    """An update of a run that learns."""
+    draw = random.Random(number)
+    share = number / max(1, of)
+    accuracy = min(1.0, max(0.0, 0.22 + 0.5 * (1 - math.exp(-3 * share)) + draw.gauss(0, 0.03)))
+    problem, answer, text, verdict = PROBLEMS[number % len(PROBLEMS)]
+    values: dict[str, Any] = {
+        "step": number,
+        "epoch": number * 16 / 2000,
+        "reward_mean": accuracy + 0.2 * share,
+        "reward_std": 0.4,
+        "accuracy_mean": accuracy,
+        "format_mean": 0.5 + 0.4 * share,
+        "completion_tokens_mean": 38 + 14 * share + draw.gauss(0, 1.5),
+        "completion_tokens_max": 96,
+        "truncated_share": 0.02,
+        "entropy": 0.8 - 0.4 * share + draw.gauss(0, 0.02),
+        "entropy_kind": "exact",
+        "kl": None,
+        "loss": 0.01,
+        "grad_norm": 0.4,
+        "learning_rate": 1e-3,
+        "groups": 16,
+        "groups_with_signal": max(1, round(12 - 6 * share + draw.gauss(0, 1))),
+        "groups_resampled": 0,
+        "completions": 128,
+        "tokens": 5600,
+        "tokens_per_s": 3000 + draw.gauss(0, 60),
+        "padding_share": 0.3,
+        "phase_s": {"rollout": 1.7, "reward": 0.1, "logprob": 0.1, "update": 1.0, "other": 0.2},
+        "grader": {"correct": 50, "wrong": 60, "unparsable": 18, "timeout": 0, "error": 0},
+        "sampling_logp_diff_mean": None,
+        "gpu_peak_gib": None,
+        "remaining_s": remaining_s,
+        "forecast_steps": max(0, of - number),
+        "sample": {
+            "problem": problem,
+            "completion": text,
+            "answer": answer,
+            "verdict": verdict,
+            "extracted": answer if verdict == "correct" else None,
+        },
+    }
+    return events.Step(**(values | changes))
+
+
+def evaluation(when: str, step: int, accuracy: float, suite: str = "heldout") -> events.Evaluation:
+    return events.Evaluation(
+        suite=suite,
+        when=when,
+        step=step,
+        problems=200,
+        samples=4,
+        pass_at={"1": accuracy, "4": min(1.0, accuracy + 0.2)},
+        interval_95={"1": (accuracy - 0.035, accuracy + 0.035), "4": None},
+        truncated_share=0.02,
+        unparsable_share=0.1,
+        completion_tokens_mean=44.0,
+        temperature=0.6,
+        top_p=0.95,
+        max_tokens=128,
+        seconds=20.0,
+    )
+
+
+def create(out: Path, budget_s: float = 300.0, recipe: dict[str, Any] | None = None) -> RunDir:
+    """A run directory as the supervisor leaves it before the worker starts."""
+    resolved = recipe or RECIPE
+    run = RunDir.create(out, resolved["recipe"]["name"])
+    run.write_json(RESOLVED, {"recipe": resolved, "sources": {}})
+    run.write_json(PLAN, plan(budget_s))
+    return run
+
+
+def beat(run: RunDir, clock: Clock, t: float) -> None:
+    """A heartbeat at a Unix time."""
+    run.write_json(HEARTBEAT, clock.stamp() | {"t": t})
+
+
+def setup(writer: EventWriter, clock: Clock, budget_s: float, until: str = "baseline") -> None:
+    """The events of the phases up to and with `until`, whose end is left out if it is not the
+    baseline."""
+    writer.write(events.RunStarted(recipe="quickstart", budget_s=budget_s, usd_per_hour=0.4))
+    for name, seconds in SETUP_S.items():
+        writer.write(events.Phase(name=name, state="started", expected_s=seconds * 1.1))
+        clock.elapsed_s += seconds
+        if name == until != "baseline":
+            return
+        if name == "baseline":
+            writer.write(evaluation("baseline", 0, 0.225))
+        writer.write(events.Phase(name=name, state="ended", seconds=seconds))
+
+
+def train(
+    writer: EventWriter, clock: Clock, first: int, last: int, of: int, budget_s: float
+) -> None:
+    """Updates with a checkpoint every ten and a forecast after each."""
+    for number in range(first, last + 1):
+        clock.elapsed_s += STEP_S
+        left = budget_s - clock.elapsed_s
+        writer.write(make_step(number, of, left))
+        writer.write(_forecast(number, of, clock.elapsed_s, left))
+        if number % 10 == 0:
+            clock.elapsed_s += 0.3
+            path = f"checkpoints/step_{number:06d}"
+            writer.write(
+                events.Checkpoint(step=number, path=path, seconds=0.3, best=number == last)
+            )
+
+
+def _forecast(number: int, of: int, elapsed_s: float, left: float) -> events.PlanEvent:
+    more = max(0, of - number)
+    return events.PlanEvent(
+        step=number,
+        step_s=STEP_S,
+        reserve_s=29.0,
+        remaining_s=left,
+        forecast_steps=more,
+        forecast_low=round(0.9 * more),
+        forecast_high=round(1.08 * more),
+        ends_at_s=elapsed_s + more * STEP_S + FINAL_S + REPORT_S,
+    )
+
+
+def finish(
+    run: RunDir, writer: EventWriter, clock: Clock, steps: int, reason: str, budget_s: float
+) -> dict[str, Any]:
+    """The end of a run; its result.json is returned."""
+    done = reason not in ("interrupted", "failed")
+    baseline = {"heldout": {"pass_at": {"1": 0.225}, "interval_95": {"1": [0.19, 0.26]}}}
+    final = {"heldout": {"pass_at": {"1": 0.612}, "interval_95": {"1": [0.577, 0.647]}}}
+    difference = {
+        "heldout": {"pass_at": {"1": 0.387}, "interval_95": {"1": [0.338, 0.436]}, "samples": 4}
+    }
+    writer.write(events.Phase(name="train", state="ended"))
+    if done:
+        writer.write(events.Phase(name="final", state="started", expected_s=FINAL_S))
+        clock.elapsed_s += FINAL_S
+        writer.write(evaluation("final", steps, 0.612))
+        writer.write(events.Phase(name="final", state="ended", seconds=FINAL_S))
+    best = f"checkpoints/step_{steps:06d}"
+    ended = events.RunFinished(
+        stop_reason=StopReason(reason),
+        exit_code=0 if done else 130,
+        steps=steps,
+        train_s=steps * STEP_S,
+        baseline=baseline,
+        final=final if done else None,
+        difference=difference if done else None,
+        best_checkpoint=best,
+    )
+    writer.write(ended)
+    clock.elapsed_s += REPORT_S
+    result = {
+        "schema_version": 1,
+        "run_dir": str(run.path),
+        "recipe": "quickstart",
+        "stop_reason": reason,
+        "steps": steps,
+        "spent": {
+            "wall_s": clock.elapsed_s,
+            "train_s": steps * STEP_S,
+            "usd": clock.stamp()["spent_usd"],
+        },
+        "budget": {"wall_s": budget_s, "usd": None},
+        "baseline": baseline,
+        "final": final if done else None,
+        "difference": difference if done else None,
+        "best_checkpoint": best,
+        "attempts": 1,
+    }
+    run.write_json(RESULT, result)
+    return result
+
+
+def make_run(
+    out: Path, steps: int = 34, of: int = 75, budget_s: float = 300.0, end: str | None = None
+) -> RunDir:
+    """A run after `steps` of `of` updates; with `end` (a stop reason) it is over."""
+    run, clock = create(out, budget_s), Clock()
+    with run.writer(clock.stamp) as writer:
+        setup(writer, clock, budget_s)
+        writer.write(events.Phase(name="train", state="started"))
+        train(writer, clock, 1, steps, of, budget_s)
+        if end is not None:
+            finish(run, writer, clock, steps, end, budget_s)
+            (run.path / "report" / "report.html").write_text("<html></html>")
+    beat(run, clock, 0.0)
+    return run
+
+
+def append_raw(run: RunDir, *lines: str | bytes | dict[str, Any]) -> None:
+    """Lines that no writer of ours would write."""
+    with (run.path / "events.jsonl").open("ab") as file:
+        for line in lines:
+            data = json.dumps(line) if isinstance(line, dict) else line
+            file.write((data.encode() if isinstance(data, str) else data) + b"\n")
+
+
+@contextmanager
+def running(run: RunDir, clock: Clock) -> Iterator[EventWriter]:
+    """The lock of a run is held, so it counts as running."""
+    with run.writer(clock.stamp) as writer:
+        yield writer
