@@ -1,0 +1,289 @@
+"""Evaluate a policy on a suite, in rounds that a budget may cut.
+
+    for each round: every problem gets its next sample, seeded by (eval seed, problem, round)
+      requests --policy--> completions --grader--> verdicts --append--> <name>.jsonl
+    complete rounds --summarise--> <name>.json
+
+A call continues what an earlier one has stored: a finished completion is never made twice. Not
+here: loading suites and models, and events; callers do that.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from budgetrl.data.rows import fingerprint
+from budgetrl.engine.base import Policy, Request, SamplingSpec, StopCheck, sample_seed
+from budgetrl.errors import DataError, ProtocolError
+from budgetrl.evaluation.compare import describe_differences
+from budgetrl.evaluation.rows import (
+    EvalRow,
+    append_rows,
+    complete_rounds,
+    header,
+    load_eval,
+    load_rows,
+    moment,
+)
+from budgetrl.evaluation.summary import summarise
+from budgetrl.rundir import write_json
+from budgetrl.types import Completion, EvalResult, Problem, Verdict
+from budgetrl.types import Protocol as EvalProtocol
+
+
+class GradedRow(Protocol):
+    """What a grader says of one completion."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict."""
+        ...
+
+    @property
+    def extracted(self) -> str | None:
+        """The answer that was judged."""
+        ...
+
+
+class Grader(Protocol):
+    """Anything that judges completions."""
+
+    def grade(self, rows: Sequence[tuple[str, str]]) -> Sequence[GradedRow]:
+        """One verdict per (completion, gold answer)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PromptedProblem:
+    """A problem and the prompt that asks it."""
+
+    problem: Problem
+    prompt: str
+    """Rendered text."""
+    prompt_ids: tuple[int, ...]
+
+
+class Progress(NamedTuple):
+    """How far an evaluation is."""
+
+    done: int
+    """Stored completions."""
+    total: int
+    elapsed_s: float
+    """Of this call."""
+    remaining_s: float | None
+    """At this call's pace; None before anything was generated."""
+
+
+def never() -> bool:
+    """Stop check of an evaluation without a limit."""
+    return False
+
+
+def protocol_of(
+    suite: str,
+    prompted: Sequence[PromptedProblem],
+    *,
+    temperature: float,
+    top_p: float,
+    max_tokens: int,
+    seed: int,
+    grader: str,
+    stop: Sequence[str] = (),
+) -> EvalProtocol:
+    """The protocol of an evaluation: hashes of problems and rendered prompts, and its numbers.
+
+    Texts that end a completion count as part of the prompt.
+    """
+    prompts = json.dumps([[item.prompt for item in prompted], list(stop)])
+    return EvalProtocol(
+        suite=suite,
+        suite_fingerprint=fingerprint(item.problem for item in prompted),
+        prompt=hashlib.sha256(prompts.encode()).hexdigest()[:16],
+        temperature=float(temperature),
+        top_p=float(top_p),
+        max_tokens=max_tokens,
+        seed=seed,
+        grader=grader,
+    )
+
+
+def evaluate(
+    policy: Policy,
+    prompted: Sequence[PromptedProblem],
+    protocol: EvalProtocol,
+    *,
+    samples: int,
+    ks: Sequence[int],
+    grader: Grader,
+    folder: Path,
+    when: str,
+    step: int,
+    batch: int,
+    policy_id: str = "",
+    stop: Sequence[str] = (),
+    should_stop: StopCheck = never,
+    on_progress: Callable[[Progress], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> EvalResult | None:
+    """Pass@k of a policy over all complete rounds; None if not even one is complete.
+
+    Args:
+        policy: answers the prompts.
+        prompted: the suite's problems, ids unique.
+        protocol: as `protocol_of` makes it.
+        samples: rounds that are wanted.
+        ks: the k of pass@k; those above the complete rounds are left out.
+        grader: judges completions.
+        folder: where the two files go, such as `evals/aime24`.
+        when: their name: "baseline", "final", "step_000020", "eval-0a1b2c3d".
+        step: update that the policy stands at.
+        batch: completions asked for at a time.
+        policy_id: which weights these are. Files of other weights under the same name are kept
+            as `<name>.1.json` and so on, and a new evaluation begins.
+        stop: texts that end a completion.
+        should_stop: asked before and during generation; cuts rounds, never problems.
+        on_progress: called after every batch.
+        clock: monotonic seconds.
+
+    Raises:
+        DataError: no problems, an id twice, or a grader that fails on more than 5 % of them.
+        ProtocolError: the stored evaluation of these weights has another protocol.
+    """
+    ids = [item.problem.id for item in prompted]
+    _check_ids(protocol.suite, ids)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{when}.json"
+    seconds, result = _continue(file, protocol, policy_id)
+    state = header(protocol, policy_id, ids, ks, step)
+    write_json(file, state | {"seconds": seconds, "result": result and result.to_json()})
+    rows = load_rows(file.with_suffix(".jsonl"))
+    sampling = SamplingSpec(
+        protocol.temperature, protocol.top_p, protocol.max_tokens, stop=tuple(stop)
+    )
+    total, stored, started = samples * len(ids), sum(row.sample < samples for row in rows), clock()
+    made = 0
+    for items, requests in _batches(prompted, rows, protocol.seed, samples, batch):
+        if should_stop():
+            break
+        new = _grade(items, requests, policy.generate(requests, sampling, should_stop), grader)
+        append_rows(file.with_suffix(".jsonl"), new)
+        rows += new
+        made += len(new)
+        if on_progress is not None:
+            elapsed, left = clock() - started, total - stored - made
+            pace = elapsed / made if made else None
+            on_progress(Progress(stored + made, total, elapsed, pace and left * pace))
+        if len(new) < len(requests):
+            break
+    seconds += clock() - started if made else 0.0
+    rounds, result = min(samples, complete_rounds(rows, ids)), None
+    if rounds:
+        result = summarise(
+            rows, ids, rounds, ks, protocol=protocol, when=moment(when), step=step, seconds=seconds
+        )
+    write_json(file, state | {"seconds": seconds, "result": result and result.to_json()})
+    return result
+
+
+def _check_ids(suite: str, ids: Sequence[str]) -> None:
+    if not ids:
+        raise DataError(f"suite {suite}: holds no problems.")
+    if len(set(ids)) < len(ids):
+        twice = sorted({identifier for identifier in ids if ids.count(identifier) > 1})
+        raise DataError(f"suite {suite}: ids occur more than once: {', '.join(twice[:10])}.")
+
+
+def _continue(
+    file: Path, protocol: EvalProtocol, policy_id: str
+) -> tuple[float, EvalResult | None]:
+    """Seconds and result of the stored evaluation; other weights' files are moved aside."""
+    if not file.exists():
+        return 0.0, None
+    stored = load_eval(file)
+    if stored.policy != policy_id:
+        number = 1
+        while file.with_suffix(f".{number}.json").exists():
+            number += 1
+        for old in (stored.completions_file, file):
+            if old.exists():
+                old.rename(old.with_suffix(f".{number}{old.suffix}"))
+        return 0.0, None
+    if stored.protocol != protocol:
+        raise ProtocolError(
+            f"{file} holds an evaluation under another protocol: "
+            f"{describe_differences(stored.protocol, protocol)}.",
+            hint="Evaluate into another folder with --out.",
+        )
+    return stored.seconds, stored.result
+
+
+def _batches(
+    prompted: Sequence[PromptedProblem],
+    rows: Sequence[EvalRow],
+    seed: int,
+    samples: int,
+    batch: int,
+) -> Iterator[tuple[list[PromptedProblem], list[Request]]]:
+    """What is missing, batch by batch, on a grid that does not depend on what is stored.
+
+    A batch is a part of one round or several whole rounds, so that a stop costs no more rounds
+    than it must.
+    """
+    have = {(row.problem_id, row.sample) for row in rows}
+    rounds_at_once = max(1, batch // len(prompted))
+    for first in range(0, samples, rounds_at_once):
+        rounds = range(first, min(first + rounds_at_once, samples))
+        cells = [(item, sample) for sample in rounds for item in prompted]
+        for start in range(0, len(cells), max(batch, 1)):
+            missing = [
+                (item, sample)
+                for item, sample in cells[start : start + batch]
+                if (item.problem.id, sample) not in have
+            ]
+            if missing:
+                yield [item for item, _ in missing], [_request(*cell, seed) for cell in missing]
+
+
+def _request(item: PromptedProblem, sample: int, seed: int) -> Request:
+    return Request(
+        problem_id=item.problem.id,
+        prompt=item.prompt,
+        prompt_ids=item.prompt_ids,
+        sample=sample,
+        seed=sample_seed(seed, item.problem.id, sample),
+    )
+
+
+def _grade(
+    items: Sequence[PromptedProblem],
+    requests: Sequence[Request],
+    completions: Sequence[Completion | None],
+    grader: Grader,
+) -> list[EvalRow]:
+    """Rows of the completions that were finished."""
+    finished = [
+        (item.problem, request, completion)
+        for item, request, completion in zip(items, requests, completions, strict=True)
+        if completion is not None
+    ]
+    graded = grader.grade([(c.text, problem.answer) for problem, _, c in finished])
+    return [
+        EvalRow(
+            problem_id=problem.id,
+            sample=request.sample,
+            problem=problem.text,
+            answer=problem.answer,
+            completion=completion.text,
+            tokens=completion.num_tokens,
+            truncated=completion.truncated,
+            verdict=verdict.verdict,
+            extracted=verdict.extracted,
+            seed=request.seed,
+        )
+        for (problem, request, completion), verdict in zip(finished, graded, strict=True)
+    ]
