@@ -60,13 +60,16 @@ def load(folder: Path) -> tuple[Any, Any]:
     return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
 
-def largest_logit_error(trained: Qwen2ForCausalLM, stored: Any, demos: Sequence[Demo]) -> float:
-    """Return the largest difference that storing the weights makes, over one batch."""
+def storage_error(trained: Qwen2ForCausalLM, stored: Any, demos: Sequence[Demo]) -> float:
+    """Return the largest change of a demonstrated token's log-probability that storing makes."""
     batch = collate(demos[:BATCH], trained.config.pad_token_id)
+    labels = batch.pop("labels")[:, 1:]
     with torch.no_grad():
-        error = (trained(**batch).logits - stored(**batch).logits).abs().max().item()
+        logps = [m(**batch).logits[:, :-1].log_softmax(-1) for m in (trained, stored)]
+    change = (logps[0] - logps[1]).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    error = float(change[labels != -100].abs().max())
     assert error <= 0.01, error
-    return float(round(error, 5))
+    return round(error, 5)
 
 
 def measure(name: str, seed: int, folder: Path, data: dict[str, list[Row]]) -> dict[str, Any]:
@@ -109,7 +112,7 @@ def build(name: str, seed: int, out: Path, data: dict[str, list[Row]]) -> None:
     save(model, tokenizer, folder, half=variant.half)
     figures = measure(name, seed, folder, data)
     if variant.half:
-        figures["made"]["logit_error"] = largest_logit_error(model, load(folder)[0], demos)
+        figures["made"]["storage_error"] = storage_error(model, load(folder)[0], demos)
     (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card(figures), encoding="utf-8")
     say(json.dumps(figures["heldout"]))

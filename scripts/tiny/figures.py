@@ -183,12 +183,14 @@ def card(figures: dict[str, Any]) -> str:
         for habit, share in held["habit_share"].items()
     ]
     mix = made["habits"]
-    error = made.get("logit_error")
+    error = made.get("storage_error")
     fields = made | {key: held[key] for key in ("num_problems", "greedy", "format", "mean_tokens")}
     fields |= {
         "mix": f"{mix['steps']}/{mix['guess']}/{mix['bare']}",
         "rate": "warm-up and " + ("linear decay to 10 %" if made["decay"] else "a constant rate"),
-        "half": f"Storing it so moves its logits by up to {error}.\n" if error else "",
+        "half": f"Storing it so moves log-probabilities of right tokens by at most {error}.\n"
+        if error
+        else "",
         "pass1": held["pass@1"],
         "pass4": held["pass@4"],
         "habits": "\n".join(habits),
