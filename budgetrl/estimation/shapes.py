@@ -1,0 +1,235 @@
+"""Shapes of transformer models: parameters, KV bytes and LoRA sizes from a config, offline.
+
+    shape = find_shape("Qwen/Qwen2.5-1.5B-Instruct")    bundled; or a path with a config.json
+    shape.params, shape.matmul_params, shape.kv_bytes_per_token(), shape.lora_params(64)
+
+All counts are exact for dense decoders of the Llama, Qwen, Mistral, Phi and Gemma families; a
+mixture of experts is refused. Not here: what the counts cost in bytes or seconds.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from budgetrl.errors import ModelError
+
+_NORMS_PER_LAYER = {"gemma2": 4, "gemma3_text": 4}
+_QK_NORM = {"qwen3", "gemma3_text"}
+_QKV_BIAS = {"qwen2"}
+_TIED_BY_DEFAULT = {"gemma", "gemma2", "gemma3_text"}
+
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""What "all-linear" means for these families: every linear layer of a block, not the head."""
+
+
+@dataclass(frozen=True, slots=True)
+class LengthPrior:
+    """A published mean length of sampled answers, in tokens."""
+
+    value: float
+    low: float
+    high: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """A dense decoder."""
+
+    name: str
+    model_type: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    tied: bool
+    """Embedding and output head are one matrix."""
+    window: int
+    """max_position_embeddings: prompt and completion must fit in it."""
+    gated: bool = False
+    completion_tokens: LengthPrior | None = None
+
+    @property
+    def linears(self) -> Mapping[str, tuple[int, int]]:
+        """(inputs, outputs) of every linear layer of one block."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": (self.hidden, q),
+            "k_proj": (self.hidden, kv),
+            "v_proj": (self.hidden, kv),
+            "o_proj": (q, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    @property
+    def linear_params(self) -> int:
+        """Weights of all linear layers in all blocks: what 4-bit loading quantises."""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.linears.values())
+
+    @property
+    def embedding_params(self) -> int:
+        """Weights of one embedding, or of the head."""
+        return self.vocab * self.hidden
+
+    @property
+    def matmul_params(self) -> int:
+        """Weights that multiply every token: all linear layers and the head, N of the formulas."""
+        return self.linear_params + self.embedding_params
+
+    @property
+    def params(self) -> int:
+        """All parameters, as the hub counts them."""
+        norms = _NORMS_PER_LAYER.get(self.model_type, 2) * self.hidden
+        if self.model_type in _QK_NORM:
+            norms += 2 * self.head_dim
+        if self.model_type in _QKV_BIAS:
+            norms += (self.heads + 2 * self.kv_heads) * self.head_dim
+        embeddings = self.embedding_params * (1 if self.tied else 2)
+        return embeddings + self.linear_params + self.layers * norms + self.hidden
+
+    def kv_bytes_per_token(self, bytes_per_element: int = 2) -> int:
+        """Bytes of the KV cache per token, over all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_element
+
+    def lora_params(self, rank: int, targets: Sequence[str] = LINEARS) -> int:
+        """Adapter parameters: rank x (inputs + outputs) per module and layer.
+
+        Raises:
+            ModelError: a target that no block has.
+        """
+        unknown = sorted(set(targets) - set(self.linears))
+        if unknown:
+            raise ModelError(
+                f"lora.targets: {', '.join(unknown)} is not a linear layer of {self.name}.",
+                hint=f"Known: {', '.join(self.linears)}.",
+            )
+        return self.layers * rank * sum(sum(self.linears[target]) for target in set(targets))
+
+    def attention_flops(self, context: float) -> float:
+        """FLOPs per token of one causal forward pass over sequences of `context` tokens.
+
+        QK^T and PV with an average context of half the sequence: 2 L heads head_dim T.
+        """
+        return 2.0 * self.layers * self.heads * self.head_dim * context
+
+
+def find_shape(model_id: str) -> ModelShape:
+    """The shape of a bundled model, or of a folder or config.json on this machine.
+
+    Raises:
+        ModelError: unknown; suggests near names and the config.json way.
+    """
+    local = _local_config(model_id)
+    if local is not None:
+        return _read_config(local)
+    models = known_models()
+    found = models.get(model_id) or _by_plain_name().get(_plain(model_id))
+    if found is not None:
+        return found
+    by_lower = {name.lower(): name for name in models}
+    near = difflib.get_close_matches(model_id.lower(), by_lower, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(by_lower[name] for name in near)}? " if near else ""
+    raise ModelError(
+        f"model {model_id!r}: its shape is not bundled.",
+        hint=f"{hint}Give a folder with its config.json as model.id "
+        "(`--set model.id=./my-model`), as `hf download ID config.json --local-dir my-model` makes.",
+    )
+
+
+@cache
+def known_models() -> Mapping[str, ModelShape]:
+    """All bundled models by hub id."""
+    text = resources.files("budgetrl").joinpath("assets/model_shapes.json").read_text("utf-8")
+    data = json.loads(text)
+    return {
+        name: shape_from_config({**data["shapes"][model["shape"]], **model}, name)
+        for name, model in data["models"].items()
+    }
+
+
+def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
+    """The shape that a config.json describes (of a multimodal model: its language part).
+
+    Raises:
+        ModelError: not a dense decoder, or numbers are missing.
+    """
+    text = config.get("text_config")
+    if isinstance(text, dict):
+        config = {**config, **text}
+    if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
+        raise ModelError(f"{name}: a mixture of experts; estimates cover dense decoders only.")
+    try:
+        heads = int(config["num_attention_heads"])
+        prior = config.get("completion_tokens")
+        return ModelShape(
+            name=name,
+            model_type=str(config.get("model_type", "llama")),
+            layers=int(config["num_hidden_layers"]),
+            hidden=int(config["hidden_size"]),
+            heads=heads,
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or int(config["hidden_size"]) // heads),
+            intermediate=int(config["intermediate_size"]),
+            vocab=int(config["vocab_size"]),
+            tied=bool(
+                config.get("tie_word_embeddings", config.get("model_type") in _TIED_BY_DEFAULT)
+            ),
+            window=int(config["max_position_embeddings"]),
+            gated=bool(config.get("gated", False)),
+            completion_tokens=None if prior is None else LengthPrior(**prior),
+        )
+    except KeyError as error:
+        raise ModelError(f"{name}: config.json has no {error.args[0]}.") from None
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{name}: config.json: {error}.") from None
+
+
+def _local_config(model_id: str) -> Path | None:
+    """The config.json of a path or an `asset:NAME`; None for a hub id."""
+    if model_id.startswith("asset:"):
+        root = Path(str(resources.files("budgetrl").joinpath("assets/tiny")))
+        path = root / model_id.removeprefix("asset:")
+    else:
+        path = Path(model_id).expanduser()
+    if path.is_dir():
+        return path / "config.json"
+    is_path = path.suffix == ".json" or model_id.startswith((".", "/", "~", "asset:"))
+    return path if is_path else None
+
+
+def _read_config(path: Path) -> ModelShape:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ModelError(f"{path}: not JSON: {error}.") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: not a model's config.json.")
+    return shape_from_config(config, str(path.parent if path.name == "config.json" else path))
+
+
+@cache
+def _by_plain_name() -> Mapping[str, ModelShape]:
+    """Models by name without owner and packing: quantised copies on the hub share a shape."""
+    plain: dict[str, ModelShape] = {}
+    for name, shape in known_models().items():
+        plain.setdefault(_plain(name), shape)
+    return plain
+
+
+def _plain(name: str) -> str:
+    name = name.rsplit("/", 1)[-1].lower()
+    for suffix in ("-unsloth-bnb-4bit", "-bnb-4bit", "-fp8-block", "-fp8-dynamic", "-fp8"):
+        name = name.removesuffix(suffix)
+    return name.removeprefix("meta-")
