@@ -77,6 +77,11 @@ class GuardedDisplay:
         self._run: RunDir | None = None
         self._closed = False
 
+    @property
+    def silent(self) -> bool:
+        """Whether it shows nothing, or no longer: nobody reads the stream."""
+        return isinstance(self._display, NoDisplay)
+
     def start(self, run: RunDir) -> None:
         """See `Display`."""
         self._run = run
@@ -179,6 +184,10 @@ def _make(kind: DisplayKind, stream: TextIO) -> Display:
         from budgetrl.display.jsonl import JsonDisplay
 
         return JsonDisplay(stream)
+    if kind != "plain" and can_be_live(stream):
+        from budgetrl.display.live import LiveDisplay
+
+        return LiveDisplay(stream)
     from budgetrl.display.plain import PlainDisplay
 
     return PlainDisplay(stream)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.display.view import RunView, number
-from budgetrl.types import RunStatus
 from budgetrl.units import duration, percent, usd
 
 STOPPED = {
@@ -135,10 +134,3 @@ def ending(view: RunView, result: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("report", report))
     lines.append(("next", next_command(view, result)))
     return lines
-
-
-def crashed(view: RunView, status: RunStatus) -> str | None:
-    """What to say of a run that nobody ended; None for others."""
-    if status is not RunStatus.CRASHED:
-        return None
-    return f"crashed after {view.step} updates: nobody writes its events, and nobody wrote an end"

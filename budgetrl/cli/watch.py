@@ -1,0 +1,57 @@
+"""`budgetrl watch` and `budgetrl runs`: look at runs, from their files alone."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from budgetrl.errors import ExitCode
+
+
+def watch(
+    run: Annotated[
+        str | None, typer.Argument(help="Run directory; the newest under ./runs if left out.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and leave.")] = False,
+) -> None:
+    """Look at a run: running, finished, interrupted or crashed."""
+    from budgetrl.display import watch as view
+    from budgetrl.rundir import open_run
+
+    chosen = view.newest_run() if run is None else open_run(run)
+    if once:
+        view.print_frame(chosen, sys.stdout)
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    try:
+        view.watch(chosen, sys.stdout, sys.stderr)
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.OK) from None
+
+
+def runs(
+    out: Annotated[Path, typer.Option(help="Folder that holds the run directories.")] = Path(
+        "runs"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """List runs, oldest first: status, updates, spent, gain."""
+    from budgetrl.display.runs_table import print_runs, runs
+
+    rows = runs(out)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    elif rows:
+        print_runs(rows, sys.stdout)
+    else:
+        print(f"No runs under {out}. Start one with `budgetrl run quickstart`.", file=sys.stderr)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """A signal that would end the process leaves the view first, so the terminal is put right."""
+    raise SystemExit(128 + number)

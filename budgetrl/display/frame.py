@@ -1,0 +1,79 @@
+"""Puts one frame together for a terminal of any size. Pure: a scene in, lines out.
+
+80 x 24     one column; the completion goes first when rows are short
+120 x 40    curves left, speed and evaluation right
+20 x 5      a handful of words
+"""
+
+from rich.text import Text
+
+from budgetrl.display import glyphs as g
+from budgetrl.display import model_panels, panels
+from budgetrl.display.layout import Panel, beside, stack
+from budgetrl.display.lines import fit, row
+from budgetrl.display.scene import Scene, bill_of
+from budgetrl.display.scrub import scrub
+from budgetrl.display.spark import chart
+from budgetrl.types import RunStatus
+from budgetrl.units import duration, percent
+
+WIDE = 110
+SMALL_WIDTH = 50
+SMALL_HEIGHT = 10
+MARGIN = 1
+LEFT_SHARE = 0.5
+
+
+def frame(scene: Scene, width: int, height: int, hint: str = "") -> list[Text]:
+    """At most `height` lines of at most `width` cells."""
+    if width < SMALL_WIDTH or height < SMALL_HEIGHT:
+        return [fit(line, width, scene.glyphs) for line in _small(scene, width)[:height]]
+    inner = width - 2 * MARGIN
+    footer = panels.footer(scene, hint)
+    lines = stack(_panels(scene, inner), inner, height - (footer is not None))
+    if footer is not None:
+        lines += [Text("")] * (height - 1 - len(lines)) + footer.draw(inner, 1)
+    return [row(" " * MARGIN, line) for line in lines]
+
+
+def _panels(scene: Scene, width: int) -> list[Panel]:
+    found = [panels.header(scene), panels.warnings(scene), panels.end(scene)]
+    found += [panels.budget(scene), panels.setup(scene)]
+    learning = model_panels.learning(scene)
+    wide = width >= WIDE and learning is not None
+    other_width = width - round(width * LEFT_SHARE) if wide else width
+    others = [
+        model_panels.speed(scene),
+        model_panels.evaluations(scene),
+        model_panels.completion(scene, other_width),
+    ]
+    if wide and learning is not None:
+        right = [panel for panel in others if panel is not None]
+        found.append(beside([learning], right, 3, LEFT_SHARE))
+    else:
+        found += [learning, *others]
+    return [panel for panel in found if panel is not None]
+
+
+def _small(scene: Scene, width: int) -> list[Text]:
+    """The most important words, for a corner of a screen."""
+    view, bill = scene.view, bill_of(scene)
+    accuracy = view.series["accuracy"]
+    lines = [
+        row((scrub(view.name), g.STRONG), " ", (scene.doing, panels.STATUS_STYLE[scene.status])),
+        row(("left ", g.LABEL), (duration(bill.left), g.STRONG)),
+        row(("spent ", g.LABEL), duration(bill.paid)),
+        row(("update ", g.LABEL), str(view.step)),
+    ]
+    forecast = view.history.plan
+    if forecast is not None and scene.status is RunStatus.RUNNING:
+        lines[3].append(f" ~{forecast.forecast_steps} more")
+    if accuracy.last is not None:
+        lines.append(row(("accuracy ", g.LABEL), percent(accuracy.last)))
+        drawn = chart(accuracy.values(width), width, 1, scene.glyphs)
+        lines.append(row((drawn[0], g.CURVES["accuracy"])))
+    for warning in view.history.warnings.values():
+        lines.insert(1, row((f"{scene.glyphs.warning} {scrub(warning.message)}", g.WARN)))
+    if scene.message:
+        lines.insert(1, row((scrub(scene.message), g.WARN)))
+    return lines

@@ -1,0 +1,97 @@
+"""The characters and colours of the live view, with and without UTF-8.
+
+The parts of the budget bar differ by character as well as by colour, so that the view reads the
+same under NO_COLOR.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """One character for each job."""
+
+    levels: str
+    """Heights within one row, lowest first; the first one is empty."""
+    rule: str
+    setup: str
+    baseline: str
+    train: str
+    end: str
+    """Paid for the final evaluation and the report."""
+    ahead: str
+    """Expected training."""
+    reserve: str
+    """Kept for the end."""
+    free: str
+    """Not expected to be used."""
+    done: str
+    now: str
+    todo: str
+    dot: str
+    """Between facts."""
+    warning: str
+    ellipsis: str
+
+
+UNICODE = Glyphs(
+    levels=" ▁▂▃▄▅▆▇█",
+    rule="─",
+    setup="▚",
+    baseline="▓",
+    train="█",
+    end="▙",
+    ahead="░",
+    reserve="▒",
+    free="·",
+    done="✓",
+    now="▸",
+    todo="·",
+    dot="·",
+    warning="▲",
+    ellipsis="…",
+)
+ASCII = Glyphs(
+    levels=" ._-=+*%#",
+    rule="-",
+    setup="s",
+    baseline="b",
+    train="#",
+    end="e",
+    ahead="=",
+    reserve="r",
+    free=".",
+    done="x",
+    now=">",
+    todo=".",
+    dot="|",
+    warning="!",
+    ellipsis="~",
+)
+
+SETUP = "blue"
+BASELINE = "cyan"
+TRAIN = "green"
+END = "magenta"
+LABEL = "bright_black"
+TITLE = "bold"
+STRONG = "bold"
+GOOD = "green"
+BAD = "red"
+WARN = "yellow"
+CURVES = {
+    "accuracy": "green",
+    "reward": "cyan",
+    "length": "blue",
+    "entropy": "magenta",
+    "signal": "yellow",
+}
+
+
+def glyphs_for(encoding: str) -> Glyphs:
+    """The richest set that an encoding can carry."""
+    try:
+        "".join(getattr(UNICODE, name) for name in Glyphs.__slots__).encode(encoding)
+    except (UnicodeError, LookupError):
+        return ASCII
+    return UNICODE

@@ -1,0 +1,120 @@
+"""The live view: the whole terminal, redrawn when something changed, at most four times a second.
+
+It draws frames (`frame`) of a run (`view`) on a screen (`screen`). Nothing here waits, and nothing
+here is needed for the run: `base.GuardedDisplay` replaces it by plain lines if it fails.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
+
+from rich.text import Text
+
+from budgetrl.display.frame import frame
+from budgetrl.display.glyphs import LABEL, STRONG, glyphs_for
+from budgetrl.display.lines import fit, row
+from budgetrl.display.scene import Scene
+from budgetrl.display.screen import Screen
+from budgetrl.display.scrub import scrub
+from budgetrl.display.view import RunView
+from budgetrl.rundir import RunDir
+from budgetrl.types import RunStatus
+
+NEWS_S = 0.25
+"""Between two frames when there is news."""
+CLOCK_S = 1.0
+"""Between two frames when only the clock goes on."""
+REPAIR_S = 15.0
+"""Between two frames that are sent whole, in case something else wrote on the terminal."""
+RUN_HINT = "Ctrl-C saves and stops"
+END_LINES = 60
+KEPT_MESSAGES = 5
+
+
+class LiveDisplay:
+    """Shows a run on the whole terminal.
+
+    Args:
+        stream: a terminal.
+        own: this process is the run's supervisor, so the run is alive until `close`.
+        hint: what the keys do.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        own: bool = True,
+        hint: str = RUN_HINT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._screen = Screen(stream)
+        self._glyphs = glyphs_for(self._screen.encoding)
+        self._own, self._hint, self._clock = own, hint, clock
+        self._view: RunView | None = None
+        self._messages: deque[str] = deque(maxlen=KEPT_MESSAGES)
+        self._news = True
+        self._drawn_at = self._whole_at = self._started = clock()
+        self._size = (0, 0)
+
+    def start(self, run: RunDir) -> None:
+        """Show what is there."""
+        self._view = RunView(run)
+        self._view.catch_up()
+        self._draw()
+
+    def tick(self) -> None:
+        """Show what is new, if it is time."""
+        if self._view is not None and self._view.catch_up():
+            self._news = True
+        since = self._clock() - self._drawn_at
+        resized = self._screen.size() != self._size
+        if since >= CLOCK_S or since < 0 or (since >= NEWS_S and (self._news or resized)):
+            self._draw()
+
+    def message(self, text: str) -> None:
+        """Show it in the last line, and again above the end screen."""
+        self._messages.append(text)
+        self._draw()
+
+    def close(self, result: Mapping[str, Any] | None = None) -> None:
+        """Leave the screen, with the end screen if there is a result."""
+        lines: Sequence[Text] = [row(scrub(text)) for text in self._messages]
+        if result is not None and self._view is not None:
+            self._view.catch_up()
+            columns, _ = self._screen.size()
+            scene = self._scene(self._view, ended=True)
+            lines = [*lines, *frame(scene, columns, END_LINES)]
+        self._screen.leave(lines)
+
+    def _scene(self, view: RunView, ended: bool = False) -> Scene:
+        now = self._clock()
+        if self._own:
+            status = view.run.status(view.history.finished) if ended else RunStatus.RUNNING
+        else:
+            status = view.status(now)
+        message = self._messages[-1] if self._messages else ""
+        return Scene(view, now, status, self._glyphs, message)
+
+    def _draw(self) -> None:
+        if not self._screen.ready():
+            return
+        now = self._clock()
+        self._size = columns, lines = self._screen.size()
+        whole = now - self._whole_at >= REPAIR_S or now - self._drawn_at > 2 * CLOCK_S
+        if self._view is None:
+            drawn = self._opening(columns)
+        else:
+            drawn = frame(self._scene(self._view), columns, lines, self._hint)
+        self._screen.draw(drawn, (columns, lines), whole)
+        self._drawn_at, self._news = now, False
+        if whole:
+            self._whole_at = now
+
+    def _opening(self, width: int) -> list[Text]:
+        """Before there is a run directory."""
+        lines = [row(("budgetrl", STRONG)), row("")]
+        lines += [row(scrub(text)) for text in self._messages]
+        lines += [row(("Ctrl-C stops", LABEL))]
+        return [fit(line, width, self._glyphs) for line in lines]

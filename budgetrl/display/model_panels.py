@@ -1,0 +1,234 @@
+"""The panels about the model: what it learns, how fast, how good it is, what it writes."""
+
+from collections.abc import Callable, Sequence
+
+from rich.text import Text
+
+from budgetrl.display import glyphs as g
+from budgetrl.display.layout import Panel
+from budgetrl.display.lines import Part, clip, fit, labelled, row, rule, wrap
+from budgetrl.display.scene import Scene
+from budgetrl.display.scrub import scrub
+from budgetrl.display.series import Series
+from budgetrl.display.spark import chart
+from budgetrl.display.words import first_k, interval, points
+from budgetrl.events import Evaluation, Step
+from budgetrl.types import RunStatus, Verdict
+from budgetrl.units import duration, percent
+
+LABEL_WIDTH = 23
+RANGE_WIDTH = 18
+CHART_ROWS = 8
+PHASES = {"rollout": "rollout", "reward": "reward", "logprob": "log-probs"} | {
+    name: name for name in ("update", "other")
+}
+PHASE_STYLE = {
+    "rollout": g.TRAIN,
+    "reward": g.WARN,
+    "logprob": g.BASELINE,
+    "update": g.SETUP,
+    "other": g.LABEL,
+}
+UNITS: dict[str, Callable[[float], str]] = {
+    "accuracy": percent,
+    "reward": lambda value: f"{value:.3f}",
+    "length": lambda value: f"{value:.0f} tokens",
+    "entropy": lambda value: f"{value:.2f} nats",
+    "signal": percent,
+}
+VERDICT_STYLE = {Verdict.CORRECT: g.GOOD, Verdict.WRONG: g.BAD}
+
+
+def learning(scene: Scene) -> Panel | None:
+    """Curves of accuracy, reward, response length, entropy, and groups with signal."""
+    view = scene.view
+    names = [name for name in UNITS if view.series[name].values(1)]
+    if not names:
+        return None
+
+    def draw(width: int, rows: int) -> list[Text]:
+        lines = [rule("learning", width, scene.glyphs, f"update {view.step}")]
+        shown = names[: rows - 1]
+        for index, name in enumerate(shown):
+            height = (rows - 1) // len(shown) + (index < (rows - 1) % len(shown))
+            lines += _curve(name, view.series[name], width, height, scene.glyphs)
+        return lines
+
+    return Panel(3, 1 + len(names), 1 + CHART_ROWS * len(names), draw)
+
+
+def _curve(name: str, series: Series, width: int, height: int, glyphs: g.Glyphs) -> list[Text]:
+    unit = UNITS[name]
+    label = "with signal" if name == "signal" else name
+    beside = height == 1 and width >= 70
+    room = width - LABEL_WIDTH - (RANGE_WIDTH if beside else 0)
+    values = series.values(max(1, room))
+    last = "-" if series.last is None else unit(series.last)
+    spread = f"{unit(min(values)).split()[0]} to {unit(max(values)).split()[0]}"
+    notes: list[Part] = [row((f"{label:<12}", g.LABEL), (last, g.STRONG)), (spread, g.LABEL)]
+    lines = []
+    for index, drawn in enumerate(chart(values, room, height, glyphs)):
+        note = notes[index] if index < len(notes) else ""
+        left = row(note)
+        left.append(" " * max(1, LABEL_WIDTH - left.cell_len))
+        line = row(left, (drawn, g.CURVES[name]))
+        if beside:
+            line.append(" " * max(1, width - RANGE_WIDTH + 2 - line.cell_len))
+            line.append(spread, g.LABEL)
+        lines.append(fit(line, width, glyphs))
+    return lines
+
+
+def speed(scene: Scene) -> Panel | None:
+    """Seconds of an update by phase, and tokens per second: means of the newest updates."""
+    steps = scene.view.history.steps
+    if not steps or scene.view.history.finished is not None:
+        return None
+    phases = _mean_phases(steps)
+    total = sum(phases.values())
+    tokens = sum(step.tokens_per_s for step in steps) / len(steps)
+    note = f"{duration(total)} per update, {tokens:,.0f} tokens/s"
+
+    def draw(width: int, rows: int) -> list[Text]:
+        lines = [rule("speed", width, scene.glyphs, note)]
+        if rows > len(phases):
+            lines += [_phase(name, phases[name], total, width, scene.glyphs) for name in phases]
+        else:
+            parts = [
+                ((f"{PHASES[name]} ", g.LABEL), f"{duration(phases[name])}  ") for name in phases
+            ]
+            lines.append(row(*(part for pair in parts for part in pair)))
+        return [fit(line, width, scene.glyphs) for line in lines[:rows]]
+
+    return Panel(5, 2, 1 + len(phases), draw)
+
+
+def _phase(name: str, seconds: float, total: float, width: int, glyphs: g.Glyphs) -> Text:
+    share = seconds / total if total > 0 else 0.0
+    strip = glyphs.train * round(share * max(0, width - 28))
+    label = labelled(PHASES[name], f"{duration(seconds):>9} {percent(share, 0):>5} ", 10)
+    return row(label, (strip, PHASE_STYLE[name]))
+
+
+def _mean_phases(steps: Sequence[Step]) -> dict[str, float]:
+    return {
+        name: sum(step.phase_s.get(name, 0.0) for step in steps) / len(steps) for name in PHASES
+    }
+
+
+def evaluations(scene: Scene) -> Panel | None:
+    """The newest evaluation of each suite beside its baseline, and the best checkpoint."""
+    history = scene.view.history
+    suites = history.suites()
+    saved = _checkpoints(scene)
+    if not suites:
+        return None
+
+    def draw(width: int, rows: int) -> list[Text]:
+        lines = [rule("evaluation", width, scene.glyphs, "95 % intervals")]
+        full = [line for suite in suites for line in _suite(scene, suite)]
+        room = rows - 1 - len(saved)
+        lines += full if len(full) <= room else [_suite_line(scene, suite) for suite in suites]
+        lines = lines[: max(2, rows - len(saved))] + saved
+        return [fit(line, width, scene.glyphs) for line in lines[:rows]]
+
+    rows = sum(len(_suite(scene, suite)) for suite in suites)
+    return Panel(4, 2 + len(saved), 1 + len(saved) + rows, draw)
+
+
+def _ends(scene: Scene, suite: str) -> tuple[Evaluation | None, Evaluation]:
+    """The baseline and the newest evaluation of a suite; they may be the same."""
+    found = [event for event in scene.view.history.evaluations if event.suite == suite]
+    before = next((event for event in reversed(found) if event.when == "baseline"), None)
+    return before, found[-1]
+
+
+def _suite(scene: Scene, suite: str) -> list[Text]:
+    """A suite in full: what it is, its baseline, its newest result."""
+    before, newest = _ends(scene, suite)
+    k = first_k(newest.pass_at)
+    name = (scrub(f"{suite} pass@{k}"), g.STRONG)
+    lines = [row(name, (_rounds(newest), g.LABEL))]
+    if before is not None and before is not newest:
+        lines.append(labelled(f"  {_when(before)}", _score(before, k), 15))
+    lines.append(labelled(f"  {_when(newest)}", row((_score(newest, k), g.STRONG)), 15))
+    lines[-1].append_text(_change(before, newest, k))
+    return lines
+
+
+def _suite_line(scene: Scene, suite: str) -> Text:
+    before, newest = _ends(scene, suite)
+    k = first_k(newest.pass_at)
+    score = row((_score(newest, k), g.STRONG), (f"  {_when(newest)}", g.LABEL))
+    return row(labelled(scrub(f"{suite} pass@{k}"), score, 15), _change(before, newest, k))
+
+
+def _change(before: Evaluation | None, newest: Evaluation, k: str) -> Text:
+    if before is None or before is newest:
+        return row("")
+    change = newest.pass_at.get(k, 0.0) - before.pass_at.get(k, 0.0)
+    return row((f"  {points(change)}", g.GOOD if change > 0 else g.BAD if change < 0 else ""))
+
+
+def _score(event: Evaluation, k: str) -> str:
+    spread = interval(event.interval_95.get(k))
+    return percent(event.pass_at.get(k)) + (f" ({spread})" if spread else "")
+
+
+def _when(event: Evaluation) -> str:
+    return event.when if event.when != "step" else f"update {event.step}"
+
+
+def _rounds(event: Evaluation) -> str:
+    return f"  {event.problems} problems x {event.samples}"
+
+
+def _checkpoints(scene: Scene) -> list[Text]:
+    saved = scene.view.history.checkpoints
+    if not saved or scene.view.history.finished is not None:
+        return []
+    newest = saved[-1]
+    best = next((checkpoint for checkpoint in reversed(saved) if checkpoint.best), None)
+    if best is None:
+        return [labelled("last save", f"update {newest.step}  {scrub(newest.path)}", 15)]
+    told = f"update {best.step}  {scrub(best.path)}"
+    if newest is not best:
+        told += f"  (last save: update {newest.step})"
+    return [labelled("best so far", told, 15)]
+
+
+def completion(scene: Scene, width: int) -> Panel | None:
+    """One completion: problem, what the model wrote, gold answer, verdict.
+
+    Args:
+        scene: what to draw.
+        width: columns it will get, for the rows it can use.
+    """
+    sample = scene.sample
+    if sample is None or scene.status is not RunStatus.RUNNING:
+        return None
+    step, fields = sample
+    problem, wrote, answer, verdict = (
+        _text(fields.get(name), scene) for name in ("problem", "completion", "answer", "verdict")
+    )
+
+    def draw(width: int, rows: int) -> list[Text]:
+        room = max(1, width - 9)
+        asked = clip(wrap(problem, room), max(1, (rows - 2) // 3), scene.glyphs)
+        lines = [rule("completion", width, scene.glyphs, f"update {step}")]
+        lines += [labelled("problem" if not i else "", t, 8) for i, t in enumerate(asked)]
+        text = clip(wrap(wrote, room), rows - 1 - len(lines), scene.glyphs)
+        lines += [labelled("wrote" if not i else "", t, 8) for i, t in enumerate(text)]
+        style = next((s for v, s in VERDICT_STYLE.items() if v.value == verdict), g.WARN)
+        graded = row((verdict, style), ("   the answer is ", g.LABEL), answer)
+        lines.append(labelled("graded", graded, 8))
+        return [fit(line, width, scene.glyphs) for line in lines[:rows]]
+
+    room = max(1, width - 9)
+    return Panel(6, 4, 2 + len(wrap(problem, room)) + len(wrap(wrote, room)), draw)
+
+
+def _text(value: object, scene: Scene) -> str:
+    """A sample's text, printable; in the ASCII look other characters become "?"."""
+    text = scrub("" if value is None else str(value))
+    return text if scene.glyphs is g.UNICODE else text.encode("ascii", "replace").decode()

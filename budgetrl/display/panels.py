@@ -1,0 +1,267 @@
+"""The panels about the run itself: header, budget, setup, warnings, the end.
+
+Each function takes a scene and gives a `Panel`, or None when there is nothing to say.
+"""
+
+from rich.text import Text
+
+from budgetrl.display import glyphs as g
+from budgetrl.display.layout import Panel
+from budgetrl.display.lines import Part, ends, fit, labelled, row, rule, wrap
+from budgetrl.display.scene import Bill, Scene, bill_of
+from budgetrl.display.scrub import scrub
+from budgetrl.display.spark import bar
+from budgetrl.display.view import number
+from budgetrl.display.words import ending, money, short_path
+from budgetrl.history import Span
+from budgetrl.rundir import MANIFEST
+from budgetrl.types import RunStatus
+from budgetrl.units import duration
+
+SETUP_PHASES = ("imports", "model", "data", "baseline")
+STATUS_STYLE = {
+    RunStatus.RUNNING: g.GOOD,
+    RunStatus.FINISHED: f"bold {g.GOOD}",
+    RunStatus.INTERRUPTED: g.WARN,
+    RunStatus.FAILED: f"bold {g.BAD}",
+    RunStatus.CRASHED: f"bold {g.BAD}",
+}
+
+
+def header(scene: Scene) -> Panel:
+    """Recipe, model, rank, device, run directory, and what happens now."""
+
+    def draw(width: int, rows: int) -> list[Text]:
+        view = scene.view
+        left = row(("budgetrl ", g.LABEL), (scrub(view.name), g.STRONG), "   ", _subject(scene))
+        right = row((scene.doing, STATUS_STYLE[scene.status]))
+        attempt = f"attempt {view.history.attempt}" if view.history.attempt > 1 else ""
+        path = row((scrub(short_path(view.run.path)), g.LABEL))
+        lines = [
+            ends(left, right, width, scene.glyphs),
+            ends(path, row((attempt, g.WARN)), width, scene.glyphs),
+        ]
+        return lines[:rows]
+
+    return Panel(0, 1, 2, draw)
+
+
+def _subject(scene: Scene) -> str:
+    """Model, rank and device in one phrase."""
+    recipe = scene.view.recipe
+    model = str((recipe.get("model") or {}).get("id", "")).removeprefix("asset:")
+    engine = recipe.get("engine") or {}
+    rank = (recipe.get("lora") or {}).get("rank")
+    threads = engine.get("threads")
+    gpu = scene.view.file(MANIFEST).get("gpu") or (recipe.get("budget") or {}).get("gpu")
+    device = "CPU" if engine.get("device") == "cpu" else str(_name(gpu) or "GPU")
+    if device == "CPU" and threads:
+        device += f", {threads} thread" + ("s" if threads != 1 else "")
+    parts = [model, f"LoRA rank {rank}" if rank else "", device if engine else ""]
+    return scrub(f" {scene.glyphs.dot} ".join(part for part in parts if part))
+
+
+def _name(gpu: object) -> object:
+    return gpu.get("name") if isinstance(gpu, dict) else gpu
+
+
+def budget(scene: Scene) -> Panel:
+    """Time and money by phase: spent, left, where it will end; and what updates that buys."""
+    bill = bill_of(scene)
+
+    def draw(width: int, rows: int) -> list[Text]:
+        lines = [
+            rule("budget", width, scene.glyphs, _budget_note(scene, bill)),
+            _bar(bill, width, scene.glyphs),
+            fit(_spent(scene, bill), width, scene.glyphs),
+            fit(_updates(scene), width, scene.glyphs),
+        ]
+        if rows > len(lines):
+            lines.insert(2, fit(_legend(bill, width, scene.glyphs), width, scene.glyphs))
+        return lines[:rows]
+
+    return Panel(2, 4, 5, draw)
+
+
+def _bar(bill: Bill, width: int, glyphs: g.Glyphs) -> Text:
+    look = _bar_look(glyphs)
+    sizes = [(getattr(bill, name), name) for name in look]
+    cells = bar(sizes, sum(size for size, _ in sizes), width)
+    return row(*((look[name][0] * count, look[name][1]) for count, name in cells))
+
+
+def _bar_look(glyphs: g.Glyphs) -> dict[str, tuple[str, str]]:
+    return {
+        "setup": (glyphs.setup, g.SETUP),
+        "baseline": (glyphs.baseline, g.BASELINE),
+        "train": (glyphs.train, g.TRAIN),
+        "end": (glyphs.end, g.END),
+        "ahead": (glyphs.ahead, g.TRAIN),
+        "reserve": (glyphs.reserve, g.END),
+        "free": (glyphs.free, g.LABEL),
+    }
+
+
+def _legend(bill: Bill, width: int, glyphs: g.Glyphs) -> Text:
+    """What the bar's parts are; the expected ones go first when the line is short."""
+    names = {"train": "training"}
+    shown = {
+        name: (look, f" {names.get(name, name)} {duration(getattr(bill, name))}  ")
+        for name, look in _bar_look(glyphs).items()
+        if getattr(bill, name) >= 0.05
+    }
+    for name in ("free", "ahead", "setup", "baseline"):
+        if sum(1 + len(text) for _, text in shown.values()) <= width + 2:
+            break
+        shown.pop(name, None)
+    return row(*(part for pair in shown.values() for part in pair))
+
+
+def _budget_note(scene: Scene, bill: Bill) -> str:
+    return money(bill.budget, scene.view.usd_of(bill.budget)) if bill.budget else ""
+
+
+def _spent(scene: Scene, bill: Bill) -> Text:
+    usd_of = scene.view.usd_of
+    parts: list[Part] = [
+        ("spent ", g.LABEL),
+        (money(bill.paid, usd_of(bill.paid)), g.STRONG),
+        ("   left ", g.LABEL),
+        (money(bill.left, usd_of(bill.left)), g.STRONG),
+    ]
+    if scene.status is RunStatus.RUNNING:
+        late = bill.budget and bill.ends_at > bill.budget
+        parts += [
+            ("   ends at ", g.LABEL),
+            (money(bill.ends_at, usd_of(bill.ends_at)), g.WARN if late else ""),
+        ]
+    return row(*parts)
+
+
+def _updates(scene: Scene) -> Text:
+    """Updates made, and how many more the budget buys, with its range."""
+    view, forecast = scene.view, scene.view.history.plan
+    made: list[Part] = [("updates ", g.LABEL), (str(view.step), g.STRONG), (" made", g.LABEL)]
+    if scene.status is not RunStatus.RUNNING or view.history.finished is not None:
+        return row(*made)
+    asked = number(view.plan.get("requested_steps"))
+    cap = max(0, int(asked) - view.step) if asked is not None else 10**9
+    if forecast is not None and forecast.step:
+        more, low, high = (
+            min(cap, count)
+            for count in (forecast.forecast_steps, forecast.forecast_low, forecast.forecast_high)
+        )
+        spread = f" ({low} to {high})" if low != high else ""
+        told = f"about {more} more{spread}"
+    else:
+        fits = number(view.plan.get("affordable_steps"))
+        told = "" if fits is None else f"about {min(cap, int(fits) - view.step)} more by the plan"
+    wanted = "" if asked is None else f" of {int(asked)} asked for"
+    return row(*made, wanted, "   ", told)
+
+
+def setup(scene: Scene) -> Panel | None:
+    """Progress before the first update, with the seconds that each phase usually takes."""
+    view = scene.view
+    if view.step or scene.status is not RunStatus.RUNNING:
+        return None
+    spans = {span.name: span for span in view.history.spans}
+    names = [*SETUP_PHASES, "train"] if "train" in spans else list(SETUP_PHASES)
+
+    def draw(width: int, rows: int) -> list[Text]:
+        lines = [rule("setup", width, scene.glyphs)]
+        lines += [_setup_line(scene, name, spans.get(name), width) for name in names]
+        return [fit(line, width, scene.glyphs) for line in lines[:rows]]
+
+    return Panel(3, 3, len(names) + 1, draw)
+
+
+def _setup_line(scene: Scene, name: str, span: Span | None, width: int) -> Text:
+    label = "first update" if name == "train" else name
+    if span is None:
+        expected = number(scene.view.plan.get("baseline_s")) if name == "baseline" else None
+        usual = f"about {duration(expected)}" if expected else ""
+        return row((f"{scene.glyphs.todo} {label:<13}{usual}", g.LABEL))
+    if span.seconds is not None:
+        return row((f"{scene.glyphs.done} ", g.GOOD), f"{label:<13}{duration(span.seconds)}")
+    since = max(0.0, scene.view.elapsed_s(scene.now) - span.started_s)
+    expected = span.expected_s or (scene.view.plan.get("step_s") if name == "train" else None)
+    parts: list[Part] = [(f"{scene.glyphs.now} ", g.WARN), (f"{label:<13}", g.STRONG)]
+    parts.append(f"{duration(since):<9}")
+    room = min(40, width - 45)
+    if expected:
+        parts.append((f"of about {duration(expected):<9} ", g.LABEL))
+        if room > 4:
+            done = min(room, round(room * since / expected))
+            parts += [(scene.glyphs.train * done, g.TRAIN)]
+            parts += [(scene.glyphs.ahead * (room - done), g.LABEL)]
+    return row(*parts)
+
+
+def warnings(scene: Scene) -> Panel | None:
+    """Everything that is not right, until it is."""
+    history = scene.view.history
+    texts = [f"{warning.message} [{code}]" for code, warning in history.warnings.items()]
+    if history.newer_schema:
+        texts.append("A newer budgetrl wrote this run; some of it may be missing here.")
+    if history.errors and history.finished is None:
+        error = history.errors[-1]
+        texts.append(f"{error.type}: {error.message} {error.hint}".strip())
+    if not texts:
+        return None
+    texts = [scrub(text) for text in texts]
+
+    def draw(width: int, rows: int) -> list[Text]:
+        lines: list[Text] = []
+        for text in texts:
+            first, *more = wrap(text, max(1, width - 2)) or [""]
+            lines.append(row((f"{scene.glyphs.warning} {first}", g.WARN)))
+            lines += [row((f"  {part}", g.WARN)) for part in more]
+        if len(lines) > rows:
+            lines = [
+                row(
+                    (fit(Text(f"{scene.glyphs.warning} {text}"), width, scene.glyphs).plain, g.WARN)
+                )
+                for text in texts
+            ]
+        if len(lines) > rows:
+            rest = f"{scene.glyphs.warning} and {len(lines) - rows + 1} more warnings"
+            lines = [*lines[: rows - 1], row((rest, g.WARN))]
+        return [fit(line, width, scene.glyphs) for line in lines]
+
+    return Panel(1, min(3, len(texts)), 3 * len(texts), draw)
+
+
+def end(scene: Scene) -> Panel | None:
+    """What came out, what it cost, what to type next."""
+    view = scene.view
+    if scene.status is RunStatus.RUNNING:
+        return None
+    if scene.status is RunStatus.CRASHED:
+        said = f"Crashed after {view.step} updates: it has no end, and nobody writes its events."
+        facts = [("outcome", said), ("next", f"budgetrl resume {short_path(view.run.path)}")]
+    else:
+        facts = ending(view, view.result())
+
+    def draw(width: int, rows: int) -> list[Text]:
+        lines = [rule("outcome", width, scene.glyphs)]
+        for label, text in facts:
+            style = g.STRONG if label in ("outcome", "next") else ""
+            for part in wrap(scrub(text), max(8, width - 10)):
+                lines.append(labelled(label, (part, style), 8))
+                label = ""
+        return lines[:rows]
+
+    return Panel(1, min(4, 1 + len(facts)), 3 * len(facts) + 1, draw)
+
+
+def footer(scene: Scene, hint: str) -> Panel | None:
+    """The program's last message, or what the keys do."""
+    if not (scene.message or hint):
+        return None
+
+    def draw(width: int, rows: int) -> list[Text]:
+        line = row((scrub(scene.message), g.WARN)) if scene.message else row((hint, g.LABEL))
+        return [fit(line, width, scene.glyphs)]
+
+    return Panel(1 if scene.message else 9, 1, 1, draw)

@@ -1,0 +1,70 @@
+"""The table of `budgetrl runs`: one line per run directory, oldest first."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from budgetrl.display.view import RunView
+from budgetrl.display.words import gain, points, short_path
+from budgetrl.rundir import list_runs
+from budgetrl.types import RunStatus
+from budgetrl.units import duration, usd
+
+STATUS_STYLE = {
+    RunStatus.RUNNING: "green",
+    RunStatus.FINISHED: "bold",
+    RunStatus.INTERRUPTED: "yellow",
+    RunStatus.FAILED: "red",
+    RunStatus.CRASHED: "red",
+}
+
+
+def runs(out: Path) -> list[dict[str, Any]]:
+    """What `budgetrl runs --json` prints: each run with its status, spend and result."""
+    return [_row(RunView(run)) for run in list_runs(out)]
+
+
+def _row(view: RunView) -> dict[str, Any]:
+    view.catch_up()
+    result = view.result()
+    elapsed = view.elapsed_s()
+    spent = result.get("spent") or {
+        "wall_s": elapsed,
+        "train_s": None,
+        "usd": view.usd_of(elapsed),
+    }
+    return {
+        "run_dir": str(view.run.path),
+        "recipe": view.name,
+        "status": view.status().value,
+        "steps": view.step,
+        "spent": spent,
+        "final": result.get("final"),
+        "difference": result.get("difference"),
+    }
+
+
+def print_runs(rows: Sequence[dict[str, Any]], stream: TextIO) -> None:
+    """The same for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=stream, highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bright_black")
+    for name in ("run", "status"):
+        table.add_column(name, overflow="fold")
+    for name in ("updates", "time", "money", "gain"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in rows:
+        status = RunStatus(entry["status"])
+        found = gain(entry)
+        gained = "-" if found is None else f"{found[0]} pass@{found[1]} {points(found[2])}"
+        table.add_row(
+            short_path(Path(entry["run_dir"])),
+            f"[{STATUS_STYLE[status]}]{status.value}[/]",
+            str(entry["steps"]),
+            duration(entry["spent"].get("wall_s")),
+            usd(entry["spent"].get("usd")),
+            gained,
+        )
+    console.print(table)

@@ -1,0 +1,87 @@
+"""`budgetrl watch`: a view of any run from its files: running, finished, interrupted or crashed.
+
+It only reads, so any number of watchers may look at one run, and ending one changes nothing.
+"""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from budgetrl.display.base import GuardedDisplay, can_be_live
+from budgetrl.display.plain import PlainDisplay
+from budgetrl.display.view import RunView
+from budgetrl.errors import RunDirError
+from budgetrl.rundir import RunDir, list_runs
+from budgetrl.types import RunStatus
+
+TICK_S = 0.25
+ONCE_SIZE = (100, 60)
+"""Columns and lines of a frame that is printed where there is no terminal."""
+HINT = "Ctrl-C leaves this view; the run goes on"
+
+
+def newest_run(out: Path = Path("runs")) -> RunDir:
+    """The newest run directory under a folder.
+
+    Raises:
+        RunDirError: there is none.
+    """
+    runs = list_runs(out)
+    if not runs:
+        raise RunDirError(
+            f"there is no run under {out}.",
+            hint="Name a run directory, or start a run with `budgetrl run quickstart`.",
+        )
+    return runs[-1]
+
+
+def print_frame(run: RunDir, stream: TextIO, now: float | None = None) -> None:
+    """Print one frame of a run as it is."""
+    from rich.text import Text
+
+    from budgetrl.display.frame import frame
+    from budgetrl.display.glyphs import glyphs_for
+    from budgetrl.display.scene import Scene
+    from budgetrl.display.screen import Screen
+
+    view = RunView(run)
+    view.catch_up()
+    now = time.time() if now is None else now
+    columns, lines = shutil.get_terminal_size(ONCE_SIZE)
+    screen = Screen(stream)
+    scene = Scene(view, now, view.status(now), glyphs_for(screen.encoding))
+    drawn = frame(scene, columns, max(lines - 1, 1))
+    plain = not can_be_live(stream)
+    screen.leave([Text(line.plain) if plain else line for line in drawn])
+
+
+def watch(
+    run: RunDir, stream: TextIO, errors: TextIO, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Show a run until it is over.
+
+    Raises:
+        RunDirError: the run directory is gone.
+    """
+    status = RunView(run)
+    status.catch_up()
+    if status.status() is not RunStatus.RUNNING:
+        print_frame(run, stream)
+        return
+    if can_be_live(stream):
+        from budgetrl.display.live import LiveDisplay
+
+        display = GuardedDisplay(LiveDisplay(stream, own=False, hint=HINT), stream, errors)
+    else:
+        display = GuardedDisplay(PlainDisplay(stream), stream, errors)
+    with display:
+        display.start(run)
+        while status.status() is RunStatus.RUNNING and not display.silent:
+            sleep(TICK_S)
+            if not run.path.is_dir():
+                raise RunDirError(f"the run directory {run.path} is gone.")
+            display.tick()
+            status.catch_up()
+        display.close(status.result())
