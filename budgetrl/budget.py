@@ -255,6 +255,12 @@ class Forecaster:
         recent = [step for step, _ in list(self._steps)[-self.window :]]
         return 1.15 * max(recent) if recent else self.planned_step_s
 
+    @property
+    def typical_step_s(self) -> float:
+        """The median step, or the plan before there is any."""
+        times = sorted(step for step, _ in self._steps) or [self.planned_step_s]
+        return times[len(times) // 2]
+
     def decide(self, remaining_s: float, extra_s: float = 0.0) -> Decision:
         """Whether one more update fits.
 
@@ -266,13 +272,13 @@ class Forecaster:
         free = remaining_s - reserve
         after_rollout = max((s - r for s, r in list(self._steps)[-self.window :]), default=0.0)
         times = sorted(step for step, _ in self._steps) or [self.planned_step_s]
-        typical, fast, slow = times[len(times) // 2], times[len(times) // 10], times[-1]
+        fast, slow = times[len(times) // 10], times[-1]
         return Decision(
             go_on=step + extra_s <= free,
             step_s=step,
             reserve_s=reserve,
             rollout_limit_s=max(0.0, free - 1.15 * after_rollout - extra_s),
-            forecast_steps=_fit(free, typical),
+            forecast_steps=_fit(free, self.typical_step_s),
             forecast_low=_fit(free, slow),
             forecast_high=_fit(free, fast),
         )

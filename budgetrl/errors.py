@@ -39,6 +39,11 @@ class BudgetRLError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+        return type(self).__name__
+
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
 

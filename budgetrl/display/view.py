@@ -85,7 +85,8 @@ class RunView:
     @property
     def plan(self) -> Mapping[str, Any]:
         """The plan that the run started with, as `types.Plan` has it."""
-        return self.file(PLAN) or (self.history.started.plan if self.history.started else {})
+        planned = _mapping(self.file(PLAN).get("plan"))
+        return planned or (self.history.started.plan if self.history.started else {})
 
     @property
     def name(self) -> str:

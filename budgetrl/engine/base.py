@@ -97,6 +97,44 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Completions of one training batch, as token ids (B rows)."""
+
+    ids: list[list[int]]
+    """The end token included where the model wrote one."""
+    logps: list[list[float]] | None
+    """Log-probability of each sampled token under the sampler; None if it does not tell."""
+    entropy_sum: float | None
+    """Exact entropy of the tempered distribution summed over all tokens, in nats."""
+
+
+InnerRollout = Callable[[], tuple[list[list[int]], list[list[float]] | None]]
+"""The trainer's own way to generate, for engines that patch it."""
+
+
+class TrainableEngine(Engine, Protocol):
+    """An engine whose model can be trained."""
+
+    end_ids: frozenset[int]
+    """Tokens that end a completion."""
+
+    def rollout(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: SamplingSpec,
+        should_stop: StopCheck,
+        inner: InnerRollout,
+    ) -> Rollout | None:
+        """Completions for training with the current adapter; None when stopped before the end."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of a completion without special tokens; think tags are kept."""
+        ...
+
+
 def sample_seed(seed: int, problem_id: str, sample: int) -> int:
     """The seed of one completion: a hash of (evaluation seed, problem, sample), below 2^63."""
     digest = hashlib.sha256(f"{seed}:{problem_id}:{sample}".encode()).digest()

@@ -14,7 +14,14 @@ import torch
 import transformers
 from peft.tuners.lora import LoraLayer
 
-from budgetrl.engine.base import EntropyEstimate, Request, SamplingSpec, StopCheck
+from budgetrl.engine.base import (
+    EntropyEstimate,
+    InnerRollout,
+    Request,
+    Rollout,
+    SamplingSpec,
+    StopCheck,
+)
 from budgetrl.engine.sampling import SeededSampler, StopWhen
 from budgetrl.errors import HardwareError, ModelError
 from budgetrl.recipe.assets import local_path
@@ -47,7 +54,7 @@ class PlainEngine:
         self._recipe = recipe
         config = model.config
         self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
-        self._eos_ids = _eos_ids(model, tokenizer)
+        self.end_ids: frozenset[int] = _eos_ids(model, tokenizer)
 
     @classmethod
     def open(cls, recipe: Recipe, adapter: Path | None = None) -> Self:
@@ -70,7 +77,7 @@ class PlainEngine:
         tokenizer = _load_tokenizer(source, recipe)
         transformers.set_seed(recipe.seed)
         if adapter is None:
-            model = peft.get_peft_model(base, lora_config(recipe.lora, recipe.model.id))
+            model = peft.get_peft_model(base, lora_config(recipe.lora, source))
         else:
             model = _load_adapter(base, adapter)
         if recipe.engine.gradient_checkpointing:
@@ -90,7 +97,7 @@ class PlainEngine:
         drawn = self.draw(prompts, [r.seed for r in requests], sampling, should_stop)
         texts = [self.decode(ids) for ids in drawn.ids]
         return [
-            Completion(text, len(ids), ids[-1:] == [] or ids[-1] not in self._eos_ids)
+            Completion(text, len(ids), ids[-1:] == [] or ids[-1] not in self.end_ids)
             if finished
             else None
             for text, ids, finished in zip(texts, drawn.ids, drawn.finished, strict=True)
@@ -109,14 +116,14 @@ class PlainEngine:
         pad = self.tokenizer.pad_token_id
         padded = [[pad] * (longest - len(ids)) + list(ids) for ids in prompt_ids]
         mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompt_ids]
-        sampler = SeededSampler(sampling, seeds, sorted(self._eos_ids), device)
+        sampler = SeededSampler(sampling, seeds, sorted(self.end_ids), device)
         stop = StopWhen(should_stop)
         config = transformers.GenerationConfig(
             max_new_tokens=sampling.max_tokens,
             do_sample=False,
             use_cache=True,
             pad_token_id=pad,
-            eos_token_id=sorted(self._eos_ids),
+            eos_token_id=sorted(self.end_ids),
             stop_strings=list(sampling.stop) or None,
             disable_compile=True,
         )
@@ -130,7 +137,7 @@ class PlainEngine:
                 tokenizer=self.tokenizer if sampling.stop else None,
             )
         rows = [self._cut(row) for row in output[:, longest:].tolist()]
-        ended = [row[-1:] != [] and row[-1] in self._eos_ids for row in rows]
+        ended = [row[-1:] != [] and row[-1] in self.end_ids for row in rows]
         full = [len(row) >= sampling.max_tokens for row in rows]
         return Drawn(
             ids=rows,
@@ -138,6 +145,20 @@ class PlainEngine:
             logp_sum=sampler.logp_sum.tolist(),
             finished=[e or f or not stop.stopped for e, f in zip(ended, full, strict=True)],
         )
+
+    def rollout(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: SamplingSpec,
+        should_stop: StopCheck,
+        inner: InnerRollout,
+    ) -> Rollout | None:
+        """Completions for training; the trainer's own generation is not used."""
+        drawn = self.draw(prompt_ids, seeds, sampling, should_stop)
+        if not all(drawn.finished):
+            return None
+        return Rollout(drawn.ids, None, sum(drawn.entropy_sum))
 
     def entropy(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
@@ -187,7 +208,7 @@ class PlainEngine:
     def _cut(self, row: list[int]) -> list[int]:
         """A row up to and including its first end token."""
         for position, token in enumerate(row):
-            if token in self._eos_ids:
+            if token in self.end_ids:
                 return row[: position + 1]
         return row
 

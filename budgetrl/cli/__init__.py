@@ -1,0 +1,83 @@
+"""The command line: one module per family of verbs; this one joins them and prints errors.
+
+Commands parse, call one function and render. Everything heavy is imported inside commands, so
+that `budgetrl --help` answers at once.
+"""
+
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import click
+import typer
+
+import budgetrl
+from budgetrl.cli import run as run_commands
+from budgetrl.errors import BudgetRLError, ExitCode
+
+app = typer.Typer(
+    name="budgetrl",
+    help="The most reinforcement learning out of one GPU and a fixed budget.",
+    epilog="Start here: budgetrl run quickstart   (a laptop is enough)",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"budgetrl {budgetrl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False,
+) -> None:
+    pass
+
+
+app.command()(run_commands.run)
+app.command()(run_commands.resume)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Like --version, --debug and --json work wherever they stand.
+    debug, as_json = "--debug" in given, "--json" in given
+    if debug:
+        given.remove("--debug")
+    try:
+        outcome = app(given, prog_name="budgetrl", standalone_mode=False)
+        return outcome if isinstance(outcome, int) else ExitCode.OK
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except BudgetRLError as error:
+        if debug:
+            traceback.print_exc()
+        return _failed(error.name, error.message, error.hint, int(error.exit_code), as_json)
+    except click.ClickException as error:
+        hint = "`budgetrl --help` shows all commands."
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            hint = f"`{error.ctx.command_path} --help` shows what is possible."
+        return _failed("UsageError", error.format_message(), hint, ExitCode.USER, as_json)
+    except (KeyboardInterrupt, click.Abort):
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return ExitCode.OK
+
+
+def _failed(kind: str, message: str, hint: str, exit_code: int, as_json: bool) -> int:
+    if as_json:
+        error = {"type": kind, "message": message, "hint": hint, "exit_code": int(exit_code)}
+        sys.stdout.write(json.dumps({"error": error}) + "\n")
+    sys.stderr.write(f"{kind}: {message} {hint}".rstrip() + "\n")
+    return exit_code

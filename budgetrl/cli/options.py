@@ -1,0 +1,64 @@
+"""Options that several commands share, and their parsing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from budgetrl.errors import UsageError
+from budgetrl.units import parse_duration_s, parse_usd
+
+Hours = Annotated[
+    str | None,
+    typer.Option("--hours", metavar="TIME", help="Time limit: 24 (hours), 1.5h, 90m or 45s."),
+]
+Usd = Annotated[
+    str | None, typer.Option("--usd", metavar="AMOUNT", help="Money limit, such as 5 or $5.")
+]
+Price = Annotated[
+    str | None, typer.Option("--price", metavar="USD", help="Price of one hour, in dollars.")
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe value, e.g. lora.rank=8."),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of run directories.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document and nothing else on stdout.")
+]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Allow rewards of your own (module:function).")
+]
+OnFinish = Annotated[
+    str | None,
+    typer.Option("--on-finish", metavar="CMD", help="Shell command to run at the very end."),
+]
+
+
+def hours_of(text: str | None) -> float | None:
+    """Hours of a --hours value.
+
+    Raises:
+        UsageError: not a duration above zero.
+    """
+    seconds = _parsed("--hours", text, parse_duration_s)
+    return None if seconds is None else seconds / 3600
+
+
+def usd_of(text: str | None, flag: str = "--usd") -> float | None:
+    """Dollars of a --usd or --price value.
+
+    Raises:
+        UsageError: not an amount above zero.
+    """
+    return _parsed(flag, text, parse_usd)
+
+
+def _parsed(flag: str, text: str | None, parse: Callable[[str], float]) -> float | None:
+    if text is None:
+        return None
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}.") from None

@@ -1,0 +1,141 @@
+"""`budgetrl run` and `budgetrl resume`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from budgetrl.cli.options import (
+    AllowCode,
+    Hours,
+    Json,
+    OnFinish,
+    Out,
+    Price,
+    Sets,
+    Usd,
+    hours_of,
+    usd_of,
+)
+from budgetrl.errors import UsageError
+
+if TYPE_CHECKING:
+    from budgetrl.plan import Planned
+    from budgetrl.supervise.run import Ended
+
+DisplayOption = Annotated[
+    Literal["auto", "live", "plain", "json", "none"],
+    typer.Option("--display", help="How the run is shown; auto: live on a terminal, else plain."),
+]
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a bundled one.")],
+    hours: Hours = None,
+    usd: Usd = None,
+    price: Price = None,
+    out: Out = Path("runs"),
+    sets: Sets = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Sets recipe.seed.")] = None,
+    display: DisplayOption = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check, estimate, print the plan; write nothing.")
+    ] = False,
+    on_finish: OnFinish = None,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> int:
+    """Train a model inside a budget, from recipe to report.
+
+    The budget clock is the bill's clock: it starts with this command and covers everything.
+    """
+    from budgetrl.display.base import open_display
+    from budgetrl.plan import Limits, create_run, make_plan
+    from budgetrl.recipe.load import load_recipe
+    from budgetrl.supervise.attempt import Attempt, process_start
+    from budgetrl.supervise.run import supervise
+
+    if as_json and display == "json":
+        raise UsageError("--json and --display json both want standard output.")
+    limits = Limits(hours_of(hours), usd_of(usd), usd_of(price, "--price"))
+    kind = "plain" if as_json and display == "auto" else display
+    stream = sys.stderr if as_json else sys.stdout
+    with open_display("none" if dry_run else kind, stream, sys.stderr) as shown:
+        loaded = load_recipe(recipe, sets or (), seed)
+        planned = make_plan(loaded, limits)
+        if dry_run:
+            return _print_plan(planned, as_json)
+        made = create_run(planned, out, sys.argv)
+        shown.start(made)
+        first = Attempt.first(made, process_start(), allow_code=allow_code)
+        ended = supervise(made, first, shown, on_finish)
+    return _print_result(ended, as_json)
+
+
+def resume(
+    run_dir: Annotated[Path, typer.Argument(help="The run directory to continue.")],
+    hours: Hours = None,
+    usd: Usd = None,
+    display: DisplayOption = "auto",
+    on_finish: OnFinish = None,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> int:
+    """Continue a run from its last complete checkpoint, with the budget that is left.
+
+    --hours or --usd is a new allowance from now on; what was paid stays in the books.
+    """
+    from budgetrl.display.base import open_display
+    from budgetrl.plan import Limits
+    from budgetrl.rundir import open_run
+    from budgetrl.supervise.attempt import process_start
+    from budgetrl.supervise.resume import continue_run
+
+    if as_json and display == "json":
+        raise UsageError("--json and --display json both want standard output.")
+    limits = Limits(hours_of(hours), usd_of(usd))
+    kind = "plain" if as_json and display == "auto" else display
+    stream = sys.stderr if as_json else sys.stdout
+    with open_display(kind, stream, sys.stderr) as shown:
+        ended = continue_run(
+            open_run(run_dir),
+            limits,
+            shown,
+            process_start(),
+            on_finish=on_finish,
+            allow_code=allow_code,
+        )
+    return _print_result(ended, as_json)
+
+
+def _print_result(ended: "Ended", as_json: bool) -> int:
+    if as_json:
+        sys.stdout.write(json.dumps(ended.result) + "\n")
+    return ended.exit_code
+
+
+def _print_plan(planned: "Planned", as_json: bool) -> int:
+    from budgetrl.plan import plan_document
+    from budgetrl.units import duration, usd
+
+    if as_json:
+        sys.stdout.write(json.dumps(plan_document(planned)) + "\n")
+        return 0
+    made, recipe = planned.plan, planned.recipe
+    rows = [
+        ("setup", duration(made.setup_s)),
+        ("baseline evaluation", duration(made.baseline_s)),
+        ("updates", f"{made.steps} of {duration(made.step_s)}"),
+        ("evaluations in training", duration(made.step_evals_s)),
+        ("checkpoints", duration(made.saves_s)),
+        ("reserve for the end", duration(made.reserve_s)),
+        ("report", duration(made.report_s)),
+        ("expected in all", f"{duration(made.total_s)} of {duration(made.budget_s)}"),
+        ("expected bill", usd(made.total_usd)),
+    ]
+    lines = [f"Plan for {recipe.name} (nothing was written)", ""]
+    lines += [f"  {name:<24} {value}" for name, value in rows]
+    sys.stdout.write("\n".join([*lines, "", f"  Times from {made.source}.", ""]))
+    return 0

@@ -1,0 +1,240 @@
+"""Before a run: recipe and flags become a plan, and a go or a refusal; then a run directory.
+
+    planned = make_plan(load_recipe(...), Limits(hours=4), ...)   no torch, no tokenizer
+    run = create_run(planned, out)                                the only thing that writes
+
+Checks all that needs no tokenizer; the rest the worker checks before its first evaluation.
+"""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import budgetrl
+from budgetrl.budget import EXIT_S, Budget, PhaseTimes, plan
+from budgetrl.data.rows import load_problems
+from budgetrl.errors import BudgetError, HardwareError, ModelError, UsageError
+from budgetrl.estimation.cpu import cpu_model, cpu_phase_times, user_cache_dir
+from budgetrl.recipe.assets import local_path
+from budgetrl.recipe.load import LoadedRecipe
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir, write_atomic
+from budgetrl.types import Plan
+from budgetrl.units import duration
+
+RECORDED_PACKAGES = (
+    *("torch", "transformers", "trl", "peft", "accelerate", "datasets", "math-verify", "numpy"),
+    *("unsloth", "unsloth_zoo", "vllm", "bitsandbytes"),
+)
+
+
+REPORT_FACTOR = 1.3
+"""Margin on the report: a longer run has more to draw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the command line says about time and money; None: the recipe's own."""
+
+    hours: float | None = None
+    usd: float | None = None
+    price: float | None = None
+    """Dollars per hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A run that may start."""
+
+    loaded: LoadedRecipe
+    budget: Budget
+    times: PhaseTimes
+    plan: Plan
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return self.loaded.recipe
+
+    @property
+    def reserved_s(self) -> float:
+        """Kept for what follows the worker: report and exit."""
+        return self.times.report_s * REPORT_FACTOR + EXIT_S
+
+
+def make_plan(loaded: LoadedRecipe, limits: Limits) -> Planned:
+    """Plan a run, or refuse it.
+
+    Args:
+        loaded: the recipe.
+        limits: flags; any limit among them replaces both limits of the recipe.
+
+    Raises:
+        UsageError: there is no budget, or dollars without a price.
+        DataError, ModelError: a local file of the recipe is missing or unusable.
+        HardwareError: a GPU recipe and no GPU.
+        BudgetError: the budget pays for nothing useful.
+    """
+    recipe = loaded.recipe
+    budget = budget_of(recipe, limits)
+    check_local_files(recipe)
+    times = phase_times(recipe, budget)
+    planned = Planned(loaded, budget, times, plan(times, budget, recipe.schedule.stop_after_steps))
+    refuse_unpayable(planned)
+    return planned
+
+
+def budget_of(recipe: Recipe, limits: Limits) -> Budget:
+    """The budget of a run, from flags or else the recipe.
+
+    Raises:
+        UsageError: none is given, or dollars without a price.
+    """
+    price = limits.price if limits.price is not None else recipe.budget.usd_per_hour
+    hours, usd = limits.hours, limits.usd
+    if hours is None and usd is None:
+        hours, usd = recipe.budget.hours, recipe.budget.usd
+    try:
+        budget = Budget.of(hours=hours, usd=usd, usd_per_hour=price)
+    except ValueError:
+        raise UsageError(
+            "a budget in dollars needs the price of an hour.",
+            hint="Give it with --price, such as --price 0.30, or limit the time with --hours.",
+        ) from None
+    if budget is None:
+        raise UsageError(
+            f"recipe {recipe.name} has no budget, and none was given.",
+            hint="Say what the run may use: --hours 24, --hours 90m, or --usd 7 --price 0.30.",
+        )
+    return budget
+
+
+def phase_times(recipe: Recipe, budget: Budget) -> PhaseTimes:
+    """Expected seconds of every phase on this machine.
+
+    Raises:
+        HardwareError: the recipe needs a GPU and there is none.
+    """
+    if recipe.engine.device == "cpu":
+        return cpu_phase_times(recipe, None, user_cache_dir(), budget_s=budget.wall_s)
+    raise HardwareError(
+        f"recipe {recipe.name} needs an NVIDIA GPU, and this machine has none.",
+        hint="Try the laptop recipe: budgetrl run quickstart",
+    )
+
+
+def refuse_unpayable(planned: Planned) -> None:
+    """At least setup, baseline and report must fit.
+
+    Raises:
+        BudgetError: they do not; says what the smallest useful budget is.
+    """
+    made = planned.plan
+    least = made.setup_s + made.baseline_s + made.report_s
+    if made.affordable_steps == 0 and (least > made.budget_s or not planned.recipe.eval):
+        one_step = least + made.step_s + made.reserve_s
+        raise BudgetError(
+            f"{duration(made.budget_s)} pays for nothing useful: setup {duration(made.setup_s)}, "
+            f"baseline evaluation {duration(made.baseline_s)} and report "
+            f"{duration(made.report_s)} need {duration(least)} (times from {made.source}).",
+            hint=f"The smallest budget with an update is about --hours {one_step * 1.1:.0f}s.",
+        )
+
+
+def check_local_files(recipe: Recipe) -> None:
+    """Local models and problem files must be there and readable.
+
+    Raises:
+        ModelError, DataError: what is wrong with which file.
+    """
+    source = local_path(recipe.model.id)
+    if source.startswith("/"):
+        folder = Path(source)
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"model {source}: no such model folder (it needs config.json).",
+                hint="Check model.id: a hub id, a folder, or asset:NAME.",
+            )
+        if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+            raise ModelError(
+                f"model {source}: has no tokenizer.",
+                hint="A model folder needs tokenizer.json and tokenizer_config.json.",
+            )
+    if recipe.data.path is not None:
+        load_problems(recipe.data, lambda answer: None if answer.strip() else "empty answer")
+
+
+def create_run(planned: Planned, out: Path, command: Sequence[str]) -> RunDir:
+    """Make the run directory and write what is known before the first event.
+
+    Raises:
+        RunDirError: the folder cannot be made.
+    """
+    run = RunDir.create(out, planned.recipe.name)
+    write_atomic(run.path / "recipe.toml", planned.loaded.text)
+    run.write_json(
+        RESOLVED,
+        {
+            "recipe": planned.recipe.model_dump(mode="json"),
+            "sources": dict(planned.loaded.sources),
+        },
+    )
+    run.write_json(PLAN, plan_document(planned))
+    run.write_json(MANIFEST, manifest(command))
+    return run
+
+
+def plan_document(planned: Planned) -> dict[str, Any]:
+    """The content of `plan.json`."""
+    budget, made = planned.budget, planned.plan
+    return {
+        "schema_version": 1,
+        "grace_s": planned.recipe.budget.grace_s,
+        "budget": asdict(budget),
+        "times": asdict(planned.times),
+        "plan": asdict(made) | {"steps": made.steps, "total_usd": made.total_usd},
+        "reserved_s": planned.reserved_s,
+    }
+
+
+def manifest(command: Sequence[str]) -> dict[str, Any]:
+    """What made this run: command, versions, machine; no environment, so no secrets."""
+    return {
+        "schema_version": 1,
+        "command": shlex.join(command),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "budgetrl": budgetrl.__version__,
+        "git": _git_state(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in RECORDED_PACKAGES if (found := _version(name))},
+        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.platform()},
+        "argv0": Path(sys.argv[0]).name,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_state() -> str | None:
+    """The commit of the checkout that budgetrl runs from, with "+" if it has changes."""
+    root = Path(budgetrl.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        describe = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"]
+        done = subprocess.run(describe, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

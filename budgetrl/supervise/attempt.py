@@ -1,0 +1,86 @@
+"""What one attempt of a run may use, and what was paid."""
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
+
+from budgetrl.budget import Budget, Ledger
+from budgetrl.history import History
+from budgetrl.rundir import HEARTBEAT, PLAN, RunDir, Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What one worker process may use."""
+
+    budget: Budget
+    started: float
+    """Monotonic seconds at which this supervisor began to cost."""
+    paid_s: float
+    """Paid by earlier supervisors."""
+    reserved_s: float
+    """For report and exit."""
+    save_s: float
+    """What a checkpoint takes, by the plan."""
+    grace_s: float
+    number: int = 1
+    allow_code: bool = False
+
+    @property
+    def deadline(self) -> float:
+        """Monotonic seconds at which the worker is ended."""
+        return self.end - self.reserved_s
+
+    @property
+    def end(self) -> float:
+        """Monotonic seconds at which the budget is used up."""
+        return self.started + self.budget.wall_s - self.paid_s
+
+    @classmethod
+    def first(cls, run: RunDir, started: float, *, allow_code: bool) -> Self:
+        """The first attempt of a planned run."""
+        document = run.read_json(PLAN)
+        return cls(
+            budget=Budget(**document["budget"]),
+            started=started,
+            paid_s=0.0,
+            reserved_s=document["reserved_s"],
+            save_s=document["times"]["save_s"],
+            grace_s=document["grace_s"],
+            allow_code=allow_code,
+        )
+
+    def stamp(self) -> Stamp:
+        """Stamps events of the supervisor with the present moment."""
+        ledger = Ledger(self.budget, time.monotonic, self.started, self.paid_s)
+        return lambda: {
+            "elapsed_s": ledger.elapsed_s,
+            "spent_usd": ledger.spend().usd,
+            "attempt": self.number,
+        }
+
+
+def process_start() -> float:
+    """Monotonic seconds at which this process began, which is before Python's first line."""
+    try:
+        with open("/proc/self/stat", encoding="ascii") as file:
+            ticks = float(file.read().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        age = time.process_time()
+    return time.monotonic() - max(0.0, age)
+
+
+def heartbeat(run: RunDir, attempt: Attempt, now: float) -> None:
+    """Write down what was paid; a full disk does not end a run."""
+    beat = {"paid_s": attempt.paid_s + now - attempt.started, "attempt": attempt.number}
+    with suppress(OSError):
+        run.write_json(HEARTBEAT, beat | {"t": time.time(), "pid": os.getpid()})
+
+
+def paid_seconds(run: RunDir, history: History) -> float:
+    """What earlier attempts have paid: the larger of heartbeat and last event."""
+    beat = run.read_json(HEARTBEAT) or {}
+    return max(float(beat.get("paid_s", 0.0)), history.elapsed_s)

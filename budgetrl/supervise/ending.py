@@ -1,0 +1,143 @@
+"""The end of a run: what a dead worker could not write, the report, and the result."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+from budgetrl.errors import ExitCode
+from budgetrl.estimation.cpu import store_profile, user_cache_dir
+from budgetrl.evaluation.outcome import brief, differences, stored_results
+from budgetrl.events import Error, RunFinished
+from budgetrl.history import History, measured_times
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rundir import PLAN, RESOLVED, RESULT, RunDir
+from budgetrl.supervise.attempt import Attempt, heartbeat, paid_seconds
+from budgetrl.supervise.worker import Signals
+from budgetrl.types import StopReason
+
+HARD_MARGIN_S = 0.3
+"""The report is ended this long before the budget is."""
+
+
+def record_death(
+    run: RunDir,
+    attempt: Attempt,
+    exit_code: int,
+    history: History,
+    signals: Signals,
+    *,
+    again: bool,
+) -> None:
+    """Write down that the worker died, and the end of the run unless it goes on."""
+    at_deadline = time.monotonic() >= attempt.deadline - 0.05
+    with run.writer(attempt.stamp()) as events:
+        if not at_deadline and not signals.received:
+            how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
+            events.write(
+                Error(
+                    type="WorkerDied",
+                    message=f"the worker process ended by {how}",
+                    hint=f"See {run.path / 'worker.log'}.",
+                    exit_code=exit_code,
+                )
+            )
+        if not again:
+            events.write(_last_event(run, history, signals, at_deadline))
+
+
+def _last_event(run: RunDir, history: History, signals: Signals, at_deadline: bool) -> RunFinished:
+    """The end of a run whose worker could not write it."""
+    steps = history.steps[-1].step if history.steps else 0
+    reason, code = StopReason.FAILED, ExitCode.FAILED
+    if signals.received:
+        terminated = signal.SIGTERM in signals.received
+        code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
+        reason = StopReason.INTERRUPTED
+    elif at_deadline:
+        reason, code = StopReason.BUDGET, ExitCode.OK
+    evals = run.path / "evals"
+    baseline = stored_results(evals, "baseline")
+    final = stored_results(evals, "final") if reason is StopReason.BUDGET else None
+    if final is not None and steps == 0:
+        final = baseline
+    newest = run.newest_checkpoint()
+    return RunFinished(
+        stop_reason=reason,
+        exit_code=int(code),
+        steps=steps,
+        train_s=sum(sum(step.phase_s.values()) for step in history.steps),
+        baseline=brief(baseline),
+        final=None if final is None else brief(final),
+        difference=differences(evals, final) if final and steps else None,
+        best_checkpoint=newest.path.relative_to(run.path).as_posix() if newest else None,
+    )
+
+
+def write_report(run: RunDir, attempt: Attempt, history: History) -> None:
+    """Make the report in a child process, inside the budget."""
+    finished = history.finished
+    assert finished is not None
+    left = attempt.end - HARD_MARGIN_S - time.monotonic()
+    if finished.stop_reason is StopReason.INTERRUPTED:
+        left = min(left, 5.0)
+    command = [sys.executable, "-m", "budgetrl", "report", str(run.path), "--json"]
+    with (run.path / "report.log").open("wb") as log, suppress(subprocess.TimeoutExpired):
+        if left > 0:
+            subprocess.run(command, stdout=log, stderr=log, timeout=left, check=False)
+
+
+def _report_file(run: RunDir) -> str | None:
+    page = run.path / "report" / "report.html"
+    return str(page) if page.exists() else None
+
+
+def _store_profile(run: RunDir, history: History, result: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate_json(json.dumps(run.read_json(RESOLVED)["recipe"]))
+    report_s = result["spent"]["wall_s"] - history.elapsed_s
+    times = measured_times(history, report_s, f"run {run.name}")
+    if recipe.engine.device == "cpu" and times is not None and history.attempt == 1:
+        with suppress(OSError):
+            store_profile(recipe, times, user_cache_dir())
+
+
+def finish(run: RunDir, attempt: Attempt, history: History) -> dict[str, Any]:
+    """Write `result.json`, the last heartbeat, and the profile for the next plan."""
+    heartbeat(run, attempt, time.monotonic())
+    result = result_of(run, history)
+    with suppress(OSError):
+        run.write_json(RESULT, result)
+    _store_profile(run, history, result)
+    return result
+
+
+def result_of(run: RunDir, history: History) -> dict[str, Any]:
+    """The final JSON of a run (CLI.md)."""
+    finished = history.finished
+    assert finished is not None
+    paid = paid_seconds(run, history)
+    budget = (run.read_json(PLAN) or {}).get("budget", {})
+    price = history.started.usd_per_hour if history.started is not None else None
+    wall_s = history.budget_s if history.budget_s is not None else budget.get("wall_s")
+    return {
+        "schema_version": 1,
+        "run_dir": str(run.path),
+        "recipe": history.started.recipe if history.started is not None else None,
+        "stop_reason": finished.stop_reason.value,
+        "steps": finished.steps,
+        "spent": {
+            "wall_s": paid,
+            "train_s": finished.train_s,
+            "usd": None if price is None else paid / 3600 * price,
+        },
+        "budget": {"wall_s": wall_s, "usd": budget.get("usd")},
+        "baseline": finished.baseline,
+        "final": finished.final,
+        "difference": finished.difference,
+        "best_checkpoint": finished.best_checkpoint,
+        "attempts": history.attempt,
+        "report": _report_file(run),
+    }

@@ -1,0 +1,99 @@
+"""Continue a run that was interrupted, crashed, or gets more budget."""
+
+from dataclasses import replace
+
+from budgetrl.budget import EXIT_S, Budget, reserve_s
+from budgetrl.display.base import Display
+from budgetrl.errors import BudgetError, RunDirError, UsageError
+from budgetrl.history import History, read_history
+from budgetrl.plan import Limits
+from budgetrl.rundir import PLAN, RunDir
+from budgetrl.supervise.attempt import Attempt, paid_seconds
+from budgetrl.supervise.ending import finish, write_report
+from budgetrl.supervise.run import Ended, supervise
+from budgetrl.types import RunStatus
+from budgetrl.units import duration
+
+
+def continue_run(
+    run: RunDir,
+    limits: Limits,
+    display: Display,
+    started: float,
+    *,
+    on_finish: str | None = None,
+    allow_code: bool = False,
+) -> Ended:
+    """Resume a run, or complete the report of one that has ended.
+
+    Args:
+        run: an existing run directory.
+        limits: a new allowance from now on; none: what is left of the old budget.
+        display: shows the run.
+        started: monotonic seconds at which this process began to cost.
+        on_finish: shell command that is run at the end.
+        allow_code: whether rewards of the user may be imported.
+
+    Raises:
+        RunDirError: another process runs it.
+        BudgetError: too little is left for one more update; nothing is changed.
+        UsageError: dollars without a price.
+    """
+    history = read_history(run)
+    status = run.status(history.finished)
+    if status is RunStatus.RUNNING:
+        raise RunDirError(
+            f"{run.path} is running.", hint=f"Look at it with `budgetrl watch {run.path}`."
+        )
+    attempt = replace(
+        Attempt.first(run, started, allow_code=allow_code),
+        paid_s=paid_seconds(run, history),
+        number=history.attempt + 1 if history.started is not None else 1,
+    )
+    new_allowance = limits.hours is not None or limits.usd is not None
+    if status is RunStatus.FINISHED and not new_allowance:
+        return _complete(run, attempt, history, display)
+    budget = _budget(attempt, limits, history)
+    attempt = replace(attempt, budget=budget)
+    _refuse_too_little(run, attempt)
+    display.start(run)
+    return supervise(run, attempt, display, on_finish)
+
+
+def _complete(run: RunDir, attempt: Attempt, history: History, display: Display) -> Ended:
+    """A run that has ended: make a missing report, and say how it ended."""
+    if not (run.path / "report" / "report.html").exists():
+        write_report(run, attempt, history)
+    result = finish(run, attempt, history)
+    display.start(run)
+    display.close(result)
+    assert history.finished is not None
+    return Ended(result, history.finished.exit_code)
+
+
+def _budget(attempt: Attempt, limits: Limits, history: History) -> Budget:
+    """The whole budget of the run: what was paid and the new allowance, or the old one."""
+    old = attempt.budget
+    try:
+        allowance = Budget.of(hours=limits.hours, usd=limits.usd, usd_per_hour=old.usd_per_hour)
+    except ValueError:
+        raise UsageError(
+            "this run has no price, so --usd says nothing.", hint="Use --hours."
+        ) from None
+    if allowance is None:
+        return old if history.budget_s is None else replace(old, wall_s=history.budget_s)
+    return replace(old, wall_s=attempt.paid_s + allowance.wall_s)
+
+
+def _refuse_too_little(run: RunDir, attempt: Attempt) -> None:
+    times = run.read_json(PLAN)["times"]
+    step_s = sum(times[f"{name}_s"] for name in ("rollout", "reward", "logprob", "update", "other"))
+    setup_s = times["imports_s"] + times["model_s"] + times["data_s"]
+    end_s = reserve_s(times["final_s"], times["save_s"]) + times["report_s"] + EXIT_S
+    left_s = attempt.budget.wall_s - attempt.paid_s
+    if left_s < setup_s + step_s + end_s:
+        raise BudgetError(
+            f"{duration(left_s)} of the budget are left, but setup, one update and the final "
+            f"evaluation need {duration(setup_s + step_s + end_s)}.",
+            hint=f"Give more with --hours: budgetrl resume {run.path} --hours 10m",
+        )

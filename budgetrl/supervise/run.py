@@ -1,0 +1,102 @@
+"""Run workers until a run has ended, then make its report."""
+
+import shutil
+import subprocess
+import time
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from budgetrl.display.base import Display
+from budgetrl.errors import BudgetRLError, ExitCode
+from budgetrl.history import read_history
+from budgetrl.rundir import RunDir
+from budgetrl.supervise.attempt import Attempt
+from budgetrl.supervise.ending import finish, record_death, write_report
+from budgetrl.supervise.worker import Signals, Worker
+
+MAX_RESTARTS = 2
+"""Of one supervisor; `budgetrl resume` starts the count anew."""
+
+
+class Ended(NamedTuple):
+    """How a supervised run ended."""
+
+    result: dict[str, Any]
+    exit_code: int
+
+
+class SetupError(BudgetRLError):
+    """The worker found that the run cannot start; its directory is removed."""
+
+    def __init__(self, kind: str, message: str, hint: str, exit_code: int) -> None:
+        super().__init__(message, hint=hint)
+        self._kind = kind
+        self.exit_code = ExitCode(exit_code)
+
+    @property
+    def name(self) -> str:
+        """The worker's own error."""
+        return self._kind
+
+
+def supervise(
+    run: RunDir, attempt: Attempt, display: Display, on_finish: str | None = None
+) -> Ended:
+    """Run workers until the run has ended, then make the report.
+
+    Args:
+        run: planned, or to be continued.
+        attempt: what the first worker may use.
+        display: shows the run.
+        on_finish: shell command that is run at every end, such as one that stops the machine.
+
+    Raises:
+        SetupError: the first worker refused to start; the run directory is gone.
+    """
+    tried: set[int] = set()
+    with Signals() as signals:
+        while True:
+            exit_code = Worker(run, attempt, signals, display).watch()
+            history = read_history(run)
+            ended = history.finished
+            if ended is not None and ended.attempt == attempt.number:
+                break
+            from_step = _newest_step(run)
+            again = _can_restart(attempt, signals, tried, from_step)
+            record_death(run, attempt, exit_code, history, signals, again=again)
+            if not again:
+                break
+            tried.add(from_step)
+            attempt = replace(attempt, number=attempt.number + 1)
+        _raise_setup_error(run, attempt)
+        history = read_history(run)
+        write_report(run, attempt, history)
+        result = finish(run, attempt, history)
+    assert history.finished is not None
+    display.close(result)
+    if on_finish is not None:
+        subprocess.run(on_finish, shell=True, cwd=run.path, check=False)
+    return Ended(result, history.finished.exit_code)
+
+
+def _newest_step(run: RunDir) -> int:
+    newest = run.newest_checkpoint()
+    return newest.step if newest is not None else 0
+
+
+def _can_restart(attempt: Attempt, signals: Signals, tried: set[int], from_step: int) -> bool:
+    left = attempt.deadline - time.monotonic()
+    fresh = from_step not in tried and len(tried) < MAX_RESTARTS
+    return fresh and not signals.received and left > max(5.0, 3 * attempt.save_s)
+
+
+def _raise_setup_error(run: RunDir, attempt: Attempt) -> None:
+    """A user error or refusal of the first worker: its message, and no directory left behind."""
+    history = read_history(run)
+    finished = history.finished
+    if finished is None or finished.exit_code not in (ExitCode.USER, ExitCode.REFUSED):
+        return
+    error = history.errors[-1]
+    if attempt.number == 1:
+        shutil.rmtree(run.path, ignore_errors=True)
+    raise SetupError(error.type, error.message, error.hint, finished.exit_code)

@@ -1,0 +1,128 @@
+"""One worker process: started in its own session, watched, signalled, and ended at its deadline."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+from budgetrl.display.base import Display
+from budgetrl.rundir import RunDir
+from budgetrl.supervise.attempt import Attempt, heartbeat
+
+CLOSE_SIGNAL = signal.SIGUSR1
+"""Tells the worker that its deadline is near."""
+TICK_S = 0.1
+
+
+class Signals:
+    """Notes SIGINT and SIGTERM, and lets SIGHUP pass, while a run is supervised."""
+
+    def __init__(self) -> None:
+        self.pending: list[signal.Signals] = []
+        self.received: set[signal.Signals] = set()
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Signals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.pending.append(signal.Signals(number))
+        self.received.add(signal.Signals(number))
+
+
+class Worker:
+    """One worker process, watched until it is dead."""
+
+    def __init__(self, run: RunDir, attempt: Attempt, signals: Signals, display: Display) -> None:
+        self._run, self._attempt = run, attempt
+        self._signals, self._display = signals, display
+        self._close_at = attempt.deadline - max(2.0, 1.5 * attempt.save_s)
+        self._kill_at = attempt.deadline
+        self._next_beat = 0.0
+
+    def watch(self) -> int:
+        """The worker's exit code; negative for a signal, as in `subprocess`."""
+        with (self._run.path / "worker.log").open("ab") as log:
+            worker = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=worker_environment(),
+            )
+        closing = False
+        while worker.poll() is None:
+            now = time.monotonic()
+            self._beat(now)
+            self._forward(worker)
+            if now >= self._close_at and not closing:
+                closing = True
+                _send(worker, CLOSE_SIGNAL)
+            if now >= self._kill_at:
+                _send(worker, signal.SIGKILL, group=True)
+            self._display.tick()
+            with suppress(subprocess.TimeoutExpired):
+                worker.wait(TICK_S)
+        _send(worker, signal.SIGKILL, group=True)
+        self._display.tick()
+        return worker.returncode
+
+    def _command(self) -> list[str]:
+        attempt = self._attempt
+        command = [sys.executable, "-m", "budgetrl.training", str(self._run.path)]
+        command += ["--started", repr(attempt.started), "--paid-s", repr(attempt.paid_s)]
+        command += ["--budget-s", repr(attempt.budget.wall_s)]
+        command += ["--reserved-s", repr(attempt.reserved_s), "--attempt", str(attempt.number)]
+        if attempt.budget.usd_per_hour is not None:
+            command += ["--usd-per-hour", repr(attempt.budget.usd_per_hour)]
+        return [*command, "--allow-code"] if attempt.allow_code else command
+
+    def _beat(self, now: float) -> None:
+        if now >= self._next_beat:
+            self._next_beat = now + 1.0
+            heartbeat(self._run, self._attempt, now)
+
+    def _forward(self, worker: "subprocess.Popen[bytes]") -> None:
+        while self._signals.pending:
+            number = self._signals.pending.pop(0)
+            self._display.message(
+                "saving before leaving; press Ctrl-C again to leave at once"
+                if number is signal.SIGINT
+                else "told to leave: saving"
+            )
+            _send(worker, number)
+            if number is signal.SIGTERM:
+                grace = time.monotonic() + self._attempt.grace_s
+                self._kill_at = min(self._kill_at, grace)
+
+
+def worker_environment() -> dict[str, str]:
+    """The environment of the worker: no progress bars, no usage statistics."""
+    quiet = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {**os.environ, **quiet}
+
+
+def _send(worker: "subprocess.Popen[bytes]", number: signal.Signals, group: bool = False) -> None:
+    with suppress(ProcessLookupError):
+        if group:
+            os.killpg(worker.pid, number)
+        else:
+            worker.send_signal(number)

@@ -1,0 +1,100 @@
+"""The worker process: `python -m budgetrl.training RUN_DIR`, started by the supervisor.
+
+Light until the first event is written; torch and its family are imported in the phase "imports".
+"""
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from budgetrl.budget import Budget, Ledger
+from budgetrl.errors import BudgetRLError, ExitCode
+from budgetrl.events import Error, RunFinished
+from budgetrl.history import read_history
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rundir import PLAN, RESOLVED, RunDir
+from budgetrl.training.log import RunLog, stamp_of
+from budgetrl.training.stopper import Stopper
+from budgetrl.types import StopReason
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one attempt; returns the exit code."""
+    options = _parse(arguments)
+    stopper = Stopper()
+    stopper.install()
+    run = RunDir(options.run_dir)
+    recipe = Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False)
+    ledger = Ledger(
+        budget=Budget(options.budget_s, options.usd_per_hour),
+        clock=time.monotonic,
+        started=options.started,
+        paid_before_s=options.paid_s,
+        reserved_s=options.reserved_s,
+        train_s=sum(sum(step.phase_s.values()) for step in read_history(run).steps),
+    )
+    expected = _expected((run.read_json(PLAN) or {}).get("times", {}))
+    with run.writer(stamp_of(ledger, options.attempt)) as writer:
+        log = RunLog(writer, ledger, expected)
+        try:
+            with log.phase("imports"):
+                from budgetrl.training.loop import train
+            outcome = train(run, recipe, log, stopper, allow_code=options.allow_code)
+            return int(outcome.exit_code)
+        except BudgetRLError as error:
+            traceback.print_exc()
+            return _failed(
+                log, run, type(error).__name__, error.message, error.hint, error.exit_code
+            )
+        except Exception as error:  # the reason is recorded, whatever it is, and the run ends
+            traceback.print_exc()
+            message = f"{type(error).__name__}: {error}"
+            hint = f"The traceback is in {run.path / 'worker.log'}."
+            return _failed(log, run, type(error).__name__, message, hint, ExitCode.FAILED)
+
+
+def _failed(
+    log: RunLog, run: RunDir, kind: str, message: str, hint: str, exit_code: ExitCode
+) -> int:
+    log.emit(Error(type=kind, message=message, hint=hint, exit_code=int(exit_code)))
+    steps = read_history(run).steps
+    log.emit(
+        RunFinished(
+            stop_reason=StopReason.FAILED,
+            exit_code=int(exit_code),
+            steps=steps[-1].step if steps else 0,
+            train_s=log.ledger.train_s,
+        )
+    )
+    return int(exit_code)
+
+
+def _expected(times: dict[str, float]) -> dict[str, float]:
+    """Expected seconds by phase name, from the plan."""
+    names = ("imports", "model", "data", "baseline", "final", "report")
+    expected = {name: times[f"{name}_s"] for name in names if f"{name}_s" in times}
+    return expected | {"checkpoint": times["save_s"]} if "save_s" in times else expected
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m budgetrl.training", description=__doc__)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--started", type=float, default=time.monotonic())
+    parser.add_argument("--budget-s", type=float, required=True)
+    parser.add_argument("--usd-per-hour", type=float)
+    parser.add_argument("--paid-s", type=float, default=0.0)
+    parser.add_argument("--reserved-s", type=float, default=0.0)
+    parser.add_argument("--attempt", type=int, default=1)
+    parser.add_argument("--allow-code", action="store_true")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Leaves without torch's teardown, which can take seconds; every file is closed.
+    os._exit(code)

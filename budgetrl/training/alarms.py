@@ -1,0 +1,61 @@
+"""Warnings that a human would want to be woken for: pure functions of the recent steps."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from budgetrl.training.recorder import StepRecord
+from budgetrl.types import Verdict
+
+WINDOW = 10
+"""Steps that a reward must stand still for."""
+
+
+class Alarm(NamedTuple):
+    """One warning that begins or ends."""
+
+    code: str
+    message: str
+    resolved: bool
+
+
+@dataclass(slots=True)
+class Alarms:
+    """Watches steps; tells when a warning begins and when it is over.
+
+    Args:
+        maxima: the highest value that each reward can take, by name.
+    """
+
+    maxima: dict[str, float]
+    _recent: deque[dict[str, float | None]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    _open: dict[str, str] = field(default_factory=dict)
+
+    def observe(self, record: StepRecord) -> list[Alarm]:
+        """The warnings that begin or end with a step."""
+        self._recent.append({name: record.component_mean(name) for name in self.maxima})
+        now = dict(self._conditions(record))
+        began = [Alarm(code, text, False) for code, text in now.items() if code not in self._open]
+        ended = [Alarm(code, text, True) for code, text in self._open.items() if code not in now]
+        self._open = now
+        return began + ended
+
+    def _conditions(self, record: StepRecord) -> Iterator[tuple[str, str]]:
+        total = len(record.completions)
+        verdicts = record.verdicts
+        if verdicts[Verdict.UNPARSABLE] > 0.5 * total:
+            yield "unparsable", "more than half of the completions have no readable boxed answer"
+        if sum(completion.truncated for completion in record.completions) > 0.5 * total:
+            yield "truncated", "more than half of the completions hit sampling.max_tokens"
+        if verdicts[Verdict.TIMEOUT] > 0.01 * total:
+            yield "grader_timeouts", "more than 1 % of the answers took too long to grade"
+        if verdicts[Verdict.ERROR]:
+            yield "grader_errors", f"{verdicts[Verdict.ERROR]} completions could not be graded"
+        if len(self._recent) == WINDOW:
+            for name, maximum in self.maxima.items():
+                values = {step[name] for step in self._recent}
+                value = next(iter(values))
+                if len(values) == 1 and value is not None and value < maximum:
+                    text = f"the reward {name!r} was {value:g} in all of the last {WINDOW} steps"
+                    yield f"constant_{name}", text

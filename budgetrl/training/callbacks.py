@@ -1,0 +1,337 @@
+"""What happens after each update: the step's event, evaluations, checkpoints, and whether to go on.
+
+The only place with TRL's log keys. Runs inside the trainer as a transformers callback.
+"""
+
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from budgetrl.budget import Decision, Forecaster, Ledger
+from budgetrl.errors import ExitCode, TrainingError
+from budgetrl.estimation.cadence import MIN_SAVE_INTERVAL_S, SAVE_INTERVAL_SHARE
+from budgetrl.events import Checkpoint, PlanEvent, Step
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rundir import RunDir
+from budgetrl.training.alarms import Alarms
+from budgetrl.training.checkpoints import prune, save_checkpoint
+from budgetrl.training.evals import Evaluator
+from budgetrl.training.log import RunLog
+from budgetrl.training.stopper import Stopper
+from budgetrl.training.trainer import TrainerParts
+from budgetrl.types import EvalResult, EvalWhen, StopReason
+
+MAX_BAD_UPDATES = 3
+"""Updates in a row with non-finite gradients that end a run."""
+RECENT_SAVE_S = 60.0
+"""A checkpoint younger than this is good enough when the machine is taken away."""
+PLAN_EVERY = 10
+"""Updates between two plan events."""
+
+
+@dataclass(slots=True)
+class Best:
+    """The best step evaluation so far, by the recipe's [select]."""
+
+    step: int | None = None
+    value: float | None = None
+
+
+@dataclass(slots=True)
+class StepCallback(TrainerCallback):
+    """Follows a training update by update."""
+
+    run: RunDir
+    recipe: Recipe
+    parts: TrainerParts
+    log: RunLog
+    forecaster: Forecaster
+    evaluator: Evaluator
+    alarms: Alarms
+    stopper: Stopper
+    trainer: Any = None
+    best: Best = field(default_factory=Best)
+    stop_reason: StopReason | None = None
+    rollout_deadline: float = float("inf")
+    saved_step: int = 0
+    _bad_updates: int = 0
+    _last_save: float = 0.0
+    _fractions_done: set[tuple[str, float]] = field(default_factory=set)
+    _optimizer_time: AbstractContextManager[None] | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        """What was paid."""
+        return self.log.ledger
+
+    @property
+    def steps(self) -> int:
+        """Updates made so far, over all attempts."""
+        return int(self.trainer.state.global_step)
+
+    def begin(self) -> bool:
+        """Called once, right before training; False when not one update fits."""
+        self._last_save = self.ledger.clock()
+        self.parts.clock.take()
+        decision = self.decide()
+        self._allow_rollout(decision)
+        if not decision.go_on:
+            self.stop_reason = StopReason.BUDGET
+        return decision.go_on
+
+    def learn_from_baseline(self, baseline: Mapping[str, EvalResult]) -> None:
+        """The baseline tells what the final evaluation will take."""
+        if not baseline:
+            return
+        results = baseline.values()
+        rows = [result.problems * result.samples for result in results]
+        tokens = sum(r.completion_tokens_mean * n for r, n in zip(results, rows, strict=True))
+        self.forecaster.baseline_eval_s = sum(result.seconds for result in results)
+        self.forecaster.baseline_tokens_mean = tokens / sum(rows)
+
+    def rollout_is_over(self) -> bool:
+        """Whether the running rollout has used up its time."""
+        return self.ledger.clock() > self.rollout_deadline
+
+    def best_checkpoint(self) -> str | None:
+        """The checkpoint that the final evaluation judges, relative to the run directory."""
+        best = self.best.step if self.recipe.select.use == "best" else None
+        step = self.saved_step if best is None else best
+        return (
+            self.run.checkpoint_path(step).relative_to(self.run.path).as_posix() if step else None
+        )
+
+    def decide(self, extra_s: float = 0.0) -> Decision:
+        """Whether one more update fits."""
+        return self.forecaster.decide(self.ledger.remaining_s, extra_s)
+
+    # --- transformers' hooks
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Gradients that are not finite are dropped, so that the update changes nothing."""
+        self._optimizer_time = self.parts.clock.time("update")
+        self._optimizer_time.__enter__()
+        gradients = [p.grad for p in self.trainer.model.parameters() if p.grad is not None]
+        if all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            self._bad_updates = 0
+            return
+        self._bad_updates += 1
+        self.log.warn("non_finite", f"update {state.global_step + 1}: gradients are not finite")
+        for parameter in self.trainer.model.parameters():
+            parameter.grad = None
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The other end of the optimiser's time."""
+        assert self._optimizer_time is not None
+        self._optimizer_time.__exit__(None, None, None)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> TrainerControl:
+        """An update is finished and its numbers are known."""
+        state.log_history.clear()
+        if logs is None or "grad_norm" not in logs:
+            return control
+        self._record(state.global_step, logs)
+        if self._bad_updates >= MAX_BAD_UPDATES:
+            raise TrainingError(
+                f"{MAX_BAD_UPDATES} updates in a row had gradients that are not finite; "
+                f"the last good checkpoint is {self._last_good()}.",
+                hint="Lower schedule.learning_rate, then `budgetrl resume`.",
+            )
+        self._evaluate_if_due(state.global_step)
+        decision = self.decide(self._save_cost())
+        if self.stopper.requested():
+            self.stop_reason = self.stopper.reason
+        elif not decision.go_on:
+            self.stop_reason = StopReason.BUDGET
+        elif self._save_due(state.global_step):
+            self.save("interval")
+        self._allow_rollout(decision)
+        control.should_training_stop |= self.stop_reason is not None
+        return control
+
+    # --- the parts of a step's end
+
+    def save(self, reason: str) -> None:
+        """A complete checkpoint of the last finished update, unless there is one already."""
+        step = self.steps
+        if step == self.saved_step or step == 0:
+            return
+        start = self.ledger.clock()
+        preempted = self.stopper.exit_code is ExitCode.TERMINATED
+        if preempted and self.saved_step and start - self._last_save < RECENT_SAVE_S:
+            return
+        with self.parts.clock.elsewhere():
+            state = {
+                "best": {"step": self.best.step, "value": self.best.value},
+                "paid_s": self.ledger.elapsed_s,
+                "train_s": self.ledger.train_s,
+                "threads": self.recipe.engine.threads,
+                "fractions_done": sorted(self._fractions_done),
+            }
+            path = save_checkpoint(self.run, self.trainer, state)
+            prune(self.run, self.best.step, self.recipe.checkpoint.milestones)
+        self._last_save, self.saved_step = self.ledger.clock(), step
+        self.forecaster.observe_save(self._last_save - start)
+        relative = path.relative_to(self.run.path).as_posix()
+        is_best = step == self.best.step
+        seconds = self._last_save - start
+        self.log.emit(
+            Checkpoint(step=step, path=relative, seconds=seconds, best=is_best, reason=reason)
+        )
+
+    def restore(self, step: int, state: Mapping[str, Any]) -> None:
+        """Take over what the checkpoint of a step holds in its `state.json`."""
+        self.saved_step = step
+        self.best = Best(**state["best"])
+        self._fractions_done = {(suite, share) for suite, share in state["fractions_done"]}
+
+    def _record(self, step: int, logs: dict[str, Any]) -> None:
+        record = self.parts.record
+        assert record is not None
+        phases = self.parts.clock.take()
+        wall = sum(phases.values())
+        self.ledger.charge_training(wall)
+        facts = record.facts()
+        self.forecaster.observe(wall, phases["rollout"], facts["completion_tokens_mean"])
+        decision = self.decide()
+        self.parts.budget_used = self.ledger.elapsed_s / self.ledger.budget.wall_s
+        self.run.write_completions(step, record.rows())
+        self.log.emit(
+            Step(
+                step=step,
+                epoch=self.parts.sampler.epoch(step),
+                entropy_kind="exact" if record.entropy_sum is not None else "sampled",
+                kl=logs.get("kl"),
+                loss=logs.get("loss"),
+                grad_norm=logs["grad_norm"],
+                learning_rate=logs["learning_rate"],
+                tokens_per_s=facts["tokens"] / wall if wall > 0 else 0.0,
+                phase_s=phases,
+                sampling_logp_diff_mean=logs.get("sampling/sampling_logp_difference/mean"),
+                gpu_peak_gib=_gpu_peak_gib(),
+                remaining_s=self.ledger.remaining_s + self.ledger.reserved_s,
+                forecast_steps=decision.forecast_steps,
+                sample=dict(record.sample()),
+                **facts,
+            )
+        )
+        for alarm in self.alarms.observe(record):
+            self.log.warn(*alarm)
+        if step % PLAN_EVERY == 0 or step <= 5:
+            self._emit_plan(step, decision)
+
+    def _emit_plan(self, step: int, decision: Decision) -> None:
+        stop = self.recipe.schedule.stop_after_steps
+        fitting = decision.forecast_steps
+        steps = fitting if stop is None else min(fitting, stop - step)
+        typical = self.forecaster.typical_step_s
+        ends = self.ledger.elapsed_s + steps * typical + decision.reserve_s
+        self.log.emit(
+            PlanEvent(
+                step=step,
+                step_s=typical,
+                reserve_s=decision.reserve_s,
+                remaining_s=self.ledger.remaining_s,
+                forecast_steps=decision.forecast_steps,
+                forecast_low=decision.forecast_low,
+                forecast_high=decision.forecast_high,
+                ends_at_s=ends + self.ledger.reserved_s,
+            )
+        )
+
+    def _evaluate_if_due(self, step: int) -> None:
+        due = [suite for suite in self._due_suites(step) if not self.stopper.requested()]
+        entropy_due = bool(self.recipe.entropy.every_steps) and (
+            step % (self.recipe.entropy.every_steps or 1) == 0
+        )
+        for suite in due:
+            if not self._affords_evaluation(suite):
+                self.log.warn(
+                    "skipped_evaluation", f"{suite} at step {step}: no budget left for it"
+                )
+                continue
+            with self.parts.clock.elsewhere(), self.log.phase("evaluation"):
+                results = self.evaluator.evaluate("step", step, self._over, only=suite)
+            if suite == self.recipe.select.suite and suite in results:
+                self._note_best(step, results[suite].pass_at[1])
+        if entropy_due and self.decide(self.forecaster.pessimistic_step_s).go_on:
+            with self.parts.clock.elsewhere(), self.log.phase("entropy"):
+                self.evaluator.entropy("step", step, self._over)
+
+    def _due_suites(self, step: int) -> list[str]:
+        due = []
+        used = self.ledger.elapsed_s / self.ledger.budget.wall_s
+        for spec in self.recipe.eval:
+            if EvalWhen.STEP not in spec.when:
+                continue
+            crossed = {
+                (spec.suite, share)
+                for share in spec.at_fractions
+                if share <= used and (spec.suite, share) not in self._fractions_done
+            }
+            self._fractions_done |= crossed
+            by_steps = spec.every_steps is not None and step % spec.every_steps == 0
+            if by_steps or crossed:
+                due.append(spec.suite)
+        return due
+
+    def _affords_evaluation(self, suite: str) -> bool:
+        """An evaluation must leave one update and the reserve (DESIGN.md, one arithmetic)."""
+        expected_s = self.evaluator.seconds.get(suite, self.forecaster.baseline_eval_s)
+        return self.decide(expected_s).go_on
+
+    def _note_best(self, step: int, value: float) -> None:
+        if self.best.value is None or value > self.best.value:
+            self.best = Best(step, value)
+            self.save("best")
+
+    def _save_due(self, step: int) -> bool:
+        if step % self.recipe.grpo.num_iterations:
+            return False
+        every = self.recipe.checkpoint.every_steps
+        by_steps = every is not None and step % every == 0
+        return by_steps or self.ledger.clock() - self._last_save >= self._saves_every_s()
+
+    def _save_cost(self) -> float:
+        due = self.ledger.clock() - self._last_save >= self._saves_every_s()
+        return self.forecaster.save_s if due else 0.0
+
+    def _saves_every_s(self) -> float:
+        checkpoint = self.recipe.checkpoint
+        if checkpoint.every_minutes is not None:
+            return 60 * checkpoint.every_minutes
+        if checkpoint.every_steps is not None:
+            return math.inf
+        return max(MIN_SAVE_INTERVAL_S, SAVE_INTERVAL_SHARE * self.ledger.budget.wall_s)
+
+    def _allow_rollout(self, decision: Decision) -> None:
+        self.rollout_deadline = self.ledger.clock() + decision.rollout_limit_s
+
+    def _over(self) -> bool:
+        return self.stopper.requested() or self.decide().reserve_s >= self.ledger.remaining_s
+
+    def _last_good(self) -> str:
+        newest = self.run.newest_checkpoint()
+        return "none" if newest is None else newest.path.name
+
+
+def _gpu_peak_gib() -> float | None:
+    if not torch.cuda.is_available():
+        return None
+    return float(torch.cuda.max_memory_allocated()) / (1 << 30)

@@ -1,0 +1,116 @@
+"""Save a trainer so that another process continues bit for bit, and find what to keep.
+
+A checkpoint holds the PEFT adapter, optimiser and scheduler, TRL's trainer state, and
+`state.json`: random generators, the best result so far, what was paid, versions. There is no
+pickle: tensors are safetensors, or `torch.save` files that load with `weights_only=True`.
+"""
+
+import base64
+import json
+import random
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from budgetrl.rundir import CheckpointFile, RunDir, write_json
+
+STATE = "state.json"
+RESUMABLE_KEPT = 2
+"""Checkpoints that keep their optimiser state (at rank 256 one takes 3.5 GB)."""
+
+_OPTIMIZER_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
+
+
+def save_checkpoint(run: RunDir, trainer: Any, state: Mapping[str, Any]) -> Path:
+    """Write a complete, resumable checkpoint of the trainer's last finished step.
+
+    Raises:
+        OSError: the disk is full; what was there stays as it was.
+    """
+    step = int(trainer.state.global_step)
+    with run.new_checkpoint(step) as folder:
+        save_adapter(trainer.model, folder)
+        trainer._save_optimizer_and_scheduler(str(folder))
+        trainer.state.save_to_json(str(folder / "trainer_state.json"))
+        write_json(folder / STATE, dict(state) | {"rng": _rng_state(), "versions": versions()})
+    return run.checkpoint_path(step)
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """The PEFT adapter with its base id and task type."""
+    model.save_pretrained(str(folder), safe_serialization=True)
+    card = folder / "README.md"
+    card.unlink(missing_ok=True)
+
+
+def load_adapter_weights(model: Any, folder: Path) -> None:
+    """Put a saved adapter's weights into a model that has one of the same shape."""
+    import peft
+    from safetensors.torch import load_file
+
+    weights = load_file(str(folder / "adapter_model.safetensors"))
+    peft.set_peft_model_state_dict(model, weights)
+
+
+def read_state(checkpoint: CheckpointFile) -> dict[str, Any]:
+    """The `state.json` of a checkpoint."""
+    state: dict[str, Any] = json.loads((checkpoint.path / STATE).read_text(encoding="utf-8"))
+    return state
+
+
+def restore_rng(state: Mapping[str, Any]) -> None:
+    """Set the random generators of python, numpy and torch."""
+    rng = state["rng"]
+    kind, key, position = rng["python"]
+    random.setstate((kind, tuple(key), position))
+    name, words, index, has_gauss, gauss = rng["numpy"]
+    np.random.set_state((name, np.array(words, dtype=np.uint32), index, has_gauss, gauss))
+    raw = base64.b64decode(rng["torch"])
+    torch.set_rng_state(torch.frombuffer(bytearray(raw), dtype=torch.uint8))
+
+
+def prune(run: RunDir, best: int | None, milestones: int) -> None:
+    """Keep optimiser state in the newest two, adapters of the best and of a few milestones."""
+    checkpoints = run.checkpoints()
+    newest = {checkpoint.step for checkpoint in checkpoints[-RESUMABLE_KEPT:]}
+    older = [checkpoint for checkpoint in checkpoints if checkpoint.step not in newest]
+    spread = _spread([c.step for c in older if c.step != best], milestones)
+    for checkpoint in older:
+        if checkpoint.step != best and checkpoint.step not in spread:
+            shutil.rmtree(checkpoint.path)
+        elif checkpoint.resumable:
+            _reduce_to_adapter(run, checkpoint)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that shape a training."""
+    return {name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate")}
+
+
+def _reduce_to_adapter(run: RunDir, checkpoint: CheckpointFile) -> None:
+    with run.new_checkpoint(checkpoint.step, resumable=False) as folder:
+        for file in checkpoint.path.iterdir():
+            if file.name not in (*_OPTIMIZER_FILES, "checkpoint.json"):
+                shutil.copy2(file, folder / file.name)
+
+
+def _spread(steps: list[int], count: int) -> set[int]:
+    """At most `count` steps, evenly spread, the newest among them."""
+    if len(steps) <= count:
+        return set(steps)
+    return {steps[-1 - round(i * (len(steps) - 1) / count)] for i in range(count)}
+
+
+def _rng_state() -> dict[str, Any]:
+    kind, key, position = random.getstate()
+    name, words, index, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": [kind, list(key), position],
+        "numpy": [name, np.asarray(words).tolist(), int(index), int(has_gauss), float(gauss)],
+        "torch": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
+    }

@@ -1,0 +1,144 @@
+"""Evaluations inside a run: which suites when, within the budget, and what is reported of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from budgetrl.budget import Clock
+from budgetrl.data.prompts import PromptRenderer
+from budgetrl.engine.base import Policy, Request, StopCheck, sample_seed
+from budgetrl.evaluation.run import Grader, PromptedProblem, evaluate, protocol_of
+from budgetrl.events import Entropy, Evaluation
+from budgetrl.recipe.schema import Eval, Recipe
+from budgetrl.rundir import RunDir
+from budgetrl.training.log import RunLog
+from budgetrl.training.trainer import training_sampling
+from budgetrl.types import EvalResult, EvalWhen, Problem
+
+Moment = Literal["baseline", "step", "final"]
+
+
+@dataclass(slots=True)
+class Evaluator:
+    """Runs the recipe's [[eval]] tables on the current policy."""
+
+    run: RunDir
+    recipe: Recipe
+    policy: Policy
+    grader: Grader
+    grader_version: str
+    suites: Mapping[str, Sequence[PromptedProblem]]
+    entropy_prompts: Sequence[PromptedProblem]
+    log: RunLog
+    clock: Clock
+    seconds: dict[str, float] = field(default_factory=dict)
+    """What a suite's newest evaluation took."""
+
+    def specs(self, when: Moment) -> list[Eval]:
+        """The evaluations of a moment."""
+        return [spec for spec in self.recipe.eval if EvalWhen(when) in spec.when]
+
+    def evaluate(
+        self, when: Moment, step: int, should_stop: StopCheck, only: str | None = None
+    ) -> dict[str, EvalResult]:
+        """Results by suite; a suite without a complete round is left out.
+
+        Args:
+            when: the moment; files are named by it.
+            step: updates made so far.
+            should_stop: cuts rounds.
+            only: one suite instead of all of the moment.
+        """
+        results = {}
+        for spec in self.specs(when):
+            if only is not None and spec.suite != only:
+                continue
+            prompted = self.suites[spec.suite]
+            protocol = protocol_of(
+                spec.suite,
+                prompted,
+                temperature=spec.temperature,
+                top_p=spec.top_p,
+                max_tokens=self.recipe.eval_max_tokens(spec),
+                seed=spec.seed,
+                grader=self.grader_version,
+                stop=self.recipe.sampling.stop,
+            )
+            result = evaluate(
+                self.policy,
+                prompted,
+                protocol,
+                samples=spec.samples,
+                ks=spec.k,
+                grader=self.grader,
+                folder=self.run.eval_folder(spec.suite),
+                when=f"step_{step:06d}" if when == "step" else when,
+                step=step,
+                batch=self.recipe.engine.eval_batch,
+                policy_id=f"step {step}",
+                stop=self.recipe.sampling.stop,
+                should_stop=should_stop,
+                clock=self.clock,
+            )
+            if result is not None:
+                results[spec.suite] = result
+                self.seconds[spec.suite] = result.seconds
+                self._emit(result, when)
+        return results
+
+    def entropy(self, when: Moment, step: int, should_stop: StopCheck) -> None:
+        """Exact token entropy on fresh completions of fixed training prompts (paper Eq. 1)."""
+        if not self.entropy_prompts:
+            return
+        start = self.clock()
+        seed = self.recipe.seed
+        requests = [
+            Request(
+                item.problem.id,
+                item.prompt,
+                item.prompt_ids,
+                0,
+                sample_seed(seed, f"entropy {step} {item.problem.id}", 0),
+            )
+            for item in self.entropy_prompts
+        ]
+        sampling = training_sampling(self.recipe)
+        estimate = self.policy.entropy(requests, sampling, should_stop)
+        if estimate is not None:
+            self.log.emit(
+                Entropy(
+                    when=when,
+                    step=step,
+                    completions=estimate.completions,
+                    tokens=estimate.tokens,
+                    mean_nats=estimate.mean_nats,
+                    temperature=sampling.temperature,
+                    seconds=self.clock() - start,
+                )
+            )
+
+    def _emit(self, result: EvalResult, when: Moment) -> None:
+        protocol = result.protocol
+        self.log.emit(
+            Evaluation(
+                suite=result.suite,
+                when=when,
+                step=result.step,
+                problems=result.problems,
+                samples=result.samples,
+                pass_at={str(k): value for k, value in result.pass_at.items()},
+                interval_95={str(k): value for k, value in result.interval_95.items()},
+                truncated_share=result.truncated_share,
+                unparsable_share=result.unparsable_share,
+                completion_tokens_mean=result.completion_tokens_mean,
+                temperature=protocol.temperature,
+                top_p=protocol.top_p,
+                max_tokens=protocol.max_tokens,
+                seconds=result.seconds,
+            )
+        )
+
+
+def prompted(renderer: PromptRenderer, problems: Sequence[Problem]) -> list[PromptedProblem]:
+    """Problems with their rendered prompts."""
+    return [PromptedProblem(p, renderer.text(p), renderer.ids(p)) for p in problems]

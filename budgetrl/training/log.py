@@ -1,0 +1,49 @@
+"""The worker's side of the event file: phases as contexts, warnings, and the stamp of each line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from budgetrl.budget import Ledger
+from budgetrl.events import Event, Phase, PhaseName, RunWarning
+from budgetrl.rundir import EventWriter, Stamp
+
+
+class RunLog:
+    """Writes the events of one attempt.
+
+    Args:
+        writer: of the run directory.
+        ledger: its clock times the phases.
+        expected_s: what the plan says phases take, by name.
+    """
+
+    def __init__(self, writer: EventWriter, ledger: Ledger, expected_s: dict[str, float]) -> None:
+        self._writer = writer
+        self._expected_s = expected_s
+        self.ledger = ledger
+
+    def emit(self, event: Event) -> None:
+        """Append one event."""
+        self._writer.write(event)
+
+    @contextmanager
+    def phase(self, name: PhaseName) -> Iterator[None]:
+        """Events at the start and the end of a phase; an exception leaves it open."""
+        start = self.ledger.clock()
+        self.emit(Phase(name=name, state="started", expected_s=self._expected_s.get(name)))
+        yield
+        self.emit(Phase(name=name, state="ended", seconds=self.ledger.clock() - start))
+
+    def warn(self, code: str, message: str, resolved: bool = False) -> None:
+        """A warning, or with `resolved` the end of one."""
+        self.emit(RunWarning(code=code, message=message, resolved=resolved))
+
+
+def stamp_of(ledger: Ledger, attempt: int) -> Stamp:
+    """Stamps of the present moment."""
+
+    def stamp() -> dict[str, object]:
+        spend = ledger.spend()
+        return {"elapsed_s": spend.wall_s, "spent_usd": spend.usd, "attempt": attempt}
+
+    return stamp

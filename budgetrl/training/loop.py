@@ -1,0 +1,163 @@
+"""One attempt of a run, from recipe to trained adapter: the file to read to understand budgetrl.
+
+    open engine -> load problems -> build reward and trainer -> baseline evaluation
+      -> train -> final evaluation of the selected checkpoint -> finish
+
+The worker process calls `train`; everything it does is visible in the run's events.
+"""
+
+from typing import Any, NamedTuple
+
+from budgetrl.engine import open_engine
+from budgetrl.errors import ExitCode
+from budgetrl.evaluation.outcome import brief, differences
+from budgetrl.events import RunFinished, RunResumed, RunStarted
+from budgetrl.history import History, read_history
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rewards.worker import GradingPool
+from budgetrl.rundir import PLAN, RunDir
+from budgetrl.training.callbacks import StepCallback
+from budgetrl.training.checkpoints import load_adapter_weights, read_state, restore_rng
+from budgetrl.training.evals import Evaluator
+from budgetrl.training.log import RunLog
+from budgetrl.training.setup import build_follower, prepare
+from budgetrl.training.stopper import StepAborted, Stopper
+from budgetrl.types import EvalResult, StopReason
+
+END_MARGIN_S = 0.5
+"""Between the end of the final evaluation and the worker's deadline."""
+
+
+class Outcome(NamedTuple):
+    """How an attempt ended."""
+
+    stop_reason: StopReason
+    exit_code: ExitCode
+
+
+def train(
+    run: RunDir, recipe: Recipe, log: RunLog, stopper: Stopper, *, allow_code: bool = False
+) -> Outcome:
+    """Run one attempt to its end and write every event of it.
+
+    Args:
+        run: holds the plan; continues from its newest complete checkpoint, if any.
+        recipe: resolved.
+        log: the run's event file, opened for this attempt.
+        stopper: says when to stop early.
+        allow_code: whether rewards of the user may be imported.
+    """
+    before = read_history(run)
+    _announce(run, recipe, log, before)
+    with GradingPool() as pool:
+        pool.start()
+        with log.phase("model"):
+            engine: Any = open_engine(recipe, run.path)
+        with log.phase("data"):
+            bench = prepare(run, recipe, engine, pool, log, allow_code)
+            follower = build_follower(run, recipe, engine, bench, log, stopper)
+        baseline = _baseline(bench.evaluator, log, stopper, before)
+        if not stopper.requested():
+            _learn(run, follower, log, baseline)
+        final = _final(run, recipe, engine, follower, log, baseline)
+        return _finish(follower, log, baseline, final)
+
+
+def _announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
+    budget = log.ledger.budget
+    if before.started is None:
+        plan = (run.read_json(PLAN) or {}).get("plan", {})
+        log.emit(
+            RunStarted(
+                recipe=recipe.name,
+                budget_s=budget.wall_s,
+                usd_per_hour=budget.usd_per_hour,
+                plan=plan,
+            )
+        )
+        return
+    newest = run.newest_checkpoint()
+    log.emit(RunResumed(from_step=newest.step if newest else 0, budget_s=budget.wall_s))
+
+
+def _baseline(
+    evaluator: Evaluator, log: RunLog, stopper: Stopper, before: History
+) -> dict[str, EvalResult]:
+    """The evaluation before the first update; at most 40 % of what is left, as it comes twice."""
+    keep_s = 0.6 * log.ledger.remaining_s
+    over = stopper.until(lambda: log.ledger.remaining_s - keep_s)
+    with log.phase("baseline"):
+        results = evaluator.evaluate("baseline", 0, over)
+        if not before.entropies:
+            evaluator.entropy("baseline", 0, over)
+    return results
+
+
+def _learn(
+    run: RunDir, follower: StepCallback, log: RunLog, baseline: dict[str, EvalResult]
+) -> None:
+    """Updates until the steps are done, the budget is used, or somebody stops the run."""
+    newest = run.newest_checkpoint()
+    follower.learn_from_baseline(baseline)
+    if newest is not None:
+        state = read_state(newest)
+        follower.restore(newest.step, state)
+        restore_rng(state)
+    if not follower.begin():
+        return
+    with log.phase("train"):
+        try:
+            resume_from = None if newest is None else str(newest.path)
+            follower.trainer.train(resume_from_checkpoint=resume_from)
+        except StepAborted:
+            follower.stop_reason = follower.stopper.reason or StopReason.BUDGET
+    with log.phase("checkpoint"):
+        follower.save("end")
+
+
+def _final(
+    run: RunDir,
+    recipe: Recipe,
+    engine: Any,
+    follower: StepCallback,
+    log: RunLog,
+    baseline: dict[str, EvalResult],
+) -> dict[str, EvalResult] | None:
+    """The evaluation of the selected checkpoint; the baseline's where nothing was trained."""
+    stopper, steps = follower.stopper, follower.steps
+    if stopper.ends_without_evaluation:
+        return None
+    if steps == 0:
+        return baseline
+    over = stopper.until(lambda: log.ledger.remaining_s - END_MARGIN_S)
+    with log.phase("final"):
+        best = follower.best.step if recipe.select.use == "best" else None
+        if best is not None and best != steps:
+            load_adapter_weights(engine.model, run.checkpoint_path(best))
+        final = follower.evaluator.evaluate("final", steps, over)
+        follower.evaluator.entropy("final", steps, over)
+    return None if stopper.ends_without_evaluation else final
+
+
+def _finish(
+    follower: StepCallback,
+    log: RunLog,
+    baseline: dict[str, EvalResult],
+    final: dict[str, EvalResult] | None,
+) -> Outcome:
+    stopper = follower.stopper
+    reason = stopper.reason or follower.stop_reason or StopReason.COMPLETED
+    trained = bool(final) and follower.steps > 0
+    log.emit(
+        RunFinished(
+            stop_reason=reason,
+            exit_code=int(stopper.exit_code),
+            steps=follower.steps,
+            train_s=log.ledger.train_s,
+            baseline=brief(baseline),
+            final=None if final is None else brief(final),
+            difference=differences(follower.run.path / "evals", final or {}) if trained else None,
+            best_checkpoint=follower.best_checkpoint(),
+        )
+    )
+    return Outcome(reason, stopper.exit_code)

@@ -1,0 +1,135 @@
+"""What happened in one step: completions, rewards, and the numbers that events are made of.
+
+The recorder stands between TRL and the rewards. TRL gets one reward function, `score`, whose
+value is the recipe's weighted sum; the parts stay here for the events and the completion file.
+
+Shapes: P prompts, G completions of each, B = P * G rows in order of their groups.
+"""
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from budgetrl.types import Completion, Problem, RewardBreakdown, Verdict
+
+
+class RewardFunction(Protocol):
+    """Scores the completions of a step."""
+
+    def __call__(
+        self, completions: Sequence[str], golds: Sequence[str], num_tokens: Sequence[int]
+    ) -> Sequence[RewardBreakdown]:
+        """One breakdown per completion."""
+        ...
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """One rolled-out batch."""
+
+    step: int
+    """The update it belongs to, counted from 1."""
+    problems: list[Problem]
+    completions: list[Completion]
+    breakdowns: list[RewardBreakdown]
+    entropy_sum: float | None
+    """Summed over all tokens, in nats; None where the engine does not see it."""
+    advantages: list[float]
+    group_size: int
+    padding_share: float = 0.0
+    """Padding among the completion tokens of the update."""
+
+    @property
+    def tokens(self) -> int:
+        """Completion tokens rolled out."""
+        return sum(completion.num_tokens for completion in self.completions)
+
+    @property
+    def verdicts(self) -> Counter[str]:
+        """How often each verdict was given."""
+        counted = Counter({verdict.value: 0 for verdict in Verdict})
+        counted.update(breakdown.verdict.value for breakdown in self.breakdowns)
+        return counted
+
+    def groups(self) -> list[list[RewardBreakdown]]:
+        """The breakdowns by group."""
+        size = self.group_size
+        return [self.breakdowns[i : i + size] for i in range(0, len(self.breakdowns), size)]
+
+    def facts(self) -> dict[str, Any]:
+        """The fields of a step event that come from completions and rewards."""
+        totals = [b.total for b in self.breakdowns if b.total is not None]
+        lengths = [completion.num_tokens for completion in self.completions]
+        graded = [b.verdict for b in self.breakdowns if b.verdict is not Verdict.ERROR]
+        groups = self.groups()
+        return {
+            "reward_mean": statistics.fmean(totals) if totals else None,
+            "reward_std": statistics.pstdev(totals) if totals else None,
+            "accuracy_mean": _share([v is Verdict.CORRECT for v in graded]),
+            "format_mean": self.component_mean("format"),
+            "completion_tokens_mean": statistics.fmean(lengths),
+            "completion_tokens_max": max(lengths),
+            "truncated_share": _share([c.truncated for c in self.completions]) or 0.0,
+            "entropy": None if self.entropy_sum is None else self.entropy_sum / max(1, self.tokens),
+            "groups": len(groups),
+            "groups_with_signal": sum(map(has_signal, groups)),
+            "groups_resampled": 0,
+            "completions": len(self.completions),
+            "tokens": self.tokens,
+            "padding_share": self.padding_share,
+            "grader": dict(self.verdicts),
+        }
+
+    def component_mean(self, name: str) -> float | None:
+        """Mean of one reward before its weight; None if it is not used or never computed."""
+        values = [b.components[name] for b in self.breakdowns if b.components.get(name) is not None]
+        return statistics.fmean(v for v in values if v is not None) if values else None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the step's completion file."""
+        return [
+            {
+                "step": self.step,
+                "problem_id": problem.id,
+                "problem": problem.text,
+                "answer": problem.answer,
+                "completion": completion.text,
+                "tokens": completion.num_tokens,
+                "truncated": completion.truncated,
+                "verdict": breakdown.verdict.value,
+                "extracted": breakdown.extracted,
+                "reward": breakdown.total,
+                "components": dict(breakdown.components),
+                "advantage": advantage,
+            }
+            for problem, completion, breakdown, advantage in zip(
+                (p for p in self.problems for _ in range(self.group_size)),
+                self.completions,
+                self.breakdowns,
+                self.advantages,
+                strict=True,
+            )
+        ]
+
+    def sample(self) -> Mapping[str, Any]:
+        """One completion for the live view; another row each step."""
+        rows = self.rows()
+        row = rows[(self.step * 7919) % len(rows)]
+        keys = ("problem", "answer", "completion", "verdict", "extracted")
+        return {key: _short(row[key]) for key in keys}
+
+
+def has_signal(group: Sequence[RewardBreakdown]) -> bool:
+    """Whether both a right and a not right completion occur, leaving out grader errors."""
+    graded = [b.verdict is Verdict.CORRECT for b in group if b.verdict is not Verdict.ERROR]
+    return any(graded) and not all(graded)
+
+
+def _share(flags: Sequence[bool]) -> float | None:
+    return sum(flags) / len(flags) if flags else None
+
+
+def _short(value: Any, limit: int = 600) -> Any:
+    return value[:limit] if isinstance(value, str) else value

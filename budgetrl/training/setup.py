@@ -1,0 +1,211 @@
+"""Everything between an open engine and the first update: problems, suites, rewards, trainer.
+
+Checks what only a tokenizer can tell (prompt lengths, the model's window) and writes down what
+was loaded in the manifest.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from budgetrl.budget import Forecaster
+from budgetrl.data.overlap import find_overlap
+from budgetrl.data.prompts import PromptRenderer
+from budgetrl.data.rows import LoadedProblems, load_problems, load_suite
+from budgetrl.data.sampler import ProblemSampler
+from budgetrl.engine.base import TrainableEngine
+from budgetrl.errors import DataError, RecipeError
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rewards.grading import GRADER_VERSION, gold_problem
+from budgetrl.rewards.registry import Reward, build_reward
+from budgetrl.rewards.worker import GradingPool
+from budgetrl.rundir import MANIFEST, PLAN, RunDir
+from budgetrl.training.alarms import Alarms
+from budgetrl.training.callbacks import StepCallback
+from budgetrl.training.clock import PHASES, PhaseClock
+from budgetrl.training.evals import Evaluator, prompted
+from budgetrl.training.log import RunLog
+from budgetrl.training.stopper import Stopper
+from budgetrl.training.trainer import TrainerParts, build_trainer
+from budgetrl.training.trl_args import UNLIMITED_STEPS
+from budgetrl.types import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What training and evaluation work with."""
+
+    renderer: PromptRenderer
+    sampler: ProblemSampler
+    evaluator: Evaluator
+    reward: Reward
+    rewards: frozenset[str]
+    """Names of the rewards that count."""
+
+
+def prepare(
+    run: RunDir,
+    recipe: Recipe,
+    engine: TrainableEngine,
+    pool: GradingPool,
+    log: RunLog,
+    allow_code: bool,
+) -> Workbench:
+    """Load and check problems and suites, and build the reward.
+
+    Raises:
+        DataError: unusable rows, or nothing left to train on.
+        RecipeError: prompts and completions exceed the model's window.
+    """
+    check_window(recipe, engine.context_tokens)
+    renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
+    loaded = load_problems(recipe.data, gold_problem)
+    suites = {spec.suite: load_suite(spec, gold_problem) for spec in recipe.eval}
+    problems = _usable(loaded, suites, renderer, recipe, log)
+    reward = build_reward(
+        recipe.rewards,
+        prefilled=renderer.prefilled,
+        max_tokens=recipe.sampling.max_tokens,
+        pool=pool,
+        allow_code=allow_code,
+    )
+    manifest = run.read_json(MANIFEST) or {}
+    manifest |= {
+        "engine": engine.describe(),
+        "data": _describe(loaded) | {"used": len(problems)},
+        "suites": {name: _describe(suite) for name, suite in suites.items()},
+        "prompt": {"fingerprint": renderer.fingerprint(), "prefilled": renderer.prefilled},
+        "grader": GRADER_VERSION,
+    }
+    run.write_json(MANIFEST, manifest)
+    evaluator = Evaluator(
+        run=run,
+        recipe=recipe,
+        policy=engine.policy,
+        grader=pool,
+        grader_version=GRADER_VERSION,
+        suites={name: prompted(renderer, suite.problems) for name, suite in suites.items()},
+        entropy_prompts=prompted(renderer, problems[: recipe.entropy.prompts]),
+        log=log,
+        clock=log.ledger.clock,
+    )
+    sampler = ProblemSampler(problems, recipe.seed, recipe.batch.prompts_per_step)
+    names = frozenset(reward.name for reward in recipe.rewards)
+    return Workbench(renderer, sampler, evaluator, reward, names)
+
+
+def build_follower(
+    run: RunDir,
+    recipe: Recipe,
+    engine: TrainableEngine,
+    bench: Workbench,
+    log: RunLog,
+    stopper: Stopper,
+) -> StepCallback:
+    """The trainer, inside the callback that follows it."""
+    times = (run.read_json(PLAN) or {}).get("times", {})
+    follower: StepCallback
+    parts = TrainerParts(
+        recipe=recipe,
+        engine=engine,
+        sampler=bench.sampler,
+        renderer=bench.renderer,
+        reward=bench.reward,
+        clock=PhaseClock(log.ledger.clock),
+        folder=run.path / "trainer",
+        must_stop=stopper.requested,
+        rollout_over=lambda: stopper.requested() or follower.rollout_is_over(),
+    )
+    step_s = sum(times.get(f"{name}_s", 0.0) for name in (*PHASES, "other"))
+    follower = StepCallback(
+        run=run,
+        recipe=recipe,
+        parts=parts,
+        log=log,
+        forecaster=Forecaster(step_s, times.get("final_s", 0.0), 0.0, times.get("save_s", 0.0)),
+        evaluator=bench.evaluator,
+        alarms=Alarms({name: 1.0 for name in ("accuracy", "format") if name in bench.rewards}),
+        stopper=stopper,
+    )
+    steps = recipe.schedule.stop_after_steps or UNLIMITED_STEPS
+    follower.trainer = build_trainer(parts, steps, [follower])
+    return follower
+
+
+def check_window(recipe: Recipe, context_tokens: int | None) -> None:
+    """Prompt and completion must fit the model together; transformers would go on silently.
+
+    Raises:
+        RecipeError: they do not; names the largest completion that fits.
+    """
+    if context_tokens is None:
+        return
+    limits = {"sampling": recipe.sampling.max_tokens}
+    limits |= {f"eval.{spec.suite}": recipe.eval_max_tokens(spec) for spec in recipe.eval}
+    for name, tokens in limits.items():
+        needed = recipe.prompt.max_tokens + tokens
+        if needed > context_tokens:
+            raise RecipeError(
+                f"prompt.max_tokens + {name}.max_tokens = {needed}, but the window of "
+                f"{recipe.model.id} has {context_tokens} tokens.",
+                hint=f"Set {name}.max_tokens <= {context_tokens - recipe.prompt.max_tokens}.",
+            )
+
+
+def _usable(
+    loaded: LoadedProblems,
+    suites: dict[str, LoadedProblems],
+    renderer: PromptRenderer,
+    recipe: Recipe,
+    log: RunLog,
+) -> list[Problem]:
+    """Training problems without bad rows, copies of evaluation problems and overlong prompts."""
+    if loaded.dropped:
+        first = loaded.dropped[0]
+        log.warn(
+            "dropped_rows",
+            f"{len(loaded.dropped)} training rows were left out, such as {first.where}: "
+            f"{first.why}; all are listed in the manifest",
+        )
+    overlap = find_overlap(loaded.problems, {n: suite.problems for n, suite in suites.items()})
+    if overlap.exact or overlap.near:
+        log.warn(
+            "overlap",
+            f"{len(overlap.exact)} training problems also stand in an evaluation suite and were "
+            f"left out; {len(overlap.near)} share 13 words with one",
+        )
+    kept = [problem for problem in loaded.problems if problem.id not in overlap.exact]
+    limit = recipe.prompt.max_tokens
+    fitting = [problem for problem in kept if len(renderer.ids(problem)) <= limit]
+    if len(fitting) < len(kept):
+        log.warn(
+            "overlong_prompts",
+            f"{len(kept) - len(fitting)} prompts are longer than {limit} tokens and were left out",
+        )
+    if not fitting:
+        raise DataError(
+            f"{loaded.source}: no problem is left to train on.",
+            hint="Raise prompt.max_tokens, or give other data.",
+        )
+    _refuse_overlong(suites, renderer, limit)
+    return fitting
+
+
+def _refuse_overlong(
+    suites: dict[str, LoadedProblems], renderer: PromptRenderer, limit: int
+) -> None:
+    for name, suite in suites.items():
+        longest = max(len(renderer.ids(problem)) for problem in suite.problems)
+        if longest > limit:
+            raise DataError(
+                f"suite {name}: a prompt has {longest} tokens, above prompt.max_tokens = {limit}.",
+                hint=f"Set prompt.max_tokens >= {longest}; an evaluation leaves no problem out.",
+            )
+
+
+def _describe(loaded: LoadedProblems) -> dict[str, Any]:
+    return {
+        "source": loaded.source,
+        "fingerprint": loaded.fingerprint,
+        "problems": len(loaded.problems),
+        "dropped": [{"where": entry.where, "why": entry.why} for entry in loaded.dropped],
+    }

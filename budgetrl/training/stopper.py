@@ -1,0 +1,70 @@
+"""Why and when the worker stops early: signals, a lost supervisor, and the deadline.
+
+SIGINT once: interrupted, save and leave; twice: leave at once      exit 130
+SIGTERM: interrupted, save within the grace time                    exit 143
+SIGUSR1: the supervisor says the budget is nearly used up           the run closes
+SIGHUP: ignored, a closed terminal costs nothing
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+from budgetrl.errors import ExitCode
+from budgetrl.types import StopReason
+
+CLOSE_SIGNAL = signal.SIGUSR1
+"""Sent by the supervisor shortly before the deadline."""
+
+
+class StepAborted(Exception):
+    """An update was given up before it changed anything; the last finished step stands."""
+
+
+class Stopper:
+    """Holds the first reason to stop. `install` connects it to the process's signals."""
+
+    def __init__(self) -> None:
+        self.reason: StopReason | None = None
+        self.exit_code = ExitCode.OK
+        self._parent = os.getppid()
+        self._interrupts = 0
+
+    def install(self) -> None:
+        """Take over the signals of this process."""
+        signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(CLOSE_SIGNAL, self._close)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def requested(self) -> bool:
+        """Whether somebody wants the run to end; also notices a lost supervisor."""
+        if os.getppid() != self._parent:
+            self._stop(StopReason.INTERRUPTED, ExitCode.TERMINATED)
+        return self.reason is not None
+
+    def until(self, remaining_s: Callable[[], float]) -> Callable[[], bool]:
+        """A check for generation loops: a stop was requested, or no time remains."""
+        return lambda: self.requested() or remaining_s() <= 0
+
+    @property
+    def ends_without_evaluation(self) -> bool:
+        """Interrupted or failed: save and leave."""
+        return self.reason in (StopReason.INTERRUPTED, StopReason.FAILED)
+
+    def _stop(self, reason: StopReason, exit_code: ExitCode) -> None:
+        if self.reason is None or self.reason is StopReason.BUDGET:
+            self.reason, self.exit_code = reason, exit_code
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupts += 1
+        if self._interrupts > 1:
+            os._exit(ExitCode.INTERRUPTED)
+        self._stop(StopReason.INTERRUPTED, ExitCode.INTERRUPTED)
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        self._stop(StopReason.INTERRUPTED, ExitCode.TERMINATED)
+
+    def _close(self, number: int, frame: FrameType | None) -> None:
+        self._stop(StopReason.BUDGET, ExitCode.OK)

@@ -1,0 +1,129 @@
+"""A recipe as TRL's `GRPOConfig`: the only place with TRL's argument names.
+
+Every field that matters is explicit, because libraries change defaults silently; afterwards
+`check_unchanged` compares what the trainer holds with what was asked for.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from budgetrl.errors import TrainingError
+from budgetrl.recipe.schema import Recipe
+
+UNLIMITED_STEPS = 1_000_000
+"""Stands for "as many updates as the budget buys"."""
+
+
+def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, Any]:
+    """Keyword arguments of `GRPOConfig` for a recipe.
+
+    Args:
+        recipe: the resolved recipe.
+        folder: where the trainer may write (it is told not to).
+        max_steps: the update after which training is complete.
+    """
+    grpo, sampling, optimizer = recipe.grpo, recipe.sampling, recipe.optimizer
+    micro = recipe.batch.micro_batch
+    accumulation = recipe.completions_per_step // micro
+    cuda = recipe.engine.device == "cuda"
+    return {
+        "output_dir": str(folder),
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "max_steps": max_steps,
+        # batch: one rollout batch per update, so that no old log-probs are needed
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": accumulation,
+        "steps_per_generation": accumulation,
+        "num_generations": grpo.num_generations,
+        "num_iterations": grpo.num_iterations,
+        "shuffle_dataset": False,
+        "ignore_data_skip": True,
+        # algorithm
+        "loss_type": grpo.loss_type,
+        "beta": grpo.beta,
+        "epsilon": grpo.epsilon,
+        "epsilon_high": grpo.epsilon_high,
+        "delta": None,
+        "scale_rewards": grpo.scale_rewards,
+        "importance_sampling_level": "token",
+        "mask_truncated_completions": grpo.mask_truncated_completions,
+        "multi_objective_aggregation": "sum_then_normalize",
+        "reward_weights": [1.0],
+        "top_entropy_quantile": 1.0,
+        "entropy_coef": 0.0,
+        "use_adaptive_entropy": False,
+        "off_policy_mask_threshold": None,
+        "sync_ref_model": False,
+        "disable_dropout": False,
+        # sampling
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p or None,
+        "repetition_penalty": 1.0,
+        "max_completion_length": sampling.max_tokens,
+        "chat_template_kwargs": dict(recipe.prompt.template_kwargs),
+        "use_vllm": False,
+        # optimiser
+        "learning_rate": recipe.schedule.learning_rate,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "optim": "adamw_8bit" if optimizer.name == "adamw_8bit" else "adamw_torch",
+        "adam_beta1": optimizer.beta1,
+        "adam_beta2": optimizer.beta2,
+        "adam_epsilon": optimizer.epsilon,
+        "weight_decay": optimizer.weight_decay,
+        "max_grad_norm": optimizer.max_grad_norm,
+        # precision and memory
+        "use_cpu": not cuda,
+        "bf16": cuda and recipe.model.dtype == "bfloat16",
+        "fp16": cuda and recipe.model.dtype == "float16",
+        "gradient_checkpointing": recipe.engine.gradient_checkpointing,
+        "use_liger_kernel": False,
+        "torch_compile": False,
+        # the run directory logs and saves; the trainer does not
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "save_only_model": False,
+        "eval_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "log_completions": False,
+        "push_to_hub": False,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": False,
+        "remove_unused_columns": False,
+        "full_determinism": False,
+    }
+
+
+def check_unchanged(wanted: dict[str, Any], config: Any, library: str) -> None:
+    """Compare a library's configuration with what the recipe asked for.
+
+    Raises:
+        TrainingError: names the library and both values of each field that differs.
+    """
+    changed = [
+        f"{name}: asked {value!r}, {library} holds {_plain(getattr(config, name))!r}"
+        for name, value in wanted.items()
+        if not _same(value, getattr(config, name))
+    ]
+    if changed:
+        raise TrainingError(
+            f"{library} changed values of the recipe:\n  " + "\n  ".join(changed),
+            hint="`budgetrl doctor` shows whether the installed versions are tested ones.",
+        )
+
+
+def _same(wanted: Any, held: Any) -> bool:
+    held = _plain(held)
+    if wanted in (None, {}, "none") and held in (None, {}, [], "none"):
+        return True
+    return bool(wanted == held) or held == [wanted]
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "value", value)
