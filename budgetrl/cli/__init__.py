@@ -14,6 +14,7 @@ import click
 import typer
 
 import budgetrl
+from budgetrl.cli import report as report_commands
 from budgetrl.cli import run as run_commands
 from budgetrl.errors import BudgetRLError, ExitCode
 
@@ -45,6 +46,7 @@ def _root(
 
 app.command()(run_commands.run)
 app.command()(run_commands.resume)
+app.command()(report_commands.report)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -164,8 +164,12 @@ def header(
     }
 
 
-def load_eval(path: Path) -> StoredEval:
+def load_eval(path: Path, with_rows: bool = True) -> StoredEval:
     """An evaluation by either of its files.
+
+    Args:
+        path: the `.json` or the `.jsonl` file.
+        with_rows: False leaves the completions unread.
 
     Raises:
         DataError: missing, not JSON, or of another shape.
@@ -186,7 +190,7 @@ def load_eval(path: Path) -> StoredEval:
             problem_ids=tuple(map(str, data["problem_ids"])),
             ks=tuple(int(k) for k in data["k"]),
             step=int(data["step"]),
-            rows=tuple(load_rows(file.with_suffix(".jsonl"))),
+            rows=tuple(load_rows(file.with_suffix(".jsonl"))) if with_rows else (),
             seconds=float(data["seconds"]),
             result=None if result is None else EvalResult.from_json(result),
         )

@@ -1,0 +1,36 @@
+"""`budgetrl report` and `budgetrl compare`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from budgetrl.cli.options import Json
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder for the files; else the run's report/."),
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", metavar="LIST", help="Any of html,md,json.")
+    ] = "html,md,json",
+    as_json: Json = False,
+) -> None:
+    """Write what a run did, cost and achieved, as one page; several runs side by side.
+
+    Works for running, interrupted and crashed runs too, from their files alone.
+    """
+    from budgetrl.report.write import write_report
+    from budgetrl.rundir import open_run
+
+    wanted = [name.strip() for name in formats.split(",") if name.strip()]
+    files = write_report([open_run(run) for run in runs], out, wanted)
+    if as_json:
+        sys.stdout.write(json.dumps({"files": [str(file) for file in files]}) + "\n")
+    else:
+        sys.stdout.write("".join(f"{file}\n" for file in files))

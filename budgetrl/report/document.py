@@ -1,0 +1,157 @@
+"""What a report consists of, before it is Markdown or HTML.
+
+    sections(facts) -> [Section(title, blocks)] --> markdown.render | html.render
+
+Every text in here is plain text: renderers escape it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Tone = Literal["", "good", "bad", "noise", "paper", "muted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a table."""
+
+    text: str
+    tone: Tone = ""
+    strong: bool = False
+    note: str = ""
+    """A smaller second line, such as an interval."""
+    marks: str = ""
+    """Footnote signs."""
+    interval: tuple[float, float, float] | None = None
+    """(low, value, high) drawn as a small bar around zero; shares, not percent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    tone: Tone = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under a head; the first column is text, the others numbers."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell | str]]
+    caption: str = ""
+    footnotes: Sequence[str] = ()
+    text_columns: int = 1
+    """Leading columns that are text."""
+    super_head: Sequence[tuple[str, int]] = ()
+    """Titles above several columns: (title, number of columns)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Names and values side by side."""
+
+    items: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One headline number."""
+
+    label: str
+    value: str
+    note: str = ""
+    tone: Tone = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Headline numbers in a row."""
+
+    tiles: Sequence[Tile]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A picture."""
+
+    name: str
+    """File name without suffix."""
+    title: str
+    svg: str
+    """Colours are the names of `plots.INK`; renderers replace them."""
+    alt: str
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Pictures side by side where there is room."""
+
+    figures: Sequence[Figure]
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A total and its parts: (name, size, text)."""
+
+    title: str
+    parts: Sequence[tuple[str, float, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One completion."""
+
+    title: str
+    verdict: str
+    text: str
+    details: str
+    """Tokens, reward, where it is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Completions to be read side by side."""
+
+    problem: str
+    answer: str
+    samples: Sequence[Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Verbatim text behind a title that opens it."""
+
+    title: str
+    text: str
+
+
+Block = Text | Table | Listing | Tiles | Figures | Bar | Pair | Code
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A titled part."""
+
+    title: str
+    blocks: Sequence[Block]
+    intro: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A whole report."""
+
+    title: str
+    status: str
+    status_tone: Tone
+    subtitle: str
+    headline: Sequence[Text]
+    sections: Sequence[Section]
+    notices: Sequence[str] = field(default_factory=list)
+    """Shown at the top: crashed, damaged files."""
+    footer: str = ""

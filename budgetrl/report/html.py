@@ -1,0 +1,217 @@
+"""A report as one HTML file that needs nothing else: styles, pictures and all inside.
+
+No scripts, and a policy that forbids them: completions are foreign text. Light and dark follow
+the reader's system; narrow screens get one column; printing drops colours and opens nothing.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from html import escape
+from importlib import resources
+
+from budgetrl.report.document import (
+    Bar,
+    Block,
+    Cell,
+    Code,
+    Document,
+    Figure,
+    Figures,
+    Listing,
+    Pair,
+    Sample,
+    Section,
+    Table,
+    Text,
+    Tiles,
+)
+from budgetrl.report.plots import INK
+from budgetrl.report.text import readable
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def render(document: Document) -> str:
+    """The whole page."""
+    return "\n".join(_page(document)) + "\n"
+
+
+def text(value: str) -> str:
+    """Foreign text, harmless in HTML."""
+    return escape(readable(value), quote=True)
+
+
+def _page(document: Document) -> Iterator[str]:
+    yield "<!doctype html>"
+    yield '<html lang="en"><head><meta charset="utf-8">'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    yield f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+    yield '<meta name="color-scheme" content="light dark">'
+    yield f"<title>{text(document.title)} - budgetrl report</title>"
+    style = resources.files("budgetrl.report").joinpath("style.css").read_text(encoding="utf-8")
+    yield f"<style>\n{style}</style></head><body><main>"
+    yield '<header><p class="brand">budgetrl report</p>'
+    yield f"<h1>{text(document.title)}"
+    if document.status:
+        yield f' <span class="status {document.status_tone}">{text(document.status)}</span>'
+    yield f'</h1><p class="subtitle">{text(document.subtitle)}</p>'
+    for notice in document.notices:
+        yield f'<p class="notice">{text(notice)}</p>'
+    for sentence in document.headline:
+        yield f'<p class="headline {sentence.tone}">{text(sentence.text)}</p>'
+    yield "</header>"
+    for section in document.sections:
+        yield from _section(section)
+    yield f"<footer>{text(document.footer)}</footer></main></body></html>"
+
+
+def _section(section: Section) -> Iterator[str]:
+    yield f"<section><h2>{text(section.title)}</h2>"
+    if section.intro:
+        yield f'<p class="intro">{text(section.intro)}</p>'
+    for block in section.blocks:
+        yield from _block(block)
+    yield "</section>"
+
+
+def _block(block: Block) -> Iterator[str]:
+    match block:
+        case Text():
+            yield f'<p class="text {block.tone}">{text(block.text)}</p>'
+        case Table():
+            yield from _table(block)
+        case Listing():
+            yield from _listing(block)
+        case Tiles():
+            yield from _tiles(block)
+        case Figures():
+            yield from _figures(block)
+        case Bar():
+            yield from _bar(block)
+        case Pair():
+            yield from _pair(block)
+        case Code():
+            yield f"<details><summary>{text(block.title)}</summary>"
+            yield f"<pre>{text(block.text)}</pre></details>"
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield '<div class="scroll"><table><thead>'
+    if table.super_head:
+        cells = [f'<th colspan="{span}">{text(title)}</th>' for title, span in table.super_head]
+        yield f'<tr class="super">{"".join(cells)}</tr>'
+    cells = [
+        f"<th{_class('text' if i < table.text_columns else '')}>{text(title)}</th>"
+        for i, title in enumerate(table.head)
+    ]
+    yield f"<tr>{''.join(cells)}</tr></thead><tbody>"
+    for row in table.rows:
+        cells = [_cell(cell, i < table.text_columns) for i, cell in enumerate(row)]
+        yield f"<tr>{''.join(cells)}</tr>"
+    yield "</tbody></table></div>"
+    for footnote in table.footnotes:
+        yield f'<p class="footnote">{text(footnote)}</p>'
+    if table.caption:
+        yield f'<p class="caption">{text(table.caption)}</p>'
+
+
+def _cell(cell: Cell | str, is_text: bool) -> str:
+    if isinstance(cell, str):
+        cell = Cell(cell)
+    classes = " ".join(filter(None, ["text" if is_text else "", cell.tone]))
+    inner = text(cell.text)
+    if cell.strong:
+        inner = f"<strong>{inner}</strong>"
+    if cell.marks:
+        inner += f"<sup>{text(cell.marks)}</sup>"
+    if cell.interval:
+        inner += _whisker(cell.interval)
+    if cell.note:
+        inner += f"<small>{text(cell.note)}</small>"
+    return f"<td{_class(classes)}>{inner}</td>"
+
+
+def _class(name: str) -> str:
+    return f' class="{name}"' if name else ""
+
+
+def _whisker(interval: tuple[float, float, float]) -> str:
+    """A difference and its interval as a small picture around zero."""
+    low, value, high = interval
+    reach = max(abs(low), abs(high), 1e-9) * 1.08
+    x0, x, x1 = (60 + 56 * part / reach for part in (low, value, high))
+    return (
+        '<svg class="whisker" viewBox="0 0 120 12" aria-hidden="true">'
+        '<path class="zero" d="M60 0V12"/>'
+        f'<path d="M{x0:.1f} 6H{x1:.1f}"/><circle cx="{x:.1f}" cy="6" r="3.4"/></svg>'
+    )
+
+
+def _listing(listing: Listing) -> Iterator[str]:
+    if listing.items:
+        items = (f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in listing.items)
+        yield f"<dl>{''.join(items)}</dl>"
+
+
+def _tiles(tiles: Tiles) -> Iterator[str]:
+    yield '<div class="tiles">'
+    for tile in tiles.tiles:
+        note = f"<small>{text(tile.note)}</small>" if tile.note else ""
+        yield (
+            f'<div class="tile {tile.tone}"><span>{text(tile.label)}</span>'
+            f"<b>{text(tile.value)}</b>{note}</div>"
+        )
+    yield "</div>"
+
+
+def _figures(figures: Figures) -> Iterator[str]:
+    yield '<div class="figures">'
+    for figure in figures.figures:
+        wide = " wide" if figure.wide else ""
+        yield f'<figure class="card{wide}">{_inline(figure)}</figure>'
+    yield "</div>"
+    if figures.caption:
+        yield f'<p class="caption">{text(figures.caption)}</p>'
+
+
+def _inline(figure: Figure) -> str:
+    """The picture with colours that follow the page."""
+    svg = figure.svg
+    for name, placeholder in INK.items():
+        svg = svg.replace(placeholder, f"var(--{name})")
+    opening = f'<svg role="img" aria-label="{text(figure.alt)}"'
+    return re.sub(r"<svg\b", lambda _: opening, svg, count=1)
+
+
+def _bar(bar: Bar) -> Iterator[str]:
+    total = sum(size for _, size, _ in bar.parts) or 1.0
+    yield f'<div class="bar card"><h3>{text(bar.title)}</h3><div class="track">'
+    for i, (name, size, value) in enumerate(bar.parts):
+        yield (
+            f'<i class="s{i % 8}" style="flex-grow:{size / total:.5f}" '
+            f'title="{text(f"{name}: {value}")}"></i>'
+        )
+    yield '</div><ul class="legend">'
+    for i, (name, _, value) in enumerate(bar.parts):
+        yield f'<li><i class="s{i % 8}"></i>{text(name)} <b>{text(value)}</b></li>'
+    yield "</ul></div>"
+
+
+def _pair(pair: Pair) -> Iterator[str]:
+    yield '<div class="pair card">'
+    if pair.problem:
+        yield f'<p class="problem">{text(pair.problem)}</p>'
+        yield f'<p class="answer">Answer: {text(pair.answer)}</p>'
+    yield '<div class="columns">'
+    yield from _samples(pair.samples)
+    yield "</div></div>"
+
+
+def _samples(samples: Sequence[Sample]) -> Iterator[str]:
+    for sample in samples:
+        tone = "good" if sample.verdict == "correct" else "bad"
+        yield (
+            f"<div><h3>{text(sample.title)} "
+            f'<span class="status {tone}">{text(sample.verdict)}</span></h3>'
+            f"<pre>{text(sample.text)}</pre><small>{text(sample.details)}</small></div>"
+        )

@@ -1,0 +1,216 @@
+"""Figures as SVG text: the only importer of matplotlib.
+
+Colours are placeholders (`INK`): a renderer makes them CSS variables, so that one picture serves
+light and dark pages, or plain colours for a picture that stands alone.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+INK = {
+    "fg": "#010101",
+    "muted": "#020202",
+    "grid": "#030303",
+    "a": "#040404",
+    "b": "#050505",
+    "c": "#060606",
+    "d": "#070707",
+    "paper": "#080808",
+}
+"""Names of the colours and the placeholders that stand for them while drawing."""
+
+LIGHT = {
+    "fg": "#1b1f24",
+    "muted": "#667080",
+    "grid": "#e3e6ea",
+    "a": "#3056d3",
+    "b": "#c2560c",
+    "c": "#0f8a6d",
+    "d": "#8a3ab9",
+    "paper": "#9aa3af",
+}
+SERIES_INK = ("a", "b", "c", "d", "muted", "paper")
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "budgetrl",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK["grid"],
+    "axes.labelcolor": INK["muted"],
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": INK["grid"],
+    "grid.linewidth": 0.8,
+    "xtick.color": INK["muted"],
+    "ytick.color": INK["muted"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "text.color": INK["fg"],
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "path.simplify": True,
+    "text.parse_math": False,
+    "lines.solid_capstyle": "round",
+}
+
+
+_MARGIN = {"left": 0.56, "right": 0.12, "bottom": 0.46, "top": 0.62}
+"""Inches around a plot. Fixed: measuring texts takes longer than drawing them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One curve or set of points."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    """With `high`: 95 % intervals, drawn as whiskers (points) or as a band (curves)."""
+    high: Sequence[float] | None = None
+    points: bool = False
+    """Markers at each value instead of a smoothed curve."""
+    ink: str = "a"
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One plot."""
+
+    title: str
+    x_label: str
+    lines: Sequence[Line]
+    percent: bool = False
+    """Shares are written in percent."""
+    zero: bool = False
+    """The axis begins at zero."""
+    second_axis: tuple[str, Sequence[float], Sequence[float]] | None = None
+    """An axis on top: its label, and x positions with their values, both rising."""
+    facts: Sequence[tuple[float, str]] = ()
+    """Horizontal lines: values that a paper states."""
+    size: tuple[float, float] = (3.6, 2.5)
+
+
+def smoothed(values: Sequence[float], window: int) -> list[float]:
+    """Centred running mean; the window shrinks at the ends."""
+    if window <= 1:
+        return list(values)
+    sums = [0.0]
+    for value in values:
+        sums.append(sums[-1] + value)
+    half = window // 2
+    means = []
+    for i in range(len(values)):
+        reach = min(half, i, len(values) - 1 - i)
+        means.append((sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1))
+    return means
+
+
+def draw(panel: Panel) -> str:
+    """A panel as SVG text with placeholder colours."""
+    with matplotlib.rc_context(_STYLE):
+        width, height = panel.size
+        figure = Figure(figsize=panel.size)
+        axes = figure.add_axes(
+            (
+                _MARGIN["left"] / width,
+                _MARGIN["bottom"] / height,
+                1 - (_MARGIN["left"] + _MARGIN["right"]) / width,
+                1 - (_MARGIN["bottom"] + _MARGIN["top"]) / height,
+            )
+        )
+        figure.text(0.02, 1 - 0.1 / height, panel.title, weight="bold", size=11, va="top")
+        for line in panel.lines:
+            _draw_line(axes, line)
+        _finish(axes, panel)
+        return _svg(figure)
+
+
+def _draw_line(axes: Any, line: Line) -> None:
+    colour = INK[line.ink]
+    if line.points:
+        if line.low is not None and line.high is not None:
+            below = [y - low for y, low in zip(line.y, line.low, strict=True)]
+            above = [high - y for y, high in zip(line.y, line.high, strict=True)]
+            axes.errorbar(
+                line.x, line.y, yerr=[below, above], fmt="none", ecolor=colour, elinewidth=1.2,
+                alpha=0.55, capsize=2.5,
+            )  # fmt: skip
+        axes.plot(line.x, line.y, "o-", color=colour, markersize=4.5, linewidth=1.4,
+                  label=line.label)  # fmt: skip
+        return
+    window = max(1, len(line.x) // 25)
+    if line.low is not None and line.high is not None:
+        axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+    if window > 1:
+        axes.plot(line.x, line.y, color=colour, linewidth=0.7, alpha=0.3)
+    axes.plot(line.x, smoothed(line.y, window), color=colour, linewidth=1.8, label=line.label)
+
+
+def _finish(axes: Any, panel: Panel) -> None:
+    axes.set_xlabel(panel.x_label)
+    axes.margins(x=0.03)
+    for value, text in panel.facts:
+        axes.axhline(value, color=INK["paper"], linewidth=1.1, linestyle=(0, (4, 3)))
+        axes.annotate(
+            text, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+            fontsize=8, color=INK["muted"],
+        )  # fmt: skip
+    if panel.zero:
+        axes.set_ylim(bottom=0)
+    if panel.percent:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
+    if panel.second_axis is not None:
+        _second_axis(axes, *panel.second_axis)
+    if len(panel.lines) > 1:
+        axes.legend(loc="best")
+
+
+def _second_axis(axes: Any, label: str, x: Sequence[float], values: Sequence[float]) -> None:
+    """Round values of a quantity that rises with x, above the plot.
+
+    Plain texts: a second matplotlib axis takes as long to lay out as the whole figure.
+    """
+    low, high = axes.get_xlim()
+    above = axes.get_xaxis_transform()
+    for tick in MaxNLocator(4).tick_values(values[0], values[-1]):
+        if values[0] <= tick <= values[-1]:
+            at = float(np.interp(tick, values, x))
+            axes.text(at, 1.03, f"{tick:.4g}", transform=above, ha="center", size=8,
+                      color=INK["muted"])  # fmt: skip
+    axes.text(high, 1.13, label, transform=above, ha="right", size=8, color=INK["muted"])
+    axes.set_xlim(low, high)
+
+
+def standalone(svg: str) -> str:
+    """A picture for a file of its own: light colours on white."""
+    for name, placeholder in INK.items():
+        svg = svg.replace(placeholder, LIGHT[name])
+    return svg.replace("<svg ", '<svg style="background: #ffffff" ', 1)
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # Groups are never referred to, and their names repeat between the pictures of one page.
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    return re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text)
+    )

@@ -1,0 +1,93 @@
+"""Foreign text made harmless to read, and numbers as a report writes them.
+
+Completions and problems are untrusted: control characters become visible signs, characters that
+turn or hide text become their code points. Escaping for HTML or Markdown is the renderers' part.
+"""
+
+import re
+import unicodedata
+from typing import Literal
+
+from budgetrl.types import Interval
+
+_SECRET = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[opsu]_[A-Za-z0-9]{16,}|"
+    r"github_pat_[A-Za-z0-9_]{16,}|AKIA[A-Z0-9]{12,}|[a-f0-9]{40}(?=@))"
+    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+)
+_HIDDEN = {"Cf", "Co", "Cn", "Zl", "Zp"}
+_JOINERS = {"\u200d", "\u200c", "\ufe0f"}
+"""Parts of ordinary letters and emoji."""
+_MARKS_PER_LETTER = 4
+LIMIT = 6000
+"""Characters of one completion in a report; the whole one is in the file it comes from."""
+
+SUITE_NAMES = {"math500": "MATH500", "aime24": "AIME24", "aime25": "AIME25", "amc23": "AMC23"}
+
+
+def readable(text: str) -> str:
+    """Text without control, invisible or direction-changing characters, and without secrets."""
+    text = _SECRET.sub("[secret]", text)
+    if text.isascii() and text.isprintable():
+        return text
+    shown, marks = [], 0
+    for character in text.replace("\r\n", "\n"):
+        category = unicodedata.category(character)
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        if marks > _MARKS_PER_LETTER:
+            continue
+        shown.append(_sign(character, category))
+    return "".join(shown)
+
+
+def _sign(character: str, category: str) -> str:
+    if character in "\n\t" or character in _JOINERS:
+        return character
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if category in ("Cc", "Cs") or category in _HIDDEN:
+        return f"<U+{code:04X}>"
+    return character
+
+
+def shortened(text: str, limit: int = LIMIT) -> str:
+    """The beginning and the end of a long text."""
+    if len(text) <= limit:
+        return text
+    left_out = len(text) - limit
+    head, tail = text[: limit // 3], text[-(limit - limit // 3) :]
+    return f"{head}\n\n[... {left_out:,} characters left out ...]\n\n{tail}"
+
+
+def suite_name(suite: str) -> str:
+    """The name by which people know a suite."""
+    return SUITE_NAMES.get(suite, suite)
+
+
+def points(difference: float, digits: int = 1) -> str:
+    """A difference of shares in percentage points, signed: "+6.2"."""
+    rounded = round(100 * difference, digits)
+    return f"{rounded:+.{digits}f}" if rounded else f"{0:.{digits}f}"
+
+
+def interval_text(interval: Interval | None, signed: bool = False) -> str:
+    """ "-1.0 to 13.4" in percent; "no interval" for None."""
+    if interval is None:
+        return "no interval"
+    low, high = (f"{100 * value:.1f}" for value in interval)
+    if signed:
+        low, high = (points(value) for value in interval)
+    return f"{low} to {high}"
+
+
+Judgement = Literal["better", "worse", "noise", "unknown"]
+
+
+def judgement(interval: Interval | None) -> Judgement:
+    """What an interval of a difference allows to say."""
+    if interval is None:
+        return "unknown"
+    if interval[0] > 0:
+        return "better"
+    return "worse" if interval[1] < 0 else "noise"

@@ -1,0 +1,74 @@
+"""Write reports: one run, or several side by side, as HTML, Markdown and JSON."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from budgetrl.errors import RunDirError, UsageError
+from budgetrl.report import html, markdown, plots
+from budgetrl.report.document import Document, Figure, Figures
+from budgetrl.report.facts import Facts, read_facts
+from budgetrl.report.sections import run_document
+from budgetrl.report.summary import SCHEMA_VERSION, summary
+from budgetrl.rundir import RunDir, write_atomic, write_json
+
+FORMATS = ("html", "md", "json")
+
+
+def write_report(
+    runs: Sequence[RunDir], out: Path | None = None, formats: Sequence[str] = FORMATS
+) -> list[Path]:
+    """Write the report of a run; works for unfinished, crashed and damaged runs too.
+
+    Args:
+        runs: run directories; nothing else is read.
+        out: folder for the files; the run's own `report/` where absent.
+        formats: of html, md, json.
+
+    Returns:
+        The files that were written, the ones to open first.
+
+    Raises:
+        UsageError: no run, or an unknown format.
+        RunDirError: the folder cannot be written.
+    """
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown or not runs:
+        wrong = f"unknown format {unknown[0]!r}" if unknown else "no run to report"
+        raise UsageError(f"{wrong}.", hint=f"--format takes {', '.join(FORMATS)}.")
+    facts = [read_facts(run) for run in runs]
+    document = run_document(facts[0])
+    folder = out or runs[0].path / "report"
+    try:
+        return list(_write(document, facts, folder, formats))
+    except OSError as error:
+        raise RunDirError(
+            f"{folder}: the report cannot be written: {error.strerror}.",
+            hint="Give another folder with --out.",
+        ) from None
+
+
+def _write(
+    document: Document, facts: Sequence[Facts], folder: Path, formats: Sequence[str]
+) -> Iterator[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    if "html" in formats:
+        write_atomic(folder / "report.html", html.render(document))
+        yield folder / "report.html"
+    if "md" in formats:
+        pictures = list(_figures(document))
+        (folder / "figures").mkdir(exist_ok=True)
+        for figure in pictures:
+            write_atomic(folder / "figures" / f"{figure.name}.svg", plots.standalone(figure.svg))
+        write_atomic(folder / "report.md", markdown.render(document, "figures"))
+        yield folder / "report.md"
+    if "json" in formats:
+        document_json = {"schema_version": SCHEMA_VERSION, "runs": [summary(one) for one in facts]}
+        write_json(folder / "report.json", document_json)
+        yield folder / "report.json"
+
+
+def _figures(document: Document) -> Iterator[Figure]:
+    for section in document.sections:
+        for block in section.blocks:
+            if isinstance(block, Figures):
+                yield from block.figures

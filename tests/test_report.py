@@ -1,0 +1,122 @@
+"""A report says what the files of a run say, for whole, crashed and damaged runs, and no more."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from run_builder import Story, Suite, build_run
+
+from budgetrl.errors import UsageError
+from budgetrl.report.write import write_report
+from budgetrl.rundir import RunDir
+
+
+def pages(run: RunDir) -> tuple[str, str]:
+    """HTML and Markdown of a run."""
+    write_report([run])
+    folder = run.path / "report"
+    return (folder / "report.html").read_text(), (folder / "report.md").read_text()
+
+
+def test_report_of_a_finished_run_states_outcome_bill_and_sources(tmp_path: Path) -> None:
+    run = build_run(tmp_path, Story())
+    html, markdown = pages(run)
+    numbers = json.loads((run.path / "report" / "report.json").read_text())["runs"][0]
+    found = numbers["suites"]["heldout"]["difference"]["1"]
+    gain = f"{100 * found['difference']:+.1f} points pass@1 on heldout"
+    assert gain in html
+    assert "better than before" in html
+    assert "It stopped because one more update did not fit into the budget" in html
+    for title in ("Outcome", "What the money bought", "Learning", "The bill", "Completions"):
+        assert f"<h2>{title}</h2>" in html
+        assert f"## {title}" in markdown
+    assert sum(row["paid_s"] or 0 for row in numbers["bill"] if not row["part"]) == pytest.approx(
+        numbers["spent"]["wall_s"]
+    )
+    for picture in re.findall(r"\]\((figures/.*?)\)", markdown):
+        assert (run.path / "report" / picture).read_text().startswith("<svg")
+
+
+def test_html_needs_no_network_and_runs_no_script(tmp_path: Path) -> None:
+    html, _ = pages(build_run(tmp_path))
+    assert "<script" not in html
+    assert "default-src 'none'" in html
+    namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\s\"'<)]+", html)) <= namespaces
+
+
+@pytest.mark.parametrize("text", [
+    "<script>alert(1)</script>",
+    "\x1b[2J\x07\x00",
+    "\u202egnp.exe",
+    "````\n# not a title\n<img src=x onerror=alert(1)>",
+    "\ud800 hf_abcdefghijklmnopqrstuvwx",
+])  # fmt: skip
+def test_foreign_text_is_shown_harmless(tmp_path: Path, text: str) -> None:
+    completion = text.replace("{", "").replace("}", "")
+    html, markdown = pages(build_run(tmp_path, Story(completion=completion, problem=completion)))
+    for page in (html, markdown):
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]", page)
+        assert "hf_abc" not in page
+    assert "<script>" not in html
+    assert "<img" not in html
+    outside = re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", markdown)
+    assert "<script>" not in outside
+    assert "\n# not" not in outside
+
+
+def test_report_of_a_crashed_run_says_so_and_shows_what_there_is(tmp_path: Path) -> None:
+    html, _ = pages(build_run(tmp_path, Story(end=None)))
+    assert "This run crashed" in html
+    assert "budgetrl resume" in html
+    assert "There is no final evaluation to compare with the start" in html
+    assert "Mean reward" in html
+
+
+def test_report_of_an_interrupted_run_makes_no_claim(tmp_path: Path) -> None:
+    html, _ = pages(build_run(tmp_path, Story(end="interrupted")))
+    assert "It was interrupted and saved" in html
+    assert "better than before" not in html
+
+
+def test_report_of_a_run_without_anything_has_no_empty_figures(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path, "bare")
+    run.write_json("recipe.resolved.json", {"recipe": {}, "sources": {}})
+    html, markdown = pages(run)
+    assert "no evaluation yet" in html
+    assert "<figure" not in html
+    assert "![" not in markdown
+
+
+def test_damaged_files_are_named_not_fatal(tmp_path: Path) -> None:
+    run = build_run(tmp_path)
+    (run.path / "manifest.json").write_text("{")
+    (run.path / "plan.json").write_text('{"plan": {"budget_s": 3}}')
+    (run.path / "evals/heldout/final.json").write_text("null")
+    html, _ = pages(run)
+    assert "manifest.json: cannot be read" in html
+    assert "plan.json: of another version" in html
+    assert "points pass@1 on heldout" in html  # as recorded at the end of the run
+
+
+def test_noise_is_called_noise(tmp_path: Path) -> None:
+    story = Story(suites={"amc23": Suite(20, 2, 0.5, 0.5, ks=(1,))})
+    html, _ = pages(build_run(tmp_path, story))
+    assert re.search(r"points pass@1 on AMC23, 95 % interval \S+ to \S+: not distinguishable", html)
+
+
+def test_one_problem_gives_no_interval(tmp_path: Path) -> None:
+    html, _ = pages(build_run(tmp_path, Story(suites={"heldout": Suite(1, 4, 0.5, 0.9)})))
+    assert "one problem gives no interval" in html
+
+
+def test_without_a_price_the_bill_is_in_minutes(tmp_path: Path) -> None:
+    html, _ = pages(build_run(tmp_path, Story(usd_per_hour=None)))
+    assert "minutes paid" in html
+    assert "US dollars" not in html
+
+
+def test_formats_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="pdf"):
+        write_report([build_run(tmp_path)], formats=["pdf"])
