@@ -118,7 +118,7 @@ def test_a_bad_config_says_what_is_wrong(tmp_path: Path, content: str, complaint
 
 
 def test_the_small_bundled_model_has_a_shape_too() -> None:
-    assert find_shape("asset:quickstart").params == 595_840
+    assert find_shape("asset:tiny/quickstart").params == 595_840
 
 
 def test_windows_are_positive_and_the_math_model_is_short() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.errors import ModelError
+from budgetrl.recipe.assets import local_path
 
 _NORMS_PER_LAYER = {"gemma2": 4, "gemma3_text": 4}
 _QK_NORM = {"qwen3", "gemma3_text"}
@@ -142,7 +143,7 @@ def find_shape(model_id: str) -> ModelShape:
     raise ModelError(
         f"model {model_id!r}: its shape is not bundled.",
         hint=f"{hint}Give a folder with its config.json as model.id "
-        "(`--set model.id=./my-model`), as `hf download ID config.json --local-dir my-model` makes.",
+        "(--set model.id=./my-model); `hf download ID config.json --local-dir my-model` makes one.",
     )
 
 
@@ -196,14 +197,10 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
 
 def _local_config(model_id: str) -> Path | None:
     """The config.json of a path or an `asset:NAME`; None for a hub id."""
-    if model_id.startswith("asset:"):
-        root = Path(str(resources.files("budgetrl").joinpath("assets/tiny")))
-        path = root / model_id.removeprefix("asset:")
-    else:
-        path = Path(model_id).expanduser()
+    path = Path(local_path(model_id)).expanduser()
     if path.is_dir():
         return path / "config.json"
-    is_path = path.suffix == ".json" or model_id.startswith((".", "/", "~", "asset:"))
+    is_path = path.suffix == ".json" or model_id.startswith((".", "/", "~"))
     return path if is_path else None
 
 

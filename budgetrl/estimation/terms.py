@@ -1,0 +1,158 @@
+"""Times as sums of terms, each in proportion to named constants: what a band is sampled from.
+
+    terms = [Term(24.0, {"decode_efficiency": -1}, "weights"), Term(3.0, {}, "fixed")]
+    total(terms)                 27.0
+    band(terms)                  Band(low, high) of the constants' ranges, 80 %
+
+Constants and their ranges come from `assets/estimator.json`, which `scripts/fit_estimator.py`
+rewrites. Draws are seeded: the same estimate twice is the same estimate.
+"""
+
+import json
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+DRAWS = 128
+SEED = 20_260
+BAND = 0.8
+"""Share of the draws between the low and the high end."""
+_TAIL_SCORE = NormalDist().inv_cdf((1 + BAND) / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A number that is not known exactly."""
+
+    value: float
+    low: float
+    """80 % of what was seen lies between low and high; both above zero."""
+    high: float
+    source: str
+
+
+class Band(NamedTuple):
+    """The ends between which 80 % of the draws lie."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A part of a total (seconds or bytes), at the constants' values."""
+
+    amount: float
+    powers: Mapping[str, int]
+    """Constants it is proportional to, and the power: -1 for an efficiency."""
+    name: str
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Named constants; a value may be replaced, which also replaces its range."""
+
+    table: Mapping[str, Constant]
+
+    def __getitem__(self, name: str) -> float:
+        return self.table[name].value
+
+    def with_values(self, values: Mapping[str, float]) -> "Constants":
+        """The same with some values known exactly."""
+        known = {name: Constant(v, v, v, "given") for name, v in values.items()}
+        unknown = sorted(set(known) - set(self.table))
+        if unknown:
+            raise KeyError(f"no such constants: {', '.join(unknown)}")
+        return Constants({**self.table, **known})
+
+    def draw_factors(self, name: str, power: int) -> tuple[float, ...]:
+        """Draws of (constant / its value) ** power; constant names give the same draws always."""
+        constant = self.table[name]
+        return _factors(name, constant.value, constant.low, constant.high, power)
+
+
+@cache
+def load_constants() -> Constants:
+    """The constants that ship with budgetrl."""
+    data = read_constants()
+    fields = ("value", "low", "high", "source")
+    return Constants(
+        {
+            name: Constant(**{field: row[field] for field in fields})
+            for name, row in data["constants"].items()
+        }
+    )
+
+
+def read_constants() -> dict[str, Any]:
+    """The file of constants as it is."""
+    text = resources.files("budgetrl").joinpath("assets/estimator.json").read_text("utf-8")
+    data: dict[str, Any] = json.loads(text)
+    return data
+
+
+def total(terms: Iterable[Term]) -> float:
+    """The sum at the constants' values."""
+    return sum(term.amount for term in terms)
+
+
+def draws(terms: Iterable[Term], constants: Constants) -> list[float]:
+    """The sum at every draw of the constants."""
+    sums = [0.0] * DRAWS
+    for powers, amount in _grouped(terms).items():
+        product = _product(powers, constants)
+        if product is None:
+            sums = [s + amount for s in sums]
+        else:
+            sums = [s + amount * p for s, p in zip(sums, product, strict=True)]
+    return sums
+
+
+def band(terms: Iterable[Term], constants: Constants) -> Band:
+    """Low and high end of the sum."""
+    return quantiles(draws(terms, constants))
+
+
+def quantiles(values: Sequence[float]) -> Band:
+    """The ends of the band of a list of draws."""
+    ordered = sorted(values)
+    tail = (1 - BAND) / 2
+    last = len(ordered) - 1
+    return Band(ordered[round(tail * last)], ordered[round((1 - tail) * last)])
+
+
+def _grouped(terms: Iterable[Term]) -> dict[tuple[tuple[str, int], ...], float]:
+    """Amounts of equal powers added up: fewer sums per draw."""
+    groups: dict[tuple[tuple[str, int], ...], float] = {}
+    for term in terms:
+        key = tuple(sorted(term.powers.items()))
+        groups[key] = groups.get(key, 0.0) + term.amount
+    return groups
+
+
+def _product(
+    powers: tuple[tuple[str, int], ...], constants: Constants
+) -> tuple[float, ...] | list[float] | None:
+    product: tuple[float, ...] | list[float] | None = None
+    for name, power in powers:
+        factors = constants.draw_factors(name, power)
+        product = (
+            factors if product is None else [a * b for a, b in zip(product, factors, strict=True)]
+        )
+    return product
+
+
+@cache
+def _factors(name: str, value: float, low: float, high: float, power: int) -> tuple[float, ...]:
+    """Two half normals in the logarithm: 10 % of the draws below `low`, 10 % above `high`."""
+    if low == high:
+        return (1.0,) * DRAWS
+    rng = random.Random(f"{SEED} {name}")
+    down, up = math.log(low / value) / -_TAIL_SCORE, math.log(high / value) / _TAIL_SCORE
+    scores = (rng.gauss() for _ in range(DRAWS))
+    return tuple(math.exp(power * score * (up if score > 0 else down)) for score in scores)

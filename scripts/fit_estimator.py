@@ -1,0 +1,164 @@
+"""Fit the estimator's constants to measured runs, and say how well they predict runs left out.
+
+    python scripts/fit_estimator.py FILE.jsonl... [--write]
+
+A few constants only (PRIORS), each with a prior: the loss is the absolute log error of every
+covered row, rows of one source sharing one vote, plus the squared distance from the prior. Then
+every source is left out once and predicted by constants fitted without it. --write puts the
+constants into budgetrl/assets/estimator.json. No row has constants of its own.
+"""
+
+import argparse
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from calibration_rows import Case, decode_case, read_rows, step_case
+
+from budgetrl.estimation.terms import Constants, load_constants, read_constants, total
+
+ASSET = Path(__file__).resolve().parent.parent / "budgetrl/assets/estimator.json"
+
+
+class Prior(NamedTuple):
+    """What a constant is before any row is seen."""
+
+    value: float
+    factor: float
+    """One standard deviation is times or over this."""
+
+
+PRIORS = {
+    "decode_step_s": Prior(1.0e-3, 1.5),
+    "decode_sequence_s": Prior(2.5e-5, 1.8),
+    "decode_v0_factor": Prior(2.5, 1.6),
+    "decode_mfu": Prior(0.6, 1.3),
+    "transformers_layer_s": Prior(1.0e-3, 1.3),
+    "dequant_bytes": Prior(2.5, 1.6),
+    "dequant_bytes_old": Prior(5.0, 1.6),
+    "trl_micro_step_s": Prior(0.37, 1.5),
+}
+PRIOR_WEIGHT = 0.2
+PASSES = 3
+SEARCH_STEPS = 9
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def cases(rows: Sequence[dict[str, Any]], constants: Constants) -> list[Case]:
+    """Covered rows."""
+    found = [
+        step_case(row, constants) if row.get("kind") == "rl_step" else decode_case(row, constants)
+        for row in rows
+        if row.get("kind") in (None, "rl_step")
+    ]
+    return [case for case in found if case.terms is not None and case.measured]
+
+
+def log_error(case: Case) -> float:
+    """log(predicted / measured) of seconds; of decode rows the seconds that its rate means."""
+    assert case.terms is not None and case.measured is not None
+    measured_s = case.tokens / case.measured if case.tokens else case.measured
+    return math.log(total(case.terms) / measured_s)
+
+
+def loss(rows: Sequence[dict[str, Any]], values: dict[str, float]) -> float:
+    """Weighted absolute log errors and the distance from the priors."""
+    covered = cases(rows, load_constants().with_values(values))
+    by_source: dict[str, list[float]] = defaultdict(list)
+    for case in covered:
+        by_source[case.source].append(abs(log_error(case)))
+    data = sum(statistics.fmean(errors) * math.sqrt(len(errors)) for errors in by_source.values())
+    prior = sum(
+        (math.log(values[name] / p.value) / math.log(p.factor)) ** 2 for name, p in PRIORS.items()
+    )
+    return data + PRIOR_WEIGHT * prior
+
+
+def fit(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Coordinate-wise golden-section search in the logarithms."""
+    values = {name: prior.value for name, prior in PRIORS.items()}
+    for _ in range(PASSES):
+        for name, prior in PRIORS.items():
+            low, high = -2 * math.log(prior.factor), 2 * math.log(prior.factor)
+            for _ in range(SEARCH_STEPS):
+                left = high - _GOLDEN * (high - low)
+                right = low + _GOLDEN * (high - low)
+                at = [
+                    loss(rows, {**values, name: prior.value * math.exp(x)}) for x in (left, right)
+                ]
+                low, high = (low, right) if at[0] < at[1] else (left, high)
+            values[name] = prior.value * math.exp((low + high) / 2)
+    return values
+
+
+def leave_one_source_out(
+    rows: Sequence[dict[str, Any]],
+) -> list[tuple[Case, float, dict[str, float]]]:
+    """Every covered row, predicted by constants that its source had no part in."""
+    sources = sorted({case.source for case in cases(rows, load_constants())})
+    results = []
+    for source in sources:
+        values = fit([row for row in rows if row["source"] != source])
+        held_out = [row for row in rows if row["source"] == source]
+        for case in cases(held_out, load_constants().with_values(values)):
+            results.append((case, log_error(case), values))
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--write", action="store_true", help="update the constants of the package")
+    arguments = parser.parse_args()
+    rows = [row for file in arguments.files for row in read_rows(file)]
+    values = fit(rows)
+    held_out = leave_one_source_out(rows)
+    print(_summary(rows, values, held_out))
+    if arguments.write:
+        data = read_constants()
+        for name, value in values.items():
+            data["constants"][name]["value"] = float(f"{value:.3g}")
+        ASSET.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def _summary(
+    rows: Sequence[dict[str, Any]],
+    values: dict[str, float],
+    held_out: list[tuple[Case, float, dict[str, float]]],
+) -> str:
+    lines = [
+        "| constant | prior | fitted | spread when one source is left out |",
+        "|---|---|---|---|",
+    ]
+    for name, value in values.items():
+        without = [fitted[name] for _, _, fitted in held_out]
+        spread = f"{min(without):.3g} - {max(without):.3g}"
+        lines.append(f"| {name} | {PRIORS[name].value:.3g} | {value:.3g} | {spread} |")
+    lines += [
+        "",
+        "| rows | n | median error, fitted | median error, source left out |",
+        "|---|---|---|---|",
+    ]
+    fitted_cases = cases(rows, load_constants().with_values(values))
+    for kind in ("decode", "step"):
+        inside = [abs(math.expm1(_signed(c))) for c in fitted_cases if c.kind == kind]
+        outside = [abs(math.expm1(-e if c.tokens else e)) for c, e, _ in held_out if c.kind == kind]
+        if inside:
+            lines.append(
+                f"| {kind} | {len(inside)} | {statistics.median(inside):.1%} "
+                f"| {statistics.median(outside):.1%} |"
+            )
+    return "\n".join(lines)
+
+
+def _signed(case: Case) -> float:
+    """Log error of what the row states: tokens per second of decode rows, else seconds."""
+    return -log_error(case) if case.tokens else log_error(case)
+
+
+if __name__ == "__main__":
+    main()
