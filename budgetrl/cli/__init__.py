@@ -47,6 +47,7 @@ def _root(
 app.command()(run_commands.run)
 app.command()(run_commands.resume)
 app.command()(report_commands.report)
+app.command()(report_commands.compare)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -34,3 +34,29 @@ def report(
         sys.stdout.write(json.dumps({"files": [str(file) for file in files]}) + "\n")
     else:
         sys.stdout.write("".join(f"{file}\n" for file in files))
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="A run, an evaluation's .json, or its completions.")],
+    b: Annotated[Path, typer.Argument(help="What it is compared with.")],
+    as_json: Json = False,
+) -> None:
+    """Difference A - B in pass@k, paired over the same problems and rounds.
+
+    Evaluations under different protocols are refused.
+    """
+    from budgetrl.report.compare import compare as compare_evaluations
+    from budgetrl.report.outcome import COMPARED, difference_sentence
+
+    found = compare_evaluations(a, b)
+    if as_json:
+        document = {
+            suite: {str(k): part.to_json() for k, part in by_k.items()}
+            for suite, by_k in found.items()
+        }
+        sys.stdout.write(json.dumps(document) + "\n")
+        return
+    for suite, by_k in found.items():
+        for k, part in by_k.items():
+            sentence = difference_sentence(suite, part, k, COMPARED)
+            sys.stdout.write(f"{sentence} (first {part.samples} samples of each)\n")

@@ -4,3 +4,7 @@
 
 Readers: nothing here knows models, graders or training.
 """
+
+from budgetrl.report.write import write_report
+
+__all__ = ["write_report"]

@@ -81,7 +81,7 @@ class Figure:
     """File name without suffix."""
     title: str
     svg: str
-    """Colours are the names of `plots.INK`; renderers replace them."""
+    """Colours are the placeholders of `ink`; renderers replace them."""
     alt: str
     wide: bool = False
 

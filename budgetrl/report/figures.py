@@ -10,6 +10,7 @@ from budgetrl.events import Evaluation, Step
 from budgetrl.report import plots
 from budgetrl.report.document import Figure
 from budgetrl.report.facts import Facts
+from budgetrl.report.ink import SERIES
 from budgetrl.report.text import suite_name
 
 Value = Callable[[Step], float | None]
@@ -74,7 +75,7 @@ def _suite_accuracy(
     facts: Facts, x_all: list[float], top: tuple[str, list[float], list[float]] | None
 ) -> list[Figure]:
     lines = []
-    for ink, suite in zip(plots.SERIES_INK, facts.suites, strict=False):
+    for ink, suite in zip(SERIES, facts.suites, strict=False):
         evaluations = _by_step(facts, suite)
         if len(evaluations) > 1:
             x = [float(e.step) for e in evaluations]
@@ -91,7 +92,7 @@ def frontier(facts: Facts) -> list[Figure]:
     """Held-out pass@1 against what was paid, and the useful groups that the money bought."""
     figures = []
     lines = []
-    for ink, suite in zip(plots.SERIES_INK, facts.suites, strict=False):
+    for ink, suite in zip(SERIES, facts.suites, strict=False):
         evaluations = _by_step(facts, suite)
         if len(evaluations) > 1:
             paid = [cost(facts, e.elapsed_s) for e in evaluations]

@@ -4,7 +4,6 @@ No scripts, and a policy that forbids them: completions are foreign text. Light 
 the reader's system; narrow screens get one column; printing drops colours and opens nothing.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from importlib import resources
@@ -25,7 +24,7 @@ from budgetrl.report.document import (
     Text,
     Tiles,
 )
-from budgetrl.report.plots import INK
+from budgetrl.report.ink import on_page
 from budgetrl.report.text import readable
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -176,11 +175,8 @@ def _figures(figures: Figures) -> Iterator[str]:
 
 def _inline(figure: Figure) -> str:
     """The picture with colours that follow the page."""
-    svg = figure.svg
-    for name, placeholder in INK.items():
-        svg = svg.replace(placeholder, f"var(--{name})")
     opening = f'<svg role="img" aria-label="{text(figure.alt)}"'
-    return re.sub(r"<svg\b", lambda _: opening, svg, count=1)
+    return on_page(figure.svg).replace("<svg", opening, 1)
 
 
 def _bar(bar: Bar) -> Iterator[str]:

@@ -1,19 +1,31 @@
 """The plain sentences at the top of a report: better or not, how sure, and at what cost."""
 
+from collections.abc import Mapping
+
 from budgetrl.evaluation.compare import Difference
 from budgetrl.report.document import Text, Tone
 from budgetrl.report.facts import Facts
-from budgetrl.report.text import interval_text, judgement, points, suite_name
+from budgetrl.report.text import Judgement, interval_text, judgement, points, suite_name
 from budgetrl.types import RunStatus, StopReason
 from budgetrl.units import duration, percent, usd
 
-_VERDICTS = {
+_VERDICTS: Mapping[Judgement, str] = {
     "better": "better than before",
     "worse": "worse than before",
     "noise": "not distinguishable from noise",
     "unknown": "one problem gives no interval",
 }
-TONES: dict[str, Tone] = {"better": "good", "worse": "bad", "noise": "noise", "unknown": "muted"}
+COMPARED: Mapping[Judgement, str] = {
+    **_VERDICTS,
+    "better": "the first is better",
+    "worse": "the second is better",
+}
+TONES: Mapping[Judgement, Tone] = {
+    "better": "good",
+    "worse": "bad",
+    "noise": "noise",
+    "unknown": "muted",
+}
 _ENDS = {
     StopReason.COMPLETED: "It made all the updates that the recipe asks for",
     StopReason.BUDGET: "It stopped because one more update did not fit into the budget",
@@ -23,13 +35,15 @@ _ENDS = {
 }
 
 
-def difference_sentence(suite: str, found: Difference) -> str:
+def difference_sentence(
+    suite: str, found: Difference, k: int = 1, verdicts: Mapping[Judgement, str] = _VERDICTS
+) -> str:
     """Such as "+6.2 points pass@1 on AMC23, 95 % interval -1.0 to 13.4: not distinguishable"."""
     interval = found.interval_95
     sure = "" if interval is None else f", 95 % interval {interval_text(interval, signed=True)}"
-    verdict = _VERDICTS[judgement(interval)]
+    verdict = verdicts[judgement(interval)]
     size = points(found.difference)
-    return f"{size} points pass@1 on {suite_name(suite)}{sure}: {verdict}"
+    return f"{size} points pass@{k} on {suite_name(suite)}{sure}: {verdict}"
 
 
 def headline(facts: Facts) -> list[Text]:

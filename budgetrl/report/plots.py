@@ -1,7 +1,6 @@
 """Figures as SVG text: the only importer of matplotlib.
 
-Colours are placeholders (`INK`): a renderer makes them CSS variables, so that one picture serves
-light and dark pages, or plain colours for a picture that stands alone.
+Colours are placeholders (`ink`), so that one picture serves light and dark pages and files.
 """
 
 import io
@@ -15,29 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-INK = {
-    "fg": "#010101",
-    "muted": "#020202",
-    "grid": "#030303",
-    "a": "#040404",
-    "b": "#050505",
-    "c": "#060606",
-    "d": "#070707",
-    "paper": "#080808",
-}
-"""Names of the colours and the placeholders that stand for them while drawing."""
-
-LIGHT = {
-    "fg": "#1b1f24",
-    "muted": "#667080",
-    "grid": "#e3e6ea",
-    "a": "#3056d3",
-    "b": "#c2560c",
-    "c": "#0f8a6d",
-    "d": "#8a3ab9",
-    "paper": "#9aa3af",
-}
-SERIES_INK = ("a", "b", "c", "d", "muted", "paper")
+from budgetrl.report.ink import INK
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -194,13 +171,6 @@ def _second_axis(axes: Any, label: str, x: Sequence[float], values: Sequence[flo
                       color=INK["muted"])  # fmt: skip
     axes.text(high, 1.13, label, transform=above, ha="right", size=8, color=INK["muted"])
     axes.set_xlim(low, high)
-
-
-def standalone(svg: str) -> str:
-    """A picture for a file of its own: light colours on white."""
-    for name, placeholder in INK.items():
-        svg = svg.replace(placeholder, LIGHT[name])
-    return svg.replace("<svg ", '<svg style="background: #ffffff" ', 1)
 
 
 def _svg(figure: Any) -> str:

@@ -20,7 +20,6 @@ from budgetrl.report.document import (
     Tone,
 )
 from budgetrl.report.facts import Facts
-from budgetrl.report.figures import frontier, learning_curves
 from budgetrl.report.outcome import TONES, headline
 from budgetrl.report.samples import sample_blocks
 from budgetrl.report.text import interval_text, judgement, points, suite_name
@@ -53,6 +52,8 @@ def run_document(facts: Facts) -> Document:
 
 
 def _sections(facts: Facts) -> Iterator[Section]:
+    from budgetrl.report.figures import frontier, learning_curves  # loads matplotlib
+
     yield Section("At a glance", [Tiles(_tiles(facts))])
     yield Section("Outcome", list(_outcome(facts)))
     yield Section(

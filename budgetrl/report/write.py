@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from budgetrl.errors import RunDirError, UsageError
-from budgetrl.report import html, markdown, plots
+from budgetrl.report import html, markdown
 from budgetrl.report.document import Document, Figure, Figures
 from budgetrl.report.facts import Facts, read_facts
+from budgetrl.report.ink import standalone
 from budgetrl.report.sections import run_document
 from budgetrl.report.summary import SCHEMA_VERSION, summary
 from budgetrl.rundir import RunDir, write_atomic, write_json
@@ -58,7 +59,7 @@ def _write(
         pictures = list(_figures(document))
         (folder / "figures").mkdir(exist_ok=True)
         for figure in pictures:
-            write_atomic(folder / "figures" / f"{figure.name}.svg", plots.standalone(figure.svg))
+            write_atomic(folder / "figures" / f"{figure.name}.svg", standalone(figure.svg))
         write_atomic(folder / "report.md", markdown.render(document, "figures"))
         yield folder / "report.md"
     if "json" in formats:
