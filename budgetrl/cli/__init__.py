@@ -14,8 +14,10 @@ import click
 import typer
 
 import budgetrl
+from budgetrl.cli import doctor as doctor_commands
 from budgetrl.cli import report as report_commands
 from budgetrl.cli import run as run_commands
+from budgetrl.cli import watch as watch_commands
 from budgetrl.errors import BudgetRLError, ExitCode
 
 app = typer.Typer(
@@ -46,6 +48,11 @@ def _root(
 
 app.command()(run_commands.run)
 app.command()(run_commands.resume)
+app.command()(watch_commands.watch)
+app.command()(watch_commands.runs)
+app.command()(report_commands.report)
+app.command()(report_commands.compare)
+app.command()(doctor_commands.doctor)
 app.command()(report_commands.report)
 app.command()(report_commands.compare)
 

@@ -12,7 +12,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,25 @@ class _Layer:
     tables: dict[str, Any]
 
 
+@dataclass(slots=True)
+class _Merged:
+    """What layers add up to; `origin` and `sources` say where each flat key is from."""
+
+    tables: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    def add(self, layer: _Layer) -> None:
+        """Merge one more layer, which wins."""
+        keys = dict(flat_items(layer.tables))
+        # Naming an element of an array does not set its name again.
+        new = [key for key in keys if not (key in self.origin and _names_element(key))]
+        _forget_provenance(self.tables, set(new))
+        _merge(self.tables, layer.tables)
+        for key in new:
+            self.origin[key], self.sources[key] = layer.label, layer.source
+
+
 def load_recipe(ref: str | Path, sets: Sequence[str] = (), seed: int | None = None) -> LoadedRecipe:
     """Load a recipe by path or bundled name.
 
@@ -60,20 +79,14 @@ def load_recipe(ref: str | Path, sets: Sequence[str] = (), seed: int | None = No
         UsageError: an override that is not of the form a.b=c.
     """
     path = find_recipe(ref)
-    layers = list(_layers(path, ()))
-    overrides = [*sets, *([] if seed is None else [f"recipe.seed={seed}"])]
-    for text in overrides:
-        layers.append(_Layer("command line", "command line", _parse_set(text)))
-    merged: dict[str, Any] = {}
-    origin: dict[str, str] = {}
-    sources: dict[str, str] = {}
-    for layer in layers:
-        _forget_provenance(merged, {key for key, _ in flat_items(layer.tables)})
-        _merge(merged, layer.tables)
-        for key in dict(flat_items(layer.tables)):
-            origin[key], sources[key] = layer.label, layer.source
-    recipe = validate(merged, Located(str(path), origin))
-    return LoadedRecipe(recipe, path, _read_text(path), _describe_sources(recipe, sources))
+    merged = _Merged()
+    for layer in _layers(path, ()):
+        merged.add(layer)
+    for text in (*sets, *([] if seed is None else [f"recipe.seed={seed}"])):
+        override = _parse_set(text, merged.tables)
+        merged.add(_Layer("command line", "command line", override))
+    recipe = validate(merged.tables, Located(str(path), merged.origin))
+    return LoadedRecipe(recipe, path, _read_text(path), _describe_sources(recipe, merged.sources))
 
 
 def find_recipe(ref: str | Path) -> Path:
@@ -87,10 +100,14 @@ def find_recipe(ref: str | Path) -> Path:
         raise RecipeError(
             "no recipe given.", hint="`budgetrl recipes list` shows the bundled ones."
         )
-    as_path = Path(text).expanduser()
-    if as_path.is_file():
-        return as_path.resolve()
-    if as_path.is_dir():
+    try:
+        as_path = Path(text).expanduser()
+        if as_path.is_file():
+            return as_path.resolve()
+        is_folder = as_path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, ~nobody, not permitted
+        raise RecipeError(f"{text[:200]!r} cannot be a recipe file: {error}.") from None
+    if is_folder:
         raise RecipeError(f"{text} is a folder, not a recipe.", hint="Give a .toml file or a name.")
     bundled = list_recipes()
     name = text.removesuffix(".toml").removeprefix("recipes/")
@@ -165,7 +182,7 @@ def _parse(path: Path) -> dict[str, Any]:
     text = _read_text(path)
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"{path}: not valid TOML: {error}.") from None
     if not tables:
         raise RecipeError(
@@ -175,24 +192,40 @@ def _parse(path: Path) -> dict[str, Any]:
     return tables
 
 
-def _parse_set(text: str) -> dict[str, Any]:
+def _parse_set(text: str, merged: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of an override; elements of arrays must be in the merged recipe already."""
     key, equals, raw = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts) or len(parts) < 2:
         raise UsageError(f"--set {text!r} is not of the form table.key=value.")
     try:
         value: Any = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = raw
-    if parts[0] in MERGE_KEYS:
-        if len(parts) < 3:
-            raise UsageError(f"--set {text!r}: name the element, such as eval.aime24.samples=4.")
-        inner = _nest(parts[2:], value)
-        tables = {parts[0]: [{MERGE_KEYS[parts[0]]: parts[1], **inner}]}
+    table, rest = parts[0], ".".join(parts[1:])
+    if table in MERGE_KEYS:
+        name = _element_name(text, table, rest, merged)
+        inner = _nest(rest.removeprefix(f"{name}.").split("."), value)
+        tables = {table: [{MERGE_KEYS[table]: name, **inner}]}
     else:
         tables = _nest(parts, value)
     _anchor_paths(tables, Path.cwd())
     return tables
+
+
+def _element_name(text: str, table: str, rest: str, merged: Mapping[str, Any]) -> str:
+    """The element that `rest` begins with; names may hold dots ("my.module:reward")."""
+    elements = merged.get(table, [])
+    merge_key = MERGE_KEYS[table]
+    names = [str(e.get(merge_key)) for e in elements] if is_tables(elements) else []
+    for name in names:
+        if rest.startswith(f"{name}.") and rest != f"{name}.":
+            return name
+    raise UsageError(
+        f"--set {text!r}: names no value of a [[{table}]] of this recipe.",
+        hint=f"Write {table}.NAME.key=value with NAME one of: {', '.join(names) or 'none'}. "
+        "New elements are added in files.",
+    )
 
 
 def _nest(parts: Sequence[str], value: Any) -> dict[str, Any]:
@@ -217,7 +250,10 @@ def _anchor_paths(tables: dict[str, Any], folder: Path) -> None:
 def _anchor(table: Any, name: str, folder: Path) -> None:
     value = table.get(name) if isinstance(table, dict) else None
     if isinstance(value, str) and not value.startswith("asset:"):
-        table[name] = str((folder / Path(value).expanduser()).resolve())
+        try:
+            table[name] = str((folder / Path(value).expanduser()).resolve())
+        except (OSError, RuntimeError, ValueError) as error:  # a loop, ~nobody, a null byte
+            raise RecipeError(f"{name} = {value!r} is not a path: {error}.") from None
 
 
 def _merge(base: dict[str, Any], extra: Mapping[str, Any]) -> None:
@@ -232,23 +268,29 @@ def _merge(base: dict[str, Any], extra: Mapping[str, Any]) -> None:
 
 
 def _merge_array(old: Any, new: Any, merge_key: str) -> list[dict[str, Any]]:
+    """Elements by name; two of one name in the same layer stay two, for the schema to refuse."""
     merged: list[dict[str, Any]] = [dict(element) for element in old]
-    by_key = {element.get(merge_key): element for element in merged}
+    by_name = {name: e for e in merged if isinstance(name := e.get(merge_key), str)}
     for element in new:
         name = element.get(merge_key)
-        if name is not None and name in by_key:
-            _merge(by_key[name], element)
+        earlier = by_name.pop(name, None) if isinstance(name, str) else None
+        if earlier is not None:
+            _merge(earlier, element)
         else:
             merged.append(dict(element))
-            by_key[name] = merged[-1]
     return merged
+
+
+def _names_element(key: str) -> bool:
+    table, _, rest = key.partition(".")
+    return rest.rpartition(".")[2] == MERGE_KEYS.get(table)
 
 
 def _forget_provenance(merged: dict[str, Any], keys: set[str]) -> None:
     """Drop what earlier layers said of keys that a layer sets again."""
     for table in PROVENANCE:
-        if table in merged:
-            merged[table] = [entry for entry in merged[table] if entry.get("key") not in keys]
+        if is_tables(merged.get(table)):
+            merged[table] = [entry for entry in merged[table] if str(entry.get("key")) not in keys]
 
 
 def _describe_sources(recipe: Recipe, sources: Mapping[str, str]) -> dict[str, str]:

@@ -26,6 +26,13 @@ class Located:
     origin: Mapping[str, str]
     """Flat key -> file or "command line"."""
 
+    def file_of(self, flat: str) -> str:
+        """The file that wrote a key, or a key inside a table that is wrong as a whole."""
+        if flat in self.origin:
+            return self.origin[flat]
+        inside = {file for key, file in self.origin.items() if key.startswith(f"{flat}.")}
+        return inside.pop() if flat and len(inside) == 1 else self.path
+
 
 def validate(tables: Mapping[str, Any], located: Located) -> Recipe:
     """The recipe that the tables describe.
@@ -53,7 +60,7 @@ def _error(lines: Sequence[str], located: Located) -> RecipeError:
 def _line(error: dict[str, Any], tables: Mapping[str, Any], located: Located) -> str:
     loc = tuple(error["loc"])
     where, flat = _where(loc, tables)
-    file = located.origin.get(flat, located.path)
+    file = located.file_of(flat)
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = ": unknown key" + _did_you_mean(loc)

@@ -1,0 +1,143 @@
+"""Recipe tables about the model and what it reads: model, adapter, problems, prompts, engine."""
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from budgetrl.recipe.base import AlphaPolicy, Count, EngineName, Positive, Table
+
+
+class RecipeInfo(Table):
+    """[recipe]: what this recipe is."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    summary: str = ""
+    seed: int = Field(default=1, ge=0, lt=2**31)
+
+
+class Model(Table):
+    """[model]: the base model."""
+
+    id: str = Field(min_length=1)
+    """Hub id, a path, or `asset:NAME` for a model that ships with budgetrl."""
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    load_in_4bit: bool = False
+
+
+class Lora(Table):
+    """[lora]: the adapter that is trained."""
+
+    rank: Count
+    alpha: Positive | None = None
+    alpha_policy: AlphaPolicy = AlphaPolicy.FIXED
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+
+    @model_validator(mode="after")
+    def _alpha_matches_policy(self) -> Self:
+        needs_alpha = self.alpha_policy in (AlphaPolicy.FIXED, AlphaPolicy.RSLORA)
+        if needs_alpha and self.alpha is None:
+            raise ValueError(f"alpha_policy = {self.alpha_policy.value!r} needs lora.alpha")
+        return self
+
+    @property
+    def resolved_alpha(self) -> float:
+        """lora_alpha after the policy."""
+        if self.alpha_policy is AlphaPolicy.EQUAL_RANK:
+            return float(self.rank)
+        if self.alpha_policy is AlphaPolicy.FOUR_X_RANK:
+            return 4.0 * self.rank
+        assert self.alpha is not None
+        return self.alpha
+
+    @property
+    def scale(self) -> float:
+        """The factor before BA: alpha/r, or alpha/sqrt(r) with rslora (PEFT 0.21)."""
+        if self.alpha_policy is AlphaPolicy.RSLORA:
+            return self.resolved_alpha / math.sqrt(self.rank)
+        return self.resolved_alpha / self.rank
+
+
+class Columns(Table):
+    """[data.columns]: names of the columns that are read."""
+
+    problem: str = "problem"
+    answer: str = "answer"
+    id: str | None = None
+    level: str | None = None
+
+
+class Data(Table):
+    """[data]: the training problems; either a hub id or a local JSONL path."""
+
+    id: str | None = None
+    path: str | None = None
+    """A JSONL file, relative to the recipe, or `asset:NAME`."""
+    revision: str | None = None
+    split: str = "train"
+    columns: Columns = Columns()
+    filter: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Keep rows whose column holds one of the values, as text."""
+    limit: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.id is None) == (self.path is None):
+            raise ValueError("give exactly one of data.id (hub) and data.path (JSONL file)")
+        return self
+
+
+class Prompt(Table):
+    """[prompt]: how a problem becomes a prompt."""
+
+    system: str | None = None
+    template: str = "{problem}"
+    """The user turn; `{problem}` is replaced by the problem's text."""
+    chat_template: str | None = None
+    """A Jinja chat template instead of the tokenizer's own."""
+    template_kwargs: dict[str, bool | int | str] = Field(default_factory=dict)
+    """Handed to the chat template, such as enable_thinking for Qwen3."""
+    max_tokens: Count = 512
+    overlong: Literal["drop"] = "drop"
+
+    @model_validator(mode="after")
+    def _template_holds_problem(self) -> Self:
+        if self.template.count("{problem}") != 1:
+            raise ValueError("prompt.template must contain {problem} exactly once")
+        return self
+
+
+class Engine(Table):
+    """[engine]: what runs the model."""
+
+    name: EngineName = EngineName.UNSLOTH
+    device: Literal["cpu", "cuda"] = "cuda"
+    threads: Count | None = None
+    """CPU threads of torch; a fixed number, so that a resumed run computes the same bits."""
+    gradient_checkpointing: bool = True
+    eval_batch: Count = 256
+    """Completions generated at a time in evaluations (plain)."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.85
+    standby: bool = True
+    """vLLM sleeps while the trainer works (unsloth)."""
+    max_num_seqs: Count = 256
+    chunked_prefill: bool = True
+    prefix_caching: bool = True
+    logit_chunks: Count = 8
+    """Pieces in which the logits of a micro-batch are computed (unsloth)."""
+    merged_rollouts: bool = False
+    """Fold the adapter into vLLM's weights for rollouts (unsloth)."""
+    script: str | None = None
+    """JSONL with the completions to replay (scripted)."""
+
+    @model_validator(mode="after")
+    def _fits_device(self) -> Self:
+        if self.name is EngineName.UNSLOTH and self.device != "cuda":
+            raise ValueError('engine.name = "unsloth" needs engine.device = "cuda"')
+        if self.device == "cpu" and self.name is EngineName.PLAIN and self.threads is None:
+            raise ValueError("on a CPU engine.threads must be a number, such as 2")
+        if self.name is EngineName.SCRIPTED and self.script is None:
+            raise ValueError('engine.name = "scripted" needs engine.script')
+        return self

@@ -1,0 +1,111 @@
+"""Measure the quickstart: gain for several seeds, or many small budgets; prints JSON.
+
+    python scripts/bench_quickstart.py --seeds 1,2,3
+    python scripts/bench_quickstart.py --budgets 12 --low 20 --high 120
+
+Every run is the real command in its own process. The result belongs into recipes/LOG.md.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from budgetrl.budget import PhaseTimes
+from budgetrl.estimation.cpu import cpu_model, cpu_speed
+from budgetrl.history import read_history
+from budgetrl.rundir import open_run
+
+
+def run_quickstart(out: Path, *options: str) -> tuple[int, dict[str, Any], float]:
+    """Exit code, final JSON and wall seconds of one `budgetrl run quickstart`."""
+    command = [sys.executable, "-m", "budgetrl", "run", "quickstart", "--out", str(out)]
+    command += ["--display", "none", "--json", *options]
+    start = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wall_s = time.monotonic() - start
+    print(f"  {' '.join(options)}: exit {done.returncode}, {wall_s:.1f} s", file=sys.stderr)
+    return done.returncode, json.loads(done.stdout), wall_s
+
+
+def measure_seed(out: Path, seed: int) -> dict[str, Any]:
+    """One full quickstart: accuracy before and after, where the time went, forecast error."""
+    code, result, wall_s = run_quickstart(out, "--seed", str(seed))
+    if code != 0:
+        return {"seed": seed, "exit_code": code, "error": result}
+    run = open_run(result["run_dir"])
+    history = read_history(run)
+    planned = PhaseTimes(**run.read_json("plan.json")["times"])
+    steps = history.steps
+    seconds = [sum(step.phase_s.values()) for step in steps]
+    phases = history.step_phase_seconds()
+    own = phases["other"] / sum(phases.values())
+    between = (steps[-1].elapsed_s - steps[0].elapsed_s) if len(steps) > 1 else None
+    inside = sum(seconds[1:]) + sum(
+        c.seconds for c in history.checkpoints if steps[0].step <= c.step < steps[-1].step
+    )
+    return {
+        "seed": seed,
+        "exit_code": code,
+        "stop_reason": result["stop_reason"],
+        "steps": result["steps"],
+        "wall_s": round(wall_s, 1),
+        "budget_s": result["budget"]["wall_s"],
+        "baseline": result["baseline"]["heldout"],
+        "final": result["final"]["heldout"],
+        "difference": result["difference"]["heldout"],
+        "step_s": round(sum(seconds) / len(seconds), 3),
+        "planned_step_s": round(planned.step_s, 3),
+        "phase_s": {name: round(value, 2) for name, value in phases.items()},
+        "own_share": round(own, 4),
+        "phases_over_wall": None if between is None else round(inside / between, 4),
+    }
+
+
+def measure_budget(out: Path, budget_s: float) -> dict[str, Any]:
+    """One run under a small budget: did it hold, and was there a final evaluation?"""
+    code, result, wall_s = run_quickstart(out, "--hours", f"{budget_s:.0f}s")
+    refused = code == 3
+    return {
+        "budget_s": budget_s,
+        "exit_code": code,
+        "wall_s": round(wall_s, 1),
+        "over_s": round(max(0.0, wall_s - budget_s), 2),
+        "refused": refused,
+        "steps": None if refused else result["steps"],
+        "has_final": None if refused else bool(result["final"]),
+    }
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", default="1,2,3", help="comma-separated; empty for none")
+    parser.add_argument("--budgets", type=int, default=0, help="how many small budgets to try")
+    parser.add_argument("--low", type=float, default=20.0)
+    parser.add_argument("--high", type=float, default=120.0)
+    options = parser.parse_args()
+    report: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": cpu_model(),
+        "gflops": round(cpu_speed(), 1),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        seeds = [int(seed) for seed in options.seeds.split(",") if seed]
+        report["seeds"] = [measure_seed(out, seed) for seed in seeds]
+        count = options.budgets
+        spread = (options.high - options.low) / max(1, count - 1)
+        tried = [measure_budget(out, options.low + i * spread) for i in range(count)]
+        report["budgets"] = tried
+        report["overrun"] = sum(row["over_s"] > 0 for row in tried)
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
