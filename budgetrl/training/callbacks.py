@@ -22,10 +22,13 @@ from budgetrl.training.alarms import Alarms
 from budgetrl.training.checkpoints import prune, save_checkpoint
 from budgetrl.training.evals import Evaluator
 from budgetrl.training.log import RunLog
+from budgetrl.training.recorder import StepRecord
 from budgetrl.training.stopper import Stopper
 from budgetrl.training.trainer import TrainerParts
-from budgetrl.types import EvalResult, EvalWhen, StopReason
+from budgetrl.types import EvalResult, EvalWhen, StopReason, Verdict
 
+MAX_EMPTY_UPDATES = 3
+"""Updates in a row without any signal that end a run."""
 MAX_BAD_UPDATES = 3
 """Updates in a row with non-finite gradients that end a run."""
 RECENT_SAVE_S = 60.0
@@ -60,6 +63,7 @@ class StepCallback(TrainerCallback):
     rollout_deadline: float = float("inf")
     saved_step: int = 0
     _bad_updates: int = 0
+    _empty_updates: int = 0
     _last_save: float = 0.0
     _fractions_done: set[tuple[str, float]] = field(default_factory=set)
     _optimizer_time: AbstractContextManager[None] | None = None
@@ -157,7 +161,7 @@ class StepCallback(TrainerCallback):
         decision = self.decide(self._save_cost())
         if self.stopper.requested():
             self.stop_reason = self.stopper.reason
-        elif not decision.go_on:
+        elif self.stop_reason is None and not decision.go_on:
             self.stop_reason = StopReason.BUDGET
         elif self._save_due(state.global_step):
             self.save("interval")
@@ -176,6 +180,7 @@ class StepCallback(TrainerCallback):
         preempted = self.stopper.exit_code is ExitCode.TERMINATED
         if preempted and self.saved_step and start - self._last_save < RECENT_SAVE_S:
             return
+        rates = self.parts.sampler.rates
         with self.parts.clock.elsewhere():
             state = {
                 "best": {"step": self.best.step, "value": self.best.value},
@@ -183,6 +188,7 @@ class StepCallback(TrainerCallback):
                 "train_s": self.ledger.train_s,
                 "threads": self.recipe.engine.threads,
                 "fractions_done": sorted(self._fractions_done),
+                "solve_rates": rates.to_json() if rates is not None else None,
             }
             path = save_checkpoint(self.run, self.trainer, state)
             prune(self.run, self.best.step, self.recipe.checkpoint.milestones)
@@ -200,6 +206,8 @@ class StepCallback(TrainerCallback):
         self.saved_step = step
         self.best = Best(**state["best"])
         self._fractions_done = {(suite, share) for suite, share in state["fractions_done"]}
+        if self.parts.sampler.rates is not None and state["solve_rates"] is not None:
+            self.parts.sampler.rates.restore(state["solve_rates"])
 
     def _record(self, step: int, logs: dict[str, Any]) -> None:
         record = self.parts.record
@@ -233,8 +241,31 @@ class StepCallback(TrainerCallback):
         )
         for alarm in self.alarms.observe(record):
             self.log.warn(*alarm)
+        self._learn_difficulty(record)
+        self._watch_signal(facts["groups_with_signal"])
         if step % PLAN_EVERY == 0 or step <= 5:
             self._emit_plan(step, decision)
+
+    def _learn_difficulty(self, record: StepRecord) -> None:
+        rates = self.parts.sampler.rates
+        if rates is None:
+            return
+        for problem, group in zip(record.problems, record.groups(), strict=True):
+            solved = sum(b.verdict is Verdict.CORRECT for b in group)
+            rates.observe(problem, solved, sum(b.verdict is not Verdict.ERROR for b in group))
+
+    def _watch_signal(self, groups_with_signal: int) -> None:
+        """Updates without any signal burn the budget: warn, then stop (recipe [signal])."""
+        self._empty_updates = 0 if groups_with_signal else self._empty_updates + 1
+        if self._empty_updates == MAX_EMPTY_UPDATES:
+            advice = "`budgetrl probe` says whether this model can learn from this data"
+            self.log.warn(
+                "no_signal",
+                f"no group of the last {MAX_EMPTY_UPDATES} updates had both right and wrong "
+                f"completions, so nothing is learnt; {advice}, or give easier problems",
+            )
+            if self.recipe.signal.on_empty == "stop":
+                self.stop_reason = StopReason.NO_SIGNAL
 
     def _emit_plan(self, step: int, decision: Decision) -> None:
         stop = self.recipe.schedule.stop_after_steps

@@ -38,15 +38,7 @@ class Outcome(NamedTuple):
 def train(
     run: RunDir, recipe: Recipe, log: RunLog, stopper: Stopper, *, allow_code: bool = False
 ) -> Outcome:
-    """Run one attempt to its end and write every event of it.
-
-    Args:
-        run: holds the plan; continues from its newest complete checkpoint, if any.
-        recipe: resolved.
-        log: the run's event file, opened for this attempt.
-        stopper: says when to stop early.
-        allow_code: whether rewards of the user may be imported.
-    """
+    """Run one attempt, from the newest complete checkpoint if there is one, to its end."""
     before = read_history(run)
     _announce(run, recipe, log, before)
     with GradingPool() as pool:
@@ -64,20 +56,13 @@ def train(
 
 
 def _announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
-    budget = log.ledger.budget
+    budget_s, price = log.ledger.budget.wall_s, log.ledger.budget.usd_per_hour
     if before.started is None:
-        plan = (run.read_json(PLAN) or {}).get("plan", {})
-        log.emit(
-            RunStarted(
-                recipe=recipe.name,
-                budget_s=budget.wall_s,
-                usd_per_hour=budget.usd_per_hour,
-                plan=plan,
-            )
-        )
-        return
-    newest = run.newest_checkpoint()
-    log.emit(RunResumed(from_step=newest.step if newest else 0, budget_s=budget.wall_s))
+        plan = run.read_json(PLAN)["plan"]
+        log.emit(RunStarted(recipe=recipe.name, budget_s=budget_s, usd_per_hour=price, plan=plan))
+    else:
+        newest = run.newest_checkpoint()
+        log.emit(RunResumed(from_step=newest.step if newest else 0, budget_s=budget_s))
 
 
 def _baseline(
@@ -125,7 +110,7 @@ def _final(
 ) -> dict[str, EvalResult] | None:
     """The evaluation of the selected checkpoint; the baseline's where nothing was trained."""
     stopper, steps = follower.stopper, follower.steps
-    if stopper.ends_without_evaluation:
+    if stopper.interrupted():
         return None
     if steps == 0:
         return baseline
@@ -136,7 +121,7 @@ def _final(
             load_adapter_weights(engine.model, run.checkpoint_path(best))
         final = follower.evaluator.evaluate("final", steps, over)
         follower.evaluator.entropy("final", steps, over)
-    return None if stopper.ends_without_evaluation else final
+    return None if stopper.interrupted() else final
 
 
 def _finish(

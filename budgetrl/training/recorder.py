@@ -9,7 +9,7 @@ Shapes: P prompts, G completions of each, B = P * G rows in order of their group
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from budgetrl.types import Completion, Problem, RewardBreakdown, Verdict
@@ -27,17 +27,21 @@ class RewardFunction(Protocol):
 
 @dataclass(slots=True)
 class StepRecord:
-    """One rolled-out batch."""
+    """What one update rolled out, resampled groups included."""
 
     step: int
     """The update it belongs to, counted from 1."""
-    problems: list[Problem]
-    completions: list[Completion]
-    breakdowns: list[RewardBreakdown]
-    entropy_sum: float | None
-    """Summed over all tokens, in nats; None where the engine does not see it."""
-    advantages: list[float]
     group_size: int
+    problems: list[Problem] = field(default_factory=list)
+    completions: list[Completion] = field(default_factory=list)
+    breakdowns: list[RewardBreakdown] = field(default_factory=list)
+    advantages: list[float] = field(default_factory=list)
+    entropy_sum: float | None = None
+    """Summed over all tokens, in nats; None where the engine does not see it."""
+    replaced: set[int] = field(default_factory=set)
+    """Groups that gave way to resampled ones."""
+    slots: list[int] = field(default_factory=list)
+    """Group at each place of the update, once groups were swapped."""
     padding_share: float = 0.0
     """Padding among the completion tokens of the update."""
 
@@ -74,8 +78,10 @@ class StepRecord:
             "truncated_share": _share([c.truncated for c in self.completions]) or 0.0,
             "entropy": None if self.entropy_sum is None else self.entropy_sum / max(1, self.tokens),
             "groups": len(groups),
-            "groups_with_signal": sum(map(has_signal, groups)),
-            "groups_resampled": 0,
+            "groups_with_signal": sum(
+                has_signal(group) for i, group in enumerate(groups) if i not in self.replaced
+            ),
+            "groups_resampled": len(self.replaced),
             "completions": len(self.completions),
             "tokens": self.tokens,
             "padding_share": self.padding_share,
@@ -119,6 +125,16 @@ class StepRecord:
         row = rows[(self.step * 7919) % len(rows)]
         keys = ("problem", "answer", "completion", "verdict", "extracted")
         return {key: _short(row[key]) for key in keys}
+
+
+def is_constant(group: Sequence[RewardBreakdown]) -> bool:
+    """Whether all rewards of a group are equal, so that its advantages are zero.
+
+    TRL's own count never sees this with weights 0.2 + 1: eight equal float32 rewards of 1.2 have
+    a standard deviation of 1.3e-7.
+    """
+    totals = [b.total for b in group if b.total is not None]
+    return not totals or max(totals) - min(totals) < 1e-9
 
 
 def has_signal(group: Sequence[RewardBreakdown]) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from budgetrl.budget import Forecaster
+from budgetrl.data.difficulty import SolveRates
 from budgetrl.data.overlap import find_overlap
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import LoadedProblems, load_problems, load_suite
@@ -88,7 +89,15 @@ def prepare(
         log=log,
         clock=log.ledger.clock,
     )
-    sampler = ProblemSampler(problems, recipe.seed, recipe.batch.prompts_per_step)
+    by_difficulty = recipe.signal.order == "difficulty"
+    sampler = ProblemSampler(
+        problems,
+        recipe.seed,
+        recipe.batch.prompts_per_step,
+        rates=SolveRates(recipe.signal.decay) if by_difficulty else None,
+        group_size=recipe.grpo.num_generations,
+        explore=recipe.signal.explore,
+    )
     names = frozenset(reward.name for reward in recipe.rewards)
     return Workbench(renderer, sampler, evaluator, reward, names)
 

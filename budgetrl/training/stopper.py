@@ -48,10 +48,9 @@ class Stopper:
         """A check for generation loops: a stop was requested, or no time remains."""
         return lambda: self.requested() or remaining_s() <= 0
 
-    @property
-    def ends_without_evaluation(self) -> bool:
-        """Interrupted or failed: save and leave."""
-        return self.reason in (StopReason.INTERRUPTED, StopReason.FAILED)
+    def interrupted(self) -> bool:
+        """Save and leave, without a final evaluation."""
+        return self.reason is StopReason.INTERRUPTED
 
     def _stop(self, reason: StopReason, exit_code: ExitCode) -> None:
         if self.reason is None or self.reason is StopReason.BUDGET:

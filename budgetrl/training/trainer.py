@@ -3,8 +3,9 @@
     trainer = build_trainer(parts, max_steps)    the class is made from trl's, patched or not
     trainer.train()                              TRL's own loop, loss and optimiser
 
-The mixin swaps in the sampler's problems, hands generation to the engine, times the phases, and
-raises `StepAborted` between micro-batches when the run has to stop. It changes no loss.
+The mixin swaps in the sampler's problems, hands generation to the engine, leaves out rows that
+teach nothing, times the phases, and raises `StepAborted` between micro-batches when the run has
+to stop. It changes no loss: every correction goes into advantages.
 """
 
 from collections.abc import Sequence
@@ -19,13 +20,21 @@ from torch.optim.lr_scheduler import LambdaLR
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.engine.base import SamplingSpec, StopCheck, TrainableEngine, sample_seed
-from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.training.clock import PhaseClock
-from budgetrl.training.recorder import RewardFunction, StepRecord
+from budgetrl.training.recorder import RewardFunction, StepRecord, has_signal, is_constant
 from budgetrl.training.schedule import rate_factor, step_progress
+from budgetrl.training.signal import (
+    LIVE,
+    Batch,
+    padding_share,
+    repack,
+    swap_groups,
+    zero_gradient_loss,
+)
 from budgetrl.training.stopper import StepAborted
 from budgetrl.training.trl_args import check_unchanged, grpo_arguments
-from budgetrl.types import Completion
+from budgetrl.types import Completion, Problem
 
 
 @dataclass(slots=True)
@@ -54,42 +63,118 @@ class BudgetMixin:
     """Overrides of `GRPOTrainer`; `parts` is set before training starts."""
 
     parts: TrainerParts
+    _buffered_inputs: Any
 
-    def _generate_and_score_completions(self, inputs: Sequence[Any]) -> dict[str, Any]:
-        """Replaces the placeholder rows by the sampler's problems of this step."""
+    def _generate_and_score_completions(self, inputs: Sequence[Any]) -> Batch:
+        """The sampler's problems of this step instead of the placeholder rows."""
         parts, step = self.parts, self.state.global_step  # type: ignore[attr-defined]
         torch.manual_seed(sample_seed(parts.recipe.seed, "step", step))
-        problems = parts.sampler.batch(step)
-        size = parts.recipe.grpo.num_generations
-        parts.record = StepRecord(step + 1, problems, [], [], None, [], size)
-        rows = [
-            {"prompt": parts.renderer.messages(problem.text)}
-            for problem in problems
-            for _ in range(size)
-        ]
+        parts.record = StepRecord(step + 1, parts.recipe.grpo.num_generations)
+        batch = self._roll_out(parts.sampler.batch(step))
+        for draw in range(1, parts.recipe.signal.resample_rounds + 1):
+            batch = self._resample(batch, step, draw)
+        if parts.recipe.signal.skip != "off":
+            batch[LIVE] = torch.tensor(self._live_rows(), device=batch["advantages"].device)
+        return batch
+
+    def _roll_out(self, problems: Sequence[Problem]) -> Batch:
+        """Completions, rewards and advantages of some problems; noted in the record."""
+        parts, record = self.parts, self.parts.record
+        assert record is not None
+        first = len(record.breakdowns)
+        record.problems += problems
+        size = record.group_size
+        rows = [{"prompt": parts.renderer.messages(p.text)} for p in problems for _ in range(size)]
         with parts.clock.time("logprob"):
-            output: dict[str, Any] = super()._generate_and_score_completions(rows)  # type: ignore[misc]
-        parts.record.advantages = output["advantages"].tolist()
-        mask = output["completion_mask"]
-        parts.record.padding_share = 1.0 - float(mask.sum()) / mask.numel()
-        return output
+            batch: Batch = super()._generate_and_score_completions(rows)  # type: ignore[misc]
+        groups = record.groups()[first // size :]
+        constant = [is_constant(group) for group in groups for _ in range(size)]
+        # Equal rewards teach nothing; what float32 leaves of their mean is noise.
+        batch["advantages"] = batch["advantages"].masked_fill(
+            torch.tensor(constant, device=batch["advantages"].device), 0.0
+        )
+        record.advantages += batch["advantages"].tolist()
+        return batch
+
+    def _resample(self, batch: Batch, step: int, draw: int) -> Batch:
+        """Swap groups without signal for fresh prompts, as far as those have signal."""
+        parts, record = self.parts, self.parts.record
+        assert record is not None
+        size, count = record.group_size, parts.recipe.batch.prompts_per_step
+        slots = self._slots()
+        dead = [slot for slot in range(count) if not has_signal(record.groups()[slots[slot]])]
+        if not dead or parts.rollout_over():
+            return batch
+        first = len(record.problems)
+        fresh = self._roll_out(parts.sampler.batch(step, draw)[: len(dead)])
+        alive = [i for i in range(first, len(record.problems)) if has_signal(record.groups()[i])]
+        into: list[int] = []
+        out_of: list[int] = []
+        for slot, group in zip(dead, alive, strict=False):
+            record.replaced.add(slots[slot])
+            slots[slot] = group
+            into += range(slot * size, (slot + 1) * size)
+            out_of += range((group - first) * size, (group - first + 1) * size)
+        record.slots = slots
+        record.replaced |= set(range(first, len(record.problems))) - set(alive[: len(dead)])
+        return swap_groups(batch, fresh, into, out_of) if into else batch
+
+    def _live_rows(self) -> list[bool]:
+        """Which rows of the batch enter the update."""
+        record = self.parts.record
+        assert record is not None
+        groups = record.groups()
+        by_accuracy = self.parts.recipe.signal.skip == "accuracy"
+        live = [
+            has_signal(groups[i]) if by_accuracy else not is_constant(groups[i])
+            for i in self._slots()
+        ]
+        return [alive for alive in live for _ in range(record.group_size)]
+
+    def _slots(self) -> list[int]:
+        record = self.parts.record
+        assert record is not None
+        return record.slots or list(range(self.parts.recipe.batch.prompts_per_step))
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """Repacks a fresh block of micro-batches before the first of them is used."""
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)  # type: ignore[misc]
+        if self._buffered_inputs is before:
+            return inputs
+        parts = self.parts
+        sort = parts.engine.name == EngineName.PLAIN
+        if sort or parts.recipe.signal.skip != "off":
+            self._buffered_inputs = repack(
+                self._buffered_inputs, loss_type=parts.recipe.grpo.loss_type, sort=sort
+            )
+        assert parts.record is not None
+        parts.record.padding_share = padding_share(self._buffered_inputs)
+        return self._buffered_inputs[0]
+
+    def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
+        """TRL's loss; a micro-batch without rows changes nothing."""
+        if inputs["completion_ids"].shape[0] == 0:
+            return zero_gradient_loss(model)
+        return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def _generate_single_turn(
         self, prompt_ids: Sequence[Sequence[int]], *args: Any, **kwargs: Any
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         parts, step = self.parts, self.state.global_step  # type: ignore[attr-defined]
         inner = partial(super()._generate_single_turn, prompt_ids, *args, **kwargs)  # type: ignore[misc]
-        seeds = [
-            sample_seed(parts.recipe.seed, f"rollout {step}", row) for row in range(len(prompt_ids))
-        ]
+        assert parts.record is not None
+        first = len(parts.record.completions)
+        rows = range(first, first + len(prompt_ids))
+        seeds = [sample_seed(parts.recipe.seed, f"rollout {step}", row) for row in rows]
         with parts.clock.time("rollout"):
             rollout = parts.engine.rollout(
                 prompt_ids, seeds, training_sampling(parts.recipe), parts.rollout_over, inner
             )
         if rollout is None:
             raise StepAborted
-        assert parts.record is not None
-        parts.record.entropy_sum = rollout.entropy_sum
+        if rollout.entropy_sum is not None:
+            parts.record.entropy_sum = (parts.record.entropy_sum or 0.0) + rollout.entropy_sum
         return rollout.ids, rollout.logps
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
@@ -120,19 +205,20 @@ def score(parts: TrainerParts, completion_ids: Sequence[Sequence[int]]) -> list[
     """The one reward that TRL sees: the recipe's weighted sum; None for a faulty row."""
     record, ends = parts.record, parts.engine.end_ids
     assert record is not None
-    record.completions = [
+    first = len(record.completions)
+    completions = [
         Completion(parts.engine.decode(ids), len(ids), not ids or ids[-1] not in ends)
         for ids in completion_ids
     ]
     golds = [problem.answer for problem in record.problems for _ in range(record.group_size)]
-    record.breakdowns = list(
-        parts.reward(
-            [completion.text for completion in record.completions],
-            golds,
-            [completion.num_tokens for completion in record.completions],
-        )
+    breakdowns = parts.reward(
+        [completion.text for completion in completions],
+        golds[first:],
+        [completion.num_tokens for completion in completions],
     )
-    return [breakdown.total for breakdown in record.breakdowns]
+    record.completions += completions
+    record.breakdowns += breakdowns
+    return [breakdown.total for breakdown in breakdowns]
 
 
 def training_sampling(recipe: Recipe) -> SamplingSpec:

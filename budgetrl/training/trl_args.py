@@ -42,6 +42,8 @@ def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, An
         # algorithm
         "loss_type": grpo.loss_type,
         "beta": grpo.beta,
+        # the plain k3 estimate of the GRPO paper (2402.03300, Eq. 4); TRL's default weighs it anew
+        "use_bias_correction_kl": False,
         "epsilon": grpo.epsilon,
         "epsilon_high": grpo.epsilon_high,
         "delta": None,

@@ -1,0 +1,126 @@
+"""Spend the update on rows that can teach: leave rows out, sort by length, swap groups.
+
+Works on the tensors that TRL passes from rollout to loss. Shapes: B rows, P prompt columns
+(left-padded), C completion columns (right-padded), V values per row.
+
+What is left out has advantage 0, so its gradient is 0 (beta 0, no entropy bonus), but a loss that
+divides by rows must not notice: `repack` scales the advantages of what stays.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+LIVE = "live"
+"""Key of the row tensor (B,) that marks rows to keep."""
+
+_PROMPT = ("prompt_ids", "prompt_mask")
+_SCALARS = ("num_items_in_batch",)
+
+Batch = dict[str, Any]
+
+
+def repack(batches: Sequence[Batch], *, loss_type: str, sort: bool) -> list[Batch]:
+    """The same number of micro-batches with only the live rows, and less padding.
+
+    Args:
+        batches: micro-batches of one update, of equal numbers of rows; without the key `live`
+            all rows are kept.
+        loss_type: grpo and dr_grpo divide by the rows of a micro-batch; dapo by the tokens of
+            the whole update, which stay counted in `num_items_in_batch`.
+        sort: by completion length, and cut columns that are only padding.
+    """
+    full_rows = batches[0]["completion_ids"].shape[0]
+    rows = _joined(batches)
+    keep = rows.pop(LIVE).nonzero()[:, 0] if LIVE in rows else torch.arange(_rows(rows))
+    lengths = rows["completion_mask"].sum(dim=1).to("cpu")
+    if sort:
+        keep = keep[lengths[keep].argsort(stable=True)]
+    packed = []
+    for part in _split(keep, len(batches)):
+        batch = {k: v if k in _SCALARS else v[part] for k, v in rows.items()}
+        if loss_type in ("grpo", "dr_grpo"):
+            batch["advantages"] = batch["advantages"] * (len(part) / full_rows)
+        packed.append(_trimmed(batch) if sort and len(part) else batch)
+    return packed
+
+
+def padding_share(batches: Sequence[Batch]) -> float:
+    """Padding among the completion tokens that an update computes; 0 without rows."""
+    cells = sum(batch["completion_mask"].numel() for batch in batches)
+    filled = sum(float(batch["completion_mask"].sum()) for batch in batches)
+    return 1.0 - filled / cells if cells else 0.0
+
+
+def zero_gradient_loss(model: torch.nn.Module) -> torch.Tensor:
+    """The loss of a micro-batch without rows: 0, with zero gradients where there are none yet.
+
+    Zero and not None, so that Adam's momentum goes on as for any update.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    return torch.zeros((), device=next(model.parameters()).device, requires_grad=True)
+
+
+def swap_groups(batch: Batch, fresh: Batch, into: Sequence[int], out_of: Sequence[int]) -> Batch:
+    """A batch in which rows `into` are replaced by rows `out_of` of a fresh one.
+
+    Both are re-padded to common widths, and the token count of the update is made anew.
+    """
+    merged: Batch = {}
+    for key, value in batch.items():
+        other = fresh[key]
+        if key in _SCALARS:
+            continue
+        if value.dim() == 2 and value.shape[1] != other.shape[1]:
+            value, other = _same_width(value, other, left=key in _PROMPT)
+        merged[key] = value.clone()
+        merged[key][list(into)] = other[list(out_of)]
+    merged["num_items_in_batch"] = merged["completion_mask"].sum()
+    return merged
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    first = batches[0]
+    return {
+        key: value if key in _SCALARS else torch.cat([batch[key] for batch in batches])
+        for key, value in first.items()
+        if torch.is_tensor(value) or key in _SCALARS
+    }
+
+
+def _rows(batch: Mapping[str, Any]) -> int:
+    return int(batch["completion_ids"].shape[0])
+
+
+def _split(keep: torch.Tensor, parts: int) -> list[torch.Tensor]:
+    """Even shares; the longest rows are in the smallest shares."""
+    return list(torch.tensor_split(keep, parts))
+
+
+def _trimmed(batch: Batch) -> Batch:
+    """Without columns that are padding in every row."""
+    completion = int(batch["completion_mask"].sum(dim=1).max())
+    prompt = int(batch["prompt_mask"].sum(dim=1).max())
+    width = batch["completion_ids"].shape[1]
+    trimmed = {}
+    for key, value in batch.items():
+        if key in _PROMPT:
+            trimmed[key] = value[:, value.shape[1] - prompt :]
+        elif torch.is_tensor(value) and value.dim() == 2 and value.shape[1] == width:
+            trimmed[key] = value[:, : max(1, completion)]
+        else:
+            trimmed[key] = value
+    return trimmed
+
+
+def _same_width(a: torch.Tensor, b: torch.Tensor, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(a.shape[1], b.shape[1])
+
+    def widened(tensor: torch.Tensor) -> torch.Tensor:
+        missing = width - tensor.shape[1]
+        return torch.nn.functional.pad(tensor, (missing, 0) if left else (0, missing))
+
+    return widened(a), widened(b)
