@@ -1,0 +1,122 @@
+"""Write the measured numbers of docs/measurements/*.json into the README; --check only compares.
+
+Every block between `<!-- begin:NAME -->` and `<!-- end:NAME -->` is made here from a file that a
+bench or check script printed, so no number in the README is typed by hand.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+MEASUREMENTS = ROOT / "docs" / "measurements"
+Measured = dict[str, Any]
+
+
+def quickstart(found: Measured) -> str:
+    """Gain, steps and seconds of each seed."""
+    lines = [
+        "| seed | updates | held-out pass@1 before | after | difference (95 % interval) | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in found["seeds"]:
+        low, high = row["difference"]["interval_95"]["1"]
+        gain = row["difference"]["pass_at"]["1"]
+        lines.append(
+            f"| {row['seed']} | {row['steps']} | {_percent(row['baseline']['pass_at']['1'])} "
+            f"| {_percent(row['final']['pass_at']['1'])} | {100 * gain:+.1f} points "
+            f"({100 * low:+.1f} to {100 * high:+.1f}) | {row['wall_s']:.0f} |"
+        )
+    text = (
+        f"256 held-out problems, 4 samples each, before and after; {found['cpu']}, "
+        f"{found['date']} (`scripts/bench_quickstart.py`):\n\n" + "\n".join(lines)
+    )
+    if found.get("budgets"):
+        tried = found["budgets"]
+        ran = [row for row in tried if not row["refused"]]
+        text += (
+            f"\n\nOf {len(tried)} runs with budgets from {tried[0]['budget_s']:.0f} to "
+            f"{tried[-1]['budget_s']:.0f} seconds {found['overrun']} ended beyond the budget, "
+            f"{len(tried) - len(ran)} were refused because nothing useful fitted, and "
+            f"{sum(bool(row['has_final']) for row in ran)} of the other {len(ran)} have a final "
+            "evaluation."
+        )
+    return text
+
+
+def grading(found: Measured) -> str:
+    """Agreement, throughput and hostile rows."""
+    return found["summary"]
+
+
+def estimate(found: Measured) -> str:
+    """The check script's summary."""
+    return found["summary_text"]
+
+
+def signal(found: Measured) -> str:
+    """Groups with signal per minute against plain TRL."""
+    lines = [
+        "| data | live groups | bound of skipping | skipping alone | groups with signal per minute "
+        "| accuracy at equal time |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, mix in found["mixes"].items():
+        low, high = mix["interval_95"]
+        lines.append(
+            f"| {name} | {_percent(mix['live_share'])} | {mix['bound']:.2f}x "
+            f"| {mix['skip_ratio']:.2f}x | {mix['ratio']:.2f}x "
+            f"| {100 * mix['accuracy_difference']:+.1f} points "
+            f"({100 * low:+.1f} to {100 * high:+.1f}) |"
+        )
+    return (
+        f"Against TRL's own GRPOTrainer on the same model, data and time, {found['seeds']} paired "
+        f"seeds, {found['date']} (`scripts/bench_signal.py`):\n\n" + "\n".join(lines)
+    )
+
+
+BLOCKS: dict[str, Callable[[Measured], str]] = {
+    "quickstart": quickstart,
+    "grading": grading,
+    "estimate": estimate,
+    "signal": signal,
+}
+
+
+def updated(text: str) -> str:
+    """The README with every block made anew; blocks without a file stay empty."""
+    for name, render in BLOCKS.items():
+        file = MEASUREMENTS / f"{name}.json"
+        body = "Not measured yet."
+        if file.exists():
+            body = render(json.loads(file.read_text(encoding="utf-8")))
+        block = re.compile(rf"(<!-- begin:{name} -->\n).*?(<!-- end:{name} -->)", re.DOTALL)
+        text = block.sub(lambda match, body=body: f"{match[1]}{body}\n{match[2]}", text)
+    return text
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def main() -> int:
+    """Update or check the README."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    check = parser.parse_args().check
+    readme = ROOT / "README.md"
+    old = readme.read_text(encoding="utf-8")
+    new = updated(old)
+    if check:
+        return int(old != new)
+    readme.write_text(new, encoding="utf-8")
+    print("README.md is up to date" if old == new else "README.md was updated", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
