@@ -117,6 +117,8 @@ def plan(times: PhaseTimes, budget: Budget, requested_steps: int | None = None) 
     evals_s = (steps // times.step_evals_every) * times.step_eval_s if times.step_evals_every else 0
     saves = _saves_s(times, steps)
     expected = times.setup_s + times.baseline_s + steps * times.step_s + evals_s + saves
+    # Without an update the baseline is the final evaluation, and there is nothing to save.
+    closing = times.final_s + times.save_s if steps else 0.0
     return Plan(
         budget_s=budget.wall_s,
         setup_s=times.setup_s,
@@ -128,7 +130,7 @@ def plan(times: PhaseTimes, budget: Budget, requested_steps: int | None = None) 
         report_s=end,
         affordable_steps=affordable,
         requested_steps=requested_steps,
-        total_s=expected + times.final_s + times.save_s + end,
+        total_s=expected + closing + end,
         usd_per_hour=budget.usd_per_hour,
         source=times.source,
     )
