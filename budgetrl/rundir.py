@@ -200,6 +200,13 @@ class RunDir:
         whole = data.rfind(b"\n") + 1
         return data[:whole].splitlines(), offset + whole
 
+    def events_size(self) -> int:
+        """Bytes of the event file; 0 if it is absent."""
+        try:
+            return (self.path / EVENTS).stat().st_size
+        except OSError:
+            return 0
+
     def status(self, finished: RunFinished | None = None) -> RunStatus:
         """What the files and the lock tell about the run.
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Literal, Protocol, Self, TextIO
 
+from budgetrl.display.view import RunView
 from budgetrl.rundir import RunDir
 
 DisplayKind = Literal["auto", "live", "plain", "json", "none"]
@@ -23,6 +24,9 @@ DisplayKind = Literal["auto", "live", "plain", "json", "none"]
 
 class Display(Protocol):
     """Shows one run. All methods return at once."""
+
+    view: RunView | None
+    """What it knows of the run; None where it keeps no account."""
 
     def start(self, run: RunDir) -> None:
         """The run directory is there, with recipe and plan; called before the worker starts.
@@ -51,6 +55,8 @@ class Display(Protocol):
 class NoDisplay:
     """Shows nothing."""
 
+    view: RunView | None = None
+
     def start(self, run: RunDir) -> None:
         """Nothing."""
 
@@ -78,9 +84,9 @@ class GuardedDisplay:
         self._closed = False
 
     @property
-    def silent(self) -> bool:
-        """Whether it shows nothing, or no longer: nobody reads the stream."""
-        return isinstance(self._display, NoDisplay)
+    def view(self) -> RunView | None:
+        """What the display knows of the run; None before `start`, or where nothing is shown."""
+        return self._display.view
 
     def start(self, run: RunDir) -> None:
         """See `Display`."""

@@ -4,15 +4,17 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from budgetrl.display.output import Output
-from budgetrl.display.view import BLOCK_BYTES
+from budgetrl.display.view import BLOCK_BYTES, RunView
 from budgetrl.events import parse
-from budgetrl.rundir import EVENTS, RunDir
+from budgetrl.rundir import RunDir
 
 PATIENCE_S = 10.0
 
 
 class JsonDisplay:
     """Copies new event lines to a stream; torn and foreign lines are left out."""
+
+    view: RunView | None = None
 
     def __init__(self, stream: TextIO) -> None:
         self._out = Output(stream)
@@ -22,10 +24,7 @@ class JsonDisplay:
     def start(self, run: RunDir) -> None:
         """Begin at the end of what is there."""
         self._run = run
-        try:
-            self._offset = (run.path / EVENTS).stat().st_size
-        except FileNotFoundError:
-            self._offset = 0
+        self._offset = run.events_size()
 
     def tick(self) -> None:
         """Copy what is new; a slow reader gets it later, and all of it."""

@@ -39,6 +39,7 @@ class LiveDisplay:
         stream: a terminal.
         own: this process is the run's supervisor, so the run is alive until `close`.
         hint: what the keys do.
+        view: of the run that will be started, if the caller has read it already.
         clock: Unix seconds.
     """
 
@@ -47,12 +48,14 @@ class LiveDisplay:
         stream: TextIO,
         own: bool = True,
         hint: str = RUN_HINT,
+        view: RunView | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._screen = Screen(stream)
         self._glyphs = glyphs_for(self._screen.encoding)
         self._own, self._hint, self._clock = own, hint, clock
-        self._view: RunView | None = None
+        self.view: RunView | None = None
+        self._prepared = view
         self._messages: deque[str] = deque(maxlen=KEPT_MESSAGES)
         self._news = True
         self._drawn_at = self._whole_at = self._started = clock()
@@ -60,13 +63,13 @@ class LiveDisplay:
 
     def start(self, run: RunDir) -> None:
         """Show what is there."""
-        self._view = RunView(run)
-        self._view.catch_up()
+        self.view = self._prepared or RunView(run)
+        self.view.catch_up()
         self._draw()
 
     def tick(self) -> None:
         """Show what is new, if it is time."""
-        if self._view is not None and self._view.catch_up():
+        if self.view is not None and self.view.catch_up():
             self._news = True
         since = self._clock() - self._drawn_at
         resized = self._screen.size() != self._size
@@ -81,10 +84,10 @@ class LiveDisplay:
     def close(self, result: Mapping[str, Any] | None = None) -> None:
         """Leave the screen, with the end screen if there is a result."""
         lines: Sequence[Text] = [row(scrub(text)) for text in self._messages]
-        if result is not None and self._view is not None:
-            self._view.catch_up()
+        if result is not None and self.view is not None:
+            self.view.catch_up()
             columns, _ = self._screen.size()
-            scene = self._scene(self._view, ended=True)
+            scene = self._scene(self.view, ended=True)
             lines = [*lines, *frame(scene, columns, END_LINES)]
         self._screen.leave(lines)
 
@@ -103,10 +106,10 @@ class LiveDisplay:
         now = self._clock()
         self._size = columns, lines = self._screen.size()
         whole = now - self._whole_at >= REPAIR_S or now - self._drawn_at > 2 * CLOCK_S
-        if self._view is None:
+        if self.view is None:
             drawn = self._opening(columns)
         else:
-            drawn = frame(self._scene(self._view), columns, lines, self._hint)
+            drawn = frame(self._scene(self.view), columns, lines, self._hint)
         self._screen.draw(drawn, (columns, lines), whole)
         self._drawn_at, self._news = now, False
         if whole:

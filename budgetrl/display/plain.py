@@ -42,7 +42,7 @@ class PlainDisplay:
 
     def __init__(self, stream: TextIO) -> None:
         self._out = Output(stream)
-        self._view: RunView | None = None
+        self.view: RunView | None = None
         self._last_step_s = float("-inf")
         self._last_line_s = 0.0
         self._held: Step | None = None
@@ -50,7 +50,7 @@ class PlainDisplay:
 
     def start(self, run: RunDir) -> None:
         """Say which run it is."""
-        self._view = view = RunView(run)
+        self.view = view = RunView(run)
         view.catch_up()
         self._line(f"run directory {short_path(run.path)}")
         plan = view.plan
@@ -63,7 +63,7 @@ class PlainDisplay:
 
     def tick(self) -> None:
         """Lines for what is new."""
-        view = self._view
+        view = self.view
         if view is None:
             self._out.flush()
             return
@@ -82,14 +82,14 @@ class PlainDisplay:
         self.tick()
         if self._held is not None:
             self._step(self._held)
-        if result is not None and self._view is not None:
-            for label, text in ending(self._view, result):
+        if result is not None and self.view is not None:
+            for label, text in ending(self.view, result):
                 self._line(f"{label}: {scrub(text)}")
         self._out.drain(PATIENCE_S)
         self._out.close()
 
     def _line(self, text: str, at_s: float | None = None) -> None:
-        elapsed = at_s if at_s is not None else self._view.elapsed_s() if self._view else 0.0
+        elapsed = at_s if at_s is not None else self.view.elapsed_s() if self.view else 0.0
         self._last_line_s = elapsed
         self._out.write(f"[{duration(elapsed):>8}] {text}\n")
 

@@ -5,7 +5,6 @@ stands for twice as many updates as before.
 """
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 LIMIT = 512
 """Points of one curve; no terminal is wider."""
@@ -13,14 +12,18 @@ LIMIT = 512
 
 @dataclass(slots=True)
 class _Point:
-    first_step: int
+    place: int
+    """Number of the update, divided by the stride."""
     total: float
     count: int
 
 
 @dataclass(slots=True)
 class Series:
-    """One measured quantity over the updates. None means "not measured" and leaves no point."""
+    """One measured quantity over the updates. None means "not measured" and leaves no point.
+
+    Points have their place by the number of the update, so leaving some out bends nothing.
+    """
 
     last: float | None = None
     _points: list[_Point] = field(default_factory=list)
@@ -31,33 +34,45 @@ class Series:
         self.last = value
         if value is None:
             return
-        if not self._points or self._points[-1].count >= self._stride:
-            self._points.append(_Point(step, value, 1))
-        else:
+        place = step // self._stride
+        if self._points and self._points[-1].place == place:
             point = self._points[-1]
             point.total, point.count = point.total + value, point.count + 1
-        if len(self._points) >= LIMIT:
+            return
+        self._points.append(_Point(place, value, 1))
+        if place - self._points[0].place >= LIMIT:
             self._halve()
 
     def drop_after(self, step: int) -> None:
         """Forget the points of updates that a resumed attempt makes again."""
-        while self._points and self._points[-1].first_step > step:
+        while self._points and self._points[-1].place * self._stride > step:
             self._points.pop()
-        values = self.values(1)
-        self.last = values[-1] if values else None
+        self.last = self._points[-1].total / self._points[-1].count if self._points else None
 
     def values(self, width: int) -> list[float]:
-        """The curve in at most `width` values, averaged where it has more points."""
-        points = self._points
-        if len(points) <= width:
-            return [point.total / point.count for point in points]
-        edges = [round(i * len(points) / width) for i in range(width + 1)]
-        groups = [points[a:b] for a, b in pairwise(edges)]
-        return [sum(p.total for p in g) / sum(p.count for p in g) for g in groups]
+        """The curve in at most `width` values; where nothing was measured it stays level."""
+        if not self._points:
+            return []
+        first = self._points[0].place
+        span = self._points[-1].place - first + 1
+        columns = min(width, span)
+        groups: list[list[_Point]] = [[] for _ in range(columns)]
+        for point in self._points:
+            groups[(point.place - first) * columns // span].append(point)
+        values: list[float] = []
+        for group in groups:
+            count = sum(point.count for point in group)
+            values.append(sum(point.total for point in group) / count if count else values[-1])
+        return values
 
     def _halve(self) -> None:
-        pairs = zip(self._points[::2], self._points[1::2], strict=True)
-        self._points = [
-            _Point(a.first_step, a.total + b.total, a.count + b.count) for a, b in pairs
-        ]
         self._stride *= 2
+        merged: list[_Point] = []
+        for point in self._points:
+            place = point.place // 2
+            if merged and merged[-1].place == place:
+                merged[-1].total += point.total
+                merged[-1].count += point.count
+            else:
+                merged.append(_Point(place, point.total, point.count))
+        self._points = merged

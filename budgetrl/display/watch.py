@@ -39,6 +39,12 @@ def newest_run(out: Path = Path("runs")) -> RunDir:
 
 def print_frame(run: RunDir, stream: TextIO, now: float | None = None) -> None:
     """Print one frame of a run as it is."""
+    view = RunView(run)
+    view.catch_up()
+    _print(view, stream, time.time() if now is None else now)
+
+
+def _print(view: RunView, stream: TextIO, now: float) -> None:
     from rich.text import Text
 
     from budgetrl.display.frame import frame
@@ -46,9 +52,6 @@ def print_frame(run: RunDir, stream: TextIO, now: float | None = None) -> None:
     from budgetrl.display.scene import Scene
     from budgetrl.display.screen import Screen
 
-    view = RunView(run)
-    view.catch_up()
-    now = time.time() if now is None else now
     columns, lines = shutil.get_terminal_size(ONCE_SIZE)
     screen = Screen(stream)
     scene = Scene(view, now, view.status(now), glyphs_for(screen.encoding))
@@ -65,23 +68,26 @@ def watch(
     Raises:
         RunDirError: the run directory is gone.
     """
-    status = RunView(run)
-    status.catch_up()
-    if status.status() is not RunStatus.RUNNING:
-        print_frame(run, stream)
+    view = RunView(run)
+    view.catch_up()
+    if view.status() is not RunStatus.RUNNING:
+        _print(view, stream, time.time())
         return
-    if can_be_live(stream):
-        from budgetrl.display.live import LiveDisplay
-
-        display = GuardedDisplay(LiveDisplay(stream, own=False, hint=HINT), stream, errors)
-    else:
-        display = GuardedDisplay(PlainDisplay(stream), stream, errors)
-    with display:
+    with _open(view, stream, errors) as display:
         display.start(run)
-        while status.status() is RunStatus.RUNNING and not display.silent:
+        # Without a view nobody reads the stream any more.
+        while display.view is not None and display.view.status() is RunStatus.RUNNING:
             sleep(TICK_S)
             if not run.path.is_dir():
                 raise RunDirError(f"the run directory {run.path} is gone.")
             display.tick()
-            status.catch_up()
-        display.close(status.result())
+        display.close(display.view.result() if display.view is not None else None)
+
+
+def _open(view: RunView, stream: TextIO, errors: TextIO) -> GuardedDisplay:
+    if not can_be_live(stream):
+        return GuardedDisplay(PlainDisplay(stream), stream, errors)
+    from budgetrl.display.live import LiveDisplay
+
+    live = LiveDisplay(stream, own=False, hint=HINT, view=view)
+    return GuardedDisplay(live, stream, errors)
