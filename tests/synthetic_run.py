@@ -60,7 +60,7 @@ class Clock:
 
 def plan(budget_s: float, usd_per_hour: float | None = 0.4) -> dict[str, Any]:
     steps = max(0, int((budget_s - 26.2 - 33.6 - 5) / (STEP_S + 0.3)))
-    return {
+    plan = {
         "budget_s": budget_s,
         "setup_s": 5.2,
         "baseline_s": 21.0,
@@ -76,6 +76,7 @@ def plan(budget_s: float, usd_per_hour: float | None = 0.4) -> dict[str, Any]:
         "source": "measured by an earlier run",
         "notes": [],
     }
+    return {"plan": plan, "times": {f"{name}_s": value for name, value in SETUP_S.items()}}
 
 
 def make_step(number: int, of: int, remaining_s: float = 100.0, **changes: Any) -> events.Step:
@@ -154,7 +155,7 @@ def create(out: Path, budget_s: float = 300.0, recipe: dict[str, Any] | None = N
 
 def beat(run: RunDir, clock: Clock, t: float) -> None:
     """A heartbeat at a Unix time."""
-    run.write_json(HEARTBEAT, clock.stamp() | {"t": t})
+    run.write_json(HEARTBEAT, {"paid_s": clock.elapsed_s, "attempt": clock.attempt, "t": t})
 
 
 def setup(writer: EventWriter, clock: Clock, budget_s: float, until: str = "baseline") -> None:

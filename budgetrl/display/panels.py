@@ -179,13 +179,14 @@ def setup(scene: Scene) -> Panel | None:
 def _setup_line(scene: Scene, name: str, span: Span | None, width: int) -> Text:
     label = "first update" if name == "train" else name
     if span is None:
-        expected = number(scene.view.plan.get("baseline_s")) if name == "baseline" else None
+        expected = number(scene.view.times.get(f"{name}_s"))
         usual = f"about {duration(expected)}" if expected else ""
         return row((f"{scene.glyphs.todo} {label:<13}{usual}", g.LABEL))
     if span.seconds is not None:
         return row((f"{scene.glyphs.done} ", g.GOOD), f"{label:<13}{duration(span.seconds)}")
     since = max(0.0, scene.view.elapsed_s(scene.now) - span.started_s)
-    expected = span.expected_s or (scene.view.plan.get("step_s") if name == "train" else None)
+    planned = scene.view.plan.get("step_s") if name == "train" else None
+    expected = span.expected_s or number(planned)
     parts: list[Part] = [(f"{scene.glyphs.now} ", g.WARN), (f"{label:<13}", g.STRONG)]
     parts.append(f"{duration(since):<9}")
     room = min(40, width - 45)

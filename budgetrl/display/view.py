@@ -67,6 +67,8 @@ class RunView:
         """
         offset = self._offset
         size = self.run.events_size()
+        if size == offset:
+            return False
         every = 1 + (size - offset) // FULL_BYTES
         while size - self._offset > 2 * FULL_BYTES and self._skim(every):
             pass
@@ -120,7 +122,7 @@ class RunView:
     def elapsed_s(self, now: float | None = None) -> float:
         """Paid seconds; while the run lives, up to now (Unix seconds)."""
         beat = self.file(HEARTBEAT)
-        paid = number(beat.get("elapsed_s")) or 0.0
+        paid = number(beat.get("paid_s")) or 0.0
         age = (time.time() if now is None else now) - (number(beat.get("t")) or 0.0)
         if paid and 0 <= age < HEARTBEAT_FRESH_S and self.history.finished is None:
             paid += age
