@@ -90,8 +90,8 @@ class GuardedDisplay:
 
     def start(self, run: RunDir) -> None:
         """See `Display`."""
-        self._run = run
         self._try(lambda: self._display.start(run))
+        self._run = run
 
     def tick(self) -> None:
         """See `Display`."""

@@ -102,6 +102,11 @@ class RunView:
         return planned or (self.history.started.plan if self.history.started else {})
 
     @property
+    def times(self) -> Mapping[str, Any]:
+        """Expected seconds of every phase, as `budget.PhaseTimes` has them."""
+        return _mapping(self.file(PLAN).get("times"))
+
+    @property
     def name(self) -> str:
         """Name of the recipe."""
         started = self.history.started
