@@ -34,6 +34,7 @@ PLAN = "plan.json"
 HEARTBEAT = "heartbeat.json"
 RESULT = "result.json"
 CHECKPOINT_MANIFEST = "checkpoint.json"
+LOCK_PATIENCE_S = 0.3
 
 Stamp = Callable[[], Mapping[str, Any]]
 """Gives `elapsed_s`, `spent_usd` and `attempt` of the moment."""
@@ -144,13 +145,11 @@ class RunDir:
         """
         lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locked_exclusively(lock):
                 raise RunDirError(
                     f"{self.path} is in use: another process writes its events.",
                     hint=f"Look at it with `budgetrl watch {self.path}`.",
-                ) from None
+                )
             writer = EventWriter(self.path / EVENTS, stamp)
             try:
                 yield writer
@@ -166,7 +165,8 @@ class RunDir:
         except OSError:
             return False
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared, so that two who look at the same time do not see one another.
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         finally:
@@ -279,7 +279,8 @@ class RunDir:
         found = []
         for folder in sorted((self.path / "checkpoints").glob("step_*")):
             checkpoint = read_checkpoint(folder)
-            if checkpoint is not None:
+            # A copy that somebody made under another name is his, not ours to use or to prune.
+            if checkpoint is not None and folder == self.checkpoint_path(checkpoint.step):
                 found.append(checkpoint)
         return found
 
@@ -399,6 +400,19 @@ def _seal(folder: Path, step: int, resumable: bool) -> None:
         files[file.relative_to(folder).as_posix()] = {"bytes": size, "sha256": digest}
     manifest = {"schema_version": 1, "step": step, "resumable": resumable, "files": files}
     write_json(folder / CHECKPOINT_MANIFEST, manifest)
+
+
+def _locked_exclusively(lock: int) -> bool:
+    """Take the lock; patient with readers, which hold it for microseconds to see if it is free."""
+    patient_until = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > patient_until:
+                return False
+            time.sleep(0.002)
 
 
 def _fsync_folder(folder: Path) -> None:
