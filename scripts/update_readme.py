@@ -20,7 +20,7 @@ Measured = dict[str, Any]
 def quickstart(found: Measured) -> str:
     """Gain, steps and seconds of each seed."""
     lines = [
-        "| seed | updates | held-out pass@1 before | after | difference (95 % interval) | seconds |",
+        "| seed | updates | pass@1 before | after | difference (95 % interval) | seconds |",
         "|---|---|---|---|---|---|",
     ]
     for row in found["seeds"]:

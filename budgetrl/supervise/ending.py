@@ -32,7 +32,11 @@ def record_death(
     *,
     again: bool,
 ) -> None:
-    """Write down that the worker died, and the end of the run unless it goes on."""
+    """Write down that the worker died, and the end of the run unless it goes on.
+
+    Raises:
+        OSError: the run directory cannot be written.
+    """
     at_deadline = time.monotonic() >= attempt.deadline - 0.05
     with run.writer(attempt.stamp()) as events:
         if not at_deadline and not signals.received:
@@ -46,10 +50,12 @@ def record_death(
                 )
             )
         if not again:
-            events.write(_last_event(run, history, signals, at_deadline))
+            events.write(last_event(run, history, signals, at_deadline=at_deadline))
 
 
-def _last_event(run: RunDir, history: History, signals: Signals, at_deadline: bool) -> RunFinished:
+def last_event(
+    run: RunDir, history: History, signals: Signals, *, at_deadline: bool
+) -> RunFinished:
     """The end of a run whose worker could not write it."""
     steps = history.steps[-1].step if history.steps else 0
     reason, code = StopReason.FAILED, ExitCode.FAILED
@@ -85,8 +91,9 @@ def write_report(run: RunDir, attempt: Attempt, history: History) -> None:
     if finished.stop_reason is StopReason.INTERRUPTED:
         left = min(left, 5.0)
     command = [sys.executable, "-m", "budgetrl", "report", str(run.path), "--json"]
-    with (run.path / "report.log").open("wb") as log, suppress(subprocess.TimeoutExpired):
-        if left > 0:
+    if left > 0:
+        file = run.path / "report.log"
+        with suppress(OSError, subprocess.TimeoutExpired), file.open("wb") as log:
             subprocess.run(command, stdout=log, stderr=log, timeout=left, check=False)
 
 

@@ -11,7 +11,7 @@ from budgetrl.errors import BudgetRLError, ExitCode
 from budgetrl.history import read_history
 from budgetrl.rundir import RunDir
 from budgetrl.supervise.attempt import Attempt
-from budgetrl.supervise.ending import finish, record_death, write_report
+from budgetrl.supervise.ending import finish, last_event, record_death, write_report
 from budgetrl.supervise.worker import Signals, Worker
 
 MAX_RESTARTS = 2
@@ -56,23 +56,28 @@ def supervise(
     tried: set[int] = set()
     with Signals() as signals:
         while True:
-            exit_code = Worker(run, attempt, signals, display).watch()
+            exit_code = Worker(run, attempt, signals, display, on_finish).watch()
             history = read_history(run)
             ended = history.finished
             if ended is not None and ended.attempt == attempt.number:
                 break
             from_step = _newest_step(run)
             again = _can_restart(attempt, signals, tried, from_step)
-            record_death(run, attempt, exit_code, history, signals, again=again)
+            try:
+                record_death(run, attempt, exit_code, history, signals, again=again)
+            except OSError as error:
+                display.message(f"the end of the run could not be written down: {error}")
+                again = False
             if not again:
                 break
             tried.add(from_step)
             attempt = replace(attempt, number=attempt.number + 1)
         _raise_setup_error(run, attempt)
         history = read_history(run)
+        if history.finished is None:
+            history.finished = last_event(run, history, signals, at_deadline=False)
         write_report(run, attempt, history)
         result = finish(run, attempt, history)
-    assert history.finished is not None
     display.close(result)
     if on_finish is not None:
         subprocess.run(on_finish, shell=True, cwd=run.path, check=False)

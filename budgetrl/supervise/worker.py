@@ -44,8 +44,15 @@ class Signals:
 class Worker:
     """One worker process, watched until it is dead."""
 
-    def __init__(self, run: RunDir, attempt: Attempt, signals: Signals, display: Display) -> None:
-        self._run, self._attempt = run, attempt
+    def __init__(
+        self,
+        run: RunDir,
+        attempt: Attempt,
+        signals: Signals,
+        display: Display,
+        on_finish: str | None,
+    ) -> None:
+        self._run, self._attempt, self._on_finish = run, attempt, on_finish
         self._signals, self._display = signals, display
         self._close_at = attempt.deadline - max(2.0, 1.5 * attempt.save_s)
         self._kill_at = attempt.deadline
@@ -87,6 +94,8 @@ class Worker:
         command += ["--reserved-s", repr(attempt.reserved_s), "--attempt", str(attempt.number)]
         if attempt.budget.usd_per_hour is not None:
             command += ["--usd-per-hour", repr(attempt.budget.usd_per_hour)]
+        if self._on_finish is not None:
+            command += ["--on-finish", self._on_finish]
         return [*command, "--allow-code"] if attempt.allow_code else command
 
     def _beat(self, now: float) -> None:

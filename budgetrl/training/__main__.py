@@ -5,6 +5,7 @@ Light until the first event is written; torch and its family are imported in the
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -26,6 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     stopper = Stopper()
     stopper.install()
+    try:
+        return _attempt(options, stopper)
+    finally:
+        if options.on_finish is not None and stopper.supervisor_is_gone():
+            subprocess.run(options.on_finish, shell=True, cwd=options.run_dir, check=False)
+
+
+def _attempt(options: argparse.Namespace, stopper: Stopper) -> int:
     run = RunDir(options.run_dir)
     recipe = Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False)
     ledger = Ledger(
@@ -88,6 +97,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--paid-s", type=float, default=0.0)
     parser.add_argument("--reserved-s", type=float, default=0.0)
     parser.add_argument("--attempt", type=int, default=1)
+    parser.add_argument("--on-finish", help="run at the end, if the supervisor is gone")
     parser.add_argument("--allow-code", action="store_true")
     return parser.parse_args(arguments)
 

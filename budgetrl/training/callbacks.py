@@ -172,40 +172,51 @@ class StepCallback(TrainerCallback):
     # --- the parts of a step's end
 
     def save(self, reason: str) -> None:
-        """A complete checkpoint of the last finished update, unless there is one already."""
-        step = self.steps
-        if step == self.saved_step or step == 0:
-            return
-        start = self.ledger.clock()
+        """A complete checkpoint of the last finished update, unless there is one already.
+
+        A disk that is full costs the checkpoint and a warning, not the run.
+        """
+        step, start = self.steps, self.ledger.clock()
         preempted = self.stopper.exit_code is ExitCode.TERMINATED
-        if preempted and self.saved_step and start - self._last_save < RECENT_SAVE_S:
+        recent = self.saved_step and start - self._last_save < RECENT_SAVE_S
+        if step in (0, self.saved_step) or (preempted and recent):
             return
-        rates = self.parts.sampler.rates
-        with self.parts.clock.elsewhere():
-            state = {
-                "best": {"step": self.best.step, "value": self.best.value},
-                "paid_s": self.ledger.elapsed_s,
-                "train_s": self.ledger.train_s,
-                "threads": self.recipe.engine.threads,
-                "fractions_done": sorted(self._fractions_done),
-                "solve_rates": rates.to_json() if rates is not None else None,
-            }
-            path = save_checkpoint(self.run, self.trainer, state)
-            prune(self.run, self.best.step, self.recipe.checkpoint.milestones)
-        self._last_save, self.saved_step = self.ledger.clock(), step
-        self.forecaster.observe_save(self._last_save - start)
+        self._last_save = start
+        try:
+            with self.parts.clock.elsewhere():
+                path = save_checkpoint(self.run, self.trainer, self._state())
+                prune(self.run, self.best.step, self.recipe.checkpoint.milestones)
+        except OSError as error:
+            self.log.warn("not_saved", f"the checkpoint of step {step} was not written: {error}")
+            return
+        seconds = self.ledger.clock() - start
+        self.saved_step = step
+        self.forecaster.observe_save(seconds)
         relative = path.relative_to(self.run.path).as_posix()
         is_best = step == self.best.step
-        seconds = self._last_save - start
         self.log.emit(
             Checkpoint(step=step, path=relative, seconds=seconds, best=is_best, reason=reason)
         )
+
+    def _state(self) -> dict[str, Any]:
+        """What a resumed run needs besides adapter, optimiser and random generators."""
+        rates = self.parts.sampler.rates
+        return {
+            "best": {"step": self.best.step, "value": self.best.value},
+            "paid_s": self.ledger.elapsed_s,
+            "train_s": self.ledger.train_s,
+            "threads": self.recipe.engine.threads,
+            "fractions_done": sorted(self._fractions_done),
+            "empty_updates": self._empty_updates,
+            "solve_rates": None if rates is None else rates.to_json(),
+        }
 
     def restore(self, step: int, state: Mapping[str, Any]) -> None:
         """Take over what the checkpoint of a step holds in its `state.json`."""
         self.saved_step = step
         self.best = Best(**state["best"])
         self._fractions_done = {(suite, share) for suite, share in state["fractions_done"]}
+        self._empty_updates = state["empty_updates"]
         if self.parts.sampler.rates is not None and state["solve_rates"] is not None:
             self.parts.sampler.rates.restore(state["solve_rates"])
 
@@ -219,7 +230,10 @@ class StepCallback(TrainerCallback):
         self.forecaster.observe(wall, phases["rollout"], facts["completion_tokens_mean"])
         decision = self.decide()
         self.parts.budget_used = self.ledger.elapsed_s / self.ledger.budget.wall_s
-        self.run.write_completions(step, record.rows())
+        try:
+            self.run.write_completions(step, record.rows())
+        except OSError as error:
+            self.log.warn("not_stored", f"the completions of step {step} were not stored: {error}")
         self.log.emit(
             Step(
                 step=step,

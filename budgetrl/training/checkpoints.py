@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from budgetrl.rundir import CheckpointFile, RunDir, write_json
 
@@ -30,14 +31,17 @@ def save_checkpoint(run: RunDir, trainer: Any, state: Mapping[str, Any]) -> Path
     """Write a complete, resumable checkpoint of the trainer's last finished step.
 
     Raises:
-        OSError: the disk is full; what was there stays as it was.
+        OSError: the disk is full or gone; the checkpoints that were there stay as they were.
     """
     step = int(trainer.state.global_step)
-    with run.new_checkpoint(step) as folder:
-        save_adapter(trainer.model, folder)
-        trainer._save_optimizer_and_scheduler(str(folder))
-        trainer.state.save_to_json(str(folder / "trainer_state.json"))
-        write_json(folder / STATE, dict(state) | {"rng": _rng_state(), "versions": versions()})
+    try:
+        with run.new_checkpoint(step) as folder:
+            save_adapter(trainer.model, folder)
+            trainer._save_optimizer_and_scheduler(str(folder))
+            trainer.state.save_to_json(str(folder / "trainer_state.json"))
+            write_json(folder / STATE, dict(state) | {"rng": _rng_state(), "versions": versions()})
+    except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
+        raise OSError(str(error)) from error
     return run.checkpoint_path(step)
 
 

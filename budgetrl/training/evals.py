@@ -1,6 +1,6 @@
 """Evaluations inside a run: which suites when, within the budget, and what is reported of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -39,7 +39,13 @@ class Evaluator:
         return [spec for spec in self.recipe.eval if EvalWhen(when) in spec.when]
 
     def evaluate(
-        self, when: Moment, step: int, should_stop: StopCheck, only: str | None = None
+        self,
+        when: Moment,
+        step: int,
+        should_stop: StopCheck,
+        *,
+        only: str | None = None,
+        announced: Collection[str] = (),
     ) -> dict[str, EvalResult]:
         """Results by suite; a suite without a complete round is left out.
 
@@ -48,6 +54,7 @@ class Evaluator:
             step: updates made so far.
             should_stop: cuts rounds.
             only: one suite instead of all of the moment.
+            announced: suites whose event was written by an earlier attempt.
         """
         results = {}
         for spec in self.specs(when):
@@ -83,7 +90,8 @@ class Evaluator:
             if result is not None:
                 results[spec.suite] = result
                 self.seconds[spec.suite] = result.seconds
-                self._emit(result, when)
+                if spec.suite not in announced:
+                    self._emit(result, when)
         return results
 
     def entropy(self, when: Moment, step: int, should_stop: StopCheck) -> None:

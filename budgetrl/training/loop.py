@@ -6,6 +6,7 @@
 The worker process calls `train`; everything it does is visible in the run's events.
 """
 
+import time
 from typing import Any, NamedTuple
 
 from budgetrl.engine import open_engine
@@ -62,7 +63,10 @@ def _announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None
         log.emit(RunStarted(recipe=recipe.name, budget_s=budget_s, usd_per_hour=price, plan=plan))
     else:
         newest = run.newest_checkpoint()
-        log.emit(RunResumed(from_step=newest.step if newest else 0, budget_s=budget_s))
+        paid_since = log.ledger.elapsed_s - before.elapsed_s
+        gap_s = max(0.0, time.time() - (before.last_t or 0.0) - paid_since)
+        from_step = newest.step if newest else 0
+        log.emit(RunResumed(from_step=from_step, budget_s=budget_s, gap_s=gap_s))
 
 
 def _baseline(
@@ -72,7 +76,8 @@ def _baseline(
     keep_s = 0.6 * log.ledger.remaining_s
     over = stopper.until(lambda: log.ledger.remaining_s - keep_s)
     with log.phase("baseline"):
-        results = evaluator.evaluate("baseline", 0, over)
+        announced = {e.suite for e in before.evaluations if e.when == "baseline"}
+        results = evaluator.evaluate("baseline", 0, over, announced=announced)
         if not before.entropies:
             evaluator.entropy("baseline", 0, over)
     return results

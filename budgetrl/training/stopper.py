@@ -40,9 +40,13 @@ class Stopper:
 
     def requested(self) -> bool:
         """Whether somebody wants the run to end; also notices a lost supervisor."""
-        if os.getppid() != self._parent:
+        if self.supervisor_is_gone():
             self._stop(StopReason.INTERRUPTED, ExitCode.TERMINATED)
         return self.reason is not None
+
+    def supervisor_is_gone(self) -> bool:
+        """Whether this process was orphaned."""
+        return os.getppid() != self._parent
 
     def until(self, remaining_s: Callable[[], float]) -> Callable[[], bool]:
         """A check for generation loops: a stop was requested, or no time remains."""
