@@ -1,8 +1,8 @@
 """Parse and print time, money and memory: the only place that knows how they look.
 
-    parse_duration_s("90m") -> 5400.0        duration(5400) -> "1 h 30 m"
-    parse_usd("$5") -> 5.0                   usd(0.0412) -> "$0.04"
-    gib(25.2e9) -> "23.5 GiB"
+parse_duration_s("90m") -> 5400.0        duration(5400) -> "1 h 30 m"
+parse_usd("$5") -> 5.0                   usd(0.0412) -> "$0.04"
+gib(25.2e9) -> "23.5 GiB"
 """
 
 import math

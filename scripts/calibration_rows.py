@@ -25,7 +25,7 @@ from budgetrl.units import GIB
 
 PROMPT_TOKENS = 150
 """Assumed where a row gives no shorter limit: a question with its system prompt."""
-MEAN_OF_LIMIT = 0.56
+MEAN_OF_LIMIT = 0.53
 """Mean length over the limit where only the limit is known; the estimator's own assumption."""
 MICRO_BATCH = 8
 """Assumed completions per forward pass."""

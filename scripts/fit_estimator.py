@@ -34,9 +34,9 @@ class Prior(NamedTuple):
 
 PRIORS = {
     "decode_step_s": Prior(1.0e-3, 1.5),
-    "decode_sequence_s": Prior(2.5e-5, 1.8),
+    "decode_sequence_s": Prior(2.0e-5, 1.8),
     "decode_v0_factor": Prior(2.5, 1.6),
-    "decode_mfu": Prior(0.6, 1.3),
+    "decode_mfu": Prior(0.9, 1.3),
     "transformers_layer_s": Prior(1.0e-3, 1.3),
     "dequant_bytes": Prior(2.5, 1.6),
     "dequant_bytes_old": Prior(5.0, 1.6),

@@ -218,11 +218,12 @@ def _rows(
     story: Story, name: str, suite: Suite, mean: float, rounds: int, share: float
 ) -> list[EvalRow]:
     found = []
+    who = f"{story.seed} {story.rank}" if share else ""  # the base model has neither
+    draw = random.Random(f"{story.model} {who} {name} {share:.3f}")
     for i in range(suite.problems):
         spread = random.Random(f"{name} {i}").gauss(0, 0.25)
         rate = min(1.0, max(0.0, mean + spread * min(1.0, 4 * mean * (1 - mean))))
         for sample in range(rounds):
-            draw = random.Random(f"{story.seed} {story.rank} {name} {i} {sample} {share:.3f}")
             verdict = Verdict.CORRECT if draw.random() < rate else Verdict.WRONG
             if verdict is Verdict.WRONG and draw.random() < 0.2:
                 verdict = Verdict.UNPARSABLE

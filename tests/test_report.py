@@ -55,7 +55,9 @@ def test_html_needs_no_network_and_runs_no_script(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_foreign_text_is_shown_harmless(tmp_path: Path, text: str) -> None:
     completion = text.replace("{", "").replace("}", "")
-    html, markdown = pages(build_run(tmp_path, Story(completion=completion, problem=completion)))
+    html, markdown = pages(
+        build_run(tmp_path, Story(steps=1, completion=completion, problem=completion))
+    )
     for page in (html, markdown):
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]", page)
         assert "hf_abc" not in page
@@ -75,7 +77,7 @@ def test_report_of_a_crashed_run_says_so_and_shows_what_there_is(tmp_path: Path)
 
 
 def test_report_of_an_interrupted_run_makes_no_claim(tmp_path: Path) -> None:
-    html, _ = pages(build_run(tmp_path, Story(end="interrupted")))
+    html, _ = pages(build_run(tmp_path, Story(steps=1, end="interrupted")))
     assert "It was interrupted and saved" in html
     assert "better than before" not in html
 
@@ -90,7 +92,7 @@ def test_report_of_a_run_without_anything_has_no_empty_figures(tmp_path: Path) -
 
 
 def test_damaged_files_are_named_not_fatal(tmp_path: Path) -> None:
-    run = build_run(tmp_path)
+    run = build_run(tmp_path, Story(steps=1))
     (run.path / "manifest.json").write_text("{")
     (run.path / "plan.json").write_text('{"plan": {"budget_s": 3}}')
     (run.path / "evals/heldout/final.json").write_text("null")
@@ -101,13 +103,13 @@ def test_damaged_files_are_named_not_fatal(tmp_path: Path) -> None:
 
 
 def test_noise_is_called_noise(tmp_path: Path) -> None:
-    story = Story(suites={"amc23": Suite(20, 2, 0.5, 0.5, ks=(1,))})
+    story = Story(steps=1, suites={"amc23": Suite(20, 2, 0.5, 0.5, ks=(1,))})
     html, _ = pages(build_run(tmp_path, story))
     assert re.search(r"points pass@1 on AMC23, 95 % interval \S+ to \S+: not distinguishable", html)
 
 
 def test_one_problem_gives_no_interval(tmp_path: Path) -> None:
-    html, _ = pages(build_run(tmp_path, Story(suites={"heldout": Suite(1, 4, 0.5, 0.9)})))
+    html, _ = pages(build_run(tmp_path, Story(steps=1, suites={"heldout": Suite(1, 4, 0.5, 0.9)})))
     assert "one problem gives no interval" in html
 
 
@@ -119,4 +121,4 @@ def test_without_a_price_the_bill_is_in_minutes(tmp_path: Path) -> None:
 
 def test_formats_are_checked(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="pdf"):
-        write_report([build_run(tmp_path)], formats=["pdf"])
+        write_report([build_run(tmp_path, Story(steps=1))], formats=["pdf"])

@@ -14,7 +14,7 @@ from budgetrl.report.compare import compare
 def test_a_run_against_its_own_baseline_is_its_own_difference(tmp_path: Path) -> None:
     run = build_run(tmp_path)
     found = compare(run.path, run.path / "evals/heldout/baseline.json")
-    recorded = [e for e in run.events() if e.kind == "run_finished"][0].difference["heldout"]
+    recorded = next(e for e in run.events() if e.kind == "run_finished").difference["heldout"]
     assert found["heldout"][1].difference == pytest.approx(recorded["pass_at"]["1"])
     assert found["heldout"][1].interval_95 == pytest.approx(recorded["interval_95"]["1"])
     back = compare(run.path / "evals/heldout/baseline.jsonl", run.path)

@@ -1,10 +1,9 @@
-"""The characters and colours of the live view, with and without UTF-8.
+"""The characters and colours of the live view, with and without UTF-8 and colour.
 
-The parts of the budget bar differ by character as well as by colour, so that the view reads the
-same under NO_COLOR.
+Where there is no colour, the parts of the budget bar differ by character.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +36,12 @@ class Glyphs:
 UNICODE = Glyphs(
     levels=" ▁▂▃▄▅▆▇█",
     rule="─",
-    setup="▚",
-    baseline="▓",
+    setup="█",
+    baseline="█",
     train="█",
-    end="▙",
+    end="█",
     ahead="░",
-    reserve="▒",
+    reserve="░",
     free="·",
     done="✓",
     now="▸",
@@ -51,6 +50,7 @@ UNICODE = Glyphs(
     warning="▲",
     ellipsis="…",
 )
+MONOCHROME = replace(UNICODE, setup="▚", baseline="▓", end="▞", reserve="▒")
 ASCII = Glyphs(
     levels=" ._-=+*%#",
     rule="-",
@@ -88,10 +88,10 @@ CURVES = {
 }
 
 
-def glyphs_for(encoding: str) -> Glyphs:
+def glyphs_for(encoding: str, colour: bool) -> Glyphs:
     """The richest set that an encoding can carry."""
     try:
         "".join(getattr(UNICODE, name) for name in Glyphs.__slots__).encode(encoding)
     except (UnicodeError, LookupError):
         return ASCII
-    return UNICODE
+    return UNICODE if colour else MONOCHROME

@@ -52,7 +52,7 @@ class LiveDisplay:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._screen = Screen(stream)
-        self._glyphs = glyphs_for(self._screen.encoding)
+        self._glyphs = glyphs_for(self._screen.encoding, self._screen.colour)
         self._own, self._hint, self._clock = own, hint, clock
         self.view: RunView | None = None
         self._prepared = view

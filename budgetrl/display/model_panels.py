@@ -49,9 +49,11 @@ def learning(scene: Scene) -> Panel | None:
     def draw(width: int, rows: int) -> list[Text]:
         lines = [rule("learning", width, scene.glyphs, f"update {view.step}")]
         shown = names[: rows - 1]
+        height, more = divmod(rows - 1, len(shown))
         for index, name in enumerate(shown):
-            height = (rows - 1) // len(shown) + (index < (rows - 1) % len(shown))
-            lines += _curve(name, view.series[name], width, height, scene.glyphs)
+            # Sparklines stay alike; charts may differ by a row.
+            taller = height > 1 and index < more
+            lines += _curve(name, view.series[name], width, height + taller, scene.glyphs)
         return lines
 
     return Panel(3, 1 + len(names), 1 + CHART_ROWS * len(names), draw)
@@ -231,4 +233,4 @@ def completion(scene: Scene, width: int) -> Panel | None:
 def _text(value: object, scene: Scene) -> str:
     """A sample's text, printable; in the ASCII look other characters become "?"."""
     text = scrub("" if value is None else str(value))
-    return text if scene.glyphs is g.UNICODE else text.encode("ascii", "replace").decode()
+    return text if scene.glyphs is not g.ASCII else text.encode("ascii", "replace").decode()

@@ -104,7 +104,7 @@ def _bar_look(glyphs: g.Glyphs) -> dict[str, tuple[str, str]]:
 
 def _legend(bill: Bill, width: int, glyphs: g.Glyphs) -> Text:
     """What the bar's parts are; the expected ones go first when the line is short."""
-    names = {"train": "training"}
+    names = {"train": "training", "end": "final"}
     shown = {
         name: (look, f" {names.get(name, name)} {duration(getattr(bill, name))}  ")
         for name, look in _bar_look(glyphs).items()
@@ -126,7 +126,7 @@ def _spent(scene: Scene, bill: Bill) -> Text:
     parts: list[Part] = [
         ("spent ", g.LABEL),
         (money(bill.paid, usd_of(bill.paid)), g.STRONG),
-        ("   left ", g.LABEL),
+        ("   left " if scene.status is RunStatus.RUNNING else "   not used ", g.LABEL),
         (money(bill.left, usd_of(bill.left)), g.STRONG),
     ]
     if scene.status is RunStatus.RUNNING:
@@ -240,14 +240,14 @@ def end(scene: Scene) -> Panel | None:
         return None
     if scene.status is RunStatus.CRASHED:
         said = f"Crashed after {view.step} updates: it has no end, and nobody writes its events."
-        facts = [("outcome", said), ("next", f"budgetrl resume {short_path(view.run.path)}")]
+        facts = [("result", said), ("next", f"budgetrl resume {short_path(view.run.path)}")]
     else:
         facts = ending(view, view.result())
 
     def draw(width: int, rows: int) -> list[Text]:
         lines = [rule("outcome", width, scene.glyphs)]
         for label, text in facts:
-            style = g.STRONG if label in ("outcome", "next") else ""
+            style = g.STRONG if label in ("result", "next") else ""
             for part in wrap(scrub(text), max(8, width - 10)):
                 lines.append(labelled(label, (part, style), 8))
                 label = ""

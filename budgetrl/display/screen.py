@@ -38,6 +38,11 @@ class Screen:
         """Of the stream."""
         return self._out.encoding
 
+    @property
+    def colour(self) -> bool:
+        """Whether the terminal has colours, and the user wants them (NO_COLOR)."""
+        return self._console.color_system is not None and not self._console.no_color
+
     def size(self) -> tuple[int, int]:
         """Columns and lines."""
         return self._out.size() or (80, 24)

@@ -6,14 +6,14 @@ from budgetrl.display.glyphs import Glyphs
 
 
 def chart(values: Sequence[float], width: int, rows: int, glyphs: Glyphs) -> list[str]:
-    """Values as columns, from the lowest (one eighth of a row) to the highest (all rows).
+    """Values as columns, from the lowest to the highest; a chart keeps a gap to what is above it.
 
     Fewer values than columns are stretched; more are the caller's to average.
     """
     if not values or width < 1 or rows < 1:
         return [""] * max(0, rows)
     low, high = min(values), max(values)
-    steps = (len(glyphs.levels) - 1) * rows
+    steps = (len(glyphs.levels) - 1) * rows - (2 if rows > 1 else 0)
     heights = [_height(value, low, high, steps) for value in values]
     columns = [heights[i * len(heights) // width] for i in range(width)]
     return [_row(columns, rows - 1 - i, glyphs) for i in range(rows)]

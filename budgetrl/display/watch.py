@@ -54,9 +54,10 @@ def _print(view: RunView, stream: TextIO, now: float) -> None:
 
     columns, lines = shutil.get_terminal_size(ONCE_SIZE)
     screen = Screen(stream)
-    scene = Scene(view, now, view.status(now), glyphs_for(screen.encoding))
-    drawn = frame(scene, columns, max(lines - 1, 1))
     plain = not can_be_live(stream)
+    glyphs = glyphs_for(screen.encoding, screen.colour and not plain)
+    scene = Scene(view, now, view.status(now), glyphs)
+    drawn = frame(scene, columns, max(lines - 1, 1))
     screen.leave([Text(line.plain) if plain else line for line in drawn])
 
 

@@ -78,14 +78,14 @@ def bill(view: RunView, result: Mapping[str, Any]) -> str:
     allowed = number(budget.get("wall_s"))
     if allowed:
         share = percent((paid or 0.0) / allowed, 0)
-        text += f" of {money(allowed, number(budget.get('usd')) or view.usd_of(allowed))} ({share})"
+        text += f" of {money(allowed, number(budget.get('usd')) or view.usd_of(allowed))}, {share}"
     planned = number(view.plan.get("total_s"))
     return f"{text}; the plan said {money(planned, view.usd_of(planned))}" if planned else text
 
 
 def money(seconds: float | None, dollars: float | None) -> str:
-    """Time, and money where a price is known: "5 m 02 s, $0.44"."""
-    return duration(seconds) if dollars is None else f"{duration(seconds)}, {usd(dollars)}"
+    """Time, and money where a price is known: "5 m 02 s ($0.44)"."""
+    return duration(seconds) if dollars is None else f"{duration(seconds)} ({usd(dollars)})"
 
 
 def short_path(path: Path) -> str:
@@ -116,7 +116,7 @@ def next_command(view: RunView, result: Mapping[str, Any]) -> str:
 
 def ending(view: RunView, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The lines of the end screen, as label and text."""
-    lines = [("outcome", outcome(result))]
+    lines = [("result", outcome(result))]
     if view.history.errors and result.get("stop_reason") == "failed":
         error = view.history.errors[-1]
         lines.append(("error", f"{error.type}: {error.message} {error.hint}".strip()))

@@ -23,9 +23,11 @@ from typing import Any
 
 from budgetrl.budget import PhaseTimes
 from budgetrl.estimation.cadence import saves_every_s, step_evals_every
+from budgetrl.hardware import Gpu
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import write_json
 from budgetrl.types import EvalWhen
+from budgetrl.units import GIB
 
 SCHEMA_VERSION = 1
 BUNDLED = "assets/profiles/cpu.json"
@@ -185,6 +187,16 @@ def cpu_model() -> str:
         text = ""
     match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def this_cpu() -> Gpu:
+    """This machine's processor as a row of the GPU table: its name and its memory."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        memory = 8 * GIB
+    gib = memory / GIB
+    return Gpu(cpu_model(), gib, 1.0, 1.0, bf16=True, fp8=False, usable_gib_reported=gib)
 
 
 def work_of(recipe: Recipe) -> Work:

@@ -89,11 +89,38 @@ def load_constants() -> Constants:
     )
 
 
+class SuiteLengths(NamedTuple):
+    """How long answers to evaluation suites are."""
+
+    cv: float
+    """Spread over a suite: its problems differ in difficulty."""
+    over_training: Mapping[str, float]
+    """Uncut mean length over that of training completions, by suite."""
+    source: str
+
+
+@cache
+def suite_lengths() -> SuiteLengths:
+    """As fitted to timed evaluations."""
+    suites = read_constants()["suites"]
+    return SuiteLengths(suites["cv"], suites["over_training"], suites["source"])
+
+
 def read_constants() -> dict[str, Any]:
     """The file of constants as it is."""
     text = resources.files("budgetrl").joinpath("assets/estimator.json").read_text("utf-8")
     data: dict[str, Any] = json.loads(text)
     return data
+
+
+def length_draws(low: float, high: float) -> tuple[float, ...]:
+    """Draws of a phase's seconds over the expected ones as completions get shorter or longer.
+
+    Args:
+        low, high: the ratio at the ends of the lengths' 80 % range; one draw of the length holds
+            for all phases.
+    """
+    return _factors("completion_tokens", 1.0, max(low, 1e-3), high, 1)
 
 
 def total(terms: Iterable[Term]) -> float:
@@ -150,7 +177,7 @@ def _product(
 @cache
 def _factors(name: str, value: float, low: float, high: float, power: int) -> tuple[float, ...]:
     """Two half normals in the logarithm: 10 % of the draws below `low`, 10 % above `high`."""
-    if low == high:
+    if low == high == value:
         return (1.0,) * DRAWS
     rng = random.Random(f"{SEED} {name}")
     down, up = math.log(low / value) / -_TAIL_SCORE, math.log(high / value) / _TAIL_SCORE

@@ -13,7 +13,8 @@ def compare(a: str | Path, b: str | Path) -> dict[str, dict[int, Difference]]:
     """Paired difference a - b in pass@k, by suite and k.
 
     Args:
-        a: a run (its final evaluations; the baseline's where nothing was trained), an evaluation's `.json`, or its completions file.
+        a: a run (its final evaluations; the baseline where nothing was trained), or either file
+            of an evaluation.
         b: the same.
 
     Raises:

@@ -16,7 +16,7 @@ from budgetrl.events import Evaluation
 from budgetrl.history import History, read_history
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RESULT, RunDir, read_jsonl
-from budgetrl.types import Plan, RunStatus
+from budgetrl.types import Plan, Protocol, RunStatus
 
 Shape = TypeVar("Shape", Plan, PhaseTimes)
 
@@ -151,6 +151,11 @@ class Facts:
             )
             for k, value in part.get("pass_at", {}).items()
         }
+
+    def protocol(self, suite: str, when: str) -> Protocol | None:
+        """How an evaluation was made; None where its files are gone."""
+        stored = self.stored.get((suite, when))
+        return None if stored is None else stored.protocol
 
     def completions(self, step: int) -> list[dict[str, Any]]:
         """The training completions of an update; empty where they are not stored."""

@@ -83,7 +83,7 @@ def _suite_accuracy(
     if not lines:
         return []
     title = "Held-out pass@1, 95 % interval"
-    panel = plots.Panel(title, "update", lines, percent=True)
+    panel = plots.Panel(title, "update", lines, percent=True, second_axis=top)
     alt = "; ".join(f"{line.label} {line.y[0]:.3f} to {line.y[-1]:.3f}" for line in lines)
     return [Figure("curve_suites", title, plots.draw(panel), alt)]
 
@@ -97,7 +97,7 @@ def frontier(facts: Facts) -> list[Figure]:
         if len(evaluations) > 1:
             paid = [cost(facts, e.elapsed_s) for e in evaluations]
             lines.append(_with_interval(suite_name(suite), paid, evaluations, ink))
-    size = (5.2, 3.2)
+    size = plots.WIDE
     if lines:
         panel = plots.Panel(
             "Held-out pass@1 against the bill", money_label(facts), lines, percent=True, size=size

@@ -104,8 +104,9 @@ def _table(table: Table) -> Iterator[str]:
         for i, title in enumerate(table.head)
     ]
     yield f"<tr>{''.join(cells)}</tr></thead><tbody>"
+    reach = _reach(table)
     for row in table.rows:
-        cells = [_cell(cell, i < table.text_columns) for i, cell in enumerate(row)]
+        cells = [_cell(cell, i < table.text_columns, reach) for i, cell in enumerate(row)]
         yield f"<tr>{''.join(cells)}</tr>"
     yield "</tbody></table></div>"
     for footnote in table.footnotes:
@@ -114,7 +115,13 @@ def _table(table: Table) -> Iterator[str]:
         yield f'<p class="caption">{text(table.caption)}</p>'
 
 
-def _cell(cell: Cell | str, is_text: bool) -> str:
+def _reach(table: Table) -> float:
+    """The largest end of an interval: all of a table are drawn to one scale."""
+    drawn = [cell.interval for row in table.rows for cell in row if isinstance(cell, Cell)]
+    return max((abs(end) for interval in drawn if interval for end in interval), default=1.0)
+
+
+def _cell(cell: Cell | str, is_text: bool, reach: float) -> str:
     if isinstance(cell, str):
         cell = Cell(cell)
     classes = " ".join(filter(None, ["text" if is_text else "", cell.tone]))
@@ -124,7 +131,7 @@ def _cell(cell: Cell | str, is_text: bool) -> str:
     if cell.marks:
         inner += f"<sup>{text(cell.marks)}</sup>"
     if cell.interval:
-        inner += _whisker(cell.interval)
+        inner += _whisker(cell.interval, reach)
     if cell.note:
         inner += f"<small>{text(cell.note)}</small>"
     return f"<td{_class(classes)}>{inner}</td>"
@@ -134,11 +141,9 @@ def _class(name: str) -> str:
     return f' class="{name}"' if name else ""
 
 
-def _whisker(interval: tuple[float, float, float]) -> str:
+def _whisker(interval: tuple[float, float, float], reach: float) -> str:
     """A difference and its interval as a small picture around zero."""
-    low, value, high = interval
-    reach = max(abs(low), abs(high), 1e-9) * 1.08
-    x0, x, x1 = (60 + 56 * part / reach for part in (low, value, high))
+    x0, x, x1 = (60 + 54 * end / max(reach, 1e-9) for end in interval)
     return (
         '<svg class="whisker" viewBox="0 0 120 12" aria-hidden="true">'
         '<path class="zero" d="M60 0V12"/>'

@@ -88,12 +88,11 @@ def _ending(facts: Facts) -> str:
         end = "It is still running"
     else:
         end = _ENDS[finished.stop_reason]
-    cost = duration(facts.paid_s)
+    budget = facts.history.budget_s
+    cost = duration(facts.paid_s) + (f" of {duration(budget)}" if budget is not None else "")
     if facts.paid_usd is not None:
-        cost += f" and {usd(facts.paid_usd)}"
-    if facts.history.budget_s is not None:
-        cost += f" of {duration(facts.history.budget_s)}"
-        allowed = facts.usd(facts.history.budget_s)
-        cost += f" and {usd(allowed)}" if allowed is not None else ""
+        allowed = facts.usd(budget)
+        of = f" of {usd(allowed)}" if allowed is not None else ""
+        cost += f", {usd(facts.paid_usd)}{of}"
     updates = "1 update" if facts.steps == 1 else f"{facts.steps:,} updates"
-    return f"{end}. {updates} for {cost}."
+    return f"{end}. {updates} in {cost}."

@@ -45,7 +45,16 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-_MARGIN = {"left": 0.56, "right": 0.12, "bottom": 0.46, "top": 0.62}
+WIDE = (4.6, 2.9)
+"""Inches of a figure that has half a page for itself."""
+_MARGIN = {
+    "left": 0.56,
+    "right": 0.12,
+    "bottom": 0.46,
+    "bottom_legend": 0.72,
+    "top": 0.44,
+    "top_axis": 0.64,
+}
 """Inches around a plot. Fixed: measuring texts takes longer than drawing them."""
 
 
@@ -101,13 +110,15 @@ def draw(panel: Panel) -> str:
     """A panel as SVG text with placeholder colours."""
     with matplotlib.rc_context(_STYLE):
         width, height = panel.size
+        top = _MARGIN["top"] if panel.second_axis is None else _MARGIN["top_axis"]
+        bottom = _MARGIN["bottom"] if len(panel.lines) == 1 else _MARGIN["bottom_legend"]
         figure = Figure(figsize=panel.size)
         axes = figure.add_axes(
             (
                 _MARGIN["left"] / width,
-                _MARGIN["bottom"] / height,
+                bottom / height,
                 1 - (_MARGIN["left"] + _MARGIN["right"]) / width,
-                1 - (_MARGIN["bottom"] + _MARGIN["top"]) / height,
+                1 - (bottom + top) / height,
             )
         )
         figure.text(0.02, 1 - 0.1 / height, panel.title, weight="bold", size=11, va="top")
@@ -153,8 +164,10 @@ def _finish(axes: Any, panel: Panel) -> None:
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     if panel.second_axis is not None:
         _second_axis(axes, *panel.second_axis)
+    axes.xaxis.set_major_locator(MaxNLocator(5 if panel.size[0] > 4 else 6))
     if len(panel.lines) > 1:
-        axes.legend(loc="best")
+        columns = len(panel.lines) if len(panel.lines) < 4 else 3
+        axes.figure.legend(loc="lower center", ncols=columns, columnspacing=1.2, handlelength=1.4)
 
 
 def _second_axis(axes: Any, label: str, x: Sequence[float], values: Sequence[float]) -> None:

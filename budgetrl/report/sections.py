@@ -37,8 +37,9 @@ STATUS_TONES: Mapping[RunStatus, Tone] = {
 
 def run_document(facts: Facts) -> Document:
     """The report of one run."""
-    rank = facts.resolved.get("lora", {}).get("rank", "?")
-    subtitle = f"{facts.model}, LoRA rank {rank}, seed {facts.seed}"
+    lora = facts.recipe.lora if facts.recipe else None
+    adapter = f"LoRA rank {lora.rank} at scale alpha/r = {lora.scale:g}, " if lora else ""
+    subtitle = f"{facts.model}, {adapter}seed {facts.seed}"
     return Document(
         title=facts.name,
         status=facts.status.value,
@@ -53,6 +54,7 @@ def run_document(facts: Facts) -> Document:
 
 def _sections(facts: Facts) -> Iterator[Section]:
     from budgetrl.report.figures import frontier, learning_curves  # loads matplotlib
+    from budgetrl.report.several import beside_paper
 
     yield Section("At a glance", [Tiles(_tiles(facts))])
     yield Section("Outcome", list(_outcome(facts)))
@@ -62,6 +64,7 @@ def _sections(facts: Facts) -> Iterator[Section]:
         "Held-out accuracy by checkpoint, and how many groups per unit of cost could teach at all.",
     )
     yield Section("Learning", _figures(learning_curves(facts)))
+    yield Section("Beside the paper", list(beside_paper(facts)))
     yield Section("The bill", bill_blocks(facts))
     yield Section("Completions", sample_blocks(facts))
     yield Section("Warnings", list(_warnings(facts)))
@@ -95,14 +98,8 @@ def _tiles(facts: Facts) -> list[Tile]:
             found = by_k[1]
             shown = f"{percent(base.pass_at.get('1'))} \u2192 {percent(final.pass_at.get('1'))}"
             tone = TONES[judgement(found.interval_95)]
-            tiles.append(
-                Tile(
-                    f"pass@1, {suite_name(suite)}",
-                    f"{points(found.difference)} points",
-                    shown,
-                    tone,
-                )
-            )
+            label = f"pass@1 {suite_name(suite)}, points"
+            tiles.append(Tile(label, points(found.difference), shown, tone))
     budget = facts.history.budget_s
     tiles.append(
         Tile("Bill", usd(facts.paid_usd), f"of {usd(facts.usd(budget))}")

@@ -22,7 +22,7 @@ def write_report(
 
     Args:
         runs: run directories; nothing else is read.
-        out: folder for the files; the run's own `report/` where absent.
+        out: folder for the files; where absent, `report/` in the run, or here for several runs.
         formats: of html, md, json.
 
     Returns:
@@ -37,15 +37,22 @@ def write_report(
         wrong = f"unknown format {unknown[0]!r}" if unknown else "no run to report"
         raise UsageError(f"{wrong}.", hint=f"--format takes {', '.join(FORMATS)}.")
     facts = [read_facts(run) for run in runs]
-    document = run_document(facts[0])
-    folder = out or runs[0].path / "report"
+    folder = out or (runs[0].path / "report" if len(runs) == 1 else Path("report"))
     try:
-        return list(_write(document, facts, folder, formats))
+        return list(_write(_document(facts), facts, folder, formats))
     except OSError as error:
         raise RunDirError(
             f"{folder}: the report cannot be written: {error.strerror}.",
             hint="Give another folder with --out.",
         ) from None
+
+
+def _document(facts: Sequence[Facts]) -> Document:
+    if len(facts) == 1:
+        return run_document(facts[0])
+    from budgetrl.report.several import several_document  # loads matplotlib
+
+    return several_document(facts)
 
 
 def _write(

@@ -24,6 +24,7 @@ from budgetrl.training.evals import Evaluator
 from budgetrl.training.log import RunLog
 from budgetrl.training.recorder import StepRecord
 from budgetrl.training.stopper import Stopper
+from budgetrl.training.trackers import TrackerGuard
 from budgetrl.training.trainer import TrainerParts
 from budgetrl.types import EvalResult, EvalWhen, StopReason, Verdict
 
@@ -57,6 +58,7 @@ class StepCallback(TrainerCallback):
     evaluator: Evaluator
     alarms: Alarms
     stopper: Stopper
+    tracker: TrackerGuard | None = None
     trainer: Any = None
     best: Best = field(default_factory=Best)
     stop_reason: StopReason | None = None
@@ -234,25 +236,26 @@ class StepCallback(TrainerCallback):
             self.run.write_completions(step, record.rows())
         except OSError as error:
             self.log.warn("not_stored", f"the completions of step {step} were not stored: {error}")
-        self.log.emit(
-            Step(
-                step=step,
-                epoch=self.parts.sampler.epoch(step),
-                entropy_kind="exact" if record.entropy_sum is not None else "sampled",
-                kl=logs.get("kl"),
-                loss=logs.get("loss"),
-                grad_norm=logs["grad_norm"],
-                learning_rate=logs["learning_rate"],
-                tokens_per_s=facts["tokens"] / wall if wall > 0 else 0.0,
-                phase_s=phases,
-                sampling_logp_diff_mean=logs.get("sampling/sampling_logp_difference/mean"),
-                gpu_peak_gib=_gpu_peak_gib(),
-                remaining_s=self.ledger.remaining_s + self.ledger.reserved_s,
-                forecast_steps=decision.forecast_steps,
-                sample=dict(record.sample()),
-                **facts,
-            )
+        event = Step(
+            step=step,
+            epoch=self.parts.sampler.epoch(step),
+            entropy_kind="exact" if record.entropy_sum is not None else "sampled",
+            kl=logs.get("kl"),
+            loss=logs.get("loss"),
+            grad_norm=logs["grad_norm"],
+            learning_rate=logs["learning_rate"],
+            tokens_per_s=facts["tokens"] / wall if wall > 0 else 0.0,
+            phase_s=phases,
+            sampling_logp_diff_mean=logs.get("sampling/sampling_logp_difference/mean"),
+            gpu_peak_gib=_gpu_peak_gib(),
+            remaining_s=self.ledger.remaining_s + self.ledger.reserved_s,
+            forecast_steps=decision.forecast_steps,
+            sample=dict(record.sample()),
+            **facts,
         )
+        self.log.emit(event)
+        if self.tracker is not None:
+            self.tracker.log(event)
         for alarm in self.alarms.observe(record):
             self.log.warn(*alarm)
         self._learn_difficulty(record)

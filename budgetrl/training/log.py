@@ -1,11 +1,14 @@
 """The worker's side of the event file: phases as contexts, warnings, and the stamp of each line."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from budgetrl.budget import Ledger
-from budgetrl.events import Event, Phase, PhaseName, RunWarning
-from budgetrl.rundir import EventWriter, Stamp
+from budgetrl.events import Event, Phase, PhaseName, RunResumed, RunStarted, RunWarning
+from budgetrl.history import History
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rundir import PLAN, EventWriter, RunDir, Stamp
 
 
 class RunLog:
@@ -47,3 +50,17 @@ def stamp_of(ledger: Ledger, attempt: int) -> Stamp:
         return {"elapsed_s": spend.wall_s, "spent_usd": spend.usd, "attempt": attempt}
 
     return stamp
+
+
+def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
+    """The first event of an attempt: a start, or a resumption."""
+    budget_s, price = log.ledger.budget.wall_s, log.ledger.budget.usd_per_hour
+    if before.started is None:
+        plan = run.read_json(PLAN)["plan"]
+        log.emit(RunStarted(recipe=recipe.name, budget_s=budget_s, usd_per_hour=price, plan=plan))
+    else:
+        newest = run.newest_checkpoint()
+        paid_since = log.ledger.elapsed_s - before.elapsed_s
+        gap_s = max(0.0, time.time() - (before.last_t or 0.0) - paid_since)
+        from_step = newest.step if newest else 0
+        log.emit(RunResumed(from_step=from_step, budget_s=budget_s, gap_s=gap_s))

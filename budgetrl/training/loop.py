@@ -6,21 +6,20 @@
 The worker process calls `train`; everything it does is visible in the run's events.
 """
 
-import time
 from typing import Any, NamedTuple
 
 from budgetrl.engine import open_engine
 from budgetrl.errors import ExitCode
 from budgetrl.evaluation.outcome import brief, differences
-from budgetrl.events import RunFinished, RunResumed, RunStarted
+from budgetrl.events import RunFinished
 from budgetrl.history import History, read_history
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.worker import GradingPool
-from budgetrl.rundir import PLAN, RunDir
+from budgetrl.rundir import RunDir
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import load_adapter_weights, read_state, restore_rng
 from budgetrl.training.evals import Evaluator
-from budgetrl.training.log import RunLog
+from budgetrl.training.log import RunLog, announce
 from budgetrl.training.setup import build_follower, prepare
 from budgetrl.training.stopper import StepAborted, Stopper
 from budgetrl.types import EvalResult, StopReason
@@ -41,7 +40,7 @@ def train(
 ) -> Outcome:
     """Run one attempt, from the newest complete checkpoint if there is one, to its end."""
     before = read_history(run)
-    _announce(run, recipe, log, before)
+    announce(run, recipe, log, before)
     with GradingPool() as pool:
         pool.start()
         with log.phase("model"):
@@ -53,20 +52,9 @@ def train(
         if not stopper.requested():
             _learn(run, follower, log, baseline)
         final = _final(run, recipe, engine, follower, log, baseline)
+        if follower.tracker is not None:
+            follower.tracker.close()
         return _finish(follower, log, baseline, final)
-
-
-def _announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
-    budget_s, price = log.ledger.budget.wall_s, log.ledger.budget.usd_per_hour
-    if before.started is None:
-        plan = run.read_json(PLAN)["plan"]
-        log.emit(RunStarted(recipe=recipe.name, budget_s=budget_s, usd_per_hour=price, plan=plan))
-    else:
-        newest = run.newest_checkpoint()
-        paid_since = log.ledger.elapsed_s - before.elapsed_s
-        gap_s = max(0.0, time.time() - (before.last_t or 0.0) - paid_since)
-        from_step = newest.step if newest else 0
-        log.emit(RunResumed(from_step=from_step, budget_s=budget_s, gap_s=gap_s))
 
 
 def _baseline(

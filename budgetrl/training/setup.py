@@ -26,6 +26,7 @@ from budgetrl.training.clock import PHASES, PhaseClock
 from budgetrl.training.evals import Evaluator, prompted
 from budgetrl.training.log import RunLog
 from budgetrl.training.stopper import Stopper
+from budgetrl.training.trackers import open_tracker
 from budgetrl.training.trainer import TrainerParts, build_trainer
 from budgetrl.training.trl_args import UNLIMITED_STEPS
 from budgetrl.types import Problem
@@ -134,6 +135,7 @@ def build_follower(
         evaluator=bench.evaluator,
         alarms=Alarms({name: 1.0 for name in ("accuracy", "format") if name in bench.rewards}),
         stopper=stopper,
+        tracker=open_tracker(run, recipe, log.warn),
     )
     steps = recipe.schedule.stop_after_steps or UNLIMITED_STEPS
     follower.trainer = build_trainer(parts, steps, [follower])
