@@ -24,7 +24,7 @@ class PromptRenderer:
         prompt: the recipe's [prompt].
 
     Raises:
-        ModelError: the tokenizer has no chat template and the recipe gives none.
+        ModelError: there is no chat template, in tokenizer or recipe, or it cannot be rendered.
     """
 
     def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
@@ -69,11 +69,20 @@ class PromptRenderer:
         return self._prompt.template_kwargs
 
     def _render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
-        rendered = self._tokenizer.apply_chat_template(
-            messages,
-            chat_template=self.chat_template,
-            add_generation_prompt=add_generation_prompt,
-            tokenize=False,
-            **self._prompt.template_kwargs,
-        )
+        from jinja2 import TemplateError
+
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                messages,
+                chat_template=self.chat_template,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+                **self._prompt.template_kwargs,
+            )
+        except TemplateError as error:
+            raise ModelError(
+                f"the chat template cannot be rendered: {error}.",
+                hint="Some templates refuse a system turn: see prompt.system, "
+                "prompt.chat_template and prompt.template_kwargs.",
+            ) from None
         return str(rendered)

@@ -35,9 +35,9 @@ class HubSuite(NamedTuple):
 
 SUITES: Mapping[str, HubSuite] = {
     "math500": HubSuite("HuggingFaceH4/MATH-500", "test", Columns(id="unique_id", level="level")),
-    "aime24": HubSuite("HuggingFaceH4/aime_2024", "train", Columns(id="id")),
-    "aime25": HubSuite("yentinglin/aime_2025", "train", Columns(id="id")),
-    "amc23": HubSuite("math-ai/amc23", "test", Columns(problem="question", id="id")),
+    "aime24": HubSuite("HuggingFaceH4/aime_2024", "train", Columns()),
+    "aime25": HubSuite("yentinglin/aime_2025", "train", Columns()),
+    "amc23": HubSuite("math-ai/amc23", "test", Columns(problem="question")),
 }
 """Known suites and the columns that they have (PAPER.md, hub ids)."""
 
@@ -180,15 +180,16 @@ def _problems(
     texts: set[str] = set()
     ids: set[str] = set()
     for number, row in enumerate(rows):
-        for column in (columns.problem, columns.answer):
-            if column not in row.values:
+        for column in (columns.problem, columns.answer, columns.id, columns.level):
+            if column is not None and column not in row.values:
                 known = ", ".join(sorted(map(str, row.values)))
                 raise DataError(
                     f"{row.where}: no column {column!r}; there are: {known}.",
                     hint="Name the columns under [data.columns] (or in the [[eval]]).",
                 )
         text, answer = row.values[columns.problem], row.values[columns.answer]
-        identifier = str(row.values.get(columns.id or "id") or f"row-{number:06d}")
+        own_id = row.values.get(columns.id or "id")
+        identifier = f"row-{number:06d}" if own_id in (None, "") else str(own_id)
         why = _unusable(text, answer, texts, check_answer)
         if why is None and identifier in ids:
             why = f"the id {identifier!r} occurs before"
