@@ -8,7 +8,7 @@ The mean is that of the answers as they are seen, cut ones included. Tokens thro
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from statistics import NormalDist
 
 CV = 0.6
@@ -19,7 +19,7 @@ _ALL_CUT = 0.995
 """Above this share of the limit nearly every answer is cut; a distribution adds nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lengths:
     """A lognormal exp(mu + sigma Z), cut at `limit`."""
 
@@ -38,22 +38,22 @@ class Lengths:
             raise ValueError(f"a mean of {mean:g} tokens is not between 0 and the limit {limit:g}")
         return _with_mean(min(mean, _ALL_CUT * limit), limit, cv)
 
-    @property
+    @cached_property
     def uncut_mean(self) -> float:
         """What the mean would be without a limit."""
         return math.exp(self.mu + self.sigma**2 / 2)
 
-    @property
+    @cached_property
     def mean(self) -> float:
         """Mean length of cut and uncut answers."""
         return self._moment(1)
 
-    @property
+    @cached_property
     def mean_square(self) -> float:
         """Mean of the squared length: what attention and KV reads grow with."""
         return self._moment(2)
 
-    @property
+    @cached_property
     def truncated_share(self) -> float:
         """Share of the answers that the limit ends."""
         return 1.0 - _NORMAL.cdf((math.log(self.limit) - self.mu) / self.sigma)

@@ -11,7 +11,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class LengthPrior:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelShape:
     """A dense decoder."""
 
@@ -58,7 +58,7 @@ class ModelShape:
     gated: bool = False
     completion_tokens: LengthPrior | None = None
 
-    @property
+    @cached_property
     def linears(self) -> Mapping[str, tuple[int, int]]:
         """(inputs, outputs) of every linear layer of one block."""
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
@@ -72,22 +72,22 @@ class ModelShape:
             "down_proj": (self.intermediate, self.hidden),
         }
 
-    @property
+    @cached_property
     def linear_params(self) -> int:
         """Weights of all linear layers in all blocks: what 4-bit loading quantises."""
         return self.layers * sum(inputs * outputs for inputs, outputs in self.linears.values())
 
-    @property
+    @cached_property
     def embedding_params(self) -> int:
         """Weights of one embedding, or of the head."""
         return self.vocab * self.hidden
 
-    @property
+    @cached_property
     def matmul_params(self) -> int:
         """Weights that multiply every token: all linear layers and the head, N of the formulas."""
         return self.linear_params + self.embedding_params
 
-    @property
+    @cached_property
     def params(self) -> int:
         """All parameters, as the hub counts them."""
         norms = _NORMS_PER_LAYER.get(self.model_type, 2) * self.hidden

@@ -12,13 +12,13 @@ import json
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-DRAWS = 128
+DRAWS = 64
 SEED = 20_260
 BAND = 0.8
 """Share of the draws between the low and the high end."""
@@ -58,6 +58,10 @@ class Constants:
     """Named constants; a value may be replaced, which also replaces its range."""
 
     table: Mapping[str, Constant]
+    _products: dict[tuple[tuple[str, int], ...], tuple[float, ...]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """Draws of products that were asked for before."""
 
     def __getitem__(self, name: str) -> float:
         return self.table[name].value
@@ -70,10 +74,20 @@ class Constants:
             raise KeyError(f"no such constants: {', '.join(unknown)}")
         return Constants({**self.table, **known})
 
-    def draw_factors(self, name: str, power: int) -> tuple[float, ...]:
-        """Draws of (constant / its value) ** power; constant names give the same draws always."""
-        constant = self.table[name]
-        return _factors(name, constant.value, constant.low, constant.high, power)
+    def draw_product(self, powers: tuple[tuple[str, int], ...]) -> tuple[float, ...]:
+        """Draws of the product of (constant / its value) ** power.
+
+        A name gives the same draws always, so that what depends on one constant moves together.
+        """
+        if powers not in self._products:
+            product = (1.0,) * DRAWS
+            for name, power in powers:
+                constant = self.table[name]
+                ends = (constant.value, constant.low, constant.high)
+                factors = _factors(name, *ends, power)
+                product = tuple(a * b for a, b in zip(product, factors, strict=True))
+            self._products[powers] = product
+        return self._products[powers]
 
 
 @cache
@@ -130,14 +144,13 @@ def total(terms: Iterable[Term]) -> float:
 
 def draws(terms: Iterable[Term], constants: Constants) -> list[float]:
     """The sum at every draw of the constants."""
-    sums = [0.0] * DRAWS
-    for powers, amount in _grouped(terms).items():
-        product = _product(powers, constants)
-        if product is None:
-            sums = [s + amount for s in sums]
-        else:
-            sums = [s + amount * p for s, p in zip(sums, product, strict=True)]
-    return sums
+    groups = _grouped(terms)
+    fixed = groups.pop((), 0.0)
+    weighted = [
+        [amount * factor for factor in constants.draw_product(powers)]
+        for powers, amount in groups.items()
+    ]
+    return [sum(column, fixed) for column in zip(*weighted, strict=True)] or [fixed] * DRAWS
 
 
 def band(terms: Iterable[Term], constants: Constants) -> Band:
@@ -160,18 +173,6 @@ def _grouped(terms: Iterable[Term]) -> dict[tuple[tuple[str, int], ...], float]:
         key = tuple(sorted(term.powers.items()))
         groups[key] = groups.get(key, 0.0) + term.amount
     return groups
-
-
-def _product(
-    powers: tuple[tuple[str, int], ...], constants: Constants
-) -> tuple[float, ...] | list[float] | None:
-    product: tuple[float, ...] | list[float] | None = None
-    for name, power in powers:
-        factors = constants.draw_factors(name, power)
-        product = (
-            factors if product is None else [a * b for a, b in zip(product, factors, strict=True)]
-        )
-    return product
 
 
 @cache

@@ -1,0 +1,53 @@
+"""Disk that a run needs: environment, model, checkpoints, completions. Bytes."""
+
+from dataclasses import dataclass
+
+from budgetrl.estimation.memory import weight_bytes
+from budgetrl.estimation.phases import Phases
+from budgetrl.estimation.scenario import Scenario
+from budgetrl.estimation.workload import Precision
+from budgetrl.types import EvalWhen
+
+_ENVIRONMENT = {True: 16e9, False: 7e9}
+"""A Python environment with and without vLLM, wheels of CUDA included; 1.5 GB on a CPU."""
+_CPU_ENVIRONMENT = 1.5e9
+_BYTES_PER_TOKEN = 6.0
+"""A stored completion: about four characters per token, and its record."""
+_FULL_CHECKPOINTS = 2
+"""The newest two hold the optimiser; the best and the milestones are adapters only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Bytes by part."""
+
+    environment: float
+    model: float
+    checkpoints: float
+    completions: float
+
+    @property
+    def total(self) -> float:
+        """All parts."""
+        return self.environment + self.model + self.checkpoints + self.completions
+
+
+def disk_of(scenario: Scenario, phases: Phases, steps: int) -> Disk:
+    """Disk of a run of this many updates."""
+    recipe, adapter = scenario.recipe, 4.0 * scenario.adapter_params
+    moments = (2 if recipe.optimizer.name == "adamw_8bit" else 8) * scenario.adapter_params
+    full = min(_FULL_CHECKPOINTS, max(1, steps)) * (adapter + moments)
+    small = (1 + recipe.checkpoint.milestones) * adapter
+    tokens = steps * recipe.completions_per_step * scenario.lengths().mean
+    every = phases.times(None).step_evals_every
+    for spec in recipe.eval:
+        times = sum(when is not EvalWhen.STEP for when in spec.when)
+        times += steps // every if every and EvalWhen.STEP in spec.when else 0
+        tokens += times * scenario.problems(spec) * spec.samples * scenario.lengths().mean
+    on_gpu = recipe.engine.device == "cuda"
+    return Disk(
+        environment=_ENVIRONMENT[scenario.vllm] if on_gpu else _CPU_ENVIRONMENT,
+        model=weight_bytes(scenario.shape, Precision.BF16),
+        checkpoints=full + small,
+        completions=_BYTES_PER_TOKEN * tokens,
+    )

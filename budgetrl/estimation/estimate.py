@@ -1,0 +1,191 @@
+"""`estimate`: a recipe and a GPU in, everything worth knowing before paying out.
+
+    e = estimate(recipe, find_gpu("A40"), Budget(24 * 3600, 0.30))
+    e.memory.verdict, e.affordable_steps, e.usd, e.total_band
+
+Pure and fast (about a millisecond); no torch, no network, no GPU. Every total has a band: 80 % of
+the seeded draws of the constants' ranges lie in it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from budgetrl.budget import Budget, PhaseTimes, plan
+from budgetrl.estimation.cpu import this_cpu
+from budgetrl.estimation.disk import Disk, disk_of
+from budgetrl.estimation.memory import MemoryEstimate, Verdict
+from budgetrl.estimation.phases import Phases, make_phases, profile_phases, with_measured
+from budgetrl.estimation.scenario import Scenario, make_scenario, memory_of
+from budgetrl.estimation.terms import BAND, DRAWS, Band, quantiles
+from budgetrl.hardware import Gpu, Price
+from budgetrl.recipe.schema import Recipe
+from budgetrl.types import Plan
+
+_ONCE = ("imports", "model", "data", "baseline", "final", "report")
+"""Phases that a run has once."""
+
+_NO_LIMIT_S = 10 * 365 * 24 * 3600.0
+"""Stands for "as long as it takes" where only a number of updates is asked for."""
+
+
+class Measured(NamedTuple):
+    """What a real run took over what was predicted for it, by phase."""
+
+    factors: Mapping[str, float]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a recipe needs on one GPU, and what a budget buys there."""
+
+    scenario: Scenario
+    memory: MemoryEstimate
+    disk: Disk
+    phases: Phases
+    times: PhaseTimes
+    plan: Plan
+    """For the budget; without one, for the requested updates."""
+    budget: Budget | None
+    price: Price | None
+    requested_steps: int | None
+    """`steps` of the caller, else stop_after_steps."""
+    affordable_steps: int | None
+    """What the budget buys, not capped; None without a budget."""
+    affordable_band: Band | None
+    step_band: Band
+    """Seconds of one update."""
+    total_band: Band
+    """Seconds of the run."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the GPU can run the recipe."""
+        return self.memory.verdict is not Verdict.NO
+
+    @property
+    def usd(self) -> float | None:
+        """Expected bill."""
+        return None if self.price is None else self.plan.total_s / 3600 * self.price.usd_per_hour
+
+    @property
+    def evaluation_s(self) -> float:
+        """All evaluations of the run together."""
+        return self.plan.baseline_s + self.plan.step_evals_s + self.times.final_s
+
+
+def estimate(
+    recipe: Recipe,
+    gpu: Gpu,
+    budget: Budget | None = None,
+    *,
+    steps: int | None = None,
+    price: Price | None = None,
+    measured: Measured | None = None,
+) -> Estimate:
+    """What a recipe needs on a GPU and what a budget buys there.
+
+    Args:
+        recipe: resolved.
+        gpu: a row of the table.
+        budget: wall seconds; None: only the time and price of the updates.
+        steps: plan for this many updates, whatever the budget.
+        price: of an hour.
+        measured: factors of a real run, see `profile.measured_factors`.
+
+    Raises:
+        ModelError: the model's shape is unknown.
+        RecipeError: prompt and completion do not fit the model's window.
+    """
+    scenario = make_scenario(recipe, gpu)
+    memory = memory_of(scenario)
+    phases = make_phases(scenario, memory)
+    if measured is not None:
+        phases = with_measured(phases, measured.factors, measured.source)
+    return _assemble(phases, memory, budget, steps, price)
+
+
+def estimate_cpu(
+    recipe: Recipe,
+    times: PhaseTimes,
+    budget: Budget | None = None,
+    *,
+    steps: int | None = None,
+    price: Price | None = None,
+) -> Estimate:
+    """The same for a CPU recipe, whose times come from a profile (`cpu.cpu_phase_times`)."""
+    scenario = make_scenario(recipe, this_cpu())
+    phases = profile_phases(scenario, times)
+    return _assemble(phases, memory_of(scenario), budget, steps, price)
+
+
+def _assemble(
+    phases: Phases,
+    memory: MemoryEstimate,
+    budget: Budget | None,
+    steps: int | None,
+    price: Price | None,
+) -> Estimate:
+    scenario = phases.scenario
+    requested = steps if steps is not None else scenario.recipe.schedule.stop_after_steps
+    free = steps is not None or budget is None
+    within = Budget(_NO_LIMIT_S) if free or budget is None else budget
+    if free and requested is None:
+        requested = 0
+    limit = budget.wall_s if budget is not None else None
+    times = _times(phases, limit, requested)
+    made = plan(times, within, requested)
+    cheap, costly = _ends(phases, requested)
+    ends = [phases.times(limit, requested, draw) for draw in (cheap, costly)]
+    totals = [plan(end, within, requested).total_s for end in ends]
+    affordable = None
+    band = None
+    if budget is not None:
+        affordable = plan(times, budget).affordable_steps
+        counts = [plan(end, budget).affordable_steps for end in ends]
+        band = Band(min(*counts, affordable), max(*counts, affordable))
+    return Estimate(
+        scenario=scenario,
+        memory=memory,
+        disk=disk_of(scenario, phases, made.steps),
+        phases=phases,
+        times=times,
+        plan=made,
+        budget=budget,
+        price=price,
+        requested_steps=requested,
+        affordable_steps=affordable,
+        affordable_band=band,
+        step_band=quantiles(phases.step_draws),
+        total_band=Band(min(*totals, made.total_s), max(*totals, made.total_s)),
+    )
+
+
+def gpu_phase_times(recipe: Recipe, gpu: Gpu, budget_s: float | None = None) -> PhaseTimes:
+    """Expected phases of a run on a GPU, for `budget.plan`.
+
+    Raises:
+        ModelError, RecipeError: as `estimate`.
+    """
+    scenario = make_scenario(recipe, gpu)
+    return _times(make_phases(scenario, memory_of(scenario)), budget_s, None)
+
+
+def _times(phases: Phases, budget_s: float | None, steps: int | None) -> PhaseTimes:
+    """Phase times; the interval of evaluations at fractions follows from what is affordable."""
+    expected = steps or phases.scenario.recipe.schedule.stop_after_steps
+    if expected is None and budget_s is not None:
+        rough = phases.times(budget_s)
+        expected = plan(rough, Budget(budget_s)).affordable_steps
+    return phases.times(budget_s, expected or None)
+
+
+def _ends(phases: Phases, steps: int | None) -> tuple[int, int]:
+    """The draws at the cheap and the costly end of the band, by the cost of the whole run."""
+    count = steps or 100
+    pairs = zip(phases.summed(_ONCE), phases.step_draws, strict=True)
+    costs = [once + count * step for once, step in pairs]
+    order = sorted(range(DRAWS), key=costs.__getitem__)
+    tail = round((1 - BAND) / 2 * (DRAWS - 1))
+    return order[tail], order[DRAWS - 1 - tail]

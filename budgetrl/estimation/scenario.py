@@ -1,0 +1,230 @@
+"""A recipe on a GPU, with everything that has to be assumed said aloud.
+
+    scenario = make_scenario(recipe, gpu)
+    memory_of(scenario)                    parts, peaks, verdict
+    scenario.lengths(), .live_share        what phases are made from
+
+Turns recipe keys into the work that `rollout`, `training_time` and `memory` know.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from budgetrl.errors import RecipeError
+from budgetrl.estimation.lengths import Lengths
+from budgetrl.estimation.memory import MemoryEstimate, MemoryWork, Verdict, estimate_memory
+from budgetrl.estimation.shapes import LINEARS, LengthPrior, ModelShape, find_shape
+from budgetrl.estimation.terms import Constants, load_constants
+from budgetrl.estimation.workload import Precision
+from budgetrl.hardware import Gpu
+from budgetrl.recipe.assets import local_path
+from budgetrl.recipe.schema import EngineName, Eval, Recipe, SuiteName
+from budgetrl.units import GIB
+
+PROMPT_TOKENS = 150
+"""Mean length of a rendered Open-RS prompt: system text, problem, template."""
+
+SUITE_PROBLEMS = {
+    SuiteName.MATH500: 500,
+    SuiteName.AIME24: 30,
+    SuiteName.AIME25: 30,
+    SuiteName.AMC23: 40,
+}
+_UNKNOWN_SUITE_PROBLEMS = 200
+
+UNKNOWN_LENGTH = LengthPrior(
+    value=0.53,
+    low=0.25,
+    high=0.75,
+    source="inferred: 300 updates in the paper's 24 h mean about 2,000 tokens before the limit of "
+    "3,584 cuts them; give sampling.expected_tokens if you know better",
+)
+"""Mean over limit where nothing is published on a model."""
+
+LIVE_GROUPS = 0.5
+"""Groups with signal where those without are left out: between 22 % (R1-Distill-1.5B on Open-RS at
+2,048 tokens) and 80 % (a policy in the middle of learning)."""
+
+_PRIOR_LIMIT = 3584
+"""Token limit at which the published lengths were seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is planned, where, and on which assumptions."""
+
+    recipe: Recipe
+    shape: ModelShape
+    gpu: Gpu
+    precision: Precision
+    adapter_params: int
+    mean_tokens: LengthPrior
+    """Mean completion length: expected, and the 80 % range."""
+    prompt_tokens: float
+    live_share: float
+    """Share of the completions that the update trains on."""
+    rollout_factor: float
+    """Completions rolled out per completion trained on, resampling included."""
+    logprob_passes: int
+    constants: Constants
+
+    @property
+    def vllm(self) -> bool:
+        """Whether vLLM generates."""
+        return self.recipe.engine.name is EngineName.UNSLOTH
+
+    def lengths(self, mean: float | None = None) -> Lengths:
+        """Distribution of training completions."""
+        limit = float(self.recipe.sampling.max_tokens)
+        return Lengths.with_mean(min(mean or self.mean_tokens.value, limit), limit)
+
+    def problems(self, spec: Eval) -> int:
+        """Problems of a suite."""
+        return suite_problems(spec)
+
+    def memory_work(self) -> MemoryWork:
+        """What has to be held in memory."""
+        recipe, engine = self.recipe, self.recipe.engine
+        lengths = self.lengths()
+        live = self.prompt_tokens + lengths.mean_square / (2 * lengths.mean)
+        return MemoryWork(
+            shape=self.shape,
+            precision=self.precision,
+            adapter_params=self.adapter_params,
+            optimizer=recipe.optimizer.name,
+            micro_batch=recipe.batch.micro_batch,
+            sequence_tokens=recipe.prompt.max_tokens + recipe.sampling.max_tokens,
+            sequences=recipe.completions_per_step,
+            live_context=live,
+            vllm=self.vllm,
+            standby=engine.standby,
+            utilization=engine.gpu_memory_utilization,
+            max_sequences=engine.max_num_seqs if self.vllm else recipe.completions_per_step,
+            logit_chunks=engine.logit_chunks,
+            checkpointing=engine.gradient_checkpointing,
+            offload=self.vllm,
+            weight_bytes=4 if recipe.model.dtype == "float32" else 2,
+        )
+
+
+def make_scenario(recipe: Recipe, gpu: Gpu, constants: Constants | None = None) -> Scenario:
+    """Resolve what an estimate needs to know.
+
+    Raises:
+        ModelError: the model's shape is unknown.
+        RecipeError: prompt and completion do not fit the model's window, or the expected length is
+            above the limit.
+    """
+    shape = find_shape(recipe.model.id)
+    check_window(recipe, shape)
+    prior = completion_prior(recipe, shape)
+    targets = LINEARS if recipe.lora.targets == "all-linear" else recipe.lora.targets
+    prompt = float(min(PROMPT_TOKENS, recipe.prompt.max_tokens))
+    live_share, rollout_factor = _signal(recipe)
+    return Scenario(
+        recipe=recipe,
+        shape=shape,
+        gpu=gpu,
+        precision=Precision.INT4 if recipe.model.load_in_4bit else Precision.BF16,
+        adapter_params=shape.lora_params(recipe.lora.rank, targets),
+        mean_tokens=prior,
+        prompt_tokens=prompt,
+        live_share=live_share,
+        rollout_factor=rollout_factor,
+        logprob_passes=_logprob_passes(recipe),
+        constants=constants or load_constants(),
+    )
+
+
+def memory_of(scenario: Scenario) -> MemoryEstimate:
+    """Memory by part, with the verdict; a GPU without the recipe's dtype is `no`."""
+    estimate = estimate_memory(
+        scenario.memory_work(), scenario.gpu.usable_gib * GIB, scenario.constants
+    )
+    if scenario.recipe.model.dtype == "bfloat16" and not scenario.gpu.bf16:
+        reason = f'{scenario.gpu.name} has no bfloat16; model.dtype = "float16" is its way'
+        return replace(estimate, verdict=Verdict.NO, reason=reason)
+    return estimate
+
+
+def check_window(recipe: Recipe, shape: ModelShape) -> None:
+    """Prompt and completion must fit in the model's window together.
+
+    Raises:
+        RecipeError: they do not; names the largest limit that fits.
+    """
+    wanted = {"sampling.max_tokens": recipe.sampling.max_tokens}
+    wanted |= {f"eval.{e.suite}.max_tokens": recipe.eval_max_tokens(e) for e in recipe.eval}
+    room = shape.window - recipe.prompt.max_tokens
+    for key, limit in wanted.items():
+        if limit > room:
+            raise RecipeError(
+                f"{key} = {limit}: with prompt.max_tokens = {recipe.prompt.max_tokens} that is "
+                f"{limit + recipe.prompt.max_tokens} tokens, and the window of {shape.name} is "
+                f"{shape.window}.",
+                hint=f"Set {key} <= {room}."
+                if room > 0
+                else f"Set prompt.max_tokens below {shape.window}.",
+            )
+
+
+def completion_prior(recipe: Recipe, shape: ModelShape) -> LengthPrior:
+    """Mean completion length: the recipe's, else published, else a share of the limit.
+
+    Raises:
+        RecipeError: the recipe expects more than its limit.
+    """
+    limit, expected = recipe.sampling.max_tokens, recipe.sampling.expected_tokens
+    if expected is not None:
+        if expected > limit:
+            raise RecipeError(
+                f"sampling.expected_tokens = {expected:g} is above sampling.max_tokens = {limit}.",
+                hint="A mean cannot be above the limit.",
+            )
+        return LengthPrior(expected, expected, expected, "recipe: sampling.expected_tokens")
+    published = shape.completion_tokens
+    if published is None:
+        prior = UNKNOWN_LENGTH
+        return LengthPrior(prior.value * limit, prior.low * limit, prior.high * limit, prior.source)
+    if limit == _PRIOR_LIMIT:
+        return published
+    return LengthPrior(
+        _under_limit(published.value, limit),
+        _under_limit(published.low, limit),
+        _under_limit(published.high, limit),
+        f"{published.source}; under a limit of {limit}",
+    )
+
+
+def suite_problems(spec: Eval) -> int:
+    """Problems of a suite: known by name, counted in a local file, else assumed."""
+    if spec.path is not None:
+        path = Path(local_path(spec.path))
+        if path.is_file():
+            with path.open("rb") as lines:
+                return sum(1 for line in lines if line.strip())
+    if spec.suite in SUITE_PROBLEMS:
+        return SUITE_PROBLEMS[SuiteName(spec.suite)]
+    return _UNKNOWN_SUITE_PROBLEMS
+
+
+def _under_limit(mean: float, limit: int) -> float:
+    """A mean seen under one limit, under another."""
+    seen = Lengths.with_mean(mean, _PRIOR_LIMIT)
+    return Lengths(seen.mu, seen.sigma, float(limit)).mean
+
+
+def _signal(recipe: Recipe) -> tuple[float, float]:
+    """Share of completions that are trained on, and rollouts per group kept."""
+    if recipe.signal.skip == "off" and recipe.signal.resample_rounds == 0:
+        return 1.0, 1.0
+    if recipe.signal.resample_rounds:
+        return 1.0, 1.0 + LIVE_GROUPS
+    return LIVE_GROUPS, 1.0
+
+
+def _logprob_passes(recipe: Recipe) -> int:
+    """The reference where there is a KL term; the old policy where vLLM sampled, or for reuse."""
+    reference = 1 if recipe.grpo.beta > 0 else 0
+    old = recipe.engine.name is EngineName.UNSLOTH or recipe.grpo.num_iterations > 1
+    return reference + int(old)
