@@ -1,0 +1,115 @@
+"""Several runs become the paper's tables: seeds averaged, ranks side by side, marks where due."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_builder import Story, Suite, build_run
+
+from budgetrl.recipe.load import list_recipes, load_recipe
+from budgetrl.report.arms import arms_of
+from budgetrl.report.facts import read_facts
+from budgetrl.report.paper_tables import table_1, table_2
+from budgetrl.report.several import models_of
+from budgetrl.report.write import write_report
+from budgetrl.rundir import RunDir
+
+MODELS = ("deepscaler", "qwen2.5_instruct", "llama3.2", "qwen2.5_math", "qwen3")
+AIME = Suite(30, 16, 0.25, 0.35, ks=(1, 8, 16))
+AMC = Suite(40, 16, 0.5, 0.6, ks=(1, 8, 16))
+
+
+def paper_story(model: str, rank: int, **changed: Any) -> Story:
+    """A run of one of the paper's recipes."""
+    recipe = load_recipe(f"{model}_r{rank}").recipe
+    tables = {
+        name: recipe.model_dump(mode="json")[name] for name in ("paper", "expected", "select")
+    }
+    suites = {"math500": Suite(50, 1, 0.4, 0.5, ks=(1,), every=5)}
+    suites |= {"aime24": AIME, "aime25": AIME, "amc23": AMC}
+    values = {
+        "model": recipe.model.id, "rank": rank, "alpha": 128.0, "steps": 10, "tables": tables,
+        "entropy": (0.8, 0.8 - rank / 512), "suites": suites,
+    }  # fmt: skip
+    return Story(**(values | changed))
+
+
+@pytest.mark.skipif("deepscaler_r8" not in list_recipes(), reason="no paper recipes")
+def test_tables_1_and_2_have_the_papers_shape_and_are_made_in_time(tmp_path: Path) -> None:
+    runs = [build_run(tmp_path, paper_story(m, r)) for m in MODELS for r in (8, 64, 256)]
+    runs += [build_run(tmp_path, paper_story(m, r, seed=2)) for m in MODELS for r in (8, 256)]
+    assert len(runs) == 25
+    started = time.process_time()
+    write_report(runs, tmp_path / "out")
+    assert time.process_time() - started < 10
+
+    models = models_of(arms_of(map(read_facts, runs)))
+    first, second = table_1(models), table_2(models)
+    assert first is not None
+    assert second is not None
+    assert list(first.super_head) == [("", 2), ("AIME24", 3), ("AIME25", 3), ("AMC23", 3)]
+    assert list(first.head) == ["Model", "config", *["@1", "@8", "@16"] * 3]
+    assert len(first.rows) == 5 * 4
+    configs = [row[1].text for row in first.rows]
+    assert configs[2] == "paper: final, rank 256"
+    assert configs[6] == "paper: final, best rank, unstated"
+    baseline = [(cell.text, cell.marks) for cell in first.rows[0][2:]]
+    assert baseline[0] == ("28.9", "\u2020")
+    assert baseline[1] == ("53.6", "")
+    assert {text for text, marks in baseline if marks} == {"28.9", "62.5", "45.2", "92.2"}
+    assert any("16.6 cannot come from 16 samples of 30" in line for line in first.footnotes)
+    assert list(second.head) == ["Model", "", "rank 8", "rank 64", "rank 256"]
+    assert [cell.text for cell in second.rows[0][2:]] == ["-6.7", "-2.7", "-27.0"]
+    assert [cell.text for cell in second.rows[1][2:]] == ["-2.0", "-15.6", "-62.5"]
+
+
+def test_seeds_are_averaged_with_an_interval_over_seeds(tmp_path: Path) -> None:
+    runs = [build_run(tmp_path, Story(seed=seed, steps=4)) for seed in (1, 2, 3)]
+    (arm,) = arms_of(map(read_facts, runs))
+    gains = [read_facts(run).differences["heldout"][1].difference for run in runs]
+    gain = arm.gain("heldout", 1)
+    assert gain is not None
+    assert gain.value == pytest.approx(sum(gains) / 3)
+    assert gain.seeds == 3
+    assert gain.interval_95 is not None
+    assert gain.interval_95[0] < min(gains)
+    baseline = arm.passes("heldout", "baseline", 1)
+    assert baseline is not None
+    own = read_facts(runs[0]).evaluation("baseline", "heldout")
+    assert own is not None
+    assert baseline.interval_95 == own.interval_95["1"]  # one base model, not three
+
+
+def test_ranks_at_different_scales_are_different_arms(tmp_path: Path) -> None:
+    stories = [Story(rank=8, alpha=8.0, steps=2), Story(rank=8, alpha=128.0, steps=2)]
+    arms = arms_of(read_facts(build_run(tmp_path, story)) for story in stories)
+    assert [arm.scale for arm in arms] == [1.0, 16.0]
+
+
+def test_another_protocol_in_a_column_is_marked(tmp_path: Path) -> None:
+    usual = [build_run(tmp_path, Story(rank=rank, steps=2)) for rank in (8, 64)]
+    hotter = build_run(tmp_path, Story(rank=256, steps=2, temperature=1.0))
+    table = table_1(models_of(arms_of(map(read_facts, [*usual, hotter]))))
+    assert table is not None
+    marked = [row[1].text for row in table.rows if any(cell.marks for cell in row[2:])]
+    assert marked == ["ours: final, rank 256"]
+    assert "another protocol than the rest of the column (temperature)" in table.footnotes[0]
+
+
+def test_report_of_several_runs_names_the_unfinished_ones(tmp_path: Path) -> None:
+    done = build_run(tmp_path, Story(steps=2))
+    crashed = build_run(tmp_path, Story(steps=2, rank=8, end=None))
+    write_report([done, crashed], tmp_path / "out")
+    html = (tmp_path / "out/report.html").read_text()
+    assert f"{crashed.name} has crashed" in html
+    assert len(json.loads((tmp_path / "out/report.json").read_text())["runs"]) == 2
+
+
+def test_a_long_runs_report_is_quick_and_small(tmp_path: Path) -> None:
+    run: RunDir = build_run(tmp_path, Story(steps=1000, suites={"heldout": Suite(every=50)}))
+    started = time.process_time()
+    write_report([run])
+    assert time.process_time() - started < 5
+    assert (run.path / "report/report.html").stat().st_size < 3_000_000
