@@ -17,6 +17,7 @@ from budgetrl.errors import ExitCode, TrainingError
 from budgetrl.estimation.cadence import MIN_SAVE_INTERVAL_S, SAVE_INTERVAL_SHARE
 from budgetrl.events import Checkpoint, PlanEvent, Step
 from budgetrl.recipe.schema import Recipe
+from budgetrl.rewards.registry import check_faults
 from budgetrl.rundir import RunDir
 from budgetrl.training.alarms import Alarms
 from budgetrl.training.checkpoints import prune, save_checkpoint
@@ -258,6 +259,7 @@ class StepCallback(TrainerCallback):
             self.tracker.log(event)
         for alarm in self.alarms.observe(record):
             self.log.warn(*alarm)
+        check_faults(record.breakdowns)
         self._learn_difficulty(record)
         self._watch_signal(facts["groups_with_signal"])
         if step % PLAN_EVERY == 0 or step <= 5:

@@ -17,7 +17,7 @@ from budgetrl.engine.base import TrainableEngine
 from budgetrl.errors import DataError, RecipeError
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.grading import GRADER_VERSION, gold_problem
-from budgetrl.rewards.registry import Reward, build_reward
+from budgetrl.rewards.registry import RewardSum, build_reward
 from budgetrl.rewards.worker import GradingPool
 from budgetrl.rundir import MANIFEST, PLAN, RunDir
 from budgetrl.training.alarms import Alarms
@@ -39,7 +39,7 @@ class Workbench:
     renderer: PromptRenderer
     sampler: ProblemSampler
     evaluator: Evaluator
-    reward: Reward
+    reward: RewardSum
     rewards: frozenset[str]
     """Names of the rewards that count."""
 
@@ -77,6 +77,7 @@ def prepare(
         "suites": {name: _describe(suite) for name, suite in suites.items()},
         "prompt": {"fingerprint": renderer.fingerprint(), "prefilled": renderer.prefilled},
         "grader": GRADER_VERSION,
+        "reward_code": dict(reward.code_hashes),
     }
     run.write_json(MANIFEST, manifest)
     evaluator = Evaluator(

@@ -1,0 +1,1 @@
+"""Rewards: hang-proof grading and the weighted sum that training sees."""

@@ -1,0 +1,196 @@
+"""A recipe's [[rewards]] as one function: the weighted sum, with its parts kept.
+
+    reward = build_reward(recipe.rewards, prefilled=False, max_tokens=3584, pool=pool)
+    reward(completions, golds, num_tokens) -> [RewardBreakdown, ...]
+
+The paper's is R = 0.2 R_format + R_accuracy. A part that raises or is not a number makes its row's
+total None and its verdict `error`, so a fault is seen as a fault and never as a 0.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from budgetrl.errors import RecipeError, RewardError
+from budgetrl.recipe.schema import Reward, RewardName
+from budgetrl.rewards.shaping import cosine, signed, soft_overlong, think_format
+from budgetrl.rewards.worker import GradedRow
+from budgetrl.types import RewardBreakdown, Verdict
+
+MAX_FAULTY_SHARE = 0.05
+"""More rows than this without a reward in one step end the run."""
+
+
+class Grader(Protocol):
+    """Judges completions, such as a `GradingPool`."""
+
+    def grade(self, rows: Sequence[tuple[str, str]]) -> Sequence[GradedRow]:
+        """One verdict per (completion, gold answer)."""
+        ...
+
+
+class Row(NamedTuple):
+    """What a reward may look at; a user's own function gets these as keyword arguments."""
+
+    completion: str
+    gold: str
+    num_tokens: int
+    verdict: Verdict
+
+
+Part = Callable[[Row], float]
+
+
+@dataclass(frozen=True, slots=True)
+class RewardSum:
+    """The weighted sum of a recipe's rewards."""
+
+    parts: Mapping[str, tuple[float, Part]]
+    """Name -> weight and function."""
+    grader: Grader
+    code_hashes: Mapping[str, str]
+    """Files of the user's own rewards and the SHA-256 of each."""
+
+    def __call__(
+        self, completions: Sequence[str], golds: Sequence[str], num_tokens: Sequence[int]
+    ) -> list[RewardBreakdown]:
+        """One breakdown per completion, in order."""
+        graded = self.grader.grade(list(zip(completions, golds, strict=True)))
+        return [
+            self._breakdown(Row(completion, gold, tokens, one.verdict), one.extracted)
+            for completion, gold, tokens, one in zip(
+                completions, golds, num_tokens, graded, strict=True
+            )
+        ]
+
+    def _breakdown(self, row: Row, extracted: str | None) -> RewardBreakdown:
+        values = {name: _value(name, part, row) for name, (_, part) in self.parts.items()}
+        numbers = [
+            None if values[name] is None else weight * (values[name] or 0.0)
+            for name, (weight, _) in self.parts.items()
+        ]
+        if row.verdict is Verdict.ERROR or None in numbers:
+            return RewardBreakdown(None, values, Verdict.ERROR, extracted)
+        total = math.fsum(number for number in numbers if number is not None)
+        return RewardBreakdown(total, values, row.verdict, extracted)
+
+
+def build_reward(
+    specs: Sequence[Reward],
+    *,
+    prefilled: bool,
+    max_tokens: int,
+    pool: Grader,
+    allow_code: bool = False,
+) -> RewardSum:
+    """The reward of a recipe.
+
+    Args:
+        specs: the recipe's [[rewards]].
+        prefilled: the prompt already opens `<think>`.
+        max_tokens: sampling.max_tokens, for length-scaled rewards.
+        pool: judges the answers.
+        allow_code: whether a user's own function may be imported.
+
+    Raises:
+        RecipeError: unknown parameters, or a user's function that is not allowed or not there.
+    """
+    parts: dict[str, tuple[float, Part]] = {}
+    hashes: dict[str, str] = {}
+    for spec in specs:
+        if ":" in spec.name:
+            part, file = _users_own(spec, allow_code)
+            hashes[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+        else:
+            part = _known(spec, prefilled, max_tokens)
+        parts[spec.name] = (spec.weight, part)
+    return RewardSum(parts, pool, hashes)
+
+
+def check_faults(breakdowns: Sequence[RewardBreakdown]) -> None:
+    """Refuse to go on when too many rows have no reward; call it after the rows are stored.
+
+    Raises:
+        RewardError: more than 5 % of the rows.
+    """
+    faulty = sum(breakdown.total is None for breakdown in breakdowns)
+    if faulty > MAX_FAULTY_SHARE * len(breakdowns):
+        raise RewardError(
+            f"{faulty} of {len(breakdowns)} completions of one step could not be rewarded.",
+            hint='The step\'s file under completions/ shows them (verdict "error"); worker.log '
+            "has the errors. Mend the reward or the data, then `budgetrl resume`.",
+        )
+
+
+def _known(spec: Reward, prefilled: bool, max_tokens: int) -> Part:
+    name, given = RewardName(spec.name), dict(spec.parameters)
+    makers: dict[RewardName, tuple[set[str], Part]] = {
+        RewardName.ACCURACY: (set(), lambda row: float(_correct(row))),
+        RewardName.FORMAT: (set(), lambda row: think_format(row.completion, prefilled=prefilled)),
+        RewardName.SIGNED: (set(), lambda row: signed(_correct(row))),
+        RewardName.COSINE: (
+            {"max_tokens", "min_correct", "max_correct", "min_wrong", "max_wrong"},
+            lambda row: cosine(
+                _correct(row), row.num_tokens, **({"max_tokens": max_tokens} | given)
+            ),
+        ),
+        RewardName.SOFT_OVERLONG: (
+            {"max_tokens", "cache_tokens"},
+            lambda row: soft_overlong(
+                row.num_tokens,
+                **({"max_tokens": max_tokens, "cache_tokens": max_tokens // 5} | given),
+            ),
+        ),
+    }
+    allowed, part = makers[name]
+    unknown = set(given) - allowed
+    if unknown:
+        known = ", ".join(sorted(allowed)) or "none"
+        raise RecipeError(
+            f"[[rewards]] {name}: unknown parameters {', '.join(sorted(unknown))}; known: {known}."
+        )
+    return part
+
+
+def _correct(row: Row) -> bool:
+    return row.verdict is Verdict.CORRECT
+
+
+def _value(name: str, part: Part, row: Row) -> float | None:
+    try:
+        value = float(part(row))
+    except Exception as error:  # a user's function may raise anything; the row says so
+        sys.stderr.write(f"reward {name} failed: {type(error).__name__}: {error}\n")
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _users_own(spec: Reward, allow_code: bool) -> tuple[Part, Path]:
+    """A function given as module:function, and the file that it is in."""
+    module_name, _, function_name = spec.name.partition(":")
+    if not allow_code:
+        raise RecipeError(
+            f"[[rewards]] {spec.name}: runs code of yours.",
+            hint="Say that you want this with --allow-code.",
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise RecipeError(
+            f"[[rewards]] {spec.name}: the module cannot be imported: {error}.",
+            hint="It must be on PYTHONPATH.",
+        ) from None
+    function: Any = getattr(module, function_name, None)
+    if not callable(function) or module.__file__ is None:
+        raise RecipeError(f"[[rewards]] {spec.name}: the module has no such function.")
+
+    def part(row: Row) -> float:
+        return float(function(**row._asdict(), **spec.parameters))
+
+    return part, Path(module.__file__)

@@ -1,0 +1,64 @@
+"""Rewards that are pure functions of text, length and verdict: format and length shaping.
+
+Not here: whether an answer is right (`rewards.grading`), weights and sums (`rewards.registry`).
+"""
+
+import math
+
+OPEN, CLOSE = "<think>", "</think>"
+
+
+def think_format(completion: str, *, prefilled: bool) -> float:
+    """1 for `<think>reasoning</think>answer`, else 0: the paper's R_format.
+
+    Each tag exactly once and in this order (case counts), only white space before the first,
+    reasoning and answer not blank.
+
+    Args:
+        completion: what the model wrote.
+        prefilled: the prompt already opens `<think>`, so that the completion must not.
+    """
+    text = OPEN + completion if prefilled else completion
+    if text.count(OPEN) != 1 or text.count(CLOSE) != 1:
+        return 0.0
+    before, _, rest = text.partition(OPEN)
+    reasoning, closed, answer = rest.partition(CLOSE)
+    whole = not before.strip() and closed and reasoning.strip() and answer.strip()
+    return 1.0 if whole else 0.0
+
+
+def signed(correct: bool) -> float:
+    """+1 for a right answer, -1 otherwise (DeepScaleR)."""
+    return 1.0 if correct else -1.0
+
+
+def cosine(
+    correct: bool,
+    num_tokens: int,
+    *,
+    max_tokens: int,
+    min_correct: float = 0.5,
+    max_correct: float = 1.0,
+    min_wrong: float = -1.0,
+    max_wrong: float = -0.5,
+) -> float:
+    """Length-scaled accuracy: short right answers earn most, short wrong ones lose most.
+
+    r = lo + (hi - lo) / 2 * (1 + cos(pi * tokens / max_tokens)), with (lo, hi) = (min_correct,
+    max_correct) for a right answer and (max_wrong, min_wrong) for a wrong one. Source: Yeo et al.
+    2025, "Demystifying Long Chain-of-Thought Reasoning in LLMs" (arXiv 2502.03373), as Open-RS and
+    Tina use it, with open-r1's default bounds.
+    """
+    low, high = (min_correct, max_correct) if correct else (max_wrong, min_wrong)
+    along = min(1.0, num_tokens / max_tokens)
+    return low + 0.5 * (high - low) * (1.0 + math.cos(math.pi * along))
+
+
+def soft_overlong(num_tokens: int, *, max_tokens: int, cache_tokens: int) -> float:
+    """Length penalty: 0, then falling linearly to -1 over the last `cache_tokens` tokens.
+
+    DAPO (arXiv 2503.14476), Eq. 13: with L_max = max_tokens and L_cache = cache_tokens,
+    R = 0 for |y| <= L_max - L_cache; (L_max - L_cache - |y|) / L_cache up to L_max; -1 beyond.
+    """
+    over = num_tokens - (max_tokens - cache_tokens)
+    return -min(1.0, max(0.0, over / cache_tokens))
