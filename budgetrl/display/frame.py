@@ -37,7 +37,7 @@ def frame(scene: Scene, width: int, height: int, hint: str = "") -> list[Text]:
 
 
 def _panels(scene: Scene, width: int) -> list[Panel]:
-    found = [panels.header(scene), panels.warnings(scene), panels.end(scene)]
+    found = [panels.header(scene), panels.warnings(scene, width), panels.end(scene, width)]
     found += [panels.budget(scene), panels.setup(scene)]
     learning = model_panels.learning(scene)
     wide = width >= WIDE and learning is not None

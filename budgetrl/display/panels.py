@@ -12,7 +12,7 @@ from budgetrl.display.scene import Bill, Scene, bill_of
 from budgetrl.display.scrub import scrub
 from budgetrl.display.spark import bar
 from budgetrl.display.view import number
-from budgetrl.display.words import ending, money, short_path
+from budgetrl.display.words import ending, money, next_command, short_path, updates
 from budgetrl.history import Span
 from budgetrl.rundir import MANIFEST
 from budgetrl.types import RunStatus
@@ -104,7 +104,7 @@ def _bar_look(glyphs: g.Glyphs) -> dict[str, tuple[str, str]]:
 
 def _legend(bill: Bill, width: int, glyphs: g.Glyphs) -> Text:
     """What the bar's parts are; the expected ones go first when the line is short."""
-    names = {"train": "training", "end": "final"}
+    names = {"train": "training"}
     shown = {
         name: (look, f" {names.get(name, name)} {duration(getattr(bill, name))}  ")
         for name, look in _bar_look(glyphs).items()
@@ -199,8 +199,13 @@ def _setup_line(scene: Scene, name: str, span: Span | None, width: int) -> Text:
     return row(*parts)
 
 
-def warnings(scene: Scene) -> Panel | None:
-    """Everything that is not right, until it is."""
+def warnings(scene: Scene, width: int) -> Panel | None:
+    """Everything that is not right, until it is.
+
+    Args:
+        scene: what to draw.
+        width: columns it will get, for the rows it can use.
+    """
     history = scene.view.history
     texts = [f"{warning.message} [{code}]" for code, warning in history.warnings.items()]
     if history.newer_schema:
@@ -212,48 +217,55 @@ def warnings(scene: Scene) -> Panel | None:
         return None
     texts = [scrub(text) for text in texts]
 
+    marked = [f"{scene.glyphs.warning} {text}" for text in texts]
+    whole = [line for text in marked for line in wrap(text, width)]
+
     def draw(width: int, rows: int) -> list[Text]:
-        lines: list[Text] = []
-        for text in texts:
-            first, *more = wrap(text, max(1, width - 2)) or [""]
-            lines.append(row((f"{scene.glyphs.warning} {first}", g.WARN)))
-            lines += [row((f"  {part}", g.WARN)) for part in more]
-        if len(lines) > rows:
-            lines = [
-                row(
-                    (fit(Text(f"{scene.glyphs.warning} {text}"), width, scene.glyphs).plain, g.WARN)
-                )
-                for text in texts
-            ]
+        lines = whole if len(whole) <= rows else marked
         if len(lines) > rows:
             rest = f"{scene.glyphs.warning} and {len(lines) - rows + 1} more warnings"
-            lines = [*lines[: rows - 1], row((rest, g.WARN))]
-        return [fit(line, width, scene.glyphs) for line in lines]
+            lines = [*lines[: rows - 1], rest]
+        return [fit(row((line, g.WARN)), width, scene.glyphs) for line in lines]
 
-    return Panel(1, min(3, len(texts)), 3 * len(texts), draw)
+    return Panel(1, min(3, len(texts)), len(whole), draw)
 
 
-def end(scene: Scene) -> Panel | None:
-    """What came out, what it cost, what to type next."""
-    view = scene.view
+def end(scene: Scene, width: int) -> Panel | None:
+    """What came out, what it cost, what to type next.
+
+    Args:
+        scene: what to draw.
+        width: columns it will get, for the rows it needs.
+    """
     if scene.status is RunStatus.RUNNING:
         return None
-    if scene.status is RunStatus.CRASHED:
-        said = f"Crashed after {view.step} updates: it has no end, and nobody writes its events."
-        facts = [("result", said), ("next", f"budgetrl resume {short_path(view.run.path)}")]
-    else:
-        facts = ending(view, view.result())
+    facts = [(label, _fact(label, text, width)) for label, text in _ending(scene)]
 
     def draw(width: int, rows: int) -> list[Text]:
+        kept = list(facts)
+        for less_important in ("stopped", "attempts", "best", "report", "bill", "error"):
+            if sum(len(lines) for _, lines in kept) < rows:
+                break
+            kept = [(label, lines) for label, lines in kept if label != less_important]
         lines = [rule("outcome", width, scene.glyphs)]
-        for label, text in facts:
-            style = g.STRONG if label in ("result", "next") else ""
-            for part in wrap(scrub(text), max(8, width - 10)):
-                lines.append(labelled(label, (part, style), 8))
-                label = ""
-        return lines[:rows]
+        return [*lines, *(line for _, lines in kept for line in lines)][:rows]
 
-    return Panel(1, min(4, 1 + len(facts)), 3 * len(facts) + 1, draw)
+    whole = 1 + sum(len(lines) for _, lines in facts)
+    return Panel(1, min(7, whole), whole, draw)
+
+
+def _ending(scene: Scene) -> list[tuple[str, str]]:
+    view = scene.view
+    if scene.status is not RunStatus.CRASHED:
+        return ending(view, view.result())
+    said = f"Crashed after {updates(view.step)}: it has no end, and nobody writes its events."
+    return [("result", said), ("next", next_command(view, {}))]
+
+
+def _fact(label: str, text: str, width: int) -> list[Text]:
+    style = g.STRONG if label in ("result", "next") else ""
+    parts = wrap(scrub(text), max(8, width - 10))
+    return [labelled("" if i else label, (part, style), 8) for i, part in enumerate(parts)]
 
 
 def footer(scene: Scene, hint: str) -> Panel | None:

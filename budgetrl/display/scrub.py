@@ -22,12 +22,12 @@ _VARIATION = range(0xFE00, 0xFE10)
 
 def scrub(text: str) -> str:
     """One line of printable text: no escapes, control or invisible characters."""
-    if text.isascii() and text.isprintable():
-        return _SPACES.sub(" ", text)
-    return "".join(_printable(_SPACES.sub(" ", _ESCAPES.sub("", text))))
+    if not (text.isascii() and text.isprintable()):
+        text = _printable(_SPACES.sub(" ", _ESCAPES.sub("", text)))
+    return _SPACES.sub(" ", text)
 
 
-def _printable(text: str) -> list[str]:
+def _printable(text: str) -> str:
     kept: list[str] = []
     marks = 0
     for character in text:
@@ -36,10 +36,10 @@ def _printable(text: str) -> list[str]:
             marks += 1
             if marks <= _MARKS_PER_LETTER and kept and ord(character) not in _VARIATION:
                 kept.append(character)
-            continue
-        marks = 0
-        if category in ("Cs", "Co", "Cn"):
+        elif category in ("Cs", "Co", "Cn"):
             kept.append("?")
+            marks = 0
         elif category not in ("Cc", "Cf"):
             kept.append(" " if category == "Zs" else character)
-    return kept
+            marks = 0
+    return "".join(kept)

@@ -26,6 +26,11 @@ def points(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:+.1f} points"
 
 
+def updates(count: int) -> str:
+    """A number of updates."""
+    return f"{count:,} update{'' if count == 1 else 's'}"
+
+
 def interval(bounds: Any, signed: bool = False) -> str:
     """An interval of shares, in percent or points: "38.0 to 44.4"; empty without one."""
     if not isinstance(bounds, list | tuple) or len(bounds) != 2:
@@ -55,7 +60,8 @@ def outcome(result: Mapping[str, Any]) -> str:
     stopped = STOPPED.get(str(result.get("stop_reason")), "The run is over")
     found = gain(result)
     if found is None:
-        return f"{stopped} after {result.get('steps', 0)} updates; there is no comparison."
+        made = updates(int(number(result.get("steps")) or 0))
+        return f"{stopped} after {made}; there is no comparison of before and after."
     suite, k, value, bounds = found
     before, after = (
         number((((result.get(end) or {}).get(suite) or {}).get("pass_at") or {}).get(k))
@@ -110,7 +116,9 @@ def next_command(view: RunView, result: Mapping[str, Any]) -> str:
     if reason in (None, "interrupted", "failed"):
         return f"budgetrl resume {run}"
     if reason == "budget" and view.budget_s:
-        return f"budgetrl resume {run} --hours {view.budget_s / 3600:.3g}"
+        minutes = max(1, round(view.budget_s / 60))
+        more = f"{minutes}m" if minutes < 120 else f"{minutes / 60:.3g}"
+        return f"budgetrl resume {run} --hours {more}"
     return f"budgetrl eval {run}"
 
 
@@ -123,7 +131,8 @@ def ending(view: RunView, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     reason = STOPPED.get(str(result.get("stop_reason")), "")
     attempts = int(number(result.get("attempts")) or 1)
     if gain(result) is not None and reason:
-        lines.append(("stopped", f"{reason}, after {result.get('steps', view.step)} updates"))
+        made = updates(int(number(result.get("steps")) or 0))
+        lines.append(("stopped", f"{reason}, after {made}"))
     if attempts > 1:
         lines.append(("attempts", str(attempts)))
     lines.append(("bill", bill(view, result)))
