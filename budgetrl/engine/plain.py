@@ -23,7 +23,7 @@ from budgetrl.engine.base import (
     StopCheck,
 )
 from budgetrl.engine.sampling import SeededSampler, StopWhen
-from budgetrl.errors import HardwareError, ModelError
+from budgetrl.errors import HardwareError, ModelError, RecipeError
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import AlphaPolicy, Lora, Recipe
 from budgetrl.types import Completion
@@ -54,7 +54,7 @@ class PlainEngine:
         self._recipe = recipe
         config = model.config
         self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
-        self.end_ids: frozenset[int] = _eos_ids(model, tokenizer)
+        self.end_ids: frozenset[int] = _eos_ids(model, tokenizer) | _stop_ids(tokenizer, recipe)
 
     @classmethod
     def open(cls, recipe: Recipe, adapter: Path | None = None) -> Self:
@@ -62,6 +62,7 @@ class PlainEngine:
 
         Raises:
             ModelError: something is missing or does not match.
+            RecipeError: a stop text is not a token.
             HardwareError: CUDA is asked for and absent.
         """
         device = recipe.engine.device
@@ -124,7 +125,6 @@ class PlainEngine:
             use_cache=True,
             pad_token_id=pad,
             eos_token_id=sorted(self.end_ids),
-            stop_strings=list(sampling.stop) or None,
             disable_compile=True,
         )
         with merged(self.model), torch.no_grad():
@@ -134,7 +134,6 @@ class PlainEngine:
                 generation_config=config,
                 logits_processor=[sampler],
                 stopping_criteria=[stop],
-                tokenizer=self.tokenizer if sampling.stop else None,
             )
         rows = [self._cut(row) for row in output[:, longest:].tolist()]
         ended = [row[-1:] != [] and row[-1] in self.end_ids for row in rows]
@@ -309,6 +308,18 @@ def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     configured = getattr(model.generation_config, "eos_token_id", None)
     many = configured if isinstance(configured, list) else [configured]
     return frozenset(i for i in [*many, tokenizer.eos_token_id] if i is not None)
+
+
+def _stop_ids(tokenizer: Any, recipe: Recipe) -> frozenset[int]:
+    """Tokens of sampling.stop. Only added tokens: other texts may hide inside a longer token."""
+    added = tokenizer.get_added_vocab()
+    for text in recipe.sampling.stop:
+        if text not in added:
+            raise RecipeError(
+                f"sampling.stop: {text!r} is not a token of its own in {recipe.model.id}.",
+                hint=f"It has: {', '.join(sorted(added)[:20])}.",
+            )
+    return frozenset(added[text] for text in recipe.sampling.stop)
 
 
 def _first_line(error: BaseException) -> str:
