@@ -27,7 +27,7 @@ class Output:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.encoding = getattr(stream, "encoding", None) or "ascii"
-        self.waits = 0
+        self.left_out = 0
         """Texts that were left out because too much was waiting."""
         self._pending = bytearray()
         self._own: int | None = None
@@ -65,7 +65,7 @@ class Output:
             self.stream.write(text)
             return
         if len(self._pending) > PENDING_LIMIT:
-            self.waits += 1
+            self.left_out += 1
             return
         self._pending += text.encode(self.encoding, "replace")
         self.flush()
