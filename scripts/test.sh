@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# What CI runs, from a clean clone: lint, format, types, import contracts, tests. The tests cover
+# recipes, Markdown links, the constraint files and the wheel as well.
+# Further arguments go to pytest: scripts/test.sh -k budget
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+check() {
+    printf '\n== %s\n' "$*"
+    "$@"
+}
+
+bash scripts/install.sh dev
+bin=.venv/bin
+export HF_HUB_OFFLINE=1
+check "$bin/ruff" check .
+check "$bin/ruff" format --check .
+check "$bin/mypy"
+check "$bin/lint-imports" --no-logo
+check "$bin/python" -m pytest --durations=10 "$@"
