@@ -46,8 +46,11 @@ def save_checkpoint(run: RunDir, trainer: Any, state: Mapping[str, Any]) -> Path
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """The PEFT adapter with its base id and task type."""
-    model.save_pretrained(str(folder), safe_serialization=True)
+    """The PEFT adapter with its base id and task type.
+
+    Only the trained one: with beta > 0 TRL keeps a frozen copy of the start beside it.
+    """
+    model.save_pretrained(str(folder), safe_serialization=True, selected_adapters=["default"])
     card = folder / "README.md"
     card.unlink(missing_ok=True)
 

@@ -82,6 +82,8 @@ def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, An
         "bf16": cuda and recipe.model.dtype == "bfloat16",
         "fp16": cuda and recipe.model.dtype == "float16",
         "gradient_checkpointing": recipe.engine.gradient_checkpointing,
+        "cast_lm_head_to_fp32": False,
+        "pad_to_multiple_of": None,
         "use_liger_kernel": False,
         "torch_compile": False,
         # the run directory logs and saves; the trainer does not
