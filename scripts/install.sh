@@ -60,7 +60,7 @@ make_venv() {
 
 check_disk() {
     local free_mb used_mb=0
-    free_mb=$(df -Pk "$root" | awk 'NR == 2 { print int($4 / 1024) }')
+    free_mb=$(df -Pk "$root" | awk 'NR == 2 { print int($4 / 1024) }') || return 0
     [[ ! -d $venv ]] || used_mb=$(du -sm "$venv" | cut -f1)
     (( free_mb + used_mb >= need_mb )) ||
         fail 3 "disk short: $free_mb MB free in $root, '$mode' needs about $((need_mb - used_mb)) MB more." \
@@ -70,15 +70,20 @@ check_disk() {
 # --no-compile: bytecode is made once, at the end and on all cores.
 pip_install() {
     PIP_USER=0 "$venv/bin/python" -m pip install --quiet --no-compile --no-input \
-        --disable-pip-version-check --retries 2 "$@" >>"$log" 2>&1
+        --disable-pip-version-check "$@" >>"$log" 2>&1
+}
+
+last_words() {
+    grep -E 'ERROR|error:|connection broken|No space left' "$log" | tail -n 3 | cut -c 1-300 || true
+    printf "(all of pip's words: %s)\n" "$log"
 }
 
 pip_or_fail() {
     local code=0
     pip_install "$@" || code=$?
     (( code == 0 )) && return
-    grep -E '^ *(ERROR|error|OSError)' "$log" | tail -n 5 >&2 || true
-    fail 1 "download or installation failed (pip exit code $code); all of pip's words: $log" \
+    last_words >&2
+    fail 1 "download or installation failed (pip exit code $code)." \
         "Check the network and your pip settings (pip config list; PIP_INDEX_URL, PIP_FIND_LINKS," \
         "proxies), then run this again: what is already there is kept."
 }
@@ -105,15 +110,17 @@ install_torch() {
     elif [[ -n $index ]]; then
         say "torch $version from $index (BUDGETRL_TORCH_INDEX)"
         { [[ $cuda == no ]] && pip_from_index "$index" --no-deps "torch==$version+cpu"; } ||
-            pip_from_index "$index" --no-deps "torch==$version" ||
-            fail 1 "torch $version cannot be had from $index; pip's words: $log" \
+            pip_from_index "$index" --no-deps "torch==$version" || {
+            last_words >&2
+            fail 1 "torch $version cannot be had from $index." \
                 "Correct BUDGETRL_TORCH_INDEX, or unset it to use your pip settings."
+        }
     elif [[ $cuda == yes || $(uname -s) != Linux ]]; then
         say "torch $version, the plain build"
         pip_install --no-deps "torch===$version" || pip_or_fail --no-deps "torch==$version"
     elif pip_install --no-deps "torch==$version+cpu"; then
         say "torch $version, the CPU build that your pip settings find"
-    elif pip_from_index "$public_cpu_index" --no-deps "torch==$version+cpu"; then
+    elif pip_from_index "$public_cpu_index" --timeout 30 --retries 2 --no-deps "torch==$version+cpu"; then
         say "torch $version, the CPU build from $public_cpu_index"
     else
         say "no CPU build of torch $version by your pip settings nor at $public_cpu_index."
@@ -151,8 +158,8 @@ SECONDS=0
 need_mb=2500
 [[ $cuda == no ]] || need_mb=9000
 [[ $base == train ]] || need_mb=25000
-venv_is_usable || make_venv
 check_disk
+venv_is_usable || make_venv
 kept=$(grep -v "^$mode " "$stamp" 2>/dev/null | grep -F " $key" || true)
 rm -f "$stamp"
 : >"$log"

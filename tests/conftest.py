@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Before the libraries that read them are imported. One thread: cores are shared, and results that are
-# compared bit by bit must not depend on how many there are.
+# Before the libraries that read them are imported. One thread: cores are shared, and results that
+# are compared bit by bit must not depend on how many there are.
 os.environ.update(
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
