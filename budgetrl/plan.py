@@ -22,7 +22,11 @@ import budgetrl
 from budgetrl.budget import EXIT_S, Budget, PhaseTimes, plan
 from budgetrl.data.rows import load_problems
 from budgetrl.errors import BudgetError, HardwareError, ModelError, UsageError
+from budgetrl.estimation.advice import refuse_unfit
 from budgetrl.estimation.cpu import cpu_model, cpu_phase_times, user_cache_dir
+from budgetrl.estimation.estimate import estimate
+from budgetrl.estimation.request import choose_gpu, price_of
+from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
@@ -70,35 +74,57 @@ class Planned:
         return self.times.report_s * REPORT_FACTOR + EXIT_S
 
 
-def make_plan(loaded: LoadedRecipe, limits: Limits) -> Planned:
+def make_plan(
+    loaded: LoadedRecipe,
+    limits: Limits,
+    *,
+    gpu: str | None = None,
+    dry_run: bool = False,
+    force_fit: bool = False,
+) -> Planned:
     """Plan a run, or refuse it.
 
     Args:
         loaded: the recipe.
         limits: flags; any limit among them replaces both limits of the recipe.
+        gpu: name or file of the GPU to plan for; else the recipe's in a dry run, else this one.
+        dry_run: plan only, so the GPU need not be here.
+        force_fit: go on although the GPU's memory seems too small.
 
     Raises:
-        UsageError: there is no budget, or dollars without a price.
+        UsageError: there is no budget, dollars without a price, or an unknown GPU.
         DataError, ModelError: a local file of the recipe is missing or unusable.
-        HardwareError: a GPU recipe and no GPU.
+        HardwareError: a GPU recipe and no GPU, or one that is too small.
         BudgetError: the budget pays for nothing useful.
     """
     recipe = loaded.recipe
-    budget = budget_of(recipe, limits)
     check_local_files(recipe)
-    times = phase_times(recipe, budget)
+    card = _card(recipe, gpu, dry_run)
+    budget = budget_of(recipe, limits, card)
+    if card is None:
+        times = cpu_phase_times(recipe, None, user_cache_dir(), budget_s=budget.wall_s)
+    else:
+        made = estimate(recipe, card, budget)
+        if not force_fit:
+            refuse_unfit(made)
+        times = made.times
     planned = Planned(loaded, budget, times, plan(times, budget, recipe.schedule.stop_after_steps))
     refuse_unpayable(planned)
     return planned
 
 
-def budget_of(recipe: Recipe, limits: Limits) -> Budget:
+def budget_of(recipe: Recipe, limits: Limits, card: Gpu | None = None) -> Budget:
     """The budget of a run, from flags or else the recipe.
 
     Raises:
         UsageError: none is given, or dollars without a price.
     """
-    price = limits.price if limits.price is not None else recipe.budget.usd_per_hour
+    price = limits.price
+    if price is None and card is not None:
+        known = price_of(recipe, card)
+        price = known.usd_per_hour if known is not None else None
+    elif price is None:
+        price = recipe.budget.usd_per_hour
     hours, usd = limits.hours, limits.usd
     if hours is None and usd is None:
         hours, usd = recipe.budget.hours, recipe.budget.usd
@@ -117,18 +143,24 @@ def budget_of(recipe: Recipe, limits: Limits) -> Budget:
     return budget
 
 
-def phase_times(recipe: Recipe, budget: Budget) -> PhaseTimes:
-    """Expected seconds of every phase on this machine.
-
-    Raises:
-        HardwareError: the recipe needs a GPU and there is none.
-    """
+def _card(recipe: Recipe, name: str | None, dry_run: bool) -> Gpu | None:
+    """The GPU that is planned for; None for a recipe that runs on a CPU."""
     if recipe.engine.device == "cpu":
-        return cpu_phase_times(recipe, None, user_cache_dir(), budget_s=budget.wall_s)
-    raise HardwareError(
-        f"recipe {recipe.name} needs an NVIDIA GPU, and this machine has none.",
-        hint="Try the laptop recipe: budgetrl run quickstart",
-    )
+        if name is not None:
+            raise UsageError(
+                f"recipe {recipe.name} runs on a CPU, so --gpu says nothing.",
+                hint='Leave --gpu out, or give a recipe with engine.device = "cuda".',
+            )
+        return None
+    if dry_run:
+        return choose_gpu(recipe, name)
+    here = detect_gpu()
+    if here is None:
+        raise HardwareError(
+            f"recipe {recipe.name} needs an NVIDIA GPU, and this machine has none.",
+            hint="Try the laptop recipe: budgetrl run quickstart",
+        )
+    return here.gpu if here.gpu is not None and name is None else choose_gpu(recipe, name)
 
 
 def refuse_unpayable(planned: Planned) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
     from budgetrl.plan import Planned
     from budgetrl.supervise.run import Ended
 
+
+class Force(StrEnum):
+    """What a run may go on in spite of."""
+
+    FIT = "fit"
+    """The GPU's memory seems too small."""
+    VERSIONS = "versions"
+    """The installed versions were never tested together."""
+
+
 DisplayOption = Annotated[
     Literal["auto", "live", "plain", "json", "none"],
     typer.Option("--display", help="How the run is shown; auto: live on a terminal, else plain."),
@@ -36,6 +47,12 @@ def run(
     hours: Hours = None,
     usd: Usd = None,
     price: Price = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu", metavar="NAME|FILE", help="GPU to plan for; else the one that is here."
+        ),
+    ] = None,
     out: Out = Path("runs"),
     sets: Sets = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Sets recipe.seed.")] = None,
@@ -43,6 +60,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check, estimate, print the plan; write nothing.")
     ] = False,
+    force: Annotated[
+        list[Force] | None,
+        typer.Option("--force", help="Start although it may not fit, or versions are untested."),
+    ] = None,
     on_finish: OnFinish = None,
     allow_code: AllowCode = False,
     as_json: Json = False,
@@ -64,7 +85,8 @@ def run(
     stream = sys.stderr if as_json else sys.stdout
     with open_display("none" if dry_run else kind, stream, sys.stderr) as shown:
         loaded = load_recipe(recipe, sets or (), seed)
-        planned = make_plan(loaded, limits)
+        fit = Force.FIT in (force or ())
+        planned = make_plan(loaded, limits, gpu=gpu, dry_run=dry_run, force_fit=fit)
         if dry_run:
             return _print_plan(planned, as_json)
         made = create_run(planned, out, sys.argv)
