@@ -17,6 +17,7 @@ from pathlib import Path
 _MOVE = re.compile(rb"\x1b\[(\d+);1H\x1b\[2K")
 _STYLE = re.compile(rb"\x1b\[[0-9;]*m")
 _SCREEN = re.compile(rb"\x1b\[\?(1049|25|7)[hl]|\x1b\[2J")
+_UNFINISHED = re.compile(rb"\x1b[^a-zA-Z]*\Z")
 ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"
 
 
@@ -31,9 +32,9 @@ def screen(data: bytes) -> dict[int, str]:
     """
     shown: dict[int, str] = {}
     newest = data.rsplit(b"\x1b[2J", 1)[-1]
-    parts = _MOVE.split(newest)
+    parts = _MOVE.split(_UNFINISHED.sub(b"", newest))
     for number, text in zip(parts[1::2], parts[2::2], strict=True):
-        plain = _SCREEN.sub(b"", _STYLE.sub(b"", text)).decode()
+        plain = _SCREEN.sub(b"", _STYLE.sub(b"", text)).decode(errors="ignore")
         plain = plain.split("\n", 1)[0].rstrip("\r")
         assert not any(ord(character) < 32 or ord(character) == 127 for character in plain), plain
         shown[int(number)] = plain

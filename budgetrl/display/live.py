@@ -11,15 +11,16 @@ from typing import Any, TextIO
 
 from rich.text import Text
 
-from budgetrl.display.frame import frame
+from budgetrl.display.frame import SMALL_HEIGHT, SMALL_WIDTH, frame
 from budgetrl.display.glyphs import LABEL, STRONG, glyphs_for
 from budgetrl.display.lines import fit, row
 from budgetrl.display.scene import Scene
 from budgetrl.display.screen import Screen
 from budgetrl.display.scrub import scrub
 from budgetrl.display.view import RunView
+from budgetrl.display.words import ending
 from budgetrl.rundir import RunDir
-from budgetrl.types import RunStatus
+from budgetrl.types import RunStatus, StopReason
 
 NEWS_S = 0.25
 """Between two frames when there is news."""
@@ -28,7 +29,10 @@ CLOCK_S = 1.0
 REPAIR_S = 15.0
 """Between two frames that are sent whole, in case something else wrote on the terminal."""
 RUN_HINT = "Ctrl-C saves and stops"
-END_LINES = 60
+ENDED = {reason.value: RunStatus.FINISHED for reason in StopReason} | {
+    StopReason.INTERRUPTED.value: RunStatus.INTERRUPTED,
+    StopReason.FAILED.value: RunStatus.FAILED,
+}
 KEPT_MESSAGES = 5
 
 
@@ -86,17 +90,20 @@ class LiveDisplay:
         lines: Sequence[Text] = [row(scrub(text)) for text in self._messages]
         if result is not None and self.view is not None:
             self.view.catch_up()
-            columns, _ = self._screen.size()
-            scene = self._scene(self.view, ended=True)
-            lines = [*lines, *frame(scene, columns, END_LINES)]
+            lines = [*lines, *self._end_screen(self.view, result)]
         self._screen.leave(lines)
 
-    def _scene(self, view: RunView, ended: bool = False) -> Scene:
+    def _end_screen(self, view: RunView, result: Mapping[str, Any]) -> Sequence[Text]:
+        """What stays: it leaves a line for the prompt, so that its top stays in sight."""
+        columns, lines = self._screen.size()
+        if columns < SMALL_WIDTH or lines < SMALL_HEIGHT:
+            return [row(f"{label}: {scrub(text)}") for label, text in ending(view, result)]
+        status = ENDED.get(str(result.get("stop_reason")))
+        return frame(self._scene(view, status), columns, lines - 2)
+
+    def _scene(self, view: RunView, ended: RunStatus | None = None) -> Scene:
         now = self._clock()
-        if self._own:
-            status = view.run.status(view.history.finished) if ended else RunStatus.RUNNING
-        else:
-            status = view.status(now)
+        status = ended or (RunStatus.RUNNING if self._own else view.status(now))
         message = self._messages[-1] if self._messages else ""
         return Scene(view, now, status, self._glyphs, message)
 

@@ -142,7 +142,9 @@ def _updates(scene: Scene) -> Text:
     """Updates made, and how many more the budget buys, with its range."""
     view, forecast = scene.view, scene.view.history.plan
     made: list[Part] = [("updates ", g.LABEL), (str(view.step), g.STRONG), (" made", g.LABEL)]
-    if scene.status is not RunStatus.RUNNING or view.history.finished is not None:
+    now = view.history.phase_now()
+    ending = view.history.finished is not None or (now is not None and now.name == "final")
+    if scene.status is not RunStatus.RUNNING or ending:
         return row(*made)
     asked = number(view.plan.get("requested_steps"))
     cap = max(0, int(asked) - view.step) if asked is not None else 10**9

@@ -103,6 +103,7 @@ def bill_of(scene: Scene) -> Bill:
     ends_at = forecast.ends_at_s if forecast else number(view.plan.get("total_s")) or budget
     ends_at = max(paid, ends_at)
     rest = max(0.0, ends_at - paid)
-    reserve = min(kept, rest)
+    ending = end > 0 or "final" in seconds
+    reserve = rest if ending else min(kept, rest)
     free = max(0.0, budget - ends_at)
     return Bill(setup, baseline, train, end, rest - reserve, reserve, free, paid, ends_at, budget)

@@ -77,10 +77,12 @@ def watch(
     with _open(view, stream, errors) as display:
         display.start(run)
         # Without a view nobody reads the stream any more.
-        while display.view is not None and display.view.status() is RunStatus.RUNNING:
-            sleep(TICK_S)
+        while display.view is not None:
             if not run.path.is_dir():
                 raise RunDirError(f"the run directory {run.path} is gone.")
+            if display.view.status() is not RunStatus.RUNNING:
+                break
+            sleep(TICK_S)
             display.tick()
         display.close(display.view.result() if display.view is not None else None)
 
