@@ -25,7 +25,6 @@ from budgetrl.budget import PhaseTimes
 from budgetrl.estimation.cadence import saves_every_s, step_evals_every
 from budgetrl.hardware import Gpu
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import write_json
 from budgetrl.types import EvalWhen
 from budgetrl.units import GIB
 
@@ -115,6 +114,12 @@ def scaled_profile(profile: Profile, recipe: Recipe, gflops: float, cores: int) 
     return _for_work(profile, recipe).scaled(factor, source)
 
 
+def times_for(times: PhaseTimes, measured: Recipe, recipe: Recipe) -> PhaseTimes:
+    """What a run of one recipe measured, for as much work as another does."""
+    profile = Profile(measured.name, "", 1, 1.0, "", times, work_of(measured))
+    return _for_work(profile, recipe)
+
+
 def store_profile(
     recipe: Recipe,
     times: PhaseTimes,
@@ -126,6 +131,9 @@ def store_profile(
     Raises:
         OSError: the folder cannot be written.
     """
+    # Not at the top: run directories bring all event models, and a plan needs none of them.
+    from budgetrl.rundir import write_json
+
     path = _profile_path(recipe, cache_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, measured_profile(recipe, times, versions).to_json())

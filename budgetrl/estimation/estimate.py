@@ -7,8 +7,11 @@ Pure and fast (about a millisecond); no torch, no network, no GPU. Every total h
 the seeded draws of the constants' ranges lie in it.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from typing import NamedTuple
 
 from budgetrl.budget import Budget, PhaseTimes, plan
@@ -21,6 +24,8 @@ from budgetrl.estimation.terms import BAND, DRAWS, Band, quantiles
 from budgetrl.hardware import Gpu, Price
 from budgetrl.recipe.schema import Recipe
 from budgetrl.types import Plan
+
+PROFILE_SCHEMA_VERSION = 1
 
 _ONCE = ("imports", "model", "data", "baseline", "final", "report")
 """Phases that a run has once."""
@@ -68,6 +73,23 @@ class Estimate:
     def usd(self) -> float | None:
         """Expected bill."""
         return None if self.price is None else self.plan.total_s / 3600 * self.price.usd_per_hour
+
+    @property
+    def steps(self) -> int:
+        """Updates that the totals are for."""
+        return self.plan.steps
+
+    @property
+    def steps_per_usd(self) -> float | None:
+        """Updates that a dollar buys, setup and evaluations included."""
+        return self.steps / self.usd if self.usd else None
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens generated for one update."""
+        scenario = self.scenario
+        count = scenario.recipe.completions_per_step * scenario.rollout_factor
+        return count * scenario.lengths().mean
 
     @property
     def evaluation_s(self) -> float:
@@ -118,6 +140,20 @@ def estimate_cpu(
     scenario = make_scenario(recipe, this_cpu())
     phases = profile_phases(scenario, times)
     return _assemble(phases, memory_of(scenario), budget, steps, price)
+
+
+@cache
+def bundled_factors(gpu: Gpu) -> Measured | None:
+    """Factors that were measured on this GPU and ship with budgetrl; None where none are."""
+    folder = resources.files("budgetrl").joinpath("assets/profiles")
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if not (entry.name.startswith("gpu-") and entry.name.endswith(".json")):
+            continue
+        profile = json.loads(entry.read_text(encoding="utf-8"))
+        if profile["schema_version"] == PROFILE_SCHEMA_VERSION and profile["gpu"] == gpu.name:
+            what = f"{profile['recipe']} on {gpu.name}, {profile['measured']}"
+            return Measured(profile["factors"], f"bundled profile of {what}")
+    return None
 
 
 def _assemble(

@@ -53,7 +53,7 @@ class Phases:
     """Times that the completions of an update would fill the KV cache."""
     measured: Mapping[str, float] = field(default_factory=dict)
     """Phases that a real run gave, and the factor it found."""
-    source: str = "formulas"
+    source: str = "formulas fitted to published runs; --from-run corrects them"
 
     @property
     def constants(self) -> Constants:

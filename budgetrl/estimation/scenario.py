@@ -19,6 +19,7 @@ from budgetrl.estimation.workload import Precision
 from budgetrl.hardware import Gpu
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import EngineName, Eval, Recipe, SuiteName
+from budgetrl.recipe.window import check_window
 from budgetrl.units import GIB
 
 PROMPT_TOKENS = 150
@@ -116,7 +117,7 @@ def make_scenario(recipe: Recipe, gpu: Gpu, constants: Constants | None = None) 
             above the limit.
     """
     shape = find_shape(recipe.model.id)
-    check_window(recipe, shape)
+    check_window(recipe, shape.window)
     prior = completion_prior(recipe, shape)
     targets = LINEARS if recipe.lora.targets == "all-linear" else recipe.lora.targets
     prompt = float(min(PROMPT_TOKENS, recipe.prompt.max_tokens))
@@ -145,27 +146,6 @@ def memory_of(scenario: Scenario) -> MemoryEstimate:
         reason = f'{scenario.gpu.name} has no bfloat16; model.dtype = "float16" is its way'
         return replace(estimate, verdict=Verdict.NO, reason=reason)
     return estimate
-
-
-def check_window(recipe: Recipe, shape: ModelShape) -> None:
-    """Prompt and completion must fit in the model's window together.
-
-    Raises:
-        RecipeError: they do not; names the largest limit that fits.
-    """
-    wanted = {"sampling.max_tokens": recipe.sampling.max_tokens}
-    wanted |= {f"eval.{e.suite}.max_tokens": recipe.eval_max_tokens(e) for e in recipe.eval}
-    room = shape.window - recipe.prompt.max_tokens
-    for key, limit in wanted.items():
-        if limit > room:
-            raise RecipeError(
-                f"{key} = {limit}: with prompt.max_tokens = {recipe.prompt.max_tokens} that is "
-                f"{limit + recipe.prompt.max_tokens} tokens, and the window of {shape.name} is "
-                f"{shape.window}.",
-                hint=f"Set {key} <= {room}."
-                if room > 0
-                else f"Set prompt.max_tokens below {shape.window}.",
-            )
 
 
 def completion_prior(recipe: Recipe, shape: ModelShape) -> LengthPrior:

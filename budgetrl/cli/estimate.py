@@ -1,0 +1,76 @@
+"""`budgetrl estimate`: what a recipe costs and whether it fits, before anything is paid."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from budgetrl.cli.options import Hours, Json, Price, Sets, Usd, hours_of, usd_of
+from budgetrl.errors import UsageError
+
+
+def estimate(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a bundled one.")],
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", metavar="NAME|FILE", help="GPU name, or a .json file with its row."),
+    ] = None,
+    all_gpus: Annotated[
+        bool, typer.Option("--all-gpus", help="Compare all known GPUs, best value marked.")
+    ] = False,
+    hours: Hours = None,
+    usd: Usd = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Plan for this many updates instead.")
+    ] = None,
+    price: Price = None,
+    from_run: Annotated[
+        str | None,
+        typer.Option("--from-run", metavar="RUN", help="Correct phases by what this run took."),
+    ] = None,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether a recipe fits a GPU, what an update takes, and what the money buys.
+
+    Needs no GPU, no network and no torch. Every total has a band and its assumptions.
+    """
+    from budgetrl.estimation.document import document, document_all
+    from budgetrl.estimation.request import Request, answer, answer_all
+    from budgetrl.recipe.load import load_recipe
+
+    if gpu is not None and all_gpus:
+        raise UsageError(
+            "--gpu and --all-gpus exclude one another.", hint="Name one GPU, or compare all."
+        )
+    loaded = load_recipe(recipe, sets or ())
+    request = Request(
+        recipe=loaded.recipe,
+        gpu=gpu,
+        hours=hours_of(hours),
+        usd=usd_of(usd),
+        price=usd_of(price, "--price"),
+        steps=steps,
+        from_run=from_run,
+    )
+    if all_gpus:
+        estimates = answer_all(request)
+        if as_json:
+            _print_json(document_all(estimates))
+            return
+        from budgetrl.cli.estimate_table import print_table
+
+        print_table(estimates)
+        return
+    made = answer(request)
+    if as_json:
+        _print_json(document(made))
+        return
+    from budgetrl.cli.estimate_view import print_estimate
+
+    print_estimate(made, loaded.recipe.recipe.summary)
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")

@@ -1,0 +1,277 @@
+"""One estimate for people: a verdict, bars for memory and for one update, where the money goes.
+
+    print_estimate(made, summary)        rich on a terminal, plain text elsewhere
+
+Widths from 60 columns up; without colour the parts of a bar differ by character.
+"""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.text import Text
+
+from budgetrl.estimation.advice import advise
+from budgetrl.estimation.document import assumptions
+from budgetrl.estimation.estimate import Estimate
+from budgetrl.estimation.memory import Verdict
+from budgetrl.units import GIB, duration, usd
+
+_MIN_WIDTH, _MAX_WIDTH = 60, 100
+_VERDICT = {
+    Verdict.FITS: ("fits", "bold green"),
+    Verdict.TIGHT: ("tight", "bold yellow"),
+    Verdict.NO: ("does not fit", "bold red"),
+}
+_DIM = "bright_black"
+_FULL, _EIGHTHS = "█", " ▏▎▍▌▋▊▉█"
+
+
+class Part(NamedTuple):
+    """A share of a bar."""
+
+    name: str
+    amount: float
+    colour: str
+    mark: str
+    """Fills the bar where there is no colour."""
+
+
+def print_estimate(made: Estimate, summary: str = "") -> None:
+    """Write an estimate to standard output."""
+    width = max(_MIN_WIDTH, min(_MAX_WIDTH, shutil.get_terminal_size((80, 24)).columns)) - 1
+    console = Console(file=sys.stdout, width=width, highlight=False)
+    for block in blocks(made, summary, width, colour=console.color_system is not None):
+        console.print(block)
+
+
+def blocks(made: Estimate, summary: str, width: int, *, colour: bool) -> list[Text]:
+    """The lines of the page, block by block."""
+    inside = width - 2
+    page = [_title(made, summary, inside)]
+    page.append(_memory(made, inside, colour))
+    if made.fits:
+        page += [_update(made, inside), _run(made, inside, colour), _outcome(made, inside)]
+    page += [_advice(made, inside), _assumptions(made, inside)]
+    return [_indented(block) for block in page if block.plain]
+
+
+def _title(made: Estimate, summary: str, width: int) -> Text:
+    word, style = _VERDICT[made.memory.verdict]
+    name, gpu = made.scenario.recipe.name, made.scenario.gpu
+    head = Text(f"{name}", style="bold")
+    head.append(f" on {_short(gpu.name, width - len(name) - len(word) - 8)}", style="default")
+    line = _sides(head, Text(word, style=style), width)
+    text = Text("\n").append_text(line).append("\n")
+    scale = made.scenario.recipe.lora.scale
+    rank = made.scenario.recipe.lora.rank
+    text.append(f"{summary or made.scenario.shape.name}", style=_DIM)
+    text.append(f"\nLoRA rank {rank}, scale alpha/r {scale:g}", style=_DIM)
+    if made.memory.reason:
+        text.append(f"\n{made.memory.reason}", style=style.removeprefix("bold "))
+    return text
+
+
+def _memory(made: Estimate, width: int, colour: bool) -> Text:
+    """Both phases on one scale, the card's size at its end."""
+    memory = made.memory
+    text = _heading("Memory", f"{_gib(memory.peak)} of {_gib(memory.usable)} GiB", width)
+    text.append(f"80 % band {_gib(memory.low)} - {_gib(memory.high)} GiB\n", style=_DIM)
+    state = memory.adapter + memory.gradients + memory.optimizer
+    held = [
+        Part("weights", memory.weights, "blue", "w"),
+        Part("adapter, gradients, optimiser", state, "cyan", "a"),
+    ]
+    generation = [
+        *held,
+        Part("KV cache", memory.kv_cache, "green", "k"),
+        Part("vLLM buffers", memory.rollout_buffers, "magenta", "b"),
+        Part("runtime", memory.runtime, _DIM, "r"),
+    ]
+    training = [
+        *held,
+        Part("logits", memory.logits, "yellow", "l"),
+        Part("activations", memory.activations, "red", "c"),
+        Part("runtime", memory.runtime, _DIM, "r"),
+    ]
+    scale = max(memory.usable, memory.peak)
+    for name, parts in (("generating", generation), ("training", training)):
+        together = sum(part.amount for part in parts)
+        bar = stacked(parts, scale, width - 24, colour)
+        text.append(f"{name:<11}").append_text(bar).append(f" {_gib(together):>5} GiB\n")
+    seen = {part.name: part for part in [*generation, *training] if part.amount > 0}
+    text.append_text(_legend(list(seen.values()), width, colour))
+    return text
+
+
+def _update(made: Estimate, width: int) -> Text:
+    """Phases of one update, one bar each."""
+    times, step = made.times, made.times.step_s
+    text = _heading("One update", duration(step), width)
+    low, high = duration(made.step_band.low), duration(made.step_band.high)
+    tokens = made.tokens_per_step
+    count = made.scenario.recipe.completions_per_step
+    text.append(f"80 % band {low} - {high}; {count} completions, {tokens:,.0f} tokens\n", _DIM)
+    rows = [
+        ("rollout", times.rollout_s, "green"),
+        ("rewards", times.reward_s, "yellow"),
+        ("log-probs", times.logprob_s, "cyan"),
+        ("update", times.update_s, "magenta"),
+        ("other", times.other_s, _DIM),
+    ]
+    longest = max(seconds for _, seconds, _ in rows)
+    for name, seconds, style in rows:
+        bar = single(seconds / longest if longest else 0.0, width - 30)
+        text.append(f"{name:<11}").append(f"{bar:<{width - 30}}", style=style)
+        text.append(f"{duration(seconds):>11}{seconds / step:>6.0%}\n")
+    return text
+
+
+def _run(made: Estimate, width: int, colour: bool) -> Text:
+    """Where the whole run's time and money go."""
+    plan, times = made.plan, made.times
+    budget = made.budget.wall_s if made.budget is not None else plan.total_s
+    parts = [
+        Part("setup", plan.setup_s, "blue", "s"),
+        Part("baseline", plan.baseline_s, "cyan", "b"),
+        Part(f"{made.steps} updates", plan.steps * times.step_s, "green", "#"),
+        Part("evaluations", plan.step_evals_s, "yellow", "e"),
+        Part("checkpoints", plan.saves_s + times.save_s, "red", "c"),
+        Part("final", times.final_s + plan.report_s, "magenta", "f"),
+    ]
+    rest = budget - sum(part.amount for part in parts)
+    scale = max(budget, plan.total_s)
+    text = _heading("The run", _money(made), width)
+    bar = stacked(parts, scale, width, colour)
+    text.append_text(bar).append("\n")
+    items = [(part, duration(part.amount)) for part in parts if part.amount >= 0.5]
+    if rest > 60 and made.budget is not None:
+        items.append((Part("left over", rest, _DIM, "."), duration(rest)))
+    text.append_text(_legend([part for part, _ in items], width, colour, [t for _, t in items]))
+    return text
+
+
+def _outcome(made: Estimate, width: int) -> Text:
+    """What the budget buys, in one or two sentences."""
+    text = Text()
+    affordable, band = made.affordable_steps, made.affordable_band
+    if made.budget is not None and affordable is not None and band is not None:
+        what = duration(made.budget.wall_s)
+        if made.price is not None:
+            what += f" ({usd(made.budget.wall_s / 3600 * made.price.usd_per_hour)})"
+        text.append(f"{what} buys {affordable} updates", style="bold")
+        text.append(f" ({band.low:.0f} - {band.high:.0f})", style=_DIM)
+        asked = made.requested_steps
+        text.append(f"; {asked} are wanted.\n" if asked is not None else ".\n")
+    share = made.evaluation_s / 3600
+    if made.scenario.recipe.paper is not None:
+        note = f"Evaluations take about {share:.1f} h of it; the paper's 24 h are training alone."
+        text.append_text(_wrapped(note, width, _DIM)).append("\n")
+    if made.price is None:
+        text.append_text(_wrapped("No price is known: give it with --price.", width, "yellow"))
+    return text
+
+
+def _advice(made: Estimate, width: int) -> Text:
+    lines = advise(made)
+    if not lines:
+        return Text()
+    text = _heading("To make it fit" if not made.fits else "To get more", "", width)
+    for line in lines:
+        text.append("- ").append_text(_wrapped(line, width - 2, "default", hang=2)).append("\n")
+    return text
+
+
+def _assumptions(made: Estimate, width: int) -> Text:
+    text = _heading("Assumed", "", width)
+    for key, value, source in assumptions(made):
+        text.append_text(_wrapped(f"{key} {value}: {source}", width, _DIM, hang=2)).append("\n")
+    if made.price is not None:
+        dated = f", {made.price.date}" if made.price.date else ""
+        line = f"price {usd(made.price.usd_per_hour)} per hour: {made.price.source}{dated}"
+        text.append_text(_wrapped(line, width, _DIM, hang=2))
+    return text
+
+
+def stacked(parts: Sequence[Part], scale: float, width: int, colour: bool) -> Text:
+    """A bar of several parts; cells are dealt so that the parts add up to their sum."""
+    bar = Text()
+    edge, done = 0.0, 0
+    for part in parts:
+        edge += part.amount
+        cells = round(min(1.0, edge / scale) * width) - done if scale > 0 else 0
+        done += cells
+        bar.append((_FULL if colour else part.mark) * cells, style=part.colour)
+    return bar.append("·" * (width - done), style=_DIM)
+
+
+def single(share: float, width: int) -> str:
+    """A bar with eighths of a cell at its end."""
+    eighths = round(share * width * 8)
+    whole, rest = divmod(eighths, 8)
+    return _FULL * whole + (_EIGHTHS[rest] if rest else "")
+
+
+def _legend(
+    parts: Sequence[Part], width: int, colour: bool, values: Sequence[str] | None = None
+) -> Text:
+    """What the colours of a bar mean, with amounts; as many to a line as fit."""
+    shown = values or [f"{_gib(part.amount)}" for part in parts]
+    text, used = Text(), 0
+    for part, value in zip(parts, shown, strict=True):
+        entry = f"{part.name} {value}"
+        if used and used + len(entry) + 5 > width:
+            text.append("\n")
+            used = 0
+        text.append("■ " if colour else f"{part.mark} ", style=part.colour)
+        text.append(f"{part.name} ", style="default").append(f"{value}   ", style=_DIM)
+        used += len(entry) + 5
+    return text.append("\n")
+
+
+def _money(made: Estimate) -> str:
+    total = duration(made.plan.total_s)
+    if made.price is None or made.usd is None:
+        return total
+    per_s = made.price.usd_per_hour / 3600
+    low, high = usd(made.total_band.low * per_s), usd(made.total_band.high * per_s)
+    return f"{total}, {usd(made.usd)} ({low} - {high})"
+
+
+def _heading(left: str, right: str, width: int) -> Text:
+    return _sides(Text(left, style="bold"), Text(right, style="bold"), width).append("\n")
+
+
+def _sides(left: Text, right: Text, width: int) -> Text:
+    gap = max(1, width - left.cell_len - right.cell_len)
+    return Text().append_text(left).append(" " * gap).append_text(right)
+
+
+def _wrapped(line: str, width: int, style: str, hang: int = 0) -> Text:
+    """Words broken into lines; later lines hang in."""
+    lines: list[str] = []
+    current = ""
+    for word in line.split(" "):
+        room = width - (hang if lines else 0)
+        if current and len(current) + 1 + len(word) > room:
+            lines.append(current)
+            current = word
+        else:
+            current = f"{current} {word}" if current else word
+    return Text(("\n" + " " * hang).join([*lines, current]), style=style)
+
+
+def _indented(block: Text) -> Text:
+    block.rstrip()
+    lines = block.split("\n")
+    return Text("\n").join(Text(" ").append_text(line) for line in lines).append("\n")
+
+
+def _short(name: str, room: int) -> str:
+    return name if len(name) <= room else f"{name[: room - 1]}…"
+
+
+def _gib(num_bytes: float) -> str:
+    return f"{num_bytes / GIB:.1f}" if num_bytes < 99.95 * GIB else f"{num_bytes / GIB:.0f}"

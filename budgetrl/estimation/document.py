@@ -1,0 +1,186 @@
+"""An estimate as the JSON document of `budgetrl estimate --json`, and what it took for granted."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from budgetrl.estimation.advice import advise
+from budgetrl.estimation.estimate import Estimate
+from budgetrl.estimation.lengths import CV
+from budgetrl.estimation.scenario import LIVE_GROUPS
+from budgetrl.estimation.terms import suite_lengths
+from budgetrl.estimation.training_time import mfu_name
+from budgetrl.units import GIB
+
+SCHEMA_VERSION = 1
+
+_MEMORY_PARTS = (
+    *("weights", "adapter", "gradients", "optimizer", "kv_cache", "rollout_buffers"),
+    *("logits", "activations", "runtime", "peak_generation", "peak_training"),
+    *("peak", "low", "high"),
+)
+
+
+class Assumption(NamedTuple):
+    """Something that an estimate takes for granted."""
+
+    key: str
+    value: float | int | str
+    source: str
+
+
+def document(made: Estimate) -> dict[str, Any]:
+    """One estimate, in the form of the contract (CLI.md)."""
+    disk = made.disk
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "recipe": made.scenario.recipe.name,
+        "gpu": _gpu(made),
+        "fits": made.fits,
+        "verdict": made.memory.verdict.value,
+        "verdict_reason": made.memory.reason,
+        "memory_gib": {name: getattr(made.memory, name) / GIB for name in _MEMORY_PARTS},
+        "disk_gib": {
+            "environment": disk.environment / GIB,
+            "model": disk.model / GIB,
+            "checkpoints": disk.checkpoints / GIB,
+            "completions": disk.completions / GIB,
+            "total": disk.total / GIB,
+        },
+        "seconds": _seconds(made),
+        "steps": {
+            "affordable": made.affordable_steps,
+            "low": made.affordable_band.low if made.affordable_band else None,
+            "high": made.affordable_band.high if made.affordable_band else None,
+            "requested": made.requested_steps,
+        },
+        "tokens": {"per_step": made.tokens_per_step, "total": made.tokens_per_step * made.steps},
+        "hours": {
+            "total": made.plan.total_s / 3600,
+            "low": made.total_band.low / 3600,
+            "high": made.total_band.high / 3600,
+        },
+        "usd": _usd(made),
+        "assumptions": [assumption._asdict() for assumption in assumptions(made)],
+        "advice": advise(made),
+    }
+
+
+def document_all(estimates: Sequence[Estimate]) -> dict[str, Any]:
+    """All GPUs: the same documents without advice, and which is best at what."""
+    rows = []
+    for made in estimates:
+        row = document(made)
+        del row["assumptions"], row["advice"]
+        rows.append({**row, "steps_per_usd": made.steps_per_usd})
+    marks = best(estimates)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "recipe": estimates[0].scenario.recipe.name if estimates else None,
+        "gpus": rows,
+        "cheapest": marks.cheapest,
+        "fastest": marks.fastest,
+    }
+
+
+class Best(NamedTuple):
+    """Names of the GPUs on which a recipe fits and is cheapest or fastest."""
+
+    cheapest: str | None
+    fastest: str | None
+
+
+def best(estimates: Sequence[Estimate]) -> Best:
+    """Most updates per dollar, and least seconds per update, among GPUs that fit."""
+    fitting = [made for made in estimates if made.fits]
+    priced = [made for made in fitting if made.steps_per_usd is not None]
+    cheapest = max(priced, key=lambda made: made.steps_per_usd or 0.0, default=None)
+    fastest = min(fitting, key=lambda made: made.times.step_s, default=None)
+    return Best(
+        cheapest.scenario.gpu.name if cheapest else None,
+        fastest.scenario.gpu.name if fastest else None,
+    )
+
+
+def assumptions(made: Estimate) -> list[Assumption]:
+    """What the estimate takes for granted, the weightiest first."""
+    scenario, gpu = made.scenario, made.scenario.gpu
+    found = [Assumption("times", "from", made.times.source)]
+    if scenario.recipe.engine.device == "cpu":
+        return found
+    mean = scenario.mean_tokens
+    band = f"{mean.low:.0f} - {mean.high:.0f}; " if mean.low < mean.high else ""
+    found += [
+        Assumption("completion_tokens_mean", round(mean.value), f"{band}{mean.source}"),
+        Assumption("completion_tokens_cv", CV, "lognormal, cut at sampling.max_tokens"),
+        Assumption("prompt_tokens_mean", round(scenario.prompt_tokens), "Open-RS with its prompt"),
+        Assumption(
+            "evaluation_hours",
+            round(made.evaluation_s / 3600, 2),
+            "inside the budget here; the paper's 24 h are training alone",
+        ),
+        _suite_assumption(),
+        Assumption("logprob_passes", scenario.logprob_passes, "reference (beta > 0), old policy"),
+    ]
+    if scenario.live_share < 1 or scenario.rollout_factor > 1:
+        share = "groups without signal: Open-RS 78 % at first, few later"
+        found.append(Assumption("live_groups_share", LIVE_GROUPS, share))
+    for name in ("decode_efficiency", mfu_name(gpu)):
+        constant = scenario.constants.table[name]
+        source = f"{constant.low:g} - {constant.high:g}; {constant.source}"
+        found.append(Assumption(name, constant.value, source))
+    measured = gpu.usable_gib_reported is not None
+    source = "as CUDA reports it" if measured else "a share of the label, as on similar cards"
+    found.append(Assumption("gpu_usable_gib", round(gpu.usable_gib, 2), source))
+    download = "model is downloaded at 0.03 - 0.4 GB/s, inside the budget"
+    found.append(Assumption("download_gb_s", scenario.constants["download_gb_s"], download))
+    return found
+
+
+def _suite_assumption() -> Assumption:
+    suites = suite_lengths()
+    ratios = ", ".join(f"{name} x{ratio:g}" for name, ratio in suites.over_training.items())
+    return Assumption("suite_lengths", ratios, f"uncut, over training lengths; {suites.source}")
+
+
+def _gpu(made: Estimate) -> dict[str, Any]:
+    gpu, price = made.scenario.gpu, made.price
+    return {
+        "name": gpu.name,
+        "memory_gib": gpu.usable_gib,
+        "usd_per_hour": price.usd_per_hour if price else None,
+        "price_source": price.source if price else None,
+        "price_date": (price.date or None) if price else None,
+    }
+
+
+def _seconds(made: Estimate) -> dict[str, float]:
+    times, plan = made.times, made.plan
+    return {
+        "setup": plan.setup_s,
+        "baseline_eval": plan.baseline_s,
+        "rollout": times.rollout_s,
+        "reward": times.reward_s,
+        "logprob": times.logprob_s,
+        "update": times.update_s,
+        "other": times.other_s,
+        "step": plan.step_s,
+        "step_low": made.step_band.low,
+        "step_high": made.step_band.high,
+        "checkpoint_evals": plan.step_evals_s,
+        "final_eval": times.final_s,
+        "save": plan.saves_s,
+        "report": plan.report_s,
+        "reserve": plan.reserve_s,
+    }
+
+
+def _usd(made: Estimate) -> dict[str, float | None]:
+    if made.price is None:
+        return dict.fromkeys(("total", "low", "high", "per_step"))
+    per_s = made.price.usd_per_hour / 3600
+    return {
+        "total": made.plan.total_s * per_s,
+        "low": made.total_band.low * per_s,
+        "high": made.total_band.high * per_s,
+        "per_step": made.times.step_s * per_s,
+    }

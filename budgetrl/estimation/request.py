@@ -1,0 +1,182 @@
+"""From names and flags to an estimate: which GPU, which price, which budget, which profile.
+
+answer(Request(recipe, gpu="A40", hours=24))     one Estimate
+answer_all(Request(recipe, hours=24))            one per GPU of the table
+"""
+
+from dataclasses import dataclass, replace
+
+from budgetrl.budget import Budget
+from budgetrl.errors import UsageError
+from budgetrl.estimation.advice import changed
+from budgetrl.estimation.cpu import cpu_phase_times, times_for, user_cache_dir
+from budgetrl.estimation.estimate import (
+    Estimate,
+    Measured,
+    bundled_factors,
+    estimate,
+    estimate_cpu,
+)
+from budgetrl.hardware import Gpu, Price, detect_gpu, find_gpu, gpu_table
+from budgetrl.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for; None: not said."""
+
+    recipe: Recipe
+    gpu: str | None = None
+    """Name, alias, or path of a .json file."""
+    hours: float | None = None
+    usd: float | None = None
+    price: float | None = None
+    """Dollars per hour."""
+    steps: int | None = None
+    from_run: str | None = None
+
+
+def answer(request: Request) -> Estimate:
+    """The estimate for one GPU, or for this machine's processor.
+
+    Raises:
+        UsageError: unknown GPU, no GPU named, dollars without a price, nothing to plan for.
+        ModelError, RecipeError, RunDirError: see `estimate` and `profile`.
+    """
+    recipe = request.recipe
+    if recipe.engine.device == "cpu" and request.gpu is None:
+        return _answer_cpu(request)
+    return _answer_gpu(_on_gpu(request), choose_gpu(recipe, request.gpu))
+
+
+def answer_all(request: Request) -> list[Estimate]:
+    """Estimates for all GPUs of the table, in its order.
+
+    Raises:
+        UsageError: a limit in dollars without --price where a GPU has no price.
+    """
+    on_gpu = _on_gpu(request)
+    priced = [
+        gpu
+        for gpu in gpu_table().values()
+        if request.usd is None or price_of(on_gpu.recipe, gpu, request.price) is not None
+    ]
+    return [_answer_gpu(on_gpu, gpu) for gpu in priced]
+
+
+def choose_gpu(recipe: Recipe, name: str | None) -> Gpu:
+    """The GPU that was named, else the recipe's, else the one in this machine.
+
+    Raises:
+        UsageError: unknown, or nothing says which.
+    """
+    wanted = name if name is not None else recipe.budget.gpu
+    if wanted is not None:
+        return find_gpu(wanted)
+    found = detect_gpu()
+    if found is not None and found.gpu is not None:
+        return found.gpu
+    raise UsageError(
+        f"recipe {recipe.name} names no GPU, and none of this machine is known.",
+        hint="Name one with --gpu A40, or compare all with --all-gpus.",
+    )
+
+
+def price_of(recipe: Recipe, gpu: Gpu, override: float | None = None) -> Price | None:
+    """The price of an hour: the flag's, the recipe's for its own GPU, else a published one."""
+    if override is not None:
+        return Price(override, "command line", "")
+    stated = recipe.budget.usd_per_hour
+    if stated is not None and _is_planned_gpu(recipe, gpu):
+        return Price(stated, f"recipe {recipe.name}", "")
+    return gpu.price()
+
+
+def budget_of(request: Request, price: Price | None) -> Budget | None:
+    """The budget asked for, else the recipe's; flags replace both of its limits.
+
+    Raises:
+        UsageError: dollars without a price.
+    """
+    hours, usd = request.hours, request.usd
+    if hours is None and usd is None:
+        hours, usd = request.recipe.budget.hours, request.recipe.budget.usd
+    per_hour = price.usd_per_hour if price is not None else None
+    try:
+        return Budget.of(hours=hours, usd=usd, usd_per_hour=per_hour)
+    except ValueError:
+        raise UsageError(
+            "a limit in dollars needs the price of an hour, and none is known here.",
+            hint="Give it with --price, such as --price 0.30.",
+        ) from None
+
+
+def _on_gpu(request: Request) -> Request:
+    """A CPU recipe for which a GPU is named is planned as it would run there."""
+    if request.recipe.engine.device == "cpu":
+        return replace(request, recipe=changed(request.recipe, {"engine.device": "cuda"}))
+    return request
+
+
+def _answer_gpu(request: Request, gpu: Gpu) -> Estimate:
+    price = price_of(request.recipe, gpu, request.price)
+    budget = budget_of(request, price)
+    _check_aim(request, budget)
+    measured = _measured(request, gpu)
+    return estimate(
+        request.recipe, gpu, budget, steps=request.steps, price=price, measured=measured
+    )
+
+
+def _answer_cpu(request: Request) -> Estimate:
+    recipe = request.recipe
+    stated = request.price if request.price is not None else recipe.budget.usd_per_hour
+    source = "command line" if request.price is not None else f"recipe {recipe.name}"
+    price = None if stated is None else Price(stated, source, "")
+    budget = budget_of(request, price)
+    _check_aim(request, budget)
+    measured = None
+    if request.from_run is not None:
+        from budgetrl.estimation.profile import from_run
+
+        other, times, _ = from_run(request.from_run)
+        if other.engine.device != "cpu":
+            raise UsageError(
+                f"--from-run {request.from_run}: a run on a GPU says nothing about a CPU.",
+                hint="Name the GPU with --gpu, or give a run on this CPU.",
+            )
+        measured = times_for(times, other, recipe)
+    limit = budget.wall_s if budget is not None else None
+    times = cpu_phase_times(recipe, measured, user_cache_dir(), budget_s=limit)
+    return estimate_cpu(recipe, times, budget, steps=request.steps, price=price)
+
+
+def _measured(request: Request, gpu: Gpu) -> Measured | None:
+    if request.from_run is None:
+        return bundled_factors(gpu)
+    # Not at the top: reading runs brings all event models, and most estimates read none.
+    from budgetrl.estimation.profile import run_factors
+
+    return run_factors(request.from_run)
+
+
+def _check_aim(request: Request, budget: Budget | None) -> None:
+    steps = request.steps
+    if steps is not None and steps < 1:
+        raise UsageError(f"--steps {steps}: must be at least 1.")
+    stop = request.recipe.schedule.stop_after_steps
+    if budget is None and steps is None and stop is None:
+        raise UsageError(
+            f"recipe {request.recipe.name} has neither a budget nor a number of updates.",
+            hint="Say what to plan for: --hours 24, --usd 7, or --steps 300.",
+        )
+
+
+def _is_planned_gpu(recipe: Recipe, gpu: Gpu) -> bool:
+    planned = recipe.budget.gpu
+    if planned is None:
+        return True
+    try:
+        return find_gpu(planned).name == gpu.name
+    except UsageError:
+        return False
