@@ -6,6 +6,7 @@
 Checks all that needs no tokenizer; the rest the worker checks before its first evaluation.
 """
 
+import json
 import os
 import platform
 import shlex
@@ -20,7 +21,7 @@ from typing import Any
 
 import budgetrl
 from budgetrl.budget import EXIT_S, Budget, PhaseTimes, plan
-from budgetrl.data.rows import load_problems
+from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.errors import BudgetError, HardwareError, ModelError, UsageError
 from budgetrl.estimation.advice import refuse_unfit
 from budgetrl.estimation.cpu import cpu_model, cpu_phase_times, user_cache_dir
@@ -30,6 +31,7 @@ from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.window import check_window
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir, write_atomic
 from budgetrl.types import Plan
 from budgetrl.units import duration
@@ -186,6 +188,7 @@ def check_local_files(recipe: Recipe) -> None:
 
     Raises:
         ModelError, DataError: what is wrong with which file.
+        RecipeError: completions beyond the model's window.
     """
     source = local_path(recipe.model.id)
     if source.startswith("/"):
@@ -200,8 +203,28 @@ def check_local_files(recipe: Recipe) -> None:
                 f"model {source}: has no tokenizer.",
                 hint="A model folder needs tokenizer.json and tokenizer_config.json.",
             )
+        check_window(recipe, _window(folder / "config.json"))
     if recipe.data.path is not None:
-        load_problems(recipe.data, lambda answer: None if answer.strip() else "empty answer")
+        load_problems(recipe.data, _empty)
+    for spec in recipe.eval:
+        if spec.path is not None:
+            load_suite(spec, _empty)
+
+
+def _window(config: Path) -> int | None:
+    """max_position_embeddings of a local model; None where it is not said in the usual place."""
+    try:
+        window = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{config}: cannot be read: {error}.", hint="Download the model again."
+        ) from None
+    return window if isinstance(window, int) else None
+
+
+def _empty(answer: str) -> str | None:
+    """What can be said of a gold answer without the grader, which the worker asks."""
+    return None if answer.strip() else "it is empty"
 
 
 def create_run(planned: Planned, out: Path, command: Sequence[str]) -> RunDir:

@@ -14,8 +14,9 @@ from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import LoadedProblems, load_problems, load_suite
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.engine.base import TrainableEngine
-from budgetrl.errors import DataError, RecipeError
+from budgetrl.errors import DataError
 from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.window import check_window
 from budgetrl.rewards.grading import GRADER_VERSION, gold_problem
 from budgetrl.rewards.registry import RewardSum, build_reward
 from budgetrl.rewards.worker import GradingPool
@@ -141,26 +142,6 @@ def build_follower(
     steps = recipe.schedule.stop_after_steps or UNLIMITED_STEPS
     follower.trainer = build_trainer(parts, steps, [follower])
     return follower
-
-
-def check_window(recipe: Recipe, context_tokens: int | None) -> None:
-    """Prompt and completion must fit the model together; transformers would go on silently.
-
-    Raises:
-        RecipeError: they do not; names the largest completion that fits.
-    """
-    if context_tokens is None:
-        return
-    limits = {"sampling": recipe.sampling.max_tokens}
-    limits |= {f"eval.{spec.suite}": recipe.eval_max_tokens(spec) for spec in recipe.eval}
-    for name, tokens in limits.items():
-        needed = recipe.prompt.max_tokens + tokens
-        if needed > context_tokens:
-            raise RecipeError(
-                f"prompt.max_tokens + {name}.max_tokens = {needed}, but the window of "
-                f"{recipe.model.id} has {context_tokens} tokens.",
-                hint=f"Set {name}.max_tokens <= {context_tokens - recipe.prompt.max_tokens}.",
-            )
 
 
 def _usable(
