@@ -5,6 +5,8 @@
 20 x 5      a handful of words
 """
 
+from dataclasses import replace
+
 from rich.text import Text
 
 from budgetrl.display import glyphs as g
@@ -39,12 +41,12 @@ def frame(scene: Scene, width: int, height: int, hint: str = "") -> list[Text]:
 def _panels(scene: Scene, width: int) -> list[Panel]:
     found = [panels.header(scene), panels.warnings(scene, width), panels.end(scene, width)]
     found += [panels.budget(scene), panels.setup(scene)]
-    learning = model_panels.learning(scene)
+    learning = _kept(scene, "learning", model_panels.learning(scene))
     wide = width >= WIDE and learning is not None
     other_width = width - round(width * LEFT_SHARE) if wide else width
     others = [
-        model_panels.speed(scene),
-        model_panels.evaluations(scene),
+        _kept(scene, "speed", model_panels.speed(scene)),
+        _kept(scene, "evaluations", model_panels.evaluations(scene)),
         model_panels.completion(scene, other_width),
     ]
     if wide and learning is not None:
@@ -53,6 +55,21 @@ def _panels(scene: Scene, width: int) -> list[Panel]:
     else:
         found += [learning, *others]
     return [panel for panel in found if panel is not None]
+
+
+def _kept(scene: Scene, name: str, panel: Panel | None) -> Panel | None:
+    """A panel that depends on events alone, drawn once for each size until there is a new one."""
+    if panel is None:
+        return None
+
+    def draw(width: int, rows: int) -> list[Text]:
+        key = (name, width, rows)
+        if key not in scene.view.drawn:
+            scene.view.drawn[key] = panel.draw(width, rows)
+        lines: list[Text] = scene.view.drawn[key]
+        return lines
+
+    return replace(panel, draw=draw)
 
 
 def _small(scene: Scene, width: int) -> list[Text]:

@@ -26,6 +26,9 @@ NEWS_S = 0.25
 """Between two frames when there is news."""
 CLOCK_S = 1.0
 """Between two frames when only the clock goes on."""
+SLOWEST_S = 3.0
+CPU_SHARE = 0.007
+"""Of one core, for frames: where they are costly there are fewer of them."""
 REPAIR_S = 15.0
 """Between two frames that are sent whole, in case something else wrote on the terminal."""
 RUN_HINT = "Ctrl-C saves and stops"
@@ -64,6 +67,7 @@ class LiveDisplay:
         self._news = True
         self._drawn_at = self._whole_at = self._started = clock()
         self._size = (0, 0)
+        self._pause_s = NEWS_S
 
     def start(self, run: RunDir) -> None:
         """Show what is there."""
@@ -77,7 +81,8 @@ class LiveDisplay:
             self._news = True
         since = self._clock() - self._drawn_at
         resized = self._screen.size() != self._size
-        if since >= CLOCK_S or since < 0 or (since >= NEWS_S and (self._news or resized)):
+        pause = self._pause_s if self._news else max(CLOCK_S, self._pause_s)
+        if since < 0 or since >= (NEWS_S if resized else pause):
             self._draw()
 
     def message(self, text: str) -> None:
@@ -110,7 +115,7 @@ class LiveDisplay:
     def _draw(self) -> None:
         if not self._screen.ready():
             return
-        now = self._clock()
+        now, cost = self._clock(), time.thread_time()
         self._size = columns, lines = self._screen.size()
         whole = now - self._whole_at >= REPAIR_S or now - self._drawn_at > 2 * CLOCK_S
         if self.view is None:
@@ -121,6 +126,8 @@ class LiveDisplay:
         self._drawn_at, self._news = now, False
         if whole:
             self._whole_at = now
+        cost = time.thread_time() - cost
+        self._pause_s = min(max(NEWS_S, cost / CPU_SHARE), SLOWEST_S)
 
     def _opening(self, width: int) -> list[Text]:
         """Before there is a run directory."""

@@ -10,6 +10,8 @@ from budgetrl.rundir import list_runs
 from budgetrl.types import RunStatus
 from budgetrl.units import duration, usd
 
+PIPE_WIDTH = 200
+"""Columns where there is no terminal: nothing is folded."""
 STATUS_STYLE = {
     RunStatus.RUNNING: "green",
     RunStatus.FINISHED: "bold",
@@ -50,9 +52,11 @@ def print_runs(rows: Sequence[dict[str, Any]], stream: TextIO) -> None:
     from rich.table import Table
 
     console = Console(file=stream, highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
     table = Table(box=None, pad_edge=False, header_style="bright_black")
-    for name in ("run", "status"):
-        table.add_column(name, overflow="fold")
+    table.add_column("run", overflow="fold")
+    table.add_column("status", no_wrap=True)
     for name in ("updates", "time", "money", "gain"):
         table.add_column(name, justify="right", no_wrap=True)
     for entry in rows:

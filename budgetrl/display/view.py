@@ -46,6 +46,8 @@ class RunView:
         self.samples: deque[tuple[int, Mapping[str, Any]]] = deque(maxlen=RECENT_SAMPLES)
         self.unreadable = 0
         """Lines of the event file that are torn or foreign."""
+        self.drawn: dict[tuple[str, int, int], Any] = {}
+        """Whatever was drawn of the events, by name and size; forgotten with every new event."""
         self._offset = 0
         self._files: dict[str, tuple[int, Mapping[str, Any]]] = {}
 
@@ -203,6 +205,7 @@ class RunView:
 
     def _fold(self, event: Event) -> None:
         self.history.add(event)
+        self.drawn.clear()
         if isinstance(event, Step):
             self._fold_step(event)
         elif isinstance(event, RunResumed):
