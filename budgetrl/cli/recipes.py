@@ -1,0 +1,211 @@
+"""`budgetrl recipes`: what can be run, what is in it, a copy to edit, and whether it is valid."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from budgetrl.cli.options import Json, Sets
+from budgetrl.errors import BudgetRLError, RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from budgetrl.recipe.load import LoadedRecipe
+
+app = typer.Typer(help="Recipes: list, show, copy, check.", no_args_is_help=True)
+
+OVERLAY_BASE = "deepscaler_r64"
+"""The recipe that overlays are checked on."""
+
+RecipeName = Annotated[str, typer.Argument(metavar="NAME|PATH", help="A bundled name or a file.")]
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """All bundled recipes, with what each is for."""
+    from budgetrl.recipe.load import list_recipes, load_recipe
+
+    rows = []
+    for name, path in list_recipes().items():
+        info = load_recipe(path).recipe.recipe
+        rows.append({"name": name, "summary": info.summary, "path": str(path)})
+    if as_json:
+        _print_json({"recipes": rows})
+        return
+    names = [row["name"] for row in rows] + [f"overlays/{path.stem}" for path in _overlays()]
+    width = max(map(len, names)) + 2
+    lines = [f"{row['name']:<{width}}{row['summary']}" for row in rows]
+    sys.stdout.write("\n".join([*lines, "", *_overlay_lines(width)]) + "\n")
+
+
+@app.command()
+def show(
+    recipe: RecipeName,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Every value, and where it comes from.")
+    ] = False,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """A recipe as it is written, or every resolved value with its source."""
+    from budgetrl.recipe.flat import flat_values
+    from budgetrl.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, sets or ())
+    if as_json:
+        _print_json(
+            {
+                "name": loaded.recipe.name,
+                "path": str(loaded.path),
+                "resolved": loaded.recipe.model_dump(mode="json"),
+                "sources": dict(loaded.sources),
+                "lora_scale": loaded.recipe.lora.scale,
+            }
+        )
+        return
+    body = _resolved(flat_values(loaded.recipe), loaded.sources) if resolved else loaded.text
+    sys.stdout.write(f"{_header(loaded)}\n\n{body.rstrip()}\n")
+
+
+@app.command()
+def copy(
+    recipe: RecipeName,
+    dest: Annotated[Path, typer.Argument(help="A new file, or a folder for it.")],
+) -> None:
+    """Copy a recipe to a file of yours; what it extends is still found."""
+    from budgetrl.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe)
+    target = dest / loaded.path.name if dest.is_dir() else dest
+    if target.exists():
+        raise UsageError(f"{target} is there already.", hint="Nothing is overwritten: rename it.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(loaded.text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror}.") from None
+    try:
+        load_recipe(target)
+    except RecipeError as error:
+        target.unlink()
+        raise RecipeError(
+            f"{loaded.path} cannot be copied to {target}: {error.message}",
+            hint="It extends files beside it: copy the folder, or write their full paths.",
+        ) from None
+    sys.stdout.write(f"{target}\n")
+
+
+class Checked(NamedTuple):
+    """One recipe, or one overlay on a recipe, and what is wrong with it."""
+
+    name: str
+    path: Path
+    error: str | None
+
+
+@app.command()
+def check(
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="[PATH...]", help="Files; else all bundled ones.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Load recipes and say everything that is wrong with them; exit 2 if anything is.
+
+    Without paths: all bundled recipes, and every overlay on top of one.
+    """
+    found = [_checked(ref, ref) for ref in paths] if paths else list(_check_bundled())
+    bad = [one for one in found if one.error is not None]
+    if as_json:
+        rows = [
+            {"name": one.name, "path": str(one.path), "ok": one.error is None, "error": one.error}
+            for one in found
+        ]
+        _print_json({"ok": not bad, "recipes": rows})
+    else:
+        for one in found:
+            sys.stdout.write(f"{'ok ' if one.error is None else 'BAD'}  {one.name}\n")
+            if one.error is not None:
+                sys.stdout.write(f"     {one.error}\n")
+        sys.stdout.write(f"{len(found) - len(bad)} of {len(found)} are valid\n")
+    return 2 if bad else 0
+
+
+def _check_bundled() -> Iterator[Checked]:
+    from budgetrl.recipe.load import list_recipes
+
+    for name in list_recipes():
+        yield _checked(name, name)
+    for overlay in _overlays():
+        with tempfile.TemporaryDirectory() as folder:
+            combined = Path(folder) / "combined.toml"
+            bases = json.dumps([f"{OVERLAY_BASE}.toml", f"overlays/{overlay.name}"])
+            combined.write_text(f"[recipe]\nextends = {bases}\n", encoding="utf-8")
+            checked = _checked(str(combined), f"{OVERLAY_BASE} + overlays/{overlay.stem}")
+        yield checked._replace(path=overlay)
+
+
+def _checked(ref: str, name: str) -> Checked:
+    """Load a recipe and hold it against its model's window, where its shape is known."""
+    from budgetrl.errors import ModelError
+    from budgetrl.estimation.shapes import find_shape
+    from budgetrl.recipe.load import load_recipe
+    from budgetrl.recipe.window import check_window
+
+    path = Path(ref)
+    try:
+        loaded = load_recipe(ref)
+        path = loaded.path
+        check_window(loaded.recipe, find_shape(loaded.recipe.model.id).window)
+    except ModelError:
+        return Checked(name, path, None)
+    except BudgetRLError as error:
+        return Checked(name, path, str(error))
+    return Checked(name, path, None)
+
+
+def _overlays() -> list[Path]:
+    from budgetrl.recipe.load import recipes_root
+
+    return sorted((recipes_root() / "overlays").glob("*.toml"))
+
+
+def _overlay_lines(width: int) -> list[str]:
+    """Overlays with the first sentence of their header."""
+    lines = ["Overlays, named last in the `extends` of a recipe of yours:"]
+    for path in _overlays():
+        first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        lines.append(f"{'overlays/' + path.stem:<{width}}{first}")
+    return lines
+
+
+def _header(loaded: "LoadedRecipe") -> str:
+    recipe = loaded.recipe
+    lora = recipe.lora
+    scale = "alpha/sqrt(r)" if lora.alpha_policy.value == "rslora" else "alpha/r"
+    alpha = f"rank {lora.rank}, alpha {lora.resolved_alpha:g}"
+    return (
+        f"{recipe.name}: {recipe.recipe.summary}\n{loaded.path}\n"
+        f"LoRA {alpha}: scale {scale} = {lora.scale:g}"
+    )
+
+
+def _resolved(values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    """Every value by table, with where it is from in a column of its own."""
+    tables: dict[str, list[str]] = {}
+    for key, value in values.items():
+        table, _, name = key.rpartition(".")
+        shown = f"{name} = {_short(json.dumps(value, ensure_ascii=False))}"
+        tables.setdefault(table, []).append(f"{shown:<44}  {sources.get(key, 'default')}")
+    return "\n\n".join("\n".join([f"[{table}]", *lines]) for table, lines in tables.items())
+
+
+def _short(text: str, room: int = 60) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
