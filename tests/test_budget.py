@@ -153,6 +153,7 @@ def test_a_decision_is_made_for_the_slowest_recent_step_and_tells_of_the_usual_o
     assert made.step_s == pytest.approx(1.15 * 4.0)
     assert (made.forecast_low, made.forecast_steps, made.forecast_high) == (10, 20, 20)
     assert made.rollout_limit_s == pytest.approx(40.0 - 1.15 * 2.0)
+    assert forecaster.decide(54.0, extra_s=3.0).rollout_limit_s == pytest.approx(37.0 - 1.15 * 2.0)
     assert not forecaster.decide(14.0 + 4.5).go_on
     assert forecaster.decide(14.0 + 4.7).go_on
     assert not forecaster.decide(14.0 + 4.7, extra_s=0.2).go_on

@@ -188,7 +188,7 @@ def test_copies_are_found_whatever_their_case_and_spaces_but_not_other_signs() -
 def test_a_run_of_thirteen_words_is_a_near_match_and_twelve_are_none() -> None:
     assert NGRAM == 13
     suite = problems("Once " + " ".join("abcdefghijklmnop") + " end")
-    thirteen = "Other " + " ".join("bcdefghijklmn") + " text"
+    thirteen = " ".join("bcdefghijklmn")
     twelve = "Other " + " ".join("bcdefghijklm") + " text"
     found = find_overlap(problems(thirteen, twelve), {"math500": suite})
     assert (found.exact, found.near) == ({}, {"p0": "math500"})
@@ -233,6 +233,7 @@ def test_a_prompt_is_what_the_chat_template_makes_of_system_and_problem(tokenize
         (Prompt(chat_template=OPENS_THINK), True),
         (Prompt(chat_template=OPENS_THINK, template_kwargs={"enable_thinking": False}), False),
         (Prompt(system="Write <think>", template="{problem} <think>"), False),
+        (Prompt(chat_template="{{ messages[0].content }}", template="{problem}\n<think>"), True),
     ],
 )
 def test_a_template_that_opens_think_is_noticed(

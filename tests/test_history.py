@@ -136,11 +136,11 @@ def test_the_newest_evaluation_of_a_moment_counts() -> None:
 
 
 def finished_run() -> list[Event]:
-    """Updates of 3 s after a slow first one, and evaluations at 2 and 4."""
+    """Updates of 3, 5 and 4 s after a slow first one, and evaluations at 2 and 4."""
     clock = count(20, 10)
     steps = [
         step_event(n, phase_s={"rollout": r, "reward": 0.25, "update": 0.75, "other": 0.0})
-        for n, r in enumerate((9.0, 2.0, 2.0, 4.0, 1.0), start=1)
+        for n, r in enumerate((9.0, 2.0, 4.0, 3.0), start=1)
     ]
     return [
         *phase("imports", 0.0, 4.0),
@@ -162,11 +162,11 @@ def test_measured_times_are_what_a_usual_update_took() -> None:
     times = measured_times(fold(finished_run()), report_s=3.0, source="run x")
     assert times is not None
     assert (times.setup_s, times.baseline_s, times.final_s) == (5.5, 8.0, 9.0)
-    assert (times.rollout_s, times.reward_s, times.update_s) == (2.0, 0.25, 0.75)
-    assert (times.logprob_s, times.step_s) == (0.0, 3.0)
+    assert (times.rollout_s, times.reward_s, times.update_s) == (3.0, 0.25, 0.75)
+    assert (times.logprob_s, times.step_s) == (0.0, 4.0)
     assert (times.step_eval_s, times.step_evals_every) == (4.0, 2)
     assert (times.save_s, times.report_s, times.source) == (0.6, 3.0, "run x")
-    assert times.saves_every_s == pytest.approx((18.0 + 5 * 1.0) / 2)
+    assert times.saves_every_s == pytest.approx((18.0 + 4 * 1.0) / 2)
 
 
 @pytest.mark.parametrize("lacks", ["imports", "baseline", "final", "step"])

@@ -263,7 +263,7 @@ def test_a_file_that_is_no_recipe_is_named(write: Write, content: str | bytes, s
     ("ref", "says"),
     [
         ("nope.toml", "no recipe file 'nope.toml'"),
-        ("quikstart", "Did you mean quickstart?"),
+        ("quikstart", "Did you mean quickstart"),
         ("", "no recipe given"),
         ("/", "is a folder"),
         ("x" * 5000, "cannot be a recipe file"),

@@ -146,7 +146,8 @@ def test_a_full_disk_leaves_every_file_as_it_was(run: RunDir) -> None:
     assert done.stdout.strip() == "3"
     assert run.read_json(HEARTBEAT) == {"paid_s": 1.0}
     assert codes(run) == ["before", "after"]
-    assert (run.path / EVENTS).read_bytes().count(b"\n") == 2
+    content = (run.path / EVENTS).read_bytes()
+    assert (content.count(b"\n"), content[-1:]) == (2, b"\n")
     left = {path.name for path in run.path.rglob("*")} - before
     assert left == {EVENTS, "events.lock"}
 

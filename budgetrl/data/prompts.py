@@ -37,9 +37,8 @@ class PromptRenderer:
                 f"the tokenizer of {name} has no chat template.",
                 hint="Give one as prompt.chat_template, or use an instruction-tuned model.",
             )
-        bare = self._render(self.messages("x"), add_generation_prompt=False)
-        opened = self._render(self.messages("x"), add_generation_prompt=True)
-        self.prefilled = opened.removeprefix(bare).rstrip().endswith(OPEN_THINK)
+        prompt_text = self._render(self.messages("x"))
+        self.prefilled = prompt_text.rstrip().endswith(OPEN_THINK)
         """Whether the prompt already opens `<think>`."""
 
     def messages(self, problem_text: str) -> list[dict[str, str]]:
@@ -51,7 +50,7 @@ class PromptRenderer:
 
     def text(self, problem: Problem) -> str:
         """The rendered prompt."""
-        return self._render(self.messages(problem.text), add_generation_prompt=True)
+        return self._render(self.messages(problem.text))
 
     def ids(self, problem: Problem) -> tuple[int, ...]:
         """Token ids of the rendered prompt, without a second start token."""
@@ -60,7 +59,7 @@ class PromptRenderer:
 
     def fingerprint(self) -> str:
         """Hash over everything that shapes a prompt besides the problem."""
-        probe = self._render(self.messages("{problem}"), add_generation_prompt=True)
+        probe = self._render(self.messages("{problem}"))
         return hashlib.sha256(json.dumps(probe).encode()).hexdigest()[:16]
 
     @property
@@ -68,14 +67,14 @@ class PromptRenderer:
         """Handed to the chat template."""
         return self._prompt.template_kwargs
 
-    def _render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
         from jinja2 import TemplateError
 
         try:
             rendered = self._tokenizer.apply_chat_template(
                 messages,
                 chat_template=self.chat_template,
-                add_generation_prompt=add_generation_prompt,
+                add_generation_prompt=True,
                 tokenize=False,
                 **self._prompt.template_kwargs,
             )
