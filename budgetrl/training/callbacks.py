@@ -3,7 +3,6 @@
 The only place with TRL's log keys. Runs inside the trainer as a transformers callback.
 """
 
-import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -13,17 +12,16 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from budgetrl.budget import Decision, Forecaster, Ledger
-from budgetrl.errors import ExitCode, TrainingError
-from budgetrl.estimation.cadence import MIN_SAVE_INTERVAL_S, SAVE_INTERVAL_SHARE
-from budgetrl.events import Checkpoint, PlanEvent, Step
+from budgetrl.errors import TrainingError
+from budgetrl.events import PlanEvent, Step
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.registry import check_faults
 from budgetrl.rundir import RunDir
 from budgetrl.training.alarms import Alarms
-from budgetrl.training.checkpoints import prune, save_checkpoint
 from budgetrl.training.evals import Evaluator
 from budgetrl.training.log import RunLog
 from budgetrl.training.recorder import StepRecord
+from budgetrl.training.saving import Best, Saver
 from budgetrl.training.stopper import Stopper
 from budgetrl.training.trackers import TrackerGuard
 from budgetrl.training.trainer import TrainerParts
@@ -33,18 +31,8 @@ MAX_EMPTY_UPDATES = 3
 """Updates in a row without any signal that end a run."""
 MAX_BAD_UPDATES = 3
 """Updates in a row with non-finite gradients that end a run."""
-RECENT_SAVE_S = 60.0
-"""A checkpoint younger than this is good enough when the machine is taken away."""
 PLAN_EVERY = 10
 """Updates between two plan events."""
-
-
-@dataclass(slots=True)
-class Best:
-    """The best step evaluation so far, by the recipe's [select]."""
-
-    step: int | None = None
-    value: float | None = None
 
 
 @dataclass(slots=True)
@@ -61,15 +49,20 @@ class StepCallback(TrainerCallback):
     stopper: Stopper
     tracker: TrackerGuard | None = None
     trainer: Any = None
+    saver: Saver = field(init=False)
     best: Best = field(default_factory=Best)
     stop_reason: StopReason | None = None
     rollout_deadline: float = float("inf")
-    saved_step: int = 0
     _bad_updates: int = 0
     _empty_updates: int = 0
-    _last_save: float = 0.0
     _fractions_done: set[tuple[str, float]] = field(default_factory=set)
     _optimizer_time: AbstractContextManager[None] | None = None
+
+    def __post_init__(self) -> None:
+        clock = self.parts.clock
+        self.saver = Saver(
+            self.run, self.recipe, self.log, clock, self.forecaster, self.stopper, self.state
+        )
 
     @property
     def ledger(self) -> Ledger:
@@ -83,7 +76,7 @@ class StepCallback(TrainerCallback):
 
     def begin(self) -> bool:
         """Called once, right before training; False when not one update fits."""
-        self._last_save = self.ledger.clock()
+        self.saver.begin()
         self.parts.clock.take()
         decision = self.decide()
         self._allow_rollout(decision)
@@ -108,7 +101,7 @@ class StepCallback(TrainerCallback):
     def best_checkpoint(self) -> str | None:
         """The checkpoint that the final evaluation judges, relative to the run directory."""
         best = self.best.step if self.recipe.select.use == "best" else None
-        step = self.saved_step if best is None else best
+        step = self.saver.saved_step if best is None else best
         return (
             self.run.checkpoint_path(step).relative_to(self.run.path).as_posix() if step else None
         )
@@ -161,12 +154,13 @@ class StepCallback(TrainerCallback):
                 hint="Lower schedule.learning_rate, then `budgetrl resume`.",
             )
         self._evaluate_if_due(state.global_step)
-        decision = self.decide(self._save_cost())
+        decision = self.decide(self.saver.cost_s())
+        complete = state.global_step == self.recipe.schedule.stop_after_steps
         if self.stopper.requested():
             self.stop_reason = self.stopper.reason
-        elif self.stop_reason is None and not decision.go_on:
+        elif self.stop_reason is None and not complete and not decision.go_on:
             self.stop_reason = StopReason.BUDGET
-        elif self._save_due(state.global_step):
+        elif self.saver.due(state.global_step):
             self.save("interval")
         self._allow_rollout(decision)
         control.should_training_stop |= self.stop_reason is not None
@@ -175,34 +169,11 @@ class StepCallback(TrainerCallback):
     # --- the parts of a step's end
 
     def save(self, reason: str) -> None:
-        """A complete checkpoint of the last finished update, unless there is one already.
+        """A checkpoint of the last finished update."""
+        self.saver.save(self.trainer, self.best, reason)
 
-        A disk that is full costs the checkpoint and a warning, not the run.
-        """
-        step, start = self.steps, self.ledger.clock()
-        preempted = self.stopper.exit_code is ExitCode.TERMINATED
-        recent = self.saved_step and start - self._last_save < RECENT_SAVE_S
-        if step in (0, self.saved_step) or (preempted and recent):
-            return
-        self._last_save = start
-        try:
-            with self.parts.clock.elsewhere():
-                path = save_checkpoint(self.run, self.trainer, self._state())
-                prune(self.run, self.best.step, self.recipe.checkpoint.milestones)
-        except OSError as error:
-            self.log.warn("not_saved", f"the checkpoint of step {step} was not written: {error}")
-            return
-        seconds = self.ledger.clock() - start
-        self.saved_step = step
-        self.forecaster.observe_save(seconds)
-        relative = path.relative_to(self.run.path).as_posix()
-        is_best = step == self.best.step
-        self.log.emit(
-            Checkpoint(step=step, path=relative, seconds=seconds, best=is_best, reason=reason)
-        )
-
-    def _state(self) -> dict[str, Any]:
-        """What a resumed run needs besides adapter, optimiser and random generators."""
+    def state(self) -> dict[str, Any]:
+        """What a resumed run takes over by `restore`."""
         rates = self.parts.sampler.rates
         return {
             "best": {"step": self.best.step, "value": self.best.value},
@@ -216,7 +187,7 @@ class StepCallback(TrainerCallback):
 
     def restore(self, step: int, state: Mapping[str, Any]) -> None:
         """Take over what the checkpoint of a step holds in its `state.json`."""
-        self.saved_step = step
+        self.saver.saved_step = step
         self.best = Best(**state["best"])
         self._fractions_done = {(suite, share) for suite, share in state["fractions_done"]}
         self._empty_updates = state["empty_updates"]
@@ -350,25 +321,6 @@ class StepCallback(TrainerCallback):
         if self.best.value is None or value > self.best.value:
             self.best = Best(step, value)
             self.save("best")
-
-    def _save_due(self, step: int) -> bool:
-        if step % self.recipe.grpo.num_iterations:
-            return False
-        every = self.recipe.checkpoint.every_steps
-        by_steps = every is not None and step % every == 0
-        return by_steps or self.ledger.clock() - self._last_save >= self._saves_every_s()
-
-    def _save_cost(self) -> float:
-        due = self.ledger.clock() - self._last_save >= self._saves_every_s()
-        return self.forecaster.save_s if due else 0.0
-
-    def _saves_every_s(self) -> float:
-        checkpoint = self.recipe.checkpoint
-        if checkpoint.every_minutes is not None:
-            return 60 * checkpoint.every_minutes
-        if checkpoint.every_steps is not None:
-            return math.inf
-        return max(MIN_SAVE_INTERVAL_S, SAVE_INTERVAL_SHARE * self.ledger.budget.wall_s)
 
     def _allow_rollout(self, decision: Decision) -> None:
         self.rollout_deadline = self.ledger.clock() + decision.rollout_limit_s

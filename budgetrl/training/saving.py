@@ -1,0 +1,101 @@
+"""When a run is saved, and the event of each checkpoint. How is in `training.checkpoints`."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from budgetrl.budget import Forecaster
+from budgetrl.errors import ExitCode
+from budgetrl.estimation.cadence import MIN_SAVE_INTERVAL_S, SAVE_INTERVAL_SHARE
+from budgetrl.events import Checkpoint
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rundir import RunDir
+from budgetrl.training.checkpoints import prune, save_checkpoint
+from budgetrl.training.clock import PhaseClock
+from budgetrl.training.log import RunLog
+from budgetrl.training.stopper import Stopper
+
+RECENT_SAVE_S = 60.0
+"""A checkpoint younger than this is good enough when the machine is taken away."""
+
+
+@dataclass(slots=True)
+class Best:
+    """The best step evaluation so far, by the recipe's [select]."""
+
+    step: int | None = None
+    value: float | None = None
+
+
+@dataclass(slots=True)
+class Saver:
+    """Saves by steps, by time, and when something is worth keeping."""
+
+    run: RunDir
+    recipe: Recipe
+    log: RunLog
+    clock: PhaseClock
+    forecaster: Forecaster
+    stopper: Stopper
+    state: Callable[[], dict[str, Any]]
+    """What a resumed run needs besides adapter, optimiser and random generators."""
+    saved_step: int = 0
+    _last_save: float = 0.0
+
+    def begin(self) -> None:
+        """Training starts: the interval by time runs from here."""
+        self._last_save = self.log.ledger.clock()
+
+    def save(self, trainer: Any, best: Best, reason: str) -> None:
+        """A complete checkpoint of the last finished update, unless there is one already.
+
+        A disk that is full costs the checkpoint and a warning, not the run.
+        """
+        step, start = int(trainer.state.global_step), self.log.ledger.clock()
+        preempted = self.stopper.exit_code is ExitCode.TERMINATED
+        recent = self.saved_step and start - self._last_save < RECENT_SAVE_S
+        if step in (0, self.saved_step) or (preempted and recent):
+            return
+        self._last_save = start
+        try:
+            with self.clock.elsewhere():
+                path = save_checkpoint(self.run, trainer, self.state())
+                prune(self.run, best.step, self.recipe.checkpoint.milestones)
+        except OSError as error:
+            self.log.warn("not_saved", f"the checkpoint of step {step} was not written: {error}")
+            return
+        self.saved_step = step
+        seconds = self.log.ledger.clock() - start
+        self.forecaster.observe_save(seconds)
+        self.log.emit(
+            Checkpoint(
+                step=step,
+                path=path.relative_to(self.run.path).as_posix(),
+                seconds=seconds,
+                best=step == best.step,
+                reason=reason,
+            )
+        )
+
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint belongs after this update."""
+        if step % self.recipe.grpo.num_iterations:
+            return False
+        every = self.recipe.checkpoint.every_steps
+        return (every is not None and step % every == 0) or self._due_by_time()
+
+    def cost_s(self) -> float:
+        """Seconds of the checkpoint that is due by time; 0 if none is."""
+        return self.forecaster.save_s if self._due_by_time() else 0.0
+
+    def _due_by_time(self) -> bool:
+        return self.log.ledger.clock() - self._last_save >= self._interval_s()
+
+    def _interval_s(self) -> float:
+        checkpoint = self.recipe.checkpoint
+        if checkpoint.every_minutes is not None:
+            return 60 * checkpoint.every_minutes
+        if checkpoint.every_steps is not None:
+            return math.inf
+        return max(MIN_SAVE_INTERVAL_S, SAVE_INTERVAL_SHARE * self.log.ledger.budget.wall_s)
