@@ -20,6 +20,9 @@ Clock = Callable[[], float]
 RESERVE_FACTOR = 1.3
 """Margin on the final evaluation: completions grow while a model learns (paper, Fig. 4)."""
 
+REPORT_FACTOR = 1.3
+"""Margin on the report: a longer run has more to draw."""
+
 EXIT_S = 1.0
 """Seconds between the end of the worker and the end of the supervisor, besides the report."""
 
@@ -105,7 +108,7 @@ def plan(times: PhaseTimes, budget: Budget, requested_steps: int | None = None) 
     evaluations + saves + reserve + report <= budget; below zero money it is 0.
     """
     reserve = reserve_s(times.final_s, times.save_s)
-    end = times.report_s + EXIT_S
+    end = times.report_s * REPORT_FACTOR + EXIT_S
     fixed = times.setup_s + times.baseline_s + reserve + end
 
     def cost(n: int) -> float:
@@ -272,7 +275,8 @@ class Forecaster:
         """
         reserve, step = self.reserve_s, self.pessimistic_step_s
         free = remaining_s - reserve
-        after_rollout = max((s - r for s, r in list(self._steps)[-self.window :]), default=0.0)
+        recent = list(self._steps)[-self.window :]
+        after_rollout = max((s - r for s, r in recent), default=0.5 * self.planned_step_s)
         times = sorted(step for step, _ in self._steps) or [self.planned_step_s]
         fast, slow = times[len(times) // 10], times[-1]
         return Decision(

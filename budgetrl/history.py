@@ -139,6 +139,7 @@ class History:
             if span.seconds is None:
                 span.seconds = max(0.0, event.elapsed_s - span.started_s)
         self.budget_s, self.finished = event.budget_s, None
+        self.warnings.clear()
         self.gaps_s += event.gap_s
 
     def _warn(self, event: RunWarning) -> None:

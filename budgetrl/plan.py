@@ -20,19 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import budgetrl
-from budgetrl.budget import EXIT_S, Budget, PhaseTimes, plan
+from budgetrl.budget import Budget, PhaseTimes, plan
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.errors import BudgetError, HardwareError, ModelError, UsageError
 from budgetrl.estimation.advice import refuse_unfit
 from budgetrl.estimation.cpu import cpu_model, cpu_phase_times, user_cache_dir
 from budgetrl.estimation.estimate import estimate
 from budgetrl.estimation.request import choose_gpu, price_of
+from budgetrl.files import write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
-from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir, write_atomic
+from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
 from budgetrl.types import Plan
 from budgetrl.units import duration
 
@@ -40,10 +41,6 @@ RECORDED_PACKAGES = (
     *("torch", "transformers", "trl", "peft", "accelerate", "datasets", "math-verify", "numpy"),
     *("unsloth", "unsloth_zoo", "vllm", "bitsandbytes"),
 )
-
-
-REPORT_FACTOR = 1.3
-"""Margin on the report: a longer run has more to draw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +66,6 @@ class Planned:
     def recipe(self) -> Recipe:
         """The resolved recipe."""
         return self.loaded.recipe
-
-    @property
-    def reserved_s(self) -> float:
-        """Kept for what follows the worker: report and exit."""
-        return self.times.report_s * REPORT_FACTOR + EXIT_S
 
 
 def make_plan(
@@ -256,7 +248,7 @@ def plan_document(planned: Planned) -> dict[str, Any]:
         "budget": asdict(budget),
         "times": asdict(planned.times),
         "plan": asdict(made) | {"steps": made.steps, "total_usd": made.total_usd},
-        "reserved_s": planned.reserved_s,
+        "reserved_s": made.report_s,
     }
 
 

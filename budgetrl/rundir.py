@@ -24,6 +24,7 @@ from typing import Any, Self
 
 from budgetrl.errors import RunDirError
 from budgetrl.events import Event, RunFinished, parse, to_line
+from budgetrl.files import fsync_folder, write_atomic, write_json
 from budgetrl.types import RunStatus, StopReason
 
 EVENTS = "events.jsonl"
@@ -38,38 +39,6 @@ LOCK_PATIENCE_S = 0.3
 
 Stamp = Callable[[], Mapping[str, Any]]
 """Gives `elapsed_s`, `spent_usd` and `attempt` of the moment."""
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file as a whole: after a crash it is the old one or the new one."""
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _fsync_folder(path.parent)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file as a whole."""
-    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file; torn and foreign lines are left out."""
-    with path.open("rb") as file:
-        for line in file:
-            with suppress(ValueError, RecursionError):
-                row = json.loads(line)
-                if isinstance(row, dict):
-                    yield row
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +241,7 @@ class RunDir:
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
-        _fsync_folder(final.parent)
+        fsync_folder(final.parent)
 
     def checkpoints(self) -> list[CheckpointFile]:
         """Complete checkpoints by step; half ones and foreign files are not seen."""
@@ -285,9 +254,11 @@ class RunDir:
         return found
 
     def newest_checkpoint(self) -> CheckpointFile | None:
-        """The newest complete checkpoint that can be resumed from."""
-        resumable = [checkpoint for checkpoint in self.checkpoints() if checkpoint.resumable]
-        return resumable[-1] if resumable else None
+        """The newest complete checkpoint that can be resumed from, every byte as it was written."""
+        for checkpoint in reversed(self.checkpoints()):
+            if checkpoint.resumable and not damaged_files(checkpoint):
+                return checkpoint
+        return None
 
 
 class EventWriter:
@@ -413,14 +384,6 @@ def _locked_exclusively(lock: int) -> bool:
             if time.monotonic() > patient_until:
                 return False
             time.sleep(0.002)
-
-
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def damaged_files(checkpoint: CheckpointFile) -> Sequence[str]:

@@ -16,6 +16,7 @@ from sample_events import step_event
 
 from budgetrl import events
 from budgetrl.errors import ExitCode, RunDirError
+from budgetrl.files import read_jsonl, write_atomic
 from budgetrl.history import read_history
 from budgetrl.rundir import (
     CHECKPOINT_MANIFEST,
@@ -27,8 +28,6 @@ from budgetrl.rundir import (
     list_runs,
     open_run,
     read_checkpoint,
-    read_jsonl,
-    write_atomic,
 )
 from budgetrl.types import RunStatus, StopReason
 

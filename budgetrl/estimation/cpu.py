@@ -132,7 +132,8 @@ def store_profile(
         OSError: the folder cannot be written.
     """
     # Not at the top: run directories bring all event models, and a plan needs none of them.
-    from budgetrl.rundir import write_json
+    from budgetrl.files import write_json
+
 
     path = _profile_path(recipe, cache_dir)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,8 @@ from budgetrl.types import Interval
 CONFIDENCE = 0.95
 RESAMPLES = 4000
 BOOTSTRAP_SEED = 0
+RARE = 5
+"""The usual rule of thumb for a share: at least five on either side."""
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -83,14 +85,17 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """
     if trials < 1 or not 0 <= successes <= trials:
         raise UsageError(f"{successes} successes of {trials} trials have no interval.")
+    return _score_interval(successes / trials, trials)
+
+
+def _score_interval(share: float, trials: int) -> Interval:
+    """Wilson's interval; the share need not be a whole number of successes."""
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    share = successes / trials
     middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     root = math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
     half = z / (1 + z * z / trials) * root
-    low = 0.0 if successes == 0 else max(0.0, middle - half)
-    high = 1.0 if successes == trials else min(1.0, middle + half)
-    return low, high
+    low = 0.0 if share == 0 else max(0.0, middle - half)
+    return low, 1.0 if share == 1 else min(1.0, middle + half)
 
 
 def mean_interval(values_P: Sequence[float]) -> Interval | None:
@@ -131,14 +136,18 @@ def _resampling_weights(count: int) -> "np.ndarray[tuple[int, int], np.dtype[np.
 def pass_interval(correct_P: Sequence[int], n: int, k: int) -> Interval | None:
     """The 95 % interval of pass@k, within 0..1; None for fewer than two problems.
 
-    Wilson at n = 1, Student t for k = 1, bootstrap for k > 1. Where all problems stand at 0 or
-    all at 1, the last two would claim certainty: there, too, Wilson with one trial per problem.
+    Wilson at n = 1, Student t for k = 1, bootstrap for k > 1. A resample cannot show what a
+    sample has too little of: where fewer than `RARE` problems' worth lie away from one end, the
+    bootstrap covers as little as half (scripts/check_intervals.py), and a suite without any
+    spread would look certain. There, too, Wilson, with one trial per problem: as no values in
+    0..1 spread more than zeros and ones of the same mean, it is rather wide.
     """
     values = [pass_at_k(n, c, k) for c in correct_P]
     if len(values) < 2:
         return None
-    if n == 1 or set(values) in ({0.0}, {1.0}):
-        return wilson_interval(round(sum(values)), len(values))
+    rare = min(sum(values), len(values) - sum(values))
+    if n == 1 or rare == 0 or (k > 1 and rare < RARE):
+        return _score_interval(fmean(values), len(values))
     interval = mean_interval(values) if k == 1 else bootstrap_interval(values)
     return None if interval is None else (max(0.0, interval[0]), min(1.0, interval[1]))
 

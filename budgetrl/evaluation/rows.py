@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from budgetrl.errors import DataError
-from budgetrl.rundir import read_jsonl
+from budgetrl.files import read_jsonl
 from budgetrl.types import EvalResult, Protocol, Verdict
 
 SCHEMA_VERSION = 1

@@ -30,7 +30,7 @@ from budgetrl.evaluation.rows import (
     moment,
 )
 from budgetrl.evaluation.summary import summarise
-from budgetrl.rundir import write_json
+from budgetrl.files import write_json
 from budgetrl.types import Completion, EvalResult, Problem, Verdict
 from budgetrl.types import Protocol as EvalProtocol
 

@@ -13,9 +13,10 @@ from budgetrl.errors import DataError, ProtocolError, RunDirError
 from budgetrl.evaluation.compare import Difference, difference
 from budgetrl.evaluation.rows import StoredEval, load_eval
 from budgetrl.events import Evaluation
+from budgetrl.files import read_jsonl
 from budgetrl.history import History, read_history
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RESULT, RunDir, read_jsonl
+from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.types import Plan, Protocol, RunStatus
 
 Shape = TypeVar("Shape", Plan, PhaseTimes)

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from budgetrl.errors import RunDirError, UsageError
+from budgetrl.files import write_atomic, write_json
 from budgetrl.report import html, markdown
 from budgetrl.report.document import Document, Figure, Figures
 from budgetrl.report.facts import Facts, read_facts
 from budgetrl.report.ink import standalone
 from budgetrl.report.sections import run_document
 from budgetrl.report.summary import SCHEMA_VERSION, summary
-from budgetrl.rundir import RunDir, write_atomic, write_json
+from budgetrl.rundir import RunDir
 
 FORMATS = ("html", "md", "json")
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from budgetrl.budget import EXIT_S, Budget, reserve_s
+from budgetrl.budget import Budget, reserve_s
 from budgetrl.display.base import Display
 from budgetrl.errors import BudgetError, RunDirError, UsageError
 from budgetrl.history import History, read_history
@@ -89,7 +89,7 @@ def _refuse_too_little(run: RunDir, attempt: Attempt) -> None:
     times = run.read_json(PLAN)["times"]
     step_s = sum(times[f"{name}_s"] for name in ("rollout", "reward", "logprob", "update", "other"))
     setup_s = times["imports_s"] + times["model_s"] + times["data_s"]
-    end_s = reserve_s(times["final_s"], times["save_s"]) + times["report_s"] + EXIT_S
+    end_s = reserve_s(times["final_s"], times["save_s"]) + attempt.reserved_s
     left_s = attempt.budget.wall_s - attempt.paid_s
     if left_s < setup_s + step_s + end_s:
         raise BudgetError(

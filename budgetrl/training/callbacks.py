@@ -154,7 +154,7 @@ class StepCallback(TrainerCallback):
                 hint="Lower schedule.learning_rate, then `budgetrl resume`.",
             )
         self._evaluate_if_due(state.global_step)
-        decision = self.decide(self.saver.cost_s())
+        decision = self.decide(self.saver.cost_s(state.global_step))
         complete = state.global_step == self.recipe.schedule.stop_after_steps
         if self.stopper.requested():
             self.stop_reason = self.stopper.reason
@@ -162,7 +162,7 @@ class StepCallback(TrainerCallback):
             self.stop_reason = StopReason.BUDGET
         elif self.saver.due(state.global_step):
             self.save("interval")
-        self._allow_rollout(decision)
+        self._allow_rollout(self.decide())
         control.should_training_stop |= self.stop_reason is not None
         return control
 

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from budgetrl.rundir import CheckpointFile, RunDir, write_json
+from budgetrl.files import write_json
+from budgetrl.rundir import CheckpointFile, RunDir
 
 STATE = "state.json"
 RESUMABLE_KEPT = 2

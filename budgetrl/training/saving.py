@@ -85,9 +85,9 @@ class Saver:
         every = self.recipe.checkpoint.every_steps
         return (every is not None and step % every == 0) or self._due_by_time()
 
-    def cost_s(self) -> float:
-        """Seconds of the checkpoint that is due by time; 0 if none is."""
-        return self.forecaster.save_s if self._due_by_time() else 0.0
+    def cost_s(self, step: int) -> float:
+        """Seconds of the checkpoint that belongs after this update; 0 if none does."""
+        return self.forecaster.save_s if self.due(step) else 0.0
 
     def _due_by_time(self) -> bool:
         return self.log.ledger.clock() - self._last_save >= self._interval_s()
