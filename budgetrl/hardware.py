@@ -93,9 +93,21 @@ class DetectedGpu:
 
 @cache
 def gpu_table() -> Mapping[str, Gpu]:
-    """All GPUs of `assets/gpus.json` by name."""
+    """The GPUs that one can rent, of `assets/gpus.json`, by name."""
+    return {row["name"]: _gpu(row) for row in _rows("gpus")}
+
+
+@cache
+def _all_gpus() -> Mapping[str, Gpu]:
+    """These, and cards that people own or meet in reports."""
+    return {**gpu_table(), **{row["name"]: _gpu(row) for row in _rows("more_gpus")}}
+
+
+@cache
+def _rows(key: str) -> list[dict[str, Any]]:
     text = resources.files("budgetrl").joinpath("assets/gpus.json").read_text(encoding="utf-8")
-    return {row["name"]: _gpu(row) for row in json.loads(text)["gpus"]}
+    rows: list[dict[str, Any]] = json.loads(text)[key]
+    return rows
 
 
 def find_gpu(name: str) -> Gpu:
@@ -190,14 +202,14 @@ def _visible_handle(pynvml: Any, index: int) -> Any:
 
 def _lookup(name: str) -> Gpu | None:
     found = _names().get(_plain(name))
-    return None if found is None else gpu_table()[found]
+    return None if found is None else _all_gpus()[found]
 
 
 @cache
 def _names() -> Mapping[str, str]:
     """Plain spelling of every name and alias -> name in the table."""
     spellings: dict[str, str] = {}
-    for gpu in gpu_table().values():
+    for gpu in _all_gpus().values():
         for spelling in (gpu.name, *gpu.aliases):
             spellings.setdefault(_plain(spelling), gpu.name)
     return spellings

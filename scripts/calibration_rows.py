@@ -16,8 +16,9 @@ from typing import Any
 from budgetrl.errors import BudgetRLError
 from budgetrl.estimation.lengths import Lengths
 from budgetrl.estimation.rollout import decode
+from budgetrl.estimation.scenario import UNKNOWN_LENGTH
 from budgetrl.estimation.shapes import ModelShape, find_shape
-from budgetrl.estimation.terms import Constants, Term
+from budgetrl.estimation.terms import Constants, Term, total
 from budgetrl.estimation.training_time import logprobs, step_overhead, update
 from budgetrl.estimation.workload import Generation, Precision, Server, Serving, Update
 from budgetrl.hardware import Gpu, find_gpu, gpu_table
@@ -25,7 +26,7 @@ from budgetrl.units import GIB
 
 PROMPT_TOKENS = 150
 """Assumed where a row gives no shorter limit: a question with its system prompt."""
-MEAN_OF_LIMIT = 0.53
+MEAN_OF_LIMIT = UNKNOWN_LENGTH.value
 """Mean length over the limit where only the limit is known; the estimator's own assumption."""
 MICRO_BATCH = 8
 """Assumed completions per forward pass."""
@@ -50,6 +51,8 @@ class Case:
     """Why it is not covered."""
     tokens: float | None = None
     """Of decode rows: tokens / seconds is the prediction."""
+    length_ratio: tuple[float, float] = (1.0, 1.0)
+    """Seconds at the low and the high end of an assumed length, over those at the assumed one."""
 
 
 class NotCovered(Exception):
@@ -91,7 +94,15 @@ def step_case(row: Mapping[str, Any], constants: Constants) -> Case:
         terms = _step_terms(row, constants)
     except NotCovered as why:
         return Case("step", label, row["source"], measured, None, str(why))
-    return Case("step", label, row["source"], measured, tuple(terms))
+    ratio = (1.0, 1.0)
+    if row["mean_completion"] is None:
+        limit = row["max_completion"]
+        ends = [
+            total(_step_terms({**row, "mean_completion": share * limit}, constants))
+            for share in (UNKNOWN_LENGTH.low, UNKNOWN_LENGTH.high)
+        ]
+        ratio = (ends[0] / total(terms), ends[1] / total(terms))
+    return Case("step", label, row["source"], measured, tuple(terms), length_ratio=ratio)
 
 
 def shape_of(row: Mapping[str, Any]) -> ModelShape:

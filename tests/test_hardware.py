@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from budgetrl.errors import UsageError
-from budgetrl.hardware import _plain, detect_gpu, find_gpu, gpu_table, load_gpu
+from budgetrl.hardware import _all_gpus, _plain, detect_gpu, find_gpu, gpu_table, load_gpu
 
 NVML_NAMES = {
     "NVIDIA A40": "A40",
@@ -32,7 +32,7 @@ def test_a_gpu_is_found_as_nvml_or_people_spell_it(spelling: str, name: str) -> 
 def test_no_two_gpus_share_a_spelling() -> None:
     owners = [
         spelling
-        for gpu in gpu_table().values()
+        for gpu in _all_gpus().values()
         for spelling in {_plain(name) for name in (gpu.name, *gpu.aliases)}
     ]
     assert [spelling for spelling, count in Counter(owners).items() if count > 1] == []
@@ -47,8 +47,13 @@ def test_the_table_has_26_gpus_with_positive_numbers() -> None:
     assert [gpu.name for gpu in table.values() if not gpu.bf16] == ["T4", "V100-16GB", "V100-32GB"]
 
 
+def test_cards_that_are_not_for_rent_are_found_by_name_only() -> None:
+    assert find_gpu("NVIDIA GeForce RTX 4070 Laptop GPU".removesuffix(" GPU")).memory_gb == 8
+    assert "RTX 4070 Laptop" not in gpu_table()
+
+
 @pytest.mark.parametrize(
-    ("wrong", "meant"), [("A400", "A40"), ("A100", "A100-80GB PCIe"), ("rtx4080", "RTX 4090")]
+    ("wrong", "meant"), [("A400", "A40"), ("A100", "A100-80GB PCIe"), ("rtx4095", "RTX 4090")]
 )
 def test_an_unknown_gpu_names_near_ones(wrong: str, meant: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -59,7 +59,8 @@ class MemoryWork:
     utilization: float = 0.85
     """Share of the card that vLLM may fill."""
     max_sequences: int = 256
-    logit_chunks: int = 8
+    logit_chunks: int | None = 8
+    """None: logits of a micro-batch at once, in float32."""
     checkpointing: bool = True
     offload: bool = True
     """Checkpointed activations wait in host memory (Unsloth)."""
@@ -162,8 +163,7 @@ def estimate_memory(work: MemoryWork, usable: float, constants: Constants) -> Me
     runtime = constants["runtime_gib"] * GIB
     buffers = _rollout_buffers(work, constants)
     tokens = work.micro_batch * work.sequence_tokens
-    chunks = work.logit_chunks if work.offload else None
-    logits = logit_bytes(work.micro_batch, work.sequence_tokens, shape.vocab, chunks)
+    logits = logit_bytes(work.micro_batch, work.sequence_tokens, shape.vocab, work.logit_chunks)
     activations = _activations(work, tokens)
     second = 0.0 if work.shared_weights or not work.vllm else weights
     in_training = logits + activations
