@@ -15,6 +15,8 @@ import typer
 
 import budgetrl
 from budgetrl.cli import doctor as doctor_commands
+from budgetrl.cli import estimate as estimate_commands
+from budgetrl.cli import recipes as recipe_commands
 from budgetrl.cli import report as report_commands
 from budgetrl.cli import run as run_commands
 from budgetrl.cli import watch as watch_commands
@@ -48,10 +50,12 @@ def _root(
 
 app.command()(run_commands.run)
 app.command()(run_commands.resume)
+app.command()(estimate_commands.estimate)
 app.command()(watch_commands.watch)
 app.command()(watch_commands.runs)
 app.command()(report_commands.report)
 app.command()(report_commands.compare)
+app.add_typer(recipe_commands.app, name="recipes")
 app.command()(doctor_commands.doctor)
 app.command()(report_commands.report)
 app.command()(report_commands.compare)
