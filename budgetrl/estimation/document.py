@@ -13,6 +13,8 @@ from budgetrl.units import GIB
 
 SCHEMA_VERSION = 1
 
+PASSES_SOURCE = "reference (beta > 0) and, with vLLM, the old policy, as in verl"
+
 _MEMORY_PARTS = (
     *("weights", "adapter", "gradients", "optimizer", "kv_cache", "rollout_buffers"),
     *("logits", "activations", "runtime", "peak_generation", "peak_training"),
@@ -119,7 +121,7 @@ def assumptions(made: Estimate) -> list[Assumption]:
             "inside the budget here; the paper's 24 h are training alone",
         ),
         _suite_assumption(),
-        Assumption("logprob_passes", scenario.logprob_passes, "reference (beta > 0), old policy"),
+        Assumption("logprob_passes", scenario.logprob_passes, PASSES_SOURCE),
     ]
     if scenario.live_share < 1 or scenario.rollout_factor > 1:
         share = "groups without signal: Open-RS 78 % at first, few later"
