@@ -19,6 +19,7 @@ from budgetrl.units import duration, percent
 LABEL_WIDTH = 23
 RANGE_WIDTH = 18
 CHART_ROWS = 8
+END_CHART_ROWS = 3
 PHASES = {"rollout": "rollout", "reward": "reward", "logprob": "log-probs"} | {
     name: name for name in ("update", "other")
 }
@@ -56,7 +57,8 @@ def learning(scene: Scene) -> Panel | None:
             lines += _curve(name, view.series[name], width, height + taller, scene.glyphs)
         return lines
 
-    return Panel(3, 1 + len(names), 1 + CHART_ROWS * len(names), draw)
+    tallest = CHART_ROWS if scene.status is RunStatus.RUNNING else END_CHART_ROWS
+    return Panel(3, 1 + len(names), 1 + tallest * len(names), draw)
 
 
 def _curve(name: str, series: Series, width: int, height: int, glyphs: g.Glyphs) -> list[Text]:

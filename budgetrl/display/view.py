@@ -21,10 +21,10 @@ from budgetrl.history import History
 from budgetrl.rundir import HEARTBEAT, PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.types import RunStatus
 
-BLOCK_BYTES = 1 << 18
+BLOCK_BYTES = 1 << 17
 FULL_BYTES = 1 << 18
 """So much at the end of a long event file is read line by line."""
-FREQUENT = (b'"kind": "step"', b'"kind": "plan"')
+STEP_MARK, PLAN_MARK = b'"kind": "step"', b'"kind": "plan"'
 """Marks of the lines that make a long event file long."""
 RECENT_STEPS = 20
 """Updates that are kept in full: speed is their mean."""
@@ -71,8 +71,8 @@ class RunView:
         size = self.run.events_size()
         if size == offset:
             return False
-        every = 1 + (size - offset) // FULL_BYTES
-        while size - self._offset > 2 * FULL_BYTES and self._skim(every):
+        every = 1 + (size - offset) // (2 * FULL_BYTES)
+        while size - self._offset > FULL_BYTES and self._skim(every):
             pass
         for _ in self.read():
             pass
@@ -191,7 +191,7 @@ class RunView:
         lines, self._offset = self.run.tail_lines(self._offset, BLOCK_BYTES)
         for number, line in enumerate(lines):
             # Two lines belong to an update: the choice is by pairs, so that both kinds are seen.
-            if number // 2 % every == 0 or not any(mark in line for mark in FREQUENT):
+            if number // 2 % every == 0 or (STEP_MARK not in line and PLAN_MARK not in line):
                 self._take(line)
         return bool(lines)
 
