@@ -189,6 +189,7 @@ def train_trl(
         processing_class=engine.tokenizer,
         callbacks=[Follow()],
     )
+    trainer.remove_callback(transformers.PrinterCallback)
     start = time.monotonic()
     clock.take()
     trainer.train()

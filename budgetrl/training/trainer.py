@@ -241,6 +241,7 @@ def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any])
         TrainingError: a library changed a value of the recipe.
     """
     import datasets
+    import transformers
     import trl
 
     wanted = grpo_arguments(parts.recipe, parts.folder, max_steps)
@@ -260,6 +261,7 @@ def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any])
         processing_class=parts.engine.tokenizer,
         callbacks=list(callbacks),
     )
+    trainer.remove_callback(transformers.PrinterCallback)
     trainer.parts = parts
     check_unchanged(wanted, trainer.args, "trl.GRPOTrainer")
     return trainer
