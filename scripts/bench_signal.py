@@ -22,9 +22,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from budgetrl.rewards.registry import build_reward
-from budgetrl.rewards.worker import GradingPool
-
 from budgetrl.data.difficulty import SolveRates
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_problems, load_suite
@@ -36,6 +33,8 @@ from budgetrl.evaluation.passk import mean_interval
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.rewards.grading import gold_problem
+from budgetrl.rewards.registry import build_reward
+from budgetrl.rewards.worker import GradingPool
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.trainer import TrainerParts, build_trainer
 from budgetrl.training.trl_args import UNLIMITED_STEPS, grpo_arguments
