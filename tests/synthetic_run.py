@@ -76,6 +76,7 @@ def plan(budget_s: float, usd_per_hour: float | None = 0.4) -> dict[str, Any]:
         "source": "measured by an earlier run",
         "notes": [],
     }
+    plan["steps"] = steps
     return {"plan": plan, "times": {f"{name}_s": value for name, value in SETUP_S.items()}}
 
 

@@ -122,6 +122,16 @@ def test_one_look_at_80_by_24_says_everything_that_matters(tmp_path: Path) -> No
         assert fact in shown, fact
 
 
+def test_the_forecast_follows_each_update_and_keeps_the_plans_range(tmp_path: Path) -> None:
+    run, clock = training(tmp_path), made.Clock(140.0)
+    with run.writer(clock.stamp) as writer:
+        writer.write(made.make_step(35, 55))
+    assert "about 20 more (18 to 21)" in text_of(run, RunStatus.RUNNING, 80, 24)
+    with run.writer(clock.stamp) as writer:
+        writer.write(events.Phase(name="final", state="started"))
+    assert "more" not in text_of(run, RunStatus.RUNNING, 80, 24), "no update follows"
+
+
 def test_setup_is_shown_by_phase_with_expected_seconds(tmp_path: Path) -> None:
     shown = text_of(loading(tmp_path), RunStatus.RUNNING, 80, 24)
     assert "loading the model" in shown
@@ -129,6 +139,18 @@ def test_setup_is_shown_by_phase_with_expected_seconds(tmp_path: Path) -> None:
     assert "of about 0.9 s" in shown
     assert "baseline     about 21 s" in shown
     assert "imports      about 4.1 s" in text_of(starting(tmp_path), RunStatus.RUNNING, 80, 24)
+
+
+def test_a_resumed_run_shows_its_setup_again_without_a_baseline(tmp_path: Path) -> None:
+    run, clock = training(tmp_path), made.Clock(140.0)
+    clock.attempt = 2
+    with run.writer(clock.stamp) as writer:
+        writer.write(events.Phase(name="imports", state="started", expected_s=4.0))
+    shown = text_of(run, RunStatus.RUNNING, 100, 40)
+    assert "of about 4.0 s" in shown and "attempt 2" in shown and "baseline     about" not in shown
+    with run.writer(clock.stamp) as writer:
+        writer.write(made.make_step(35, 75))
+    assert "of about 4.0 s" not in text_of(run, RunStatus.RUNNING, 100, 40)
 
 
 def test_the_end_says_outcome_bill_checkpoint_report_and_next_command(tmp_path: Path) -> None:

@@ -152,6 +152,16 @@ def test_the_supervisors_view_ends_with_a_screen_that_stays(tmp_path: Path) -> N
         assert fact in end, fact
 
 
+def test_a_closed_terminal_ends_the_view_and_not_the_run(tmp_path: Path) -> None:
+    ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    terminal = Terminal(["-c", ignoring + TRAIN, str(tmp_path), "-"], cwd=tmp_path, **PATHS)
+    terminal.shows("learning")
+    os.close(terminal.primary)
+    assert terminal.process.wait(timeout=30) == 0
+    (run,) = tmp_path.iterdir()
+    assert '"run_finished"' in (run / "events.jsonl").read_text()
+
+
 def test_a_terminal_that_stops_reading_gets_fewer_frames_and_nobody_waits(
     training: made.RunDir,
 ) -> None:

@@ -13,7 +13,7 @@ from budgetrl.display import glyphs as g
 from budgetrl.display import model_panels, panels
 from budgetrl.display.layout import Panel, beside, stack
 from budgetrl.display.lines import fit, row
-from budgetrl.display.scene import Scene, bill_of
+from budgetrl.display.scene import Scene, bill_of, more_updates
 from budgetrl.display.scrub import scrub
 from budgetrl.display.spark import chart
 from budgetrl.types import RunStatus
@@ -82,9 +82,9 @@ def _small(scene: Scene, width: int) -> list[Text]:
         row(("spent ", g.LABEL), duration(bill.paid)),
         row(("update ", g.LABEL), str(view.step)),
     ]
-    forecast = view.history.plan
+    forecast = more_updates(view)
     if forecast is not None and scene.status is RunStatus.RUNNING:
-        lines[3].append(f" ~{forecast.forecast_steps} more")
+        lines[3].append(f" ~{forecast[0]} more")
     if accuracy.last is not None:
         lines.append(row(("accuracy ", g.LABEL), percent(accuracy.last)))
         drawn = chart(accuracy.values(width), width, 1, scene.glyphs)

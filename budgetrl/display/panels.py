@@ -8,7 +8,7 @@ from rich.text import Text
 from budgetrl.display import glyphs as g
 from budgetrl.display.layout import Panel
 from budgetrl.display.lines import Part, ends, fit, labelled, row, rule, wrap
-from budgetrl.display.scene import Bill, Scene, bill_of
+from budgetrl.display.scene import Bill, Scene, bill_of, more_updates
 from budgetrl.display.scrub import scrub
 from budgetrl.display.spark import bar
 from budgetrl.display.view import number
@@ -140,35 +140,34 @@ def _spent(scene: Scene, bill: Bill) -> Text:
 
 def _updates(scene: Scene) -> Text:
     """Updates made, and how many more the budget buys, with its range."""
-    view, forecast = scene.view, scene.view.history.plan
+    view = scene.view
     made: list[Part] = [("updates ", g.LABEL), (str(view.step), g.STRONG), (" made", g.LABEL)]
     now = view.history.phase_now()
     ending = view.history.finished is not None or (now is not None and now.name == "final")
     if scene.status is not RunStatus.RUNNING or ending:
         return row(*made)
     asked = number(view.plan.get("requested_steps"))
-    cap = max(0, int(asked) - view.step) if asked is not None else 10**9
-    if forecast is not None and forecast.step:
-        more, low, high = (
-            min(cap, count)
-            for count in (forecast.forecast_steps, forecast.forecast_low, forecast.forecast_high)
-        )
-        spread = f" ({low} to {high})" if low != high else ""
-        told = f"about {more} more{spread}"
-    else:
-        fits = number(view.plan.get("affordable_steps"))
-        told = "" if fits is None else f"about {min(cap, int(fits) - view.step)} more by the plan"
     wanted = "" if asked is None else f" of {int(asked)} asked for"
+    forecast, fits = more_updates(view), number(view.plan.get("steps"))
+    told = ""
+    if forecast is not None:
+        more, low, high = forecast
+        told = f"about {more} more" + (f" ({low} to {high})" if low != high else "")
+    elif fits is not None:
+        told = f"about {max(0, int(fits) - view.step)} more by the plan"
     return row(*made, wanted, "   ", told)
 
 
 def setup(scene: Scene) -> Panel | None:
     """Progress before the first update, with the seconds that each phase usually takes."""
-    view = scene.view
-    if view.step or scene.status is not RunStatus.RUNNING:
+    history = scene.view.history
+    trained = bool(history.steps) and history.steps[-1].attempt == history.attempt
+    if trained or scene.status is not RunStatus.RUNNING or history.finished is not None:
         return None
-    spans = {span.name: span for span in view.history.spans}
-    names = [*SETUP_PHASES, "train"] if "train" in spans else list(SETUP_PHASES)
+    spans = {span.name: span for span in history.spans if span.attempt == history.attempt}
+    # A resumed run has its baseline already.
+    names = [name for name in SETUP_PHASES if name in spans or history.attempt == 1]
+    names += ["train"] if "train" in spans else []
 
     def draw(width: int, rows: int) -> list[Text]:
         lines = [rule("setup", width, scene.glyphs)]

@@ -107,3 +107,22 @@ def bill_of(scene: Scene) -> Bill:
     reserve = rest if ending else min(kept, rest)
     free = max(0.0, budget - ends_at)
     return Bill(setup, baseline, train, end, rest - reserve, reserve, free, paid, ends_at, budget)
+
+
+def more_updates(view: RunView) -> tuple[int, int, int] | None:
+    """Updates that the budget still buys: expected, low and high; None before the first forecast.
+
+    Each update brings its own forecast; the range is that of the newest plan, in proportion.
+    """
+    plan = view.history.plan
+    if plan is None or not plan.step:
+        return None
+    steps = view.history.steps
+    expected = (
+        steps[-1].forecast_steps if steps and steps[-1].step >= plan.step else plan.forecast_steps
+    )
+    scale = expected / plan.forecast_steps if plan.forecast_steps else 1.0
+    low, high = round(plan.forecast_low * scale), round(plan.forecast_high * scale)
+    asked = number(view.plan.get("requested_steps"))
+    cap = max(0, int(asked) - view.step) if asked is not None else high
+    return min(expected, cap), min(low, cap), min(max(high, expected), cap)
