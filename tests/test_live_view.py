@@ -29,6 +29,8 @@ with open_display("auto", sys.stdout, sys.stderr) as display, run.writer(clock.s
         if str(number) == sys.argv[2]:
             broken = made.evaluation("step", number, 0.5)
             writer.write(broken.model_copy(update={"pass_at": {"first": 0.5}}))
+            display.tick()
+            display.message("drawn at once")
         made.train(writer, clock, number, number, 75, 300)
         made.beat(run, clock, time.time())
         display.tick()
