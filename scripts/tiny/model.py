@@ -56,7 +56,7 @@ VARIANTS = {
         0.4, 0.5, 0.1, 540, True, False, "guesses more often than it works, and works well"
     ),
     "strong": Variant(0.6, 0.3, 0.1, 600, True, True, "works more often than it guesses"),
-    "cold": Variant(0.4, 0.5, 0.1, 500, False, True, "slips in many of its workings"),
+    "cold": Variant(0.4, 0.5, 0.1, 540, False, True, "slips in many of its workings"),
     "specialist": Variant(0.0, 1.0, 0.0, 300, True, True, "never shows working"),
 }
 
