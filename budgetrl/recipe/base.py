@@ -18,7 +18,7 @@ class Table(BaseModel):
     """Base of all recipe tables: no unknown keys, no changes after loading."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+        extra="forbid", frozen=True, strict=True
     )
 
 
