@@ -1,19 +1,31 @@
 """Measures what looking at a run costs.
 
-    python scripts/bench_view.py            --once, memory and CPU over a run of 10,000 updates
-    python scripts/bench_view.py --json
+    python scripts/bench_view.py             --once, memory and CPU over a run of 10,000 updates
+    python scripts/bench_view.py --training  what the view slows a real training by
+    either with --json
 
-The run is made up and written through the package's own writer; the viewers are real processes,
-the live one on a pseudo-terminal, while updates go on arriving.
+For the first, the run is made up and written through the package's own writer; the viewers are
+real processes, the live one on a pseudo-terminal, while updates go on arriving.
+
+For the second, one real run on this machine is watched in every other block of updates: a live
+view of 120 x 40 is stopped and continued by signals. A block with it is compared with the mean
+of the blocks without it before and after, so that neither the trend of a training nor a slow
+drift of the machine counts.
 """
 
 import argparse
+import fcntl
 import json
+import math
 import os
 import pty
+import signal
+import statistics
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from pathlib import Path
@@ -24,6 +36,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import synthetic_run as made  # noqa: E402
 
+from budgetrl.events import Phase, Step  # noqa: E402
+from budgetrl.rundir import RunDir, list_runs  # noqa: E402
+
 VIEW = "import sys; from budgetrl.cli.watch import watch; watch(sys.argv[1], once={once})"
 
 
@@ -32,10 +47,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=30.0, help="How long to watch live.")
+    parser.add_argument("--training", action="store_true", help="Measure a real training.")
+    parser.add_argument("--recipe", default="quickstart")
+    parser.add_argument("--hours", default="280s", help="Budget of the real training.")
+    parser.add_argument("--block", type=int, default=1, help="Updates of one block.")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(Path(folder), options.steps, options.seconds)
+        if options.training:
+            result = slow_down(Path(folder), options.recipe, options.hours, options.block)
+        else:
+            result = measure(Path(folder), options.steps, options.seconds)
     if options.json:
         print(json.dumps(result))
     else:
@@ -79,50 +101,126 @@ def _once(path: Path) -> float:
 
 
 def _live(path: Path, seconds: float) -> dict[str, float]:
-    """Watch on a pseudo-terminal of 120 x 40; CPU share is taken after the first 5 seconds."""
-    primary, secondary = pty.openpty()
-    import fcntl
-    import struct
-    import termios
-
-    fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", VIEW.format(once=False), str(path)],
-        stdin=secondary,
-        stdout=secondary,
-        stderr=secondary,
-        cwd=ROOT,
-        env=os.environ | {"TERM": "xterm-256color"},
-    )
-    os.close(secondary)
-    received = [len(os.read(primary, 1 << 16))]
-    first = time.perf_counter() - started
-
-    def drain() -> None:
-        try:
-            while data := os.read(primary, 1 << 16):
-                received[0] += len(data)
-        except OSError:
-            pass
-
-    reader = threading.Thread(target=drain)
-    reader.start()
+    """Watch on a pseudo-terminal; the CPU share is taken after the first 5 seconds."""
+    viewer = Viewer(path)
     time.sleep(5)
-    before, sent = _cpu_s(process.pid), received[0]
+    before, sent = _cpu_s(viewer.process.pid), viewer.received
     time.sleep(seconds)
-    used, sent = _cpu_s(process.pid) - before, received[0] - sent
-    peak = _peak_mib(process.pid)
-    process.terminate()
-    process.wait()
-    reader.join()
-    os.close(primary)
+    used, sent = _cpu_s(viewer.process.pid) - before, viewer.received - sent
+    peak = _peak_mib(viewer.process.pid)
+    viewer.close()
     return {
-        "first_frame_s": first,
+        "first_frame_s": viewer.first_frame_s,
         "cpu_share": used / seconds,
         "peak_mib": peak,
         "bytes_per_s": sent / seconds,
     }
+
+
+class Viewer:
+    """`budgetrl watch` on a pseudo-terminal of 120 x 40 that somebody reads."""
+
+    def __init__(self, path: Path) -> None:
+        self._primary, secondary = pty.openpty()
+        fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        started = time.perf_counter()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", VIEW.format(once=False), str(path)],
+            stdin=secondary,
+            stdout=secondary,
+            stderr=secondary,
+            cwd=ROOT,
+            env=os.environ | {"TERM": "xterm-256color"},
+        )
+        os.close(secondary)
+        self.received = len(os.read(self._primary, 1 << 16))
+        self.first_frame_s = time.perf_counter() - started
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            while data := os.read(self._primary, 1 << 16):
+                self.received += len(data)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """End it."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        self.process.wait()
+        self._reader.join()
+        os.close(self._primary)
+
+
+def slow_down(folder: Path, recipe: str, hours: str, block: int) -> dict[str, Any]:
+    """Seconds per update with the view on, relative to those with it off, minus 1."""
+    command = [sys.executable, "-m", "budgetrl", "run", recipe, "--hours", hours]
+    command += ["--display", "none", "--out", str(folder)]
+    training = subprocess.Popen(command, cwd=ROOT)
+    try:
+        run = _first_run(folder, training)
+        blocks, cpu_share = _watch_in_blocks(run, training, block)
+    finally:
+        training.wait()
+    ratios = [
+        math.log(on / ((before + after) / 2))
+        for before, on, after in zip(blocks[::2], blocks[1::2], blocks[2::2], strict=False)
+    ]
+    mean = statistics.mean(ratios)
+    half = 1.96 * statistics.stdev(ratios) / math.sqrt(len(ratios))
+    return {
+        "slow_down": math.exp(mean) - 1,
+        "low_95": math.exp(mean - half) - 1,
+        "high_95": math.exp(mean + half) - 1,
+        "comparisons": len(ratios),
+        "updates": block * len(blocks),
+        "view_cpu_share_while_on": cpu_share,
+    }
+
+
+def _first_run(folder: Path, training: "subprocess.Popen[bytes]") -> RunDir:
+    """The run, once it has made its first update, which is left out: it warms caches."""
+    while training.poll() is None:
+        for run in list_runs(folder):
+            if any(isinstance(event, Step) for event in run.events()):
+                return run
+        time.sleep(0.5)
+    raise SystemExit("the training made no update")
+
+
+def _watch_in_blocks(
+    run: RunDir, training: "subprocess.Popen[bytes]", size: int
+) -> tuple[list[float], float]:
+    """Seconds of each block of updates, the odd ones watched; and the view's share of a core."""
+    viewer = Viewer(run.path)
+    time.sleep(1.0)
+    blocks: list[float] = []
+    current: list[float] = []
+    watched_s, used_s, before = 0.0, 0.0, 0.0
+    offset = run.events_size()
+    viewer.process.send_signal(signal.SIGSTOP)
+    while training.poll() is None:
+        events, offset = run.tail(offset)
+        if any(isinstance(event, Phase) and event.name == "final" for event in events):
+            break
+        for step in (event for event in events if isinstance(event, Step)):
+            current.append(sum(step.phase_s.values()))
+            if len(current) < size:
+                continue
+            if len(blocks) % 2:
+                watched_s += sum(current)
+                used_s += _cpu_s(viewer.process.pid) - before
+            blocks.append(sum(current))
+            current = []
+            watching = len(blocks) % 2
+            before = _cpu_s(viewer.process.pid)
+            viewer.process.send_signal(signal.SIGCONT if watching else signal.SIGSTOP)
+        time.sleep(0.05)
+    viewer.close()
+    # The first block began before anything was stopped.
+    return blocks[2:], used_s / watched_s if watched_s else 0.0
 
 
 def _cpu_s(pid: int) -> float:

@@ -65,7 +65,7 @@ class LiveDisplay:
         self._prepared = view
         self._messages: deque[str] = deque(maxlen=KEPT_MESSAGES)
         self._news = True
-        self._drawn_at = self._whole_at = self._started = clock()
+        self._drawn_at = self._whole_at = clock()
         self._size = (0, 0)
         self._pause_s = NEWS_S
 
@@ -88,6 +88,8 @@ class LiveDisplay:
     def message(self, text: str) -> None:
         """Show it in the last line, and again above the end screen."""
         self._messages.append(text)
+        # A message often answers a key, which the terminal has echoed somewhere on the screen.
+        self._whole_at = float("-inf")
         self._draw()
 
     def close(self, result: Mapping[str, Any] | None = None) -> None:

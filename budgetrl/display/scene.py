@@ -40,6 +40,8 @@ class Scene:
         """What happens right now, for people."""
         if self.status is not RunStatus.RUNNING:
             return self.status.value
+        if self.view.history.finished is not None:
+            return DOING["report"]
         span = self.view.history.phase_now()
         if span is None:
             return "starting" if not self.view.step else "running"
