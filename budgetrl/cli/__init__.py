@@ -10,12 +10,12 @@ import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
-import click
 import typer
 
 import budgetrl
 from budgetrl.cli import doctor as doctor_commands
 from budgetrl.cli import estimate as estimate_commands
+from budgetrl.cli import grade as grade_commands
 from budgetrl.cli import recipes as recipe_commands
 from budgetrl.cli import report as report_commands
 from budgetrl.cli import run as run_commands
@@ -56,6 +56,7 @@ app.command()(watch_commands.runs)
 app.command()(report_commands.report)
 app.command()(report_commands.compare)
 app.add_typer(recipe_commands.app, name="recipes")
+app.command()(grade_commands.grade)
 app.command()(doctor_commands.doctor)
 app.command()(report_commands.report)
 app.command()(report_commands.compare)
@@ -71,18 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         outcome = app(given, prog_name="budgetrl", standalone_mode=False)
         return outcome if isinstance(outcome, int) else ExitCode.OK
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
     except BudgetRLError as error:
         if debug:
             traceback.print_exc()
         return _failed(error.name, error.message, error.hint, int(error.exit_code), as_json)
-    except click.ClickException as error:
+    except typer.TyperException as error:
         hint = "`budgetrl --help` shows all commands."
-        if isinstance(error, click.UsageError) and error.ctx is not None:
-            hint = f"`{error.ctx.command_path} --help` shows what is possible."
+        context = getattr(error, "ctx", None)
+        if context is not None:
+            hint = f"`{context.command_path} --help` shows what is possible."
         return _failed("UsageError", error.format_message(), hint, ExitCode.USER, as_json)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
@@ -93,5 +95,6 @@ def _failed(kind: str, message: str, hint: str, exit_code: int, as_json: bool) -
     if as_json:
         error = {"type": kind, "message": message, "hint": hint, "exit_code": int(exit_code)}
         sys.stdout.write(json.dumps({"error": error}) + "\n")
-    sys.stderr.write(f"{kind}: {message} {hint}".rstrip() + "\n")
+    between = "\n" if "\n" in message else " "
+    sys.stderr.write(f"{kind}: {message}{between}{hint}".rstrip() + "\n")
     return exit_code
