@@ -33,7 +33,9 @@ class Row:
 
 
 def grade(
-    file: Annotated[Path, typer.Argument(help='JSONL rows with "completion" and "gold".')],
+    file: Annotated[
+        Path, typer.Argument(help='JSONL rows with "completion" (or "response") and "gold".')
+    ],
     workers: Annotated[int, typer.Option("--workers", min=1, help="Grading processes.")] = 2,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds for one answer.")] = 3.0,
     as_json: Json = False,
@@ -107,6 +109,8 @@ def _parsed(line: bytes) -> tuple[dict[str, Any], str]:
         return {}, f"not JSON: {error}"
     if not isinstance(values, dict):
         return {}, "not a JSON object"
+    if "completion" not in values and "response" in values:  # what many published files call it
+        values["completion"] = values["response"]
     for key in ("completion", "gold"):
         if key not in values:
             return {}, f"lacks the key {key!r}"
