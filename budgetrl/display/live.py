@@ -111,7 +111,7 @@ class LiveDisplay:
     def _scene(self, view: RunView, ended: RunStatus | None = None) -> Scene:
         now = self._clock()
         status = ended or (RunStatus.RUNNING if self._own else view.status(now))
-        message = self._messages[-1] if self._messages else ""
+        message = self._messages[-1] if self._messages and ended is None else ""
         return Scene(view, now, status, self._glyphs, message)
 
     def _draw(self) -> None:

@@ -244,7 +244,7 @@ def end(scene: Scene, width: int) -> Panel | None:
 
     def draw(width: int, rows: int) -> list[Text]:
         kept = list(facts)
-        for less_important in ("stopped", "attempts", "best", "report", "bill", "error"):
+        for less_important in ("stopped", "attempts", "best", "saved", "report", "bill", "error"):
             if sum(len(lines) for _, lines in kept) < rows:
                 break
             kept = [(label, lines) for label, lines in kept if label != less_important]

@@ -61,7 +61,10 @@ def outcome(result: Mapping[str, Any]) -> str:
     found = gain(result)
     if found is None:
         made = updates(int(number(result.get("steps")) or 0))
-        return f"{stopped} after {made}; there is no comparison of before and after."
+        early = result.get("stop_reason") in ("interrupted", "failed")
+        return f"{stopped} after {made}" + (
+            "." if early else "; before and after are not compared."
+        )
     suite, k, value, bounds = found
     before, after = (
         number((((result.get(end) or {}).get(suite) or {}).get("pass_at") or {}).get(k))
@@ -137,7 +140,8 @@ def ending(view: RunView, result: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("attempts", str(attempts)))
     lines.append(("bill", bill(view, result)))
     if result.get("best_checkpoint"):
-        lines.append(("best", str(result["best_checkpoint"])))
+        judged = result.get("final") is not None
+        lines.append(("best" if judged else "saved", str(result["best_checkpoint"])))
     report = report_path(view)
     if report:
         lines.append(("report", report))
