@@ -79,13 +79,13 @@ def argument(text: str, start: int) -> tuple[str, int]:
 
 
 def is_balanced(text: str) -> bool:
-    r"""Whether every brace and every `\begin` is closed; round and square ones are not looked at."""
-    depth = 0
+    r"""Whether everything that opens is closed, and no brace closes nothing."""
+    braces = brackets = 0
     for _, token, _ in scan(text):
-        if token == "{" or token.startswith("\\begin"):
-            depth += 1
-        elif token == "}" or token.startswith("\\end"):
-            depth -= 1
-            if depth < 0:
-                return False
-    return depth == 0
+        braces += (token == "{" or token.startswith("\\begin")) - (
+            token == "}" or token.startswith("\\end")
+        )
+        brackets += (token in ("(", "[", r"\{")) - (token in (")", "]", r"\}"))
+        if braces < 0:
+            return False
+    return braces == 0 and brackets <= 0

@@ -6,7 +6,7 @@ Gold comes first everywhere, because some rules are not symmetric: a name that t
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from budgetrl.rewards.reading import Kind, Node, is_variable
@@ -29,7 +29,7 @@ def equal(gold: Node, answer: Node) -> bool:
         return _same_equation(gold, answer)
     if gold.kind is Kind.VALUE and answer.kind is Kind.VALUE:
         return same_value(gold.text, answer.text)
-    if gold.kind is Kind.WORDS and answer.kind is Kind.WORDS:
+    if Kind.WORDS in (kinds := {gold.kind, answer.kind}) and kinds <= {Kind.WORDS, Kind.RATIO}:
         return gold.text == answer.text
     if gold.kind is Kind.RATIO or answer.kind is Kind.RATIO:
         return _same_ratio(gold, answer)
@@ -78,9 +78,10 @@ def _same_items(gold: Node, answer: Node) -> bool:
     if gold.kind is Kind.TUPLE and answer.kind is Kind.TUPLE:
         is_interval = len(gold.items) == 2
         return (gold.text == answer.text or not is_interval) and _in_order(gold.items, answer.items)
-    if {gold.kind, answer.kind} == {Kind.LIST, Kind.TUPLE}:
-        is_point = (gold if gold.kind is Kind.TUPLE else answer).text == "()"
-        return is_point and _in_order(_unnamed(gold.items), _unnamed(answer.items))
+    if {gold.kind, answer.kind} == {Kind.LIST, Kind.TUPLE}:  # "x = 1, y = 2" is the point (1, 2)
+        point, named = (answer, gold) if gold.kind is Kind.LIST else (gold, answer)
+        is_point = point.text == "()" and _different_names(named.items)
+        return bool(is_point) and _in_order(_unnamed(gold.items), _unnamed(answer.items))
     return False
 
 
@@ -88,7 +89,7 @@ def _same_list(gold: Sequence[Node], answer: Sequence[Node]) -> bool:
     """By name if both give different names, in order if only the gold does, else in any order."""
     gold_names, answer_names = _different_names(gold), _different_names(answer)
     if gold_names and answer_names and set(gold_names) == set(answer_names):
-        by_name = {name: item for name, item in zip(answer_names, answer, strict=True)}
+        by_name = dict(zip(answer_names, answer, strict=True))
         return all(equal(item, by_name[name]) for name, item in zip(gold_names, gold, strict=True))
     gold, answer = _unnamed(gold), _unnamed(answer)
     has_dots = any("\\ldots" in item.text for item in (*gold, *answer))

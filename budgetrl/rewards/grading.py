@@ -1,12 +1,26 @@
-r"""What counts as a correct answer: the rules of grading, in one process and without a time limit.
+r"""What counts as a correct answer.
 
-    judge(r"0.5", r"\frac{1}{2}")               -> Verdict.CORRECT
-    grade(r"so \boxed{0.5}", r"\frac{1}{2}")    -> Verdict.CORRECT, in a worker that can be killed
+The rules, each with its cases in tests/test_grading.py:
 
-`judge` may take for ever on a hostile answer; worker.py calls it in processes it can kill.
+1. The answer is in the last `\boxed{...}` (extraction.py). None, blank or cut off: unparsable.
+2. Equal means mathematically equal and exact; only a decimal of six places or more may be rounded.
+3. Typography, units, words in `\text`, currency, degrees, percent signs and a leading name "x ="
+   are tolerated on both sides (normalise.py, words.py).
+4. Sets, unions, plus-minus pairs and bare lists are unordered; tuples, matrices, ratios and the
+   ends of intervals are not (reading.py, comparison.py).
+5. Words compare as text without case. An answer that offers several values for one is wrong.
+6. A gold answer that is empty or cannot be read is an error, never a wrong answer.
+
+    judge("0.5", r"\frac{1}{2}")                  -> Verdict.CORRECT
+    grade(r"so \boxed{0.5}", r"\frac{1}{2}")      -> Verdict.CORRECT, within seconds or TIMEOUT
+
+`judge` takes as long as it takes and belongs into a process that can be killed; `grade` calls it
+there. math-verify is the parser and the last resort of the comparison (values.py); what it gets
+wrong or does not know is decided before it is asked.
 """
 
 import re
+from functools import lru_cache
 
 from budgetrl.rewards.brackets import is_balanced
 from budgetrl.rewards.comparison import equal
@@ -16,68 +30,75 @@ from budgetrl.rewards.reading import Kind, Node, read
 from budgetrl.rewards.values import is_readable
 from budgetrl.types import Verdict
 
-MAX_ANSWER_CHARS = 2_000
 GRADER_VERSION = "1"
-"""Raised whenever a rule changes; part of every evaluation's protocol."""
+"""Changes whenever a verdict may change; part of an evaluation's protocol."""
+MAX_CHARS = 2_000
+"""Longer answers are compared letter by letter only; longer golds are unusable."""
 
-
-def grade(completion: str, gold: str) -> Verdict:
-    """The verdict on one completion, in a process of its own that is killed if it takes long.
-
-    A process is started for each call; grade many completions with a `GradingPool`.
-    """
-    from budgetrl.rewards.worker import GradingPool
-
-    with GradingPool(workers=1) as pool:
-        return pool.grade([(completion, gold)])[0].verdict
-
-
-def judge(answer: str, gold: str) -> Verdict:
-    """Compares the content of a box with a gold answer; gold must be usable."""
-    problem = gold_problem(gold)
-    if problem:
-        return Verdict.ERROR
-    if len(answer) > MAX_ANSWER_CHARS:
-        return Verdict.CORRECT if answer == gold else Verdict.WRONG
-    g, a = normalise(_gold_content(gold) or ""), normalise(answer)
-    node = read(g)
-    if equal(node, read(a)):
-        return Verdict.CORRECT
-    if node.kind in (Kind.LIST, Kind.SET) and equal(node, read(a, thousands=False)):
-        return Verdict.CORRECT
-    return Verdict.WRONG
-
-
-def _gold_content(gold: str) -> str | None:
-    if "\\boxed" in gold or "\\fbox" in gold:
-        return find_answer(gold)
-    return gold
-
-
-def gold_problem(gold: str) -> str | None:
-    content = _gold_content(gold)
-    if content is None or is_blank(content):
-        return "the gold answer is empty"
-    if not is_balanced(content):
-        return "the gold answer is cut off: a brace is not closed"
-    unreadable = _unreadable(read(normalise(content)))
-    if unreadable is not None:
-        return f"cannot read {unreadable!r}"
-    return None
-
-
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _BROKEN = re.compile(
-    r"\{\s*\}|(?:[+\-*/^_=<>(\[{]|\\(?:cdot|times|frac|sqrt|leq|geq|neq|pm|cup|cap|in))\s*$|^[*/^_]"
+    r"\{\s*\}|(?:[+\-*/^_=<>]|\\(?:cdot|times|frac|sqrt|leq|geq|neq|pm|cup|cap|in))\s*$|^\s*[*/^_]"
 )
 
 
-def _unreadable(node: Node) -> str | None:
+def grade(completion: str, gold: str) -> Verdict:
+    """The verdict on one completion, from a worker process that is killed after 3 seconds.
+
+    The first call starts a pool of one worker for this process, which takes a few seconds; it ends
+    with the process. For many rows use `budgetrl.rewards.worker.GradingPool`.
+    """
+    from budgetrl.rewards.worker import shared_pool
+
+    return shared_pool().grade([(completion, gold)])[0].verdict
+
+
+def judge(answer: str, gold: str) -> Verdict:
+    """Compares the content of a box with a gold answer, without a time limit."""
+    node = _read_gold(gold)
+    if isinstance(node, str):
+        return Verdict.ERROR
+    if len(answer) > MAX_CHARS:
+        return Verdict.CORRECT if answer.strip() == gold.strip() else Verdict.WRONG
+    try:
+        text = normalise(answer)
+        right = equal(node, read(text)) or (
+            node.kind in (Kind.LIST, Kind.SET) and equal(node, read(text, thousands=False))
+        )
+    except RecursionError:  # hundreds of brackets inside each other
+        right = False
+    return Verdict.CORRECT if right else Verdict.WRONG
+
+
+def gold_problem(gold: str) -> str | None:
+    """Why a gold answer cannot be graded against; None if it can."""
+    node = _read_gold(gold)
+    return node if isinstance(node, str) else None
+
+
+@lru_cache(maxsize=4096)
+def _read_gold(gold: str) -> Node | str:
+    """The tree of a gold answer, in a box or not; or what is wrong with it."""
+    content = find_answer(gold) if _BOX.search(gold) else gold
+    if content is None or is_blank(content):
+        return "it is empty"
+    if len(content) > MAX_CHARS:
+        return f"it has {len(content):,} characters, more than {MAX_CHARS:,}"
+    if not is_balanced(content):
+        return "a brace or bracket is not closed"
+    try:
+        node = read(normalise(content))
+    except RecursionError:
+        return "too many brackets inside each other"
+    broken = next((text for text in _values(node) if not _is_usable(text)), None)
+    return node if broken is None else f"{broken!r} is no answer"
+
+
+def _values(node: Node) -> list[str]:
     if node.kind is Kind.VALUE:
-        if is_readable(node.text) or (re.search(r"[A-Za-z0-9]",node.text) and not _BROKEN.search(node.text)):
-            return None
-        return node.text
-    for item in node.items:
-        bad = _unreadable(item)
-        if bad is not None:
-            return bad
-    return None
+        return [node.text]
+    return [text for item in node.items for text in _values(item)]
+
+
+def _is_usable(text: str) -> bool:
+    """Whether a value can be compared, if only by its letters."""
+    return (re.search(r"[^\W\d_]", text) and not _BROKEN.search(text)) or is_readable(text)

@@ -7,6 +7,8 @@ survive as `\text{...}`, and "and", "or" as `\and`, `\or`; reading.py decides wh
     normalise("√2 ≤ x²")                               -> r"\sqrt{2} \leq x^{2}"
 """
 
+# ruff: noqa: RUF001  (characters that look like others are what the tables are about)
+
 import re
 import unicodedata
 
@@ -89,7 +91,7 @@ _COMMANDS = {
         r"\overline": "bar",
         r"\and": "land wedge",
         r"\or": "lor vee",
-        r"\circ": "degree",
+        r"^{\circ}": "degree degrees",
         r"\cdot": "ast bullet",
         "<": "lt",
         ">": "gt",
@@ -121,10 +123,11 @@ _SPACED_THOUSANDS = re.compile(
     r"(?<![\d.])\d{1,3}(?:(?:\\[,;:! ]|~|\s|\{\s*,\s*\}|,\\!)\s*\d{3})+(?![\d/])"
 )
 
-_FUNCTIONS = frozenset(
+_FUNCTION_NAMES = (
     "arcsin arccos arctan arccot sinh cosh tanh sin cos tan cot sec csc log ln lg exp gcd lcm max "
-    "min det".split()
+    "min det"
 )
+_FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 _FONT = re.compile(
     r"\\(?:(text|textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|operatorname)|"
     r"(?:mathbf|mathit|mathsf|mathtt|boldsymbol|bm|emph))\*?\s*\{([^{}]*)\}"
@@ -151,7 +154,14 @@ _OPERATORS = {
     r"\%": r"\%",
 }
 _OPERATOR = re.compile(r"\*\*|<=|=<|>=|!=|\*|\\?%")
-_DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-z]))")
+_DEGREE = re.compile(
+    r"\^\s*(?:\{\s*\^\{\\circ\}\s*\}|\^\{\\circ\}|\{\s*\\circ\s*\}|\\circ(?![a-z]))"
+)
+_BASE_NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_BASE_WORD = re.compile(
+    rf"_\s*\{{?\s*(?:\\text\{{\s*)?({'|'.join(_BASE_NAMES)})(?:\s*\}})?\s*\}}?|"
+    rf"\s*\\text\{{[\s(]*(?:in )?base[\s-]*(\d+|{'|'.join(_BASE_NAMES)})[\s)]*\}}"
+)
 
 
 def normalise(text: str) -> str:
@@ -164,7 +174,7 @@ def normalise(text: str) -> str:
     text = _NULL_BRACKET.sub("", _INVISIBLE.sub("", text))
     text = _OLD_FONT.sub(r"\\text{\1}", _QUADX.sub(" ", text))
     text = _COMMAND.sub(lambda m: _COMMANDS.get(m.group(1), m.group()), text)
-    text = _fonts(_SPACING.sub(" ", text))
+    text = _BASE_WORD.sub(_base, _fonts(_SPACING.sub(" ", text)))
     text = "".join(
         _in_words(part) if part.startswith("\\text{") else _outside_words(part)
         for part in _WORDS.split(text)
@@ -213,9 +223,14 @@ def _font(match: re.Match[str]) -> str:
     if word in _FUNCTIONS and word not in ("min", "sec"):  # those are units of time
         return f"\\{word} "
     letters = re.sub(r"[^A-Za-z]", "", word)
-    if not letters or "\\" in word or re.fullmatch(r"[eid]|\([A-Za-z]\)|\w*\d\w*", word):
+    if not letters or "\\" in word or re.fullmatch(r"[eid]|\([A-Za-z]\)|[\dA-Z]*\d[\dA-Z]*", word):
         return content
     return f"\x00{{{content}}}" if upright or len(letters) > 1 else content
+
+
+def _base(match: re.Match[str]) -> str:
+    name = match[1] or match[2]
+    return f"_{{{name if name.isdigit() else _BASE_NAMES.index(name) + 2}}}"
 
 
 def _in_words(text: str) -> str:

@@ -40,6 +40,7 @@ class Kind(StrEnum):
     BUILDER = "builder"
     r"""`\{x \mid x > 3\}`: its item is the condition."""
     RATIO = "ratio"
+    """Or a time of day, which is WORDS where it is clear."""
     EQUATION = "equation"
     """Two sides or more, of which none is only a name."""
     INEQUALITY = "inequality"
@@ -61,7 +62,8 @@ class Node:
     """Words beside the value that could contradict others: am, pm, north, ..."""
 
 
-_LETTER = r"(?:[A-Za-z]|\\(?!frac|sqrt|pi\b|infty|pm|mp|sin|cos|tan|cot|sec|csc|log|ln|exp|cdot|times)[a-z]+)"
+_NO_NAME = "frac|sqrt|pi\\b|infty|pm|mp|sin|cos|tan|cot|sec|csc|log|ln|exp|cdot|times"
+_LETTER = rf"(?:[A-Za-z]|\\(?!{_NO_NAME})[a-z]+)"
 _SUBSCRIPT = r"(?:_(?:\{[^{}]*\}|\w)|'|\^\{-1\}(?=\())"
 _VARIABLE = rf"{_LETTER}(?:{_SUBSCRIPT})*"
 _CALL = rf"{_VARIABLE}(?:\((?:[^()=]|\([^()]*\))*\)|\[[^\[\]]*\])"
@@ -77,7 +79,7 @@ _LABEL = re.compile(
     re.DOTALL,
 )
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
-_TIME = re.compile(r"\d{1,2}\s*(?::\s*\d\d\s*){1,2}")
+_CLOCK = re.compile(r"\d{1,2}(?::\d\d){1,2}")
 _DECIMAL = re.compile(r"-?\d*\.\d+(?:\.\.\.|\\ldots)?(?:\s*\\%)?")
 _MATRIX = re.compile(
     r"\\begin\{([pbB]?(?:small)?matrix|array)\*?\}(?:\s*\{[^{}]*\})?(.*)\\end\{[a-z]*matrix\*?\}|"
@@ -88,6 +90,8 @@ _SEPARATORS = frozenset({",", ";", r"\and", r"\or"})
 _COMMAS = frozenset({",", ";"})
 _APPROXIMATE = frozenset({r"\approx", r"\simeq", r"\doteq"})
 _SIGNS = frozenset({"<", ">", r"\leq", r"\geq", r"\neq"})
+_BRACKETS_OPEN = frozenset({"(", "[", r"\{", r"\langle"})
+_BRACKETS_CLOSE = frozenset({")", "]", r"\}", r"\rangle"})
 _PAIRS = {"(": "()", "[": "[]", r"\langle": "()"}
 _MAX_PLUS_MINUS = 4
 
@@ -114,7 +118,7 @@ def tidy(text: str) -> str:
         before = text
         text = text.strip().lstrip("=:").removesuffix("\\\\").strip()
         if not text.endswith(("...", "\\.")):
-            text = text.rstrip(".,;:!").strip()
+            text = text.rstrip(".,;:").strip()
         if text.startswith("{") and matching_end(text) == len(text):
             text = text[1:-1]
     return text
@@ -140,9 +144,9 @@ def _read_one(text: str) -> Node:
         return replace(read(label[3]), label=label[1] or label[2])
     contradicting = contradicting_words(text)
     text = tidy(without_words(text))
-    if contradicting:
-        return replace(_read_relation(text), words=contradicting)
-    return _read_relation(text)
+    if contradicting & {"am", "pm"} and _CLOCK.fullmatch(text):
+        return Node(Kind.WORDS, text.lstrip("0"), words=contradicting)
+    return replace(_read_relation(text), words=contradicting)
 
 
 def _read_relation(text: str) -> Node:
@@ -171,12 +175,13 @@ def _read_equation(sides: list[str]) -> Node:
     while len(sides) > 1 and is_name(sides[0]):
         names.append(sides.pop(0).replace(" ", ""))
     name = names[0] if names else ""
-    if len(sides) == 1 and not is_name(sides[0]) or (names and len(sides) == 1):
+    if (len(sides) == 1 and not is_name(sides[0])) or (names and len(sides) == 1):
         return replace(read(sides[0]), name=name)
     return Node(Kind.EQUATION, "", tuple(read(side) for side in sides), name)
 
 
 def _read_operation(text: str) -> Node:
+    text = re.sub(r"\s*:\s*", ":", text)
     for kind, sign in ((Kind.UNION, r"\cup"), (Kind.DIFFERENCE, r"\setminus")):
         parts, found = split_outside(text, frozenset({sign}))
         if found:
@@ -186,9 +191,9 @@ def _read_operation(text: str) -> Node:
         return _read_plus_minus(text)
     parts, found = split_outside(text, frozenset({":"}))
     if found and all(parts):
-        if _TIME.fullmatch(text):
-            return Node(Kind.WORDS, " ".join(str(int(part)) for part in parts))
-        return Node(Kind.RATIO, "", tuple(map(_value, parts)))
+        if _CLOCK.fullmatch(text) and ":0" in text:  # 1:00 is no multiple of 2:00
+            return Node(Kind.WORDS, text.lstrip("0"))
+        return Node(Kind.RATIO, text.lstrip("0"), tuple(map(_value, parts)))
     return _read_brackets(text)
 
 
@@ -281,8 +286,15 @@ def _flat(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def _join_thousands(text: str) -> str:
-    """Without the commas of "1,000" that stand outside round and square brackets."""
-    depth_at = {position: depth for position, _, depth in scan(text)}
+    """Without the commas of "1,000" that stand outside the brackets of tuples and sets."""
+    if not _THOUSANDS.search(text):
+        return text
+    depth, outside = 0, set()
+    for position, token, _ in scan(text):
+        depth += token in _BRACKETS_OPEN
+        depth -= token in _BRACKETS_CLOSE
+        if depth == 0:
+            outside.add(position)
     return _THOUSANDS.sub(
-        lambda m: m.group().replace(",", "") if depth_at.get(m.start(), 0) == 0 else m.group(), text
+        lambda m: m.group().replace(",", "") if m.start() in outside else m.group(), text
     )

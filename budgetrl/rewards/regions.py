@@ -29,7 +29,7 @@ def same_region(gold: Node, answer: Node) -> bool:
     if left is None or right is None:
         return False
     try:
-        return bool(left == right or (left - right).is_empty and (right - left).is_empty)
+        return bool(left == right or ((left - right).is_empty and (right - left).is_empty))
     except (TypeError, ValueError, NotImplementedError):
         return False
 
@@ -97,7 +97,9 @@ def _combined(items: tuple[Node, ...], kind: Kind) -> Expression | None:
 def _real(node: Node) -> Expression | None:
     """A real number or an infinity."""
     value = expression(node.text) if node.kind is Kind.VALUE and not node.name else None
-    return value if getattr(value, "is_extended_real", None) and not value.free_symbols else None
+    if value is None or not getattr(value, "is_extended_real", False) or value.free_symbols:
+        return None
+    return value
 
 
 def _solved(node: Node) -> Expression | None:
@@ -143,7 +145,11 @@ def _solve_general(left: Node, sign: str, right: Node, variable: Expression) -> 
     if a is None or b is None or len((a - b).free_symbols) != 1:
         return None
     relation = {
-        "<": sympy.Lt, ">": sympy.Gt, r"\leq": sympy.Le, r"\geq": sympy.Ge, r"\neq": sympy.Ne,
+        "<": sympy.Lt,
+        ">": sympy.Gt,
+        r"\leq": sympy.Le,
+        r"\geq": sympy.Ge,
+        r"\neq": sympy.Ne,
         "=": sympy.Eq,
     }[sign](a, b).subs(next(iter((a - b).free_symbols)), variable)
     if relation in (sympy.true, sympy.false):

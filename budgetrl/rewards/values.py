@@ -35,8 +35,6 @@ _REPEATING = re.compile(
     r"(?<![\w.])(\d*)\.(\d*)(?:\\overline\s*(?:\{(\d+)\}|(\d))|\((\d+)\)"
     r"|\\dot\s*\{?(\d)\}?(?:(\d*)\\dot\s*\{?(\d)\}?)?)"
 )
-_WORD_BASES = "two three four five six seven eight nine ten eleven twelve".split()
-_WORD_BASE = re.compile(rf"_\s*\{{?\s*\\text\{{\s*({'|'.join(_WORD_BASES)})\s*\}}\s*\}}?")
 _BASE = re.compile(
     r"(?<![\w.}\\])(?:\((\d[0-9A-Z]*)\)|(\d[0-9A-Z]*|[A-Z][0-9A-Z]*\d[0-9A-Z]*))"
     r"\s*_\s*(?:\{\s*\(?(\d+)\)?\s*\}|(\d+))(?![\w{^.])"
@@ -93,7 +91,7 @@ def number(text: str) -> Fraction | None:
 
 @lru_cache(maxsize=256)
 def expression(text: str) -> Expression | None:
-    """What the text means to math-verify's parser, with exact numbers; None if it has no meaning."""
+    """What the text means to math-verify's parser, with exact numbers; None if it means nothing."""
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 
     text = _for_parser(text)
@@ -142,9 +140,18 @@ def _same(gold: str, answer: str) -> bool:
     left, right = expression(gold), expression(_DOTS.sub(r"\1", answer))
     if left is None or right is None:
         return False
-    if not (getattr(left, "is_commutative", False) and getattr(right, "is_commutative", False)):
-        return _verify(left, right)
-    return _same_expression(left, right) or _is_rounded(left, answer)
+    try:
+        if not (_is_expression(left) and _is_expression(right)):
+            return _verify(left, right)
+        return _same_expression(left, right) or _is_rounded(left, answer)
+    except Exception:  # sympy raises all kinds on odd input; what it cannot compare is not equal
+        return False
+
+
+def _is_expression(value: Expression) -> bool:
+    from sympy import Expr
+
+    return isinstance(value, Expr) and value.is_commutative is not False
 
 
 def _same_expression(gold: Expression, answer: Expression) -> bool:
@@ -187,12 +194,12 @@ def _points(symbols: set[Expression]) -> Sequence[dict[Expression, Expression]]:
 
     ordered = sorted(symbols, key=str)
     primes = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
-    patterns = ((1, 1), (1, -1), (-1, 1), (-1, -1), (1, 1), (1, 1))
+    patterns = ((1, 1), (1, -1), (-1, 1), (-1, -1), (1, 1), (1, 1), (1, 1), (-1, -1))
     return [
         {
             symbol: Rational(
                 signs[i % 2] * primes[(3 * i + k) % 12] * (1 + i // 12),
-                primes[(5 * i + 2 * k + 3) % 12] if k < 5 else 1,
+                primes[(5 * i + 2 * k + 3) % 12] if k < 5 else 1 + k % 2,
             )
             for i, symbol in enumerate(ordered)
         }
@@ -305,7 +312,6 @@ def _plain_numbers(text: str) -> str:
     """Mixed and repeating numbers, bases and scientific notation as fractions and powers."""
     if not any(mark in text for mark in ("\\frac", "/", "_", ".", "e", "E")):
         return text
-    text = _WORD_BASE.sub(lambda m: f"_{{{_WORD_BASES.index(m[1]) + 2}}}", text)
     text = _BASE.sub(_from_base, text)
     text = _REPEATING.sub(_repeating, text)
     text = _MIXED.sub(_mixed, text)

@@ -13,7 +13,8 @@ _MEANINGFUL = re.compile(
     r"\b(?:not?|none|never|neither|except|without|minus|negative|plus|squared|cubed|mod|modulo|base|"
     r"hundreds?|thousands?|millions?|billions?|trillions?|dozens?|half|halves|thirds?|fourths?|"
     r"quarters?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|hundredths?|thousandths?|"
-    r"percent|than|least|most|factorial|root|power|over|divided|to|versus|vs|per cent)\b",
+    r"than|least|most|factorial|root|power|over|divided|to|versus|vs|and|or)\b|"
+    r"(?<![A-Za-z^])\d",
     re.IGNORECASE,
 )
 _CONTRADICTING = re.compile(
@@ -21,25 +22,22 @@ _CONTRADICTING = re.compile(
     r"decrease)\b",
     re.IGNORECASE,
 )
-_LONG_UNITS = (
-    "mm cm dm km mi ft feet foot inch inches in yd yard yards mile miles meter meters metre metres "
-    "centimeter centimeters kilometer kilometers millimeter millimeters nm um "
-    "mg kg lb lbs oz gram grams kilogram kilograms pound pounds ounce ounces ton tons "
-    "ms sec secs second seconds min mins minute minutes hr hrs hour hours day days week weeks "
-    "month months yr yrs year years mph kph kmh fps rpm "
-    "ml mL dl cl liter liters litre litres gal gallon gallons quart quarts pint pints cup cups cc "
-    "sq square cubic cu unit units per of deg degree degrees rad radian radians "
-    "usd USD EUR GBP Rs rs dollar dollars cent cents euro euros yuan rupees yen "
-    "Hz kHz MHz kW kWh kJ eV kPa Pa mol acres ways way"
-).split()
-_SHORT_UNITS = frozenset("msghLNJWVKA")
-_UNITS = frozenset(_LONG_UNITS)
+_GLUED_UNITS = frozenset(("mm", "cm", "km", "kg", "mL", "kW", "kWh"))
+_UNIT_NAMES = (
+    "m s g h L N J W V K A dm ft in yd mi mg lb lbs oz ms sec secs min mins hr hrs day days yr yrs "
+    "mph kph kmh fps rpm ml cc gal cup cups sq cu unit units per of deg rad usd USD EUR GBP Rs "
+    "way ways Hz kHz MHz kJ kPa Pa mol"
+)
+_UNITS = _GLUED_UNITS | frozenset(_UNIT_NAMES.split())
 _LAST_WORD = re.compile(r"(?<![A-Za-z\\])([A-Za-z]+)\.?(?:\s*\^\s*(?:\{-?\d\}|\d))?$")
 _PER = re.compile(r"\s*(?:/|\\cdot)$")
+_AM_PM = re.compile(r"(?<=\d)\s*(?:\\text\{\s*)?[ap]\.?\s?m\.?\s*\}?$", re.IGNORECASE)
 _TEMPERATURE = re.compile(r"(?<=\\circ\})\s*(?:\\text\{\s*)?[CF]\}?$")
+_VALUE_ENDS = re.compile(r"[\w)}\]]$")
+_VALUE_BEGINS = re.compile(r"[\w({]|\\(?:frac|sqrt|pi|\{)")
 _DANGLING = re.compile(r"(?:\\cdot|\\times|/|\*)\s*$|\\frac\{\s*\}\{\s*\}|\^\{\s*\}|\(\s*\)$")
-_WORDS = re.compile(r"[A-Za-z0-9\s.'()!?&/-]*")
-_WORD = re.compile(r"[A-Za-z]{3,}|\bno\b", re.IGNORECASE)
+_WORDS = re.compile(r"[\w\s.'()!?&/-]*")
+_WORD = re.compile(r"[^\W\d_]{3,}|\bno\b|[^\W\d_a-zA-Z]", re.IGNORECASE)
 
 
 def plain_words(text: str) -> str | None:
@@ -48,11 +46,13 @@ def plain_words(text: str) -> str | None:
     Letters before any digit, and three in a row: "October 30" is words, "30 days" and "ab" are not.
     """
     bare = _TOKEN.sub(r" \1 ", text)
-    if not _WORDS.fullmatch(bare) or not _WORD.search(bare):
+    if not _WORDS.fullmatch(bare) or "_" in bare or not _WORD.search(bare):
         return None
-    if re.search(r"\d", _TOKEN.sub("", text)) and (bare != text or not re.match(r"\W*[A-Za-z]{3}", bare)):
+    if re.search(r"\d", _TOKEN.sub("", text)) and (
+        bare != text or not re.match(r"\W*[^\W\d]{3}", bare)
+    ):
         return None
-    return " ".join(re.findall(r"[a-z0-9]+", bare.lower()))
+    return " ".join(re.findall(r"\w+", bare.casefold()))
 
 
 def contradicting_words(text: str) -> frozenset[str]:
@@ -62,7 +62,7 @@ def contradicting_words(text: str) -> frozenset[str]:
 
 def without_words(text: str) -> str:
     """Without the words and units that do not change the value; unchanged if any does."""
-    text = _TEMPERATURE.sub("", text)
+    text = _AM_PM.sub("", _TEMPERATURE.sub("", text))
     if "\\text" in text:
         text = _without_text(text)
     return _without_bare_units(text)
@@ -75,7 +75,9 @@ def _without_text(text: str) -> str:
     for match in _TOKENS.finditer(text):
         before = (result + text[position : match.start()]).rstrip()
         after = text[match.end() :].lstrip()
-        is_between = re.search(r"[\w)}\]]$", before) and re.match(r"[\w({]|\\(?:frac|sqrt|pi|\{)", after)
+        is_between = re.search(r"[\w)}\]]$", before) and re.match(
+            r"[\w({]|\\(?:frac|sqrt|pi|\{)", after
+        )
         letter = re.fullmatch(r"\s*([A-Za-z])\s*", match[1])
         if letter and match.group().endswith("}") and re.search(r"(?:^|[(=+-])$", before):
             result = before + letter[1]
@@ -104,8 +106,8 @@ def _without_bare_units(text: str) -> str:
 
 
 def _is_unit(word: str, is_spaced: bool) -> bool:
-    if word in _UNITS:
-        return True
-    if not is_spaced or _MEANINGFUL.fullmatch(word):
+    if _MEANINGFUL.fullmatch(word):
         return False
-    return word in _SHORT_UNITS or (len(word) >= 4 and word.islower())
+    if is_spaced and word in _UNITS:
+        return True
+    return word in _GLUED_UNITS or (len(word) >= 4 and word.islower())

@@ -14,6 +14,7 @@ the fork server does; a worker also arms a kernel timer whose default action end
 """
 
 import array
+import atexit
 import ctypes
 import json
 import os
@@ -28,6 +29,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 from budgetrl.rewards.extraction import find_answer, is_blank
@@ -239,6 +241,14 @@ class GradingPool:
         worker = _Worker(int(data), socket.socket(fileno=fds[0]))
         self._workers.append(worker)
         return worker
+
+
+@lru_cache(maxsize=1)
+def shared_pool() -> GradingPool:
+    """The one pool behind `budgetrl.grade`; it ends with this process."""
+    pool = GradingPool(workers=1)
+    atexit.register(pool.close)
+    return pool
 
 
 def _without_worker(answer: str | None, gold: str) -> Verdict | None:
