@@ -146,13 +146,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--table", action="store_true", help="only the summary, as Markdown")
     arguments = parser.parse_args()
     results = check(arguments.files, load_constants())
     if arguments.json:
         rows = [{**r._asdict(), "covered": r.covered, "error": r.error} for r in results]
         print(json.dumps({"rows": rows, "summary": summary(results)}))
         return
-    print(_text(results))
+    print(_table(summary(results)) if arguments.table else _text(results))
 
 
 def _text(results: Sequence[Result]) -> str:

@@ -26,7 +26,20 @@ _VERDICT = {
     Verdict.NO: ("does not fit", "bold red"),
 }
 _DIM = "bright_black"
-_FULL, _EIGHTHS = "█", " ▏▎▍▌▋▊▉█"
+
+
+class Ink(NamedTuple):
+    """What bars are drawn with."""
+
+    colour: bool
+    """Without it the parts of a bar differ by character."""
+    full: str = "█"
+    eighths: str = " ▏▎▍▌▋▊▉"
+    rest: str = "·"
+    box: str = "■"
+
+
+_ASCII = Ink(colour=False, full="#", eighths=" " * 8, rest=".", box="#")
 
 
 class Part(NamedTuple):
@@ -43,19 +56,30 @@ def print_estimate(made: Estimate, summary: str = "") -> None:
     """Write an estimate to standard output."""
     width = max(_MIN_WIDTH, min(_MAX_WIDTH, shutil.get_terminal_size((80, 24)).columns)) - 1
     console = Console(file=sys.stdout, width=width, highlight=False)
-    for block in blocks(made, summary, width, colour=console.color_system is not None):
+    ink = _ink(console.encoding, colour=console.color_system is not None)
+    for block in blocks(made, summary, width, ink):
         console.print(block)
 
 
-def blocks(made: Estimate, summary: str, width: int, *, colour: bool) -> list[Text]:
+def blocks(made: Estimate, summary: str, width: int, ink: Ink) -> list[Text]:
     """The lines of the page, block by block."""
     inside = width - 2
     page = [_title(made, summary, inside)]
-    page.append(_memory(made, inside, colour))
+    page.append(_memory(made, inside, ink))
     if made.fits:
-        page += [_update(made, inside), _run(made, inside, colour), _outcome(made, inside)]
+        page += [_update(made, inside, ink), _run(made, inside, ink), _outcome(made, inside)]
     page += [_advice(made, inside), _assumptions(made, inside)]
     return [_indented(block) for block in page if block.plain]
+
+
+def _ink(encoding: str, *, colour: bool) -> Ink:
+    """The richest characters that the output can carry."""
+    ink = Ink(colour)
+    try:
+        f"{ink.full}{ink.eighths}{ink.rest}{ink.box}".encode(encoding)
+    except (UnicodeError, LookupError):
+        return _ASCII
+    return ink
 
 
 def _title(made: Estimate, summary: str, width: int) -> Text:
@@ -74,7 +98,7 @@ def _title(made: Estimate, summary: str, width: int) -> Text:
     return text
 
 
-def _memory(made: Estimate, width: int, colour: bool) -> Text:
+def _memory(made: Estimate, width: int, ink: Ink) -> Text:
     """Both phases on one scale, the card's size at its end."""
     memory = made.memory
     text = _heading("Memory", f"{_gib(memory.peak)} of {_gib(memory.usable)} GiB", width)
@@ -87,7 +111,12 @@ def _memory(made: Estimate, width: int, colour: bool) -> Text:
     generation = [
         *held,
         Part("KV cache", memory.kv_cache, "green", "k"),
-        Part("vLLM buffers", memory.rollout_buffers, "magenta", "b"),
+        Part(
+            "vLLM buffers" if made.scenario.vllm else "buffers",
+            memory.rollout_buffers,
+            "magenta",
+            "b",
+        ),
         Part("runtime", memory.runtime, _DIM, "r"),
     ]
     training = [
@@ -99,14 +128,14 @@ def _memory(made: Estimate, width: int, colour: bool) -> Text:
     scale = max(memory.usable, memory.peak)
     for name, parts in (("generating", generation), ("training", training)):
         together = sum(part.amount for part in parts)
-        bar = stacked(parts, scale, width - 24, colour)
+        bar = stacked(parts, scale, width - 24, ink)
         text.append(f"{name:<11}").append_text(bar).append(f" {_gib(together):>5} GiB\n")
-    seen = {part.name: part for part in [*generation, *training] if part.amount > 0}
-    text.append_text(_legend(list(seen.values()), width, colour))
+    seen = {part.name: part for part in [*generation, *training] if part.amount >= 0.05 * GIB}
+    text.append_text(_legend(list(seen.values()), width, ink))
     return text
 
 
-def _update(made: Estimate, width: int) -> Text:
+def _update(made: Estimate, width: int, ink: Ink) -> Text:
     """Phases of one update, one bar each."""
     times, step = made.times, made.times.step_s
     text = _heading("One update", duration(step), width)
@@ -123,13 +152,13 @@ def _update(made: Estimate, width: int) -> Text:
     ]
     longest = max(seconds for _, seconds, _ in rows)
     for name, seconds, style in rows:
-        bar = single(seconds / longest if longest else 0.0, width - 30)
+        bar = single(seconds / longest if longest else 0.0, width - 30, ink)
         text.append(f"{name:<11}").append(f"{bar:<{width - 30}}", style=style)
         text.append(f"{duration(seconds):>11}{seconds / step:>6.0%}\n")
     return text
 
 
-def _run(made: Estimate, width: int, colour: bool) -> Text:
+def _run(made: Estimate, width: int, ink: Ink) -> Text:
     """Where the whole run's time and money go."""
     plan, times = made.plan, made.times
     budget = made.budget.wall_s if made.budget is not None else plan.total_s
@@ -144,12 +173,12 @@ def _run(made: Estimate, width: int, colour: bool) -> Text:
     rest = budget - sum(part.amount for part in parts)
     scale = max(budget, plan.total_s)
     text = _heading("The run", _money(made), width)
-    bar = stacked(parts, scale, width, colour)
+    bar = stacked(parts, scale, width, ink)
     text.append_text(bar).append("\n")
     items = [(part, duration(part.amount)) for part in parts if part.amount >= 0.5]
     if rest > 60 and made.budget is not None:
         items.append((Part("left over", rest, _DIM, "."), duration(rest)))
-    text.append_text(_legend([part for part, _ in items], width, colour, [t for _, t in items]))
+    text.append_text(_legend([part for part, _ in items], width, ink, [t for _, t in items]))
     return text
 
 
@@ -195,7 +224,7 @@ def _assumptions(made: Estimate, width: int) -> Text:
     return text
 
 
-def stacked(parts: Sequence[Part], scale: float, width: int, colour: bool) -> Text:
+def stacked(parts: Sequence[Part], scale: float, width: int, ink: Ink) -> Text:
     """A bar of several parts; cells are dealt so that the parts add up to their sum."""
     bar = Text()
     edge, done = 0.0, 0
@@ -203,19 +232,19 @@ def stacked(parts: Sequence[Part], scale: float, width: int, colour: bool) -> Te
         edge += part.amount
         cells = round(min(1.0, edge / scale) * width) - done if scale > 0 else 0
         done += cells
-        bar.append((_FULL if colour else part.mark) * cells, style=part.colour)
-    return bar.append("·" * (width - done), style=_DIM)
+        bar.append((ink.full if ink.colour else part.mark) * cells, style=part.colour)
+    return bar.append(ink.rest * (width - done), style=_DIM)
 
 
-def single(share: float, width: int) -> str:
+def single(share: float, width: int, ink: Ink) -> str:
     """A bar with eighths of a cell at its end."""
     eighths = round(share * width * 8)
     whole, rest = divmod(eighths, 8)
-    return _FULL * whole + (_EIGHTHS[rest] if rest else "")
+    return ink.full * whole + (ink.eighths[rest] if rest else "")
 
 
 def _legend(
-    parts: Sequence[Part], width: int, colour: bool, values: Sequence[str] | None = None
+    parts: Sequence[Part], width: int, ink: Ink, values: Sequence[str] | None = None
 ) -> Text:
     """What the colours of a bar mean, with amounts; as many to a line as fit."""
     shown = values or [f"{_gib(part.amount)}" for part in parts]
@@ -225,7 +254,7 @@ def _legend(
         if used and used + len(entry) + 5 > width:
             text.append("\n")
             used = 0
-        text.append("■ " if colour else f"{part.mark} ", style=part.colour)
+        text.append(f"{ink.box if ink.colour else part.mark} ", style=part.colour)
         text.append(f"{part.name} ", style="default").append(f"{value}   ", style=_DIM)
         used += len(entry) + 5
     return text.append("\n")
@@ -245,7 +274,7 @@ def _heading(left: str, right: str, width: int) -> Text:
 
 
 def _sides(left: Text, right: Text, width: int) -> Text:
-    gap = max(1, width - left.cell_len - right.cell_len)
+    gap = max(1, width - left.cell_len - right.cell_len) if right.plain else 0
     return Text().append_text(left).append(" " * gap).append_text(right)
 
 
@@ -266,7 +295,10 @@ def _wrapped(line: str, width: int, style: str, hang: int = 0) -> Text:
 def _indented(block: Text) -> Text:
     block.rstrip()
     lines = block.split("\n")
-    return Text("\n").join(Text(" ").append_text(line) for line in lines).append("\n")
+    for line in lines:
+        line.rstrip()
+    indented = [Text(" ").append_text(line) if line.plain else line for line in lines]
+    return Text("\n").join(indented).append("\n")
 
 
 def _short(name: str, room: int) -> str:

@@ -37,8 +37,8 @@ UNKNOWN_LENGTH = LengthPrior(
     value=0.53,
     low=0.25,
     high=0.75,
-    source="inferred: 300 updates in the paper's 24 h mean about 2,000 tokens before the limit of "
-    "3,584 cuts them; give sampling.expected_tokens if you know better",
+    source="nothing is published for this model: 53 % of the limit, as the paper's 300 updates in "
+    "24 h imply; sampling.expected_tokens replaces it",
 )
 """Mean over limit where nothing is published on a model."""
 

@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+
+import pytest
+from run_builder import PHASES, Story, build_run
+
+from budgetrl.cli import main
+from budgetrl.errors import RunDirError, UsageError
+from budgetrl.estimation.profile import from_run, run_factors
+from budgetrl.estimation.request import Request, answer
+from budgetrl.recipe.load import load_recipe
+from budgetrl.rundir import MANIFEST, RESOLVED
+
+CPU_RECIPE = load_recipe("quickstart").recipe
+GPU_RECIPE = load_recipe("deepscaler_r8").recipe
+
+
+def run_of(tmp_path: Path, recipe_name: str, gpu: str | None = None, end: str = "budget") -> Path:
+    """A finished run with the phases of `run_builder`, of a bundled recipe."""
+    run = build_run(tmp_path, Story(name=recipe_name, end=end, length=(2900.0, 3100.0)))
+    recipe = load_recipe(recipe_name).recipe
+    run.write_json(RESOLVED, {"recipe": recipe.model_dump(mode="json"), "sources": {}})
+    run.write_json(MANIFEST, {"gpu": {"name": gpu} if gpu else None})
+    return run.path
+
+
+def test_a_run_gives_its_recipe_and_what_its_phases_took(tmp_path: Path) -> None:
+    recipe, times, history = from_run(run_of(tmp_path, "quickstart"))
+    assert recipe == CPU_RECIPE
+    assert times.rollout_s == pytest.approx(PHASES["rollout"], rel=0.1)
+    assert len(history.steps) == 40
+
+
+def test_a_cpu_plan_from_a_run_is_that_run(tmp_path: Path) -> None:
+    path = run_of(tmp_path, "quickstart")
+    _, times, _ = from_run(path)
+    made = answer(Request(CPU_RECIPE, from_run=str(path)))
+    assert made.times.step_s == pytest.approx(times.step_s)
+    assert path.name in made.times.source
+
+
+def test_a_cpu_plan_from_a_run_follows_the_amount_of_work(tmp_path: Path) -> None:
+    half = load_recipe("quickstart", ["batch.prompts_per_step=8"]).recipe
+    path = run_of(tmp_path, "quickstart")
+    _, times, _ = from_run(path)
+    made = answer(Request(half, from_run=str(path)))
+    assert made.times.rollout_s == pytest.approx(times.rollout_s / 2)
+
+
+def test_a_gpu_run_corrects_each_phase_of_another_rank(tmp_path: Path) -> None:
+    path = run_of(tmp_path, "deepscaler_r8", "NVIDIA A40")
+    factors = run_factors(path).factors
+    assert factors["update"] < factors["rollout"]
+    other = load_recipe("deepscaler_r256").recipe
+    plain = answer(Request(other, gpu="A40"))
+    corrected = answer(Request(other, gpu="A40", from_run=str(path)))
+    for phase in ("rollout", "update"):
+        ratio = getattr(corrected.times, f"{phase}_s") / getattr(plain.times, f"{phase}_s")
+        assert ratio == pytest.approx(factors[phase])
+
+
+def test_a_correction_narrows_the_band(tmp_path: Path) -> None:
+    path = run_of(tmp_path, "deepscaler_r8", "A40")
+    stated = load_recipe("deepscaler_r8", ["sampling.expected_tokens=3000"]).recipe
+    plain = answer(Request(stated, gpu="A40")).step_band
+    corrected = answer(Request(stated, gpu="A40", from_run=str(path))).step_band
+    assert corrected.high / corrected.low < plain.high / plain.low
+
+
+def test_a_gpu_run_says_nothing_about_a_cpu(tmp_path: Path) -> None:
+    path = run_of(tmp_path, "deepscaler_r8", "A40")
+    with pytest.raises(UsageError, match="nothing about a CPU"):
+        answer(Request(CPU_RECIPE, from_run=str(path)))
+
+
+def test_an_interrupted_run_has_not_measured_enough(tmp_path: Path) -> None:
+    path = run_of(tmp_path, "deepscaler_r8", "A40", end="interrupted")
+    with pytest.raises(RunDirError, match="not measured enough"):
+        run_factors(path)
+
+
+def test_the_command_line_takes_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run_of(tmp_path, "quickstart")
+    assert main(["estimate", "quickstart", "--from-run", str(path), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    _, times, _ = from_run(path)
+    assert made["seconds"]["step"] == pytest.approx(times.step_s)
+    assert made["usd"]["total"] is None
