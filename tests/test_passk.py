@@ -107,6 +107,16 @@ def test_a_suite_without_any_spread_is_not_called_certain(k: int) -> None:
     assert pass_interval([16] * 30, 16, k) == wilson_interval(30, 30)
 
 
+def test_too_few_rare_problems_for_a_bootstrap_give_a_wider_interval() -> None:
+    counts = [16] * 28 + [8, 2]
+    values = [pass_at_k(16, c, 8) for c in counts]
+    interval, resampled = pass_interval(counts, 16, 8), bootstrap_interval(values)
+    assert interval is not None
+    assert resampled is not None
+    assert interval[0] < resampled[0]
+    assert interval[1] == 1.0 or interval[1] > resampled[1] - 0.02
+
+
 @given(st.lists(st.integers(0, 8), min_size=2, max_size=30), st.sampled_from([1, 2, 8]))
 def test_intervals_repeat_hold_the_estimate_and_stay_inside_the_unit_interval(
     counts: list[int], k: int

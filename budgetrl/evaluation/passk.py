@@ -21,8 +21,8 @@ from budgetrl.types import Interval
 CONFIDENCE = 0.95
 RESAMPLES = 4000
 BOOTSTRAP_SEED = 0
-RARE = 5
-"""The usual rule of thumb for a share: at least five on either side."""
+RARE = 3
+"""Problems; with fewer on one side of a share the bootstrap is not used."""
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
