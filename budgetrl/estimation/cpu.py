@@ -134,7 +134,6 @@ def store_profile(
     # Not at the top: run directories bring all event models, and a plan needs none of them.
     from budgetrl.files import write_json
 
-
     path = _profile_path(recipe, cache_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, measured_profile(recipe, times, versions).to_json())
