@@ -11,7 +11,6 @@ import os
 import platform
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -61,6 +60,8 @@ class Planned:
     budget: Budget
     times: PhaseTimes
     plan: Plan
+    card: Gpu | None
+    """The GPU that is planned for; None on a CPU."""
 
     @property
     def recipe(self) -> Recipe:
@@ -102,7 +103,8 @@ def make_plan(
         if not force_fit:
             refuse_unfit(made)
         times = made.times
-    planned = Planned(loaded, budget, times, plan(times, budget, recipe.schedule.stop_after_steps))
+    made_plan = plan(times, budget, recipe.schedule.stop_after_steps)
+    planned = Planned(loaded, budget, times, made_plan, card)
     refuse_unpayable(planned)
     return planned
 
@@ -235,7 +237,7 @@ def create_run(planned: Planned, out: Path, command: Sequence[str]) -> RunDir:
         },
     )
     run.write_json(PLAN, plan_document(planned))
-    run.write_json(MANIFEST, manifest(command))
+    run.write_json(MANIFEST, manifest(command, planned.card))
     return run
 
 
@@ -252,7 +254,7 @@ def plan_document(planned: Planned) -> dict[str, Any]:
     }
 
 
-def manifest(command: Sequence[str]) -> dict[str, Any]:
+def manifest(command: Sequence[str], card: Gpu | None) -> dict[str, Any]:
     """What made this run: command, versions, machine; no environment, so no secrets."""
     return {
         "schema_version": 1,
@@ -263,7 +265,7 @@ def manifest(command: Sequence[str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: found for name in RECORDED_PACKAGES if (found := _version(name))},
         "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.platform()},
-        "argv0": Path(sys.argv[0]).name,
+        "gpu": None if card is None else {"name": card.name},
     }
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from budgetrl.budget import PhaseTimes
 from budgetrl.estimation.cpu import cpu_model, cpu_speed
+from budgetrl.events import PlanEvent
 from budgetrl.history import read_history
 from budgetrl.rundir import open_run
 
@@ -40,6 +41,8 @@ def measure_seed(out: Path, seed: int) -> dict[str, Any]:
         return {"seed": seed, "exit_code": code, "error": result}
     run = open_run(result["run_dir"])
     history = read_history(run)
+    plans = [event for event in run.events() if isinstance(event, PlanEvent) and event.step == 5]
+    forecast_s = plans[-1].ends_at_s if plans else None
     planned = PhaseTimes(**run.read_json("plan.json")["times"])
     steps = history.steps
     seconds = [sum(step.phase_s.values()) for step in steps]
@@ -61,6 +64,9 @@ def measure_seed(out: Path, seed: int) -> dict[str, Any]:
         "difference": result["difference"]["heldout"],
         "step_s": round(sum(seconds) / len(seconds), 3),
         "planned_step_s": round(planned.step_s, 3),
+        "plan_source": planned.source,
+        "forecast_at_5_s": None if forecast_s is None else round(forecast_s, 1),
+        "forecast_error": None if forecast_s is None else round(forecast_s / wall_s - 1, 4),
         "phase_s": {name: round(value, 2) for name, value in phases.items()},
         "own_share": round(own, 4),
         "phases_over_wall": None if between is None else round(inside / between, 4),

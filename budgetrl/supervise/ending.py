@@ -19,6 +19,8 @@ from budgetrl.supervise.attempt import Attempt, heartbeat, paid_seconds
 from budgetrl.supervise.worker import Signals
 from budgetrl.types import StopReason
 
+ESTIMATES = "estimates.jsonl"
+"""In the user's cache: a row of plan against bill for every finished run."""
 HARD_MARGIN_S = 0.3
 """The report is ended this long before the budget is."""
 
@@ -102,13 +104,31 @@ def _report_file(run: RunDir) -> str | None:
     return str(page) if page.exists() else None
 
 
-def _store_profile(run: RunDir, history: History, result: dict[str, Any]) -> None:
+def _learn_from(run: RunDir, history: History, result: dict[str, Any]) -> None:
+    """What the run measured, for the next plan; and a row of plan against bill."""
     recipe = Recipe.model_validate_json(json.dumps(run.read_json(RESOLVED)["recipe"]))
     report_s = result["spent"]["wall_s"] - history.elapsed_s
     times = measured_times(history, report_s, f"run {run.name}")
-    if recipe.engine.device == "cpu" and times is not None and history.attempt == 1:
-        with suppress(OSError):
-            store_profile(recipe, times, user_cache_dir())
+    if times is None or history.attempt > 1:
+        return
+    planned = run.read_json(PLAN)
+    row = {
+        "run": run.name,
+        "recipe": recipe.name,
+        "steps": result["steps"],
+        "source": planned["times"]["source"],
+        "planned_step_s": planned["plan"]["step_s"],
+        "measured_step_s": times.step_s,
+        "planned_total_s": planned["plan"]["total_s"],
+        "paid_s": result["spent"]["wall_s"],
+    }
+    cache = user_cache_dir()
+    with suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / ESTIMATES).open("a", encoding="utf-8") as table:
+            table.write(json.dumps(row) + "\n")
+        if recipe.engine.device == "cpu":
+            store_profile(recipe, times, cache)
 
 
 def finish(run: RunDir, attempt: Attempt, history: History) -> dict[str, Any]:
@@ -117,7 +137,7 @@ def finish(run: RunDir, attempt: Attempt, history: History) -> dict[str, Any]:
     result = result_of(run, history)
     with suppress(OSError):
         run.write_json(RESULT, result)
-    _store_profile(run, history, result)
+    _learn_from(run, history, result)
     return result
 
 
