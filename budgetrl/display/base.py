@@ -25,8 +25,10 @@ DisplayKind = Literal["auto", "live", "plain", "json", "none"]
 class Display(Protocol):
     """Shows one run. All methods return at once."""
 
-    view: RunView | None
-    """What it knows of the run; None where it keeps no account."""
+    @property
+    def view(self) -> RunView | None:
+        """What it knows of the run; None where it keeps no account."""
+        ...
 
     def start(self, run: RunDir) -> None:
         """The run directory is there, with recipe and plan; called before the worker starts.
