@@ -69,7 +69,7 @@ def test_bad_rows_are_dropped_and_say_where_and_why(write: Write) -> None:
     bad = {
         51: (row(7, id="again", problem="1+7 "), "the problem occurs before"),
         52: (row(900, id="p7"), "the id 'p7' occurs before"),
-        53: (row(901, answer=""), "'' is no number"),
+        53: (row(901, answer=""), "the answer '' cannot be used: '' is no number"),
         54: (row(902, problem="  "), "the problem is empty or not text"),
         55: (row(903, answer=True), "the answer is not text"),
         56: (row(904, problem=None), "the problem is empty or not text"),
@@ -89,8 +89,8 @@ def test_more_than_five_percent_of_bad_rows_are_refused_and_listed(write: Write)
     assert len(load(write([*good, *bad[:5]])).dropped) == 5
     message = refusal(write([*good, *bad]))
     assert "6 of 101 rows cannot be used" in message
-    assert "data.jsonl:96: 'x' is no number" in message
-    assert "data.jsonl:101: 'x' is no number" in message
+    assert "data.jsonl:96: the answer 'x' cannot be used: 'x' is no number" in message
+    assert "data.jsonl:101: the answer 'x' cannot be used: 'x' is no number" in message
     many = refusal(write([row(number, answer="x") for number in range(30)]))
     assert "and 10 more" in many
 

@@ -15,6 +15,7 @@ import typer
 import budgetrl
 from budgetrl.cli import doctor as doctor_commands
 from budgetrl.cli import estimate as estimate_commands
+from budgetrl.cli import eval as eval_commands
 from budgetrl.cli import grade as grade_commands
 from budgetrl.cli import recipes as recipe_commands
 from budgetrl.cli import report as report_commands
@@ -53,13 +54,12 @@ app.command()(run_commands.resume)
 app.command()(estimate_commands.estimate)
 app.command()(watch_commands.watch)
 app.command()(watch_commands.runs)
+app.command(name="eval")(eval_commands.eval_)
 app.command()(report_commands.report)
 app.command()(report_commands.compare)
 app.add_typer(recipe_commands.app, name="recipes")
 app.command()(grade_commands.grade)
 app.command()(doctor_commands.doctor)
-app.command()(report_commands.report)
-app.command()(report_commands.compare)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -79,7 +79,9 @@ def run(
     from budgetrl.supervise.run import supervise
 
     if as_json and display == "json":
-        raise UsageError("--json and --display json both want standard output.")
+        raise UsageError(
+            "--json and --display json both want standard output.", hint="Leave one of them out."
+        )
     limits = Limits(hours_of(hours), usd_of(usd), usd_of(price, "--price"))
     kind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
@@ -116,7 +118,9 @@ def resume(
     from budgetrl.supervise.resume import continue_run
 
     if as_json and display == "json":
-        raise UsageError("--json and --display json both want standard output.")
+        raise UsageError(
+            "--json and --display json both want standard output.", hint="Leave one of them out."
+        )
     limits = Limits(hours_of(hours), usd_of(usd))
     kind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout

@@ -212,7 +212,8 @@ def _unusable(text: Any, answer: Any, texts: set[str], check_answer: AnswerCheck
         return "the problem occurs before"
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         return "the answer is not text"
-    return check_answer(str(answer))
+    why = check_answer(str(answer))
+    return None if why is None else f"the answer {str(answer)[:60]!r} cannot be used: {why}"
 
 
 def _listing(dropped: Sequence[Dropped], limit: int = 20) -> str:
