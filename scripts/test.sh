@@ -5,9 +5,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# Every check runs, so that one call shows all there is to mend.
+failed=()
 check() {
     printf '\n== %s\n' "$*"
-    "$@"
+    "$@" || failed+=("$*")
 }
 
 bash scripts/install.sh dev
@@ -18,3 +20,9 @@ check "$bin/ruff" format --check .
 check "$bin/mypy"
 check "$bin/lint-imports" --no-logo
 check "$bin/python" -m pytest --durations=10 "$@"
+
+(( ${#failed[@]} == 0 )) || {
+    printf '\nfailed: %s\n' "${failed[@]}" >&2
+    exit 1
+}
+printf '\nall checks passed\n'
