@@ -21,7 +21,9 @@ from budgetrl.types import StopReason
 
 ESTIMATES = "estimates.jsonl"
 """In the user's cache: a row of plan against bill for every finished run."""
-HARD_MARGIN_S = 0.3
+LEARNING_S = 0.7
+"""What writing down the measured profile may take; a run that is later than that skips it."""
+HARD_MARGIN_S = 0.9
 """The report is ended this long before the budget is."""
 
 
@@ -137,7 +139,8 @@ def finish(run: RunDir, attempt: Attempt, history: History) -> dict[str, Any]:
     result = result_of(run, history)
     with suppress(OSError):
         run.write_json(RESULT, result)
-    _learn_from(run, history, result)
+    if attempt.end - time.monotonic() > LEARNING_S:
+        _learn_from(run, history, result)
     return result
 
 
