@@ -29,7 +29,7 @@ import termios
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -154,30 +154,46 @@ class Viewer:
         os.close(self._primary)
 
 
-def slow_down(folder: Path, recipe: str, hours: str, block: int) -> dict[str, Any]:
-    """Seconds per update with the view on, relative to those with it off, minus 1."""
+def slow_down(folder: Path, recipe: str, hours: str, size: int) -> dict[str, Any]:
+    """What an update costs more with the view on, as a share.
+
+    In wall seconds, and in processor seconds of the worker: those leave out what other processes
+    of a busy machine take, and with the view's own share of a core they bound the wall seconds.
+    """
     command = [sys.executable, "-m", "budgetrl", "run", recipe, "--hours", hours]
     command += ["--display", "none", "--out", str(folder)]
     training = subprocess.Popen(command, cwd=ROOT)
     try:
         run = _first_run(folder, training)
-        blocks, cpu_share = _watch_in_blocks(run, training, block)
+        blocks, view_share = _watch_in_blocks(run, training, size)
     finally:
         training.wait()
+    return {
+        "slow_down": _compare([block.wall_s for block in blocks]),
+        "slow_down_cpu": _compare([block.cpu_s for block in blocks]),
+        "view_cpu_share": view_share,
+        "updates": size * len(blocks),
+    }
+
+
+class Block(NamedTuple):
+    """Some updates in a row; every other block is watched."""
+
+    wall_s: float
+    cpu_s: float
+    """Of the worker."""
+
+
+def _compare(blocks: list[float]) -> dict[str, float]:
+    """Watched blocks over the mean of their two neighbours, minus 1, with a 95 % interval."""
     ratios = [
         math.log(on / ((before + after) / 2))
         for before, on, after in zip(blocks[::2], blocks[1::2], blocks[2::2], strict=False)
     ]
     mean = statistics.mean(ratios)
     half = 1.96 * statistics.stdev(ratios) / math.sqrt(len(ratios))
-    return {
-        "slow_down": math.exp(mean) - 1,
-        "low_95": math.exp(mean - half) - 1,
-        "high_95": math.exp(mean + half) - 1,
-        "comparisons": len(ratios),
-        "updates": block * len(blocks),
-        "view_cpu_share_while_on": cpu_share,
-    }
+    ends = {"mean": mean, "low_95": mean - half, "high_95": mean + half}
+    return {name: round(math.exp(value) - 1, 4) for name, value in ends.items()}
 
 
 def _first_run(folder: Path, training: "subprocess.Popen[bytes]") -> RunDir:
@@ -192,15 +208,15 @@ def _first_run(folder: Path, training: "subprocess.Popen[bytes]") -> RunDir:
 
 def _watch_in_blocks(
     run: RunDir, training: "subprocess.Popen[bytes]", size: int
-) -> tuple[list[float], float]:
-    """Seconds of each block of updates, the odd ones watched; and the view's share of a core."""
-    viewer = Viewer(run.path)
+) -> tuple[list[Block], float]:
+    """Blocks of updates, the odd ones watched; and the view's share of a core meanwhile."""
+    viewer, worker = Viewer(run.path), _child(training.pid)
     time.sleep(1.0)
-    blocks: list[float] = []
+    viewer.process.send_signal(signal.SIGSTOP)
+    blocks: list[Block] = []
     current: list[float] = []
     watched_s, used_s, before = 0.0, 0.0, 0.0
-    offset = run.events_size()
-    viewer.process.send_signal(signal.SIGSTOP)
+    offset, worker_before = run.events_size(), _cpu_s(worker)
     while training.poll() is None:
         events, offset = run.tail(offset)
         if any(isinstance(event, Phase) and event.name == "final" for event in events):
@@ -212,15 +228,19 @@ def _watch_in_blocks(
             if len(blocks) % 2:
                 watched_s += sum(current)
                 used_s += _cpu_s(viewer.process.pid) - before
-            blocks.append(sum(current))
-            current = []
-            watching = len(blocks) % 2
+            blocks.append(Block(sum(current), _cpu_s(worker) - worker_before))
+            current, worker_before = [], _cpu_s(worker)
+            viewer.process.send_signal(signal.SIGCONT if len(blocks) % 2 else signal.SIGSTOP)
             before = _cpu_s(viewer.process.pid)
-            viewer.process.send_signal(signal.SIGCONT if watching else signal.SIGSTOP)
-        time.sleep(0.05)
+        time.sleep(0.02)
     viewer.close()
     # The first block began before anything was stopped.
     return blocks[2:], used_s / watched_s if watched_s else 0.0
+
+
+def _child(pid: int) -> int:
+    """The worker of a supervisor."""
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
 def _cpu_s(pid: int) -> float:
