@@ -91,7 +91,7 @@ def run(
         planned = make_plan(loaded, limits, gpu=gpu, dry_run=dry_run, force_fit=fit)
         if dry_run:
             return _print_plan(planned, as_json)
-        made = create_run(planned, out, sys.argv)
+        made = create_run(planned, out, ["budgetrl", *sys.argv[1:]])
         shown.start(made)
         first = Attempt.first(made, process_start(), allow_code=allow_code)
         ended = supervise(made, first, shown, on_finish)
