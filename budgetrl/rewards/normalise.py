@@ -222,7 +222,7 @@ def _font(match: re.Match[str]) -> str:
     word = content.strip()
     if word in _FUNCTIONS and word not in ("min", "sec"):  # those are units of time
         return f"\\{word} "
-    letters = re.sub(r"[^A-Za-z]", "", word)
+    letters = re.sub(r"[\W\d_]", "", word)
     if not letters or "\\" in word or re.fullmatch(r"[eid]|\([A-Za-z]\)|[\dA-Z]*\d[\dA-Z]*", word):
         return content
     return f"\x00{{{content}}}" if upright or len(letters) > 1 else content

@@ -7,12 +7,13 @@ The paper's is R = 0.2 R_format + R_accuracy. A part that raises or is not a num
 total None and its verdict `error`, so a fault is seen as a fault and never as a 0.
 """
 
+import ast
 import hashlib
 import importlib
-import importlib.util
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -71,13 +72,10 @@ class RewardSum:
 
     def _breakdown(self, row: Row, extracted: str | None) -> RewardBreakdown:
         values = {name: _value(name, part, row) for name, (_, part) in self.parts.items()}
-        numbers = [
-            None if values[name] is None else weight * (values[name] or 0.0)
-            for name, (weight, _) in self.parts.items()
-        ]
-        if row.verdict is Verdict.ERROR or None in numbers:
+        weighted = [(weight, values[name]) for name, (weight, _) in self.parts.items() if weight]
+        if row.verdict is Verdict.ERROR or any(value is None for _, value in weighted):
             return RewardBreakdown(None, values, Verdict.ERROR, extracted)
-        total = math.fsum(number for number in numbers if number is not None)
+        total = math.fsum(weight * value for weight, value in weighted if value is not None)
         return RewardBreakdown(total, values, row.verdict, extracted)
 
 
@@ -131,7 +129,7 @@ def check_faults(breakdowns: Sequence[RewardBreakdown]) -> None:
 def _known(spec: Reward, prefilled: bool, max_tokens: int) -> Part:
     name, given = RewardName(spec.name), dict(spec.parameters)
     makers: dict[RewardName, tuple[set[str], Part]] = {
-        RewardName.ACCURACY: (set(), lambda row: float(_correct(row))),
+        RewardName.ACCURACY: (set(), lambda row: 1.0 if _correct(row) else 0.0),
         RewardName.FORMAT: (set(), lambda row: think_format(row.completion, prefilled=prefilled)),
         RewardName.SIGNED: (set(), lambda row: signed(_correct(row))),
         RewardName.COSINE: (
@@ -144,7 +142,7 @@ def _known(spec: Reward, prefilled: bool, max_tokens: int) -> Part:
             {"max_tokens", "cache_tokens"},
             lambda row: soft_overlong(
                 row.num_tokens,
-                **({"max_tokens": max_tokens, "cache_tokens": max_tokens // 5} | given),
+                **({"max_tokens": max_tokens, "cache_tokens": max(1, max_tokens // 5)} | given),
             ),
         ),
     }
@@ -155,16 +153,30 @@ def _known(spec: Reward, prefilled: bool, max_tokens: int) -> Part:
         raise RecipeError(
             f"[[rewards]] {name}: unknown parameters {', '.join(sorted(unknown))}; known: {known}."
         )
+    for key, value in given.items():
+        least = 1 if key.endswith("_tokens") else -math.inf
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or value < least:
+            wanted = "a number of tokens" if least == 1 else "a number"
+            raise RecipeError(f"[[rewards]] {name}: {key} = {value!r} must be {wanted}.")
     return part
 
 
 def _correct(row: Row) -> bool:
+    if row.verdict is Verdict.ERROR:
+        raise _Ungraded
     return row.verdict is Verdict.CORRECT
+
+
+class _Ungraded(Exception):
+    """Nobody knows whether the answer is right, so accuracy is no 0."""
 
 
 def _value(name: str, part: Part, row: Row) -> float | None:
     try:
         value = float(part(row))
+    except _Ungraded:
+        return None
     except Exception as error:  # a user's function may raise anything; the row says so
         sys.stderr.write(f"reward {name} failed: {type(error).__name__}: {error}\n")
         return None
@@ -173,24 +185,86 @@ def _value(name: str, part: Part, row: Row) -> float | None:
 
 def _users_own(spec: Reward, allow_code: bool) -> tuple[Part, Path]:
     """A function given as module:function, and the file that it is in."""
-    module_name, _, function_name = spec.name.partition(":")
     if not allow_code:
         raise RecipeError(
             f"[[rewards]] {spec.name}: runs code of yours.",
             hint="Say that you want this with --allow-code.",
         )
+    file = find_function(spec.name)
+    module_name, _, function_name = spec.name.partition(":")
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
+        with _import_from(_root_of(file, module_name)):
+            module = importlib.import_module(module_name)
+    except Exception as error:  # the module may raise anything while it is imported
         raise RecipeError(
-            f"[[rewards]] {spec.name}: the module cannot be imported: {error}.",
-            hint="It must be on PYTHONPATH.",
-        ) from None
+            f"[[rewards]] {spec.name}: importing {file} raised {type(error).__name__}: {error}."
+        ) from error
     function: Any = getattr(module, function_name, None)
-    if not callable(function) or module.__file__ is None:
-        raise RecipeError(f"[[rewards]] {spec.name}: the module has no such function.")
+    if not callable(function):
+        raise RecipeError(f"[[rewards]] {spec.name}: {function_name} is no function.")
 
     def part(row: Row) -> float:
         return float(function(**row._asdict(), **spec.parameters))
 
-    return part, Path(module.__file__)
+    return part, file
+
+
+def find_function(name: str) -> Path:
+    """The file of a reward given as "module:function", found without importing anything.
+
+    The module is looked for in the current folder, then on Python's path.
+
+    Raises:
+        RecipeError: no such file, it is not Python, or it has no such name.
+    """
+    module_name, _, function_name = name.partition(":")
+    parts = module_name.split(".")
+    if not all(part.isidentifier() for part in (*parts, function_name)):
+        raise RecipeError(f"[[rewards]] {name}: must look like module:function.")
+    folders = [Path.cwd(), *(Path(folder) for folder in sys.path if folder)]
+    paths = (Path(folder, *parts) for folder in folders)
+    candidates = (
+        file for path in paths for file in (path.with_suffix(".py"), path / "__init__.py")
+    )
+    file = next((file for file in candidates if file.is_file()), None)
+    if file is None:
+        raise RecipeError(
+            f"[[rewards]] {name}: there is no module {module_name}.",
+            hint="Put it in the current folder or on PYTHONPATH.",
+        )
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise RecipeError(f"[[rewards]] {name}: {file} is not Python: {error}.") from None
+    if function_name not in _names_of(tree):
+        raise RecipeError(f"[[rewards]] {name}: {file} defines no {function_name}.")
+    return file.resolve()
+
+
+def _names_of(tree: ast.Module) -> set[str]:
+    """The names that a module defines, assigns or imports at its top level."""
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names.update(target.id for target in targets if isinstance(target, ast.Name))
+    return names
+
+
+def _root_of(file: Path, module_name: str) -> Path:
+    """The folder from which the module is imported."""
+    depth = module_name.count(".") + (file.name == "__init__.py")
+    return file.parents[depth]
+
+
+@contextmanager
+def _import_from(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

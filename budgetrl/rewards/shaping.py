@@ -39,19 +39,25 @@ def cosine(
     max_tokens: int,
     min_correct: float = 0.5,
     max_correct: float = 1.0,
-    min_wrong: float = -1.0,
+    min_wrong: float = 0.0,
     max_wrong: float = -0.5,
 ) -> float:
-    """Length-scaled accuracy: short right answers earn most, short wrong ones lose most.
+    """Accuracy scaled by length along half a cosine: the reward of Open-RS and Tina.
 
-    r = lo + (hi - lo) / 2 * (1 + cos(pi * tokens / max_tokens)), with (lo, hi) = (min_correct,
-    max_correct) for a right answer and (max_wrong, min_wrong) for a wrong one. Source: Yeo et al.
-    2025, "Demystifying Long Chain-of-Thought Reasoning in LLMs" (arXiv 2502.03373), as Open-RS and
-    Tina use it, with open-r1's default bounds.
+    r = end + (start - end) / 2 * (1 + cos(pi * min(1, num_tokens / max_tokens))), from start =
+    max_correct to end = min_correct for a right answer, from min_wrong to max_wrong for a wrong
+    one. The formula is Yeo et al. 2025 (arXiv 2502.03373); names and bounds are those of both
+    projects' configurations, where a wrong answer costs more the longer it is. They count 1,000
+    characters and let the cosine come back beyond them; here it is tokens, and it stays down.
+
+    Args:
+        correct: whether the answer is right.
+        num_tokens: length of the completion.
+        max_tokens: length at which the reward reaches its end.
     """
-    low, high = (min_correct, max_correct) if correct else (max_wrong, min_wrong)
+    start, end = (max_correct, min_correct) if correct else (min_wrong, max_wrong)
     along = min(1.0, num_tokens / max_tokens)
-    return low + 0.5 * (high - low) * (1.0 + math.cos(math.pi * along))
+    return end + 0.5 * (start - end) * (1.0 + math.cos(math.pi * along))
 
 
 def soft_overlong(num_tokens: int, *, max_tokens: int, cache_tokens: int) -> float:

@@ -1,24 +1,21 @@
 """Grade in processes that can be killed, so that a hostile answer costs nothing but itself.
 
     with GradingPool(workers=2, timeout_s=3.0) as pool:
-        pool.start()                                  in the background; imports take a second
-        rows = pool.grade([(completion, gold), ...])  in order
+        pool.start()                               returns at once; imports take a few seconds
+        rows = pool.grade([(completion, gold), ...])               in order
 
-    this process --(start a worker)--> fork server, math_verify imported, one thread
-                 <--(its socket)-----                  |
-                 --(answer, gold)--> worker, forked in milliseconds, killed after timeout_s
+    this process --(one byte)--> fork server: math_verify imported, one thread, no torch
+                 <--(a socket)---     |
+                 --(answer, gold)--> worker: forked in milliseconds, killed after timeout_s
 
-The fork server is a process of its own (`python -m budgetrl.rewards.worker`), because forking a
-process with torch's threads is not safe. It leaves when its socket closes, and each worker when
-the fork server does; a worker also arms a kernel timer whose default action ends it.
+The boxes are found here, in linear time; mathematics happens in the workers only, one answer at a
+time, equal (answer, gold) pairs once. forkserver.py is the other side.
 """
 
-import array
 import atexit
-import ctypes
 import json
+import multiprocessing
 import os
-import resource
 import selectors
 import signal
 import socket
@@ -26,22 +23,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, Self
 
-from budgetrl.rewards.extraction import find_answer, is_blank
+from budgetrl.errors import RewardError
+from budgetrl.rewards.extraction import find_answer
+from budgetrl.rewards.forkserver import READY, serve
+from budgetrl.rewards.grading import MAX_CHARS
 from budgetrl.types import Verdict
 
 DEFAULT_TIMEOUT_S = 3.0
-MAX_ANSWER_CHARS = 2_000
-"""A longer box is no answer to any problem; it is judged by its text alone."""
-MEMORY_BYTES = 2 << 30
-"""Address space of a worker."""
+CAN_FORK = hasattr(os, "fork") and hasattr(socket, "AF_UNIX")
 _START_TIMEOUT_S = 120.0
-_PR_SET_PDEATHSIG = 1
+_MAX_JOBS = 5_000
+"""A worker is replaced after so many answers, since caches of parsers only grow."""
+_MAX_DEATHS = 2
+"""An answer that ends so many workers is given up."""
+_COMMAND = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+    "import runpy; runpy.run_module('budgetrl.rewards.forkserver', run_name='__main__')"
+)
 
 
 class GradedRow(NamedTuple):
@@ -51,55 +55,62 @@ class GradedRow(NamedTuple):
     extracted: str | None
     """The content of the box that was judged."""
     seconds: float
-    """Time in a worker; 0 where none was needed."""
+    """Wall time in a worker; 0 where none was needed."""
 
 
 @dataclass(slots=True)
 class _Job:
-    answer: str
+    answer: str | None
     gold: str
-    rows: list[int]
+    rows: list[int] = field(default_factory=list)
+    deaths: int = 0
 
 
+@dataclass(slots=True, eq=False)
 class _Worker:
-    """One forked process and the socket that leads to it."""
+    """One process and the socket that leads to it."""
 
-    def __init__(self, process_id: int, channel: socket.socket) -> None:
-        self.process_id = process_id
-        self.channel = channel
-        self.job: _Job | None = None
-        self.deadline = 0.0
-        self.started = 0.0
-        self._received = b""
+    channel: socket.socket
+    kill_process: Callable[[], None]
+    job: _Job | None = None
+    started: float = 0.0
+    num_jobs: int = 0
+    received: bytes = b""
 
     def give(self, job: _Job, timeout_s: float) -> None:
-        """Send a job; the answer comes by the channel."""
+        """Send a job; its verdict comes by the channel.
+
+        Raises:
+            OSError: the worker is dead.
+        """
         self.job, self.started = job, time.monotonic()
-        self.deadline = self.started + timeout_s
-        line = json.dumps([job.answer, job.gold, timeout_s]) + "\n"
-        self.channel.sendall(line.encode())
+        self.num_jobs += 1
+        self.channel.sendall((json.dumps([job.answer, job.gold, timeout_s]) + "\n").encode())
 
-    def take(self) -> str | None:
-        """The verdict, or None if the worker is dead."""
+    def take(self) -> Verdict | None:
+        """The verdict, or None while it is incomplete.
+
+        Raises:
+            EOFError: the worker is dead.
+        """
         try:
-            data = self.channel.recv(4096)
-        except OSError:
+            data = self.channel.recv(65_536)
+        except ConnectionError:
+            data = b""
+        if not data:
+            raise EOFError
+        self.received += data
+        if not self.received.endswith(b"\n"):
             return None
-        self._received += data
-        if not data or not self._received.endswith(b"\n"):
-            return None if not data else ""
-        verdict, self._received = self._received.decode().strip(), b""
-        return verdict
-
-    def kill(self) -> None:
-        """End the process, whatever it does."""
-        with suppress(ProcessLookupError):
-            os.kill(self.process_id, signal.SIGKILL)
-        self.channel.close()
+        verdict, problem = json.loads(self.received)
+        self.received = b""
+        if problem:
+            sys.stderr.write(f"The grader failed on an answer: {problem}\n")
+        return Verdict(verdict)
 
 
 class GradingPool:
-    """A few killable grading processes. A context manager; `grade` may be called by one thread.
+    """A few grading processes that can be killed. A context manager.
 
     Args:
         workers: processes that grade at the same time.
@@ -107,10 +118,11 @@ class GradingPool:
     """
 
     def __init__(self, workers: int = 2, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self._count = workers
+        if workers < 1 or not 0 < timeout_s < float("inf"):
+            raise ValueError("a pool needs a worker or more, and a finite time limit above zero")
+        self._num_workers = workers
         self._timeout_s = timeout_s
-        self._server: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
+        self._start_worker: _ForkServer | _Spawner | None = None
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
 
@@ -122,208 +134,242 @@ class GradingPool:
 
     def start(self) -> None:
         """Begin to start the processes, without waiting for them."""
-        if self._server is None:
-            ours, theirs = socket.socketpair()
-            ours.settimeout(_START_TIMEOUT_S)
-            command = [sys.executable, "-m", "budgetrl.rewards.worker", str(theirs.fileno())]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-            self._server = subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=environment,
-                start_new_session=True,
-            )
-            theirs.close()
-            self._control = ours
+        if self._start_worker is None:
+            self._start_worker = _ForkServer() if CAN_FORK else _Spawner()
+
+    def wait(self) -> None:
+        """Wait until all workers can grade, so that a measurement has no start in it.
+
+        Raises:
+            RewardError: they cannot be started.
+        """
+        with self._lock:
+            while len(self._workers) < self._num_workers:
+                self._new_worker()
 
     def close(self) -> None:
-        """End every process of the pool."""
-        for worker in self._workers:
-            worker.kill()
-        self._workers = []
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if self._server is not None:
-            with suppress(ProcessLookupError):
-                self._server.kill()
-            self._server.wait()
-            self._server = None
+        """End every process of the pool; `grade` would start new ones."""
+        for worker in list(self._workers):
+            self._drop(worker)
+        if self._start_worker is not None:
+            self._start_worker.close()
+            self._start_worker = None
 
-    def grade(self, rows: Sequence[tuple[str, str]]) -> list[GradedRow]:
-        """Judge (completion, gold) pairs, in order; equal (answer, gold) pairs once."""
+    def grade(
+        self,
+        rows: Sequence[tuple[str, str]],
+        on_progress: Callable[[int], None] = lambda num_rows: None,
+    ) -> list[GradedRow]:
+        """Judge (completion, gold) pairs, in order; may be called by several threads.
+
+        Args:
+            rows: pairs; equal (answer, gold) pairs are judged once.
+            on_progress: called with the number of rows that were just judged.
+
+        Raises:
+            RewardError: the grading processes cannot be started.
+        """
         with self._lock:
-            return self._grade(rows)
+            return self._grade(rows, on_progress)
 
-    def _grade(self, rows: Sequence[tuple[str, str]]) -> list[GradedRow]:
-        graded: list[GradedRow | None] = [None] * len(rows)
-        extracted: list[str | None] = [find_answer(completion) for completion, _ in rows]
-        jobs: dict[tuple[str, str], _Job] = {}
+    def _grade(
+        self, rows: Sequence[tuple[str, str]], on_progress: Callable[[int], None]
+    ) -> list[GradedRow]:
+        extracted = [find_answer(completion) for completion, _ in rows]
+        graded: dict[int, GradedRow] = {}
+        jobs: dict[tuple[str | None, str], _Job] = {}
         for index, ((_, gold), answer) in enumerate(zip(rows, extracted, strict=True)):
-            at_once = _without_worker(answer, gold)
-            if at_once is not None:
-                graded[index] = GradedRow(at_once, answer, 0.0)
+            verdict = _whole_numbers(answer, gold)
+            if verdict is not None:
+                graded[index] = GradedRow(verdict, answer, 0.0)
                 continue
-            key = (_bounded(answer or ""), gold)
-            jobs.setdefault(key, _Job(*key, [])).rows.append(index)
+            sent = answer and answer[: MAX_CHARS + 1]
+            jobs.setdefault((sent, gold), _Job(sent, gold)).rows.append(index)
+        on_progress(len(graded))
         for job, verdict, seconds in self._judge(list(jobs.values())):
-            for index in job.rows:
-                graded[index] = GradedRow(verdict, extracted[index], seconds)
-        return [row for row in graded if row is not None]
+            graded |= {i: GradedRow(verdict, extracted[i], seconds) for i in job.rows}
+            on_progress(len(job.rows))
+        return [graded[index] for index in range(len(rows))]
 
-    def _judge(self, jobs: list[_Job]) -> list[tuple[_Job, Verdict, float]]:
-        """All jobs through the workers; the slow ones are killed."""
-        done: list[tuple[_Job, Verdict, float]] = []
+    def _judge(self, jobs: list[_Job]) -> Iterator[tuple[_Job, Verdict, float]]:
+        """All jobs through the workers; those that take too long are killed with their worker."""
         waiting = jobs[::-1]
         with selectors.DefaultSelector() as selector:
-            for _ in range(min(self._count, len(waiting))):
-                self._next(selector, waiting, done)
-            while selector.get_map():
-                busy = [key.data for key in selector.get_map().values()]
-                patience = min(worker.deadline for worker in busy) - time.monotonic()
-                for key, _ in selector.select(max(0.0, patience)):
-                    verdict = key.data.take()
-                    if verdict != "":
-                        self._finish(selector, key.data, verdict, done)
-                        self._next(selector, waiting, done)
-                for worker in [w for w in busy if w.job and time.monotonic() > w.deadline]:
-                    worker.kill()
-                    self._finish(selector, worker, Verdict.TIMEOUT, done)
-                    self._next(selector, waiting, done)
-        return done
+            try:
+                while waiting or selector.get_map():
+                    while waiting and len(selector.get_map()) < self._num_workers:
+                        self._give(selector, waiting)
+                    for worker in self._ready_workers(selector):
+                        yield from self._collect(selector, worker, waiting)
+            finally:  # an exception leaves no worker behind whose verdict nobody reads
+                for key in list(selector.get_map().values()):
+                    self._drop(key.data)
 
-    def _next(
-        self,
-        selector: selectors.BaseSelector,
-        waiting: list[_Job],
-        done: list[tuple[_Job, Verdict, float]],
-    ) -> None:
+    def _give(self, selector: selectors.BaseSelector, waiting: list[_Job]) -> None:
         """Give the next job to a free worker, or to a new one."""
-        if not waiting:
-            return
-        job = waiting.pop()
-        free = [worker for worker in self._workers if worker.job is None]
-        worker = free[0] if free else self._new_worker()
-        selector.register(worker.channel, selectors.EVENT_READ, worker)
+        job = waiting[-1]
+        free = next((worker for worker in self._workers if worker.job is None), None)
+        worker = free or self._new_worker()
         try:
             worker.give(job, self._timeout_s)
-        except OSError:
-            self._finish(selector, worker, None, done)
-            self._next(selector, waiting, done)
+        except OSError:  # it died while it had nothing to do
+            self._drop(worker)
+            return
+        waiting.pop()
+        selector.register(worker.channel, selectors.EVENT_READ, worker)
 
-    def _finish(
-        self,
-        selector: selectors.BaseSelector,
-        worker: _Worker,
-        verdict: str | None,
-        done: list[tuple[_Job, Verdict, float]],
-    ) -> None:
-        """Note a verdict; a worker that died without one is at fault, not the answer."""
-        with suppress(KeyError, ValueError):
-            selector.unregister(worker.channel)
-        assert worker.job is not None
+    def _ready_workers(self, selector: selectors.BaseSelector) -> list[_Worker]:
+        """Workers that have an answer, or no time left."""
+        busy: list[_Worker] = [key.data for key in selector.get_map().values()]
+        deadline = min((worker.started for worker in busy), default=0.0) + self._timeout_s
+        events = selector.select(max(0.0, deadline - time.monotonic()))
+        ready = [key.data for key, _ in events]
+        late = time.monotonic() - self._timeout_s
+        return ready + [w for w in busy if w.started <= late and w not in ready]
+
+    def _collect(
+        self, selector: selectors.BaseSelector, worker: _Worker, waiting: list[_Job]
+    ) -> Iterator[tuple[_Job, Verdict, float]]:
+        """Take a verdict. A worker that died has its job done by another one, once."""
+        job = worker.job
+        assert job is not None
         seconds = time.monotonic() - worker.started
-        done.append((worker.job, Verdict(verdict or Verdict.ERROR), seconds))
-        worker.job = None
-        if verdict is None or verdict == Verdict.TIMEOUT:
-            worker.kill()
-            self._workers.remove(worker)
+        try:
+            verdict = worker.take() if seconds < self._timeout_s else Verdict.TIMEOUT
+        except EOFError:
+            job.deaths += 1
+            verdict = Verdict.TIMEOUT if job.deaths >= _MAX_DEATHS else None
+            if verdict is None:
+                waiting.append(job)
+        else:
+            if verdict is None:
+                return
+            if verdict is not Verdict.TIMEOUT:
+                worker.job = None
+        selector.unregister(worker.channel)
+        if worker.job is not None or worker.num_jobs >= _MAX_JOBS:
+            self._drop(worker)
+        if verdict is not None:
+            yield job, verdict, seconds
 
     def _new_worker(self) -> _Worker:
-        self.start()
-        assert self._control is not None
+        for _ in range(2):  # the second time after somebody ended the fork server
+            self.start()
+            assert self._start_worker is not None
+            try:
+                self._workers.append(self._start_worker())
+                return self._workers[-1]
+            except (OSError, EOFError):
+                self._start_worker.close()
+                self._start_worker = None
+        raise RewardError(
+            "The grading processes could not be started.",
+            hint="What they printed stands above. `python -c 'import math_verify'` must work, and "
+            "there must be memory for a few processes of 200 MB.",
+        )
+
+    def _drop(self, worker: _Worker) -> None:
+        worker.kill_process()
+        worker.channel.close()
+        self._workers.remove(worker)
+
+
+class _ForkServer:
+    """Starts workers in milliseconds, by asking a process that has everything imported."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair()
+        self._control.settimeout(_START_TIMEOUT_S)
+        self._is_ready = False
+        arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _COMMAND, *arguments],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C is for the trainer, which then closes the pool
+        )
+        theirs.close()
+
+    def __call__(self) -> _Worker:
+        if not self._is_ready:
+            _expect_ready(self._control)
+            self._is_ready = True
         self._control.sendall(b"f")
-        data, fds, _, _ = socket.recv_fds(self._control, 64, 1)
-        if not fds:
-            raise RuntimeError("the grading processes ended unexpectedly")
-        worker = _Worker(int(data), socket.socket(fileno=fds[0]))
-        self._workers.append(worker)
-        return worker
+        data, descriptors, _, _ = socket.recv_fds(self._control, 64, 1)
+        if not descriptors:
+            raise EOFError
+        channel = socket.socket(fileno=descriptors[0])
+        worker_id = int(data)
+        channel.settimeout(_START_TIMEOUT_S)
+        _expect_ready(channel)
+        return _Worker(channel, lambda: _kill(worker_id))
+
+    def close(self) -> None:
+        """End the fork server; the kernel ends its workers with it."""
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+
+
+class _Spawner:
+    """Starts each worker as a fresh process; for systems that cannot fork."""
+
+    def __call__(self) -> _Worker:
+        ours, theirs = socket.socketpair()
+        process = multiprocessing.get_context("spawn").Process(
+            target=serve, args=(theirs,), daemon=True
+        )
+        process.start()
+        theirs.close()
+        ours.settimeout(_START_TIMEOUT_S)
+        _expect_ready(ours)
+
+        def kill() -> None:
+            process.kill()
+            process.join()
+
+        return _Worker(ours, kill)
+
+    def close(self) -> None:
+        """Nothing is shared between the workers."""
+
+
+def shared_pool() -> GradingPool:
+    """The one pool behind `budgetrl.grade`; it ends with this process."""
+    return _pool_of(os.getpid())
 
 
 @lru_cache(maxsize=1)
-def shared_pool() -> GradingPool:
-    """The one pool behind `budgetrl.grade`; it ends with this process."""
+def _pool_of(process_id: int) -> GradingPool:
+    """A forked child has its own, because sockets cannot be shared."""
     pool = GradingPool(workers=1)
     atexit.register(pool.close)
     return pool
 
 
-def _without_worker(answer: str | None, gold: str) -> Verdict | None:
-    """Verdicts that need no mathematics: no box, or whole numbers on both sides."""
-    if answer is None or is_blank(answer):
-        return Verdict.UNPARSABLE if gold.strip() else Verdict.ERROR
-    a, g = answer.strip(), gold.strip()
-    if _is_small_integer(a) and _is_small_integer(g):
-        return Verdict.CORRECT if int(a) == int(g) else Verdict.WRONG
-    return None
+def _expect_ready(channel: socket.socket) -> None:
+    received = b""
+    while received != READY:
+        data = channel.recv(len(READY) - len(received))
+        if not data:
+            raise EOFError
+        received += data
 
 
-def _is_small_integer(text: str) -> bool:
+def _kill(process_id: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(process_id, signal.SIGKILL)
+
+
+def _whole_numbers(answer: str | None, gold: str) -> Verdict | None:
+    """The verdict without a worker where both sides are small whole numbers."""
+    if answer is None or not (_is_whole(answer) and _is_whole(gold.strip())):
+        return None
+    return Verdict.CORRECT if int(answer) == int(gold) else Verdict.WRONG
+
+
+def _is_whole(text: str) -> bool:
     digits = text.removeprefix("-")
     return digits.isascii() and digits.isdecimal() and len(digits) <= 18
-
-
-def _bounded(answer: str) -> str:
-    """An answer of at most the longest length that is looked into."""
-    return answer if len(answer) <= MAX_ANSWER_CHARS else answer[: MAX_ANSWER_CHARS + 1]
-
-
-# --- the processes
-
-
-def _serve_forks(control: socket.socket) -> None:
-    """The fork server: one request, one worker."""
-    import math_verify  # noqa: F401  # imported once here, so that a fork has it at once
-
-    from budgetrl.rewards.grading import judge
-
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    judge("1", "1")
-    while control.recv(1) == b"f":
-        ours, theirs = socket.socketpair()
-        process_id = os.fork()
-        if process_id == 0:
-            ours.close()
-            control.close()
-            _serve_answers(theirs)
-            os._exit(0)
-        theirs.close()
-        socket.send_fds(control, [str(process_id).encode()], array.array("i", [ours.fileno()]))
-        ours.close()
-
-
-def _serve_answers(channel: socket.socket) -> None:
-    """A worker: one answer at a time."""
-    from budgetrl.rewards.grading import judge
-
-    _die_with_parent()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    with channel, channel.makefile("r", encoding="utf-8") as lines:
-        for line in lines:
-            answer, gold, timeout_s = json.loads(line)
-            signal.setitimer(signal.ITIMER_REAL, timeout_s + 1.0)
-            try:
-                verdict = judge(answer, gold)
-            except Exception as error:  # whatever the mathematics raises is the row's, and visible
-                sys.stderr.write(f"grading failed: {type(error).__name__}: {error}\n"[:500])
-                verdict = Verdict.ERROR
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-            channel.sendall(f"{verdict}\n".encode())
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process when the fork server ends; elsewhere the timer must do."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
-if __name__ == "__main__":
-    _serve_forks(socket.socket(fileno=int(sys.argv[1])))

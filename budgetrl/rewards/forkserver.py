@@ -1,0 +1,133 @@
+"""The other side of a `GradingPool`: a fork server, and the workers that it forks.
+
+Nothing here runs in the process that trains. Not Python's own `forkserver` start method, because
+that one is a single process shared with every library that asks for it, imports the main script
+again in each child, and outlives its parent as long as a busy worker does.
+
+    fork_server(control)  imports math_verify, reads a few formulas to warm its parser, then forks
+                          a worker for each byte it gets, and sends back the worker's socket
+    serve(channel)        one JSON line [answer or null, gold] in, one line [verdict, problem] out
+
+When the training process ends, even by SIGKILL, the fork server sees its socket close and leaves,
+and the kernel ends its workers with it, whatever they are computing. A worker also has a timer of
+the kernel for each answer, and a limit to its memory.
+"""
+
+import array
+import ctypes
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Any
+
+MEMORY_BYTES = 2 << 30
+"""Address space of a worker."""
+TIMER_GRACE_S = 1.0
+"""How much later than the pool's own limit the kernel's timer ends a worker."""
+READY = b"ready\n"
+_PR_SET_PDEATHSIG = 1
+_WARM_UP = (
+    (r"\pi/2", "x+1"),
+    (r"x^{2}-2x+1", r"\frac{3x}{2}"),
+    (r"\sqrt{2}+1", r"\sin(x)\cos x"),
+    (r"(1, \frac{\pi}{2})", "[0, 3)"),
+    (r"\log_{2}(8)", "e^{2}"),
+    ("|x-3|", "n!"),
+    ("f(x)+1", "x < 3"),
+)
+
+
+def fork_server(control: socket.socket, parent_id: int) -> None:
+    """Fork one worker for each byte that arrives, until the parent is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps, so there are no zombies
+    _load()
+    control.sendall(READY)
+    while _wait(control, parent_id) and control.recv(1):
+        ours, theirs = socket.socketpair()
+        worker_id = os.fork()
+        if worker_id == 0:
+            ours.close()
+            control.close()
+            _end_with(os.getppid())
+            serve(theirs)
+            os._exit(0)
+        theirs.close()
+        socket.send_fds(control, [f"{worker_id}\n".encode()], array.array("i", [ours.fileno()]))
+        ours.close()
+
+
+def serve(channel: socket.socket) -> None:
+    """Judge one answer after the other, until the other side closes."""
+    from budgetrl.rewards.grading import gold_problem, judge
+    from budgetrl.types import Verdict
+
+    _limit()
+    channel.sendall(READY)
+    with channel, channel.makefile("r", encoding="utf-8") as lines:
+        for line in lines:
+            answer, gold, timeout_s = json.loads(line)
+            _set_timer(timeout_s + TIMER_GRACE_S)
+            problem = ""
+            try:
+                if answer is not None:
+                    verdict = judge(answer, gold)
+                else:
+                    verdict = Verdict.ERROR if gold_problem(gold) else Verdict.UNPARSABLE
+            except Exception as error:  # a fault of ours must reach the row, not end the worker
+                verdict, problem = Verdict.ERROR, f"{type(error).__name__}: {error}"[:500]
+            _set_timer(0.0)
+            channel.sendall((json.dumps([verdict, problem]) + "\n").encode())
+
+
+def _load() -> None:
+    """Import everything and fill the parser's tables; a cold parser needs seconds for a formula."""
+    import math_verify  # noqa: F401
+
+    from budgetrl.rewards.grading import judge
+
+    logging.disable(logging.CRITICAL)  # math-verify warns that its own time limits are off
+    for gold, answer in _WARM_UP:
+        judge(answer, gold)
+
+
+def _wait(control: socket.socket, parent_id: int) -> bool:
+    """Wait for a request. A forked child of the parent may hold its socket open, so look twice."""
+    while not select.select([control], [], [], 1.0)[0]:
+        if os.getppid() != parent_id:
+            return False
+    return True
+
+
+def _limit() -> None:
+    """Bound the memory of this process; leave no core file; say nothing."""
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    logging.disable(logging.CRITICAL)
+
+
+def _set_timer(seconds: float) -> None:
+    if sys.platform != "win32":
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _end_with(server_id: int) -> None:
+    """Ask Linux to end this process when the fork server ends; elsewhere the timer has to do."""
+    if sys.platform == "linux":
+        libc: Any = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != server_id:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    fork_server(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
