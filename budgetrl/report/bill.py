@@ -98,6 +98,8 @@ def bill_blocks(facts: Facts) -> list[Block]:
     caption = "Paid seconds from events.jsonl and heartbeat.json; the estimate from plan.json"
     if plan is not None:
         caption += f" ({plan.steps:,} updates planned; times: {plan.source})"
+    if not any(row.name == "Report" and row.paid_s for row in rows):
+        caption += "; this report itself is not yet in it"
     blocks: list[Block] = [Table(head, [*body, total], caption=f"{caption}.")]
     parts = [(row.name, row.paid_s, duration(row.paid_s)) for row in rows if row.paid_s]
     top = {row.name for row in rows if not row.part}

@@ -58,7 +58,8 @@ def learning_curves(facts: Facts) -> list[Figure]:
         lines = [plots.Line(_entropy_label(steps), *_columns(seen))]
         if name == "entropy" and len(facts.history.entropies) > 1:
             exact = [(float(e.step), e.mean_nats) for e in facts.history.entropies]
-            lines.append(plots.Line("exact (Eq. 1)", *_columns(exact), points=True, ink="b"))
+            columns = _columns(exact)
+            lines.append(plots.Line("exact (Eq. 1)", *columns, points=True, joined=False, ink="b"))
         panel = plots.Panel(title, "update", lines, percent=percent, zero=zero, second_axis=top)
         alt = f"{title}: {seen[0][1]:.3g} at update {seen[0][0]:.0f}, {seen[-1][1]:.3g} at the end"
         figures.append(Figure(f"curve_{name}", title, plots.draw(panel), alt))

@@ -70,6 +70,8 @@ class Line:
     high: Sequence[float] | None = None
     points: bool = False
     """Markers at each value instead of a smoothed curve."""
+    joined: bool = True
+    """Markers are joined by a line."""
     ink: str = "a"
 
 
@@ -138,7 +140,8 @@ def _draw_line(axes: Any, line: Line) -> None:
                 line.x, line.y, yerr=[below, above], fmt="none", ecolor=colour, elinewidth=1.2,
                 alpha=0.55, capsize=2.5,
             )  # fmt: skip
-        axes.plot(line.x, line.y, "o-", color=colour, markersize=4.5, linewidth=1.4,
+        style = "o-" if line.joined else "o"
+        axes.plot(line.x, line.y, style, color=colour, markersize=4.5, linewidth=1.4,
                   label=line.label)  # fmt: skip
         return
     window = max(1, len(line.x) // 25)

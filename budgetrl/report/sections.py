@@ -35,6 +35,13 @@ STATUS_TONES: Mapping[RunStatus, Tone] = {
 }
 
 
+_MANIFEST = (
+    *("command", "created", "budgetrl", "git", "python", "versions", "machine", "gpu", "engine"),
+    *("data", "suites", "prompt", "grader", "overlap", "dropped"),
+)
+"""Entries of the manifest that a report shows."""
+
+
 def run_document(facts: Facts) -> Document:
     """The report of one run."""
     lora = facts.recipe.lora if facts.recipe else None
@@ -101,11 +108,8 @@ def _tiles(facts: Facts) -> list[Tile]:
             label = f"pass@1 {suite_name(suite)}, points"
             tiles.append(Tile(label, points(found.difference), shown, tone))
     budget = facts.history.budget_s
-    tiles.append(
-        Tile("Bill", usd(facts.paid_usd), f"of {usd(facts.usd(budget))}")
-        if facts.paid_usd is not None
-        else Tile("Bill", "no price", "budget.usd_per_hour is not set")
-    )
+    if facts.paid_usd is not None:
+        tiles.append(Tile("Bill", usd(facts.paid_usd), f"of {usd(facts.usd(budget))}"))
     tiles.append(Tile("Time paid", duration(facts.paid_s), f"of {duration(budget)}"))
     planned = facts.plan.steps if facts.plan else None
     tiles.append(Tile("Updates", f"{facts.steps:,}", f"{planned:,} planned" if planned else ""))
@@ -258,7 +262,7 @@ def _what_was_run(facts: Facts) -> Iterator[Block]:
             ("Rewards", ", ".join(f"{r.weight:g} {r.name}" for r in recipe.rewards)),
             ("Seed", str(recipe.seed)),
         ]  # fmt: skip
-    items += [(key, value) for key, value in _flat(facts.manifest)]
+    items += [(key, _brief(value)) for key, value in facts.manifest.items() if key in _MANIFEST]
     yield Listing(items)
     if recipe is not None:
         if recipe.inferred:
@@ -279,11 +283,13 @@ def _value(facts: Facts, key: str) -> str:
     return "" if value is None else str(value)
 
 
-def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in tables.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list):
-            yield f"{prefix}{key}", ", ".join(map(str, value[:12])) + (" ..." if value[12:] else "")
-        elif value is not None:
-            yield f"{prefix}{key}", str(value)
+def _brief(value: Any) -> str:
+    """A manifest entry in one line."""
+    if isinstance(value, Mapping):
+        parts = ((key, _brief(inner)) for key, inner in value.items() if inner is not None)
+        return ", ".join(
+            f"{key} ({text})" if "," in text else f"{key} {text}" for key, text in parts
+        )
+    if isinstance(value, list):
+        return ", ".join(_brief(inner) for inner in value[:12]) + (" ..." if value[12:] else "")
+    return str(value)

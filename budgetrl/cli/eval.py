@@ -1,0 +1,164 @@
+"""`budgetrl eval`."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from budgetrl.cli.options import Hours, Json, hours_of
+from budgetrl.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from budgetrl.evaluation.judge import Evaluated
+    from budgetrl.evaluation.run import Progress
+
+PROGRESS_S = 10.0
+"""Between two lines of progress where standard error is no terminal."""
+
+
+def eval_(
+    target: Annotated[str, typer.Argument(help="A run, checkpoint, adapter folder, model or id.")],
+    suites: Annotated[
+        list[str] | None,
+        typer.Option("--suite", metavar="NAME|PATH", help="Suite; the run's own where left out."),
+    ] = None,
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Per problem.")] = None,
+    ks: Annotated[
+        str | None, typer.Option("--k", metavar="LIST", help="k of pass@k, such as 1,8,16.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=1, help="Of one completion.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", min=0.0, help="0 is greedy.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the sampling.")] = None,
+    hours: Hours = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Prompt and engine for a target that is not of a run."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for targets that are of no run.")
+    ] = Path("evals"),
+    as_json: Json = False,
+) -> int:
+    """Evaluate a policy: pass@k with intervals, every completion stored.
+
+    The same call again continues where it was stopped; a time limit cuts rounds, never problems.
+    """
+    from budgetrl.evaluation.judge import evaluate_target, suite_specs
+    from budgetrl.evaluation.target import find_target
+    from budgetrl.supervise.worker import worker_environment
+
+    started = time.monotonic()
+    os.environ.update(worker_environment())
+    limit_h = hours_of(hours)
+    found = find_target(target, recipe)
+    specs = suite_specs(
+        found.recipe,
+        suites or (),
+        samples=samples,
+        ks=_numbers(ks),
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+    with _signals() as caught:
+        over = _stop_check(started, limit_h, caught)
+        results = evaluate_target(found, specs, out, over, _progress())
+    if as_json:
+        sys.stdout.write(json.dumps([one.to_json() for one in results]) + "\n")
+    else:
+        sys.stdout.write("".join(f"{line}\n" for one in results for line in _lines(one)))
+    if caught:
+        sys.stderr.write("Stopped; the same command continues.\n")
+        return ExitCode.TERMINATED if caught[0] == signal.SIGTERM else ExitCode.INTERRUPTED
+    return ExitCode.OK
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--k {text!r} is not a list of numbers such as 1,8,16.") from None
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Signals that ask to stop are noted once; a second one ends the process at once."""
+    caught: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        caught.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop_check(started: float, limit_h: float | None, caught: Sequence[int]) -> Callable[[], bool]:
+    def over() -> bool:
+        late = limit_h is not None and time.monotonic() - started > limit_h * 3600
+        return late or bool(caught)
+
+    return over
+
+
+def _progress() -> Callable[[str, "Progress"], None]:
+    """Progress on standard error: one line that changes on a terminal, else now and then one."""
+    from budgetrl.units import duration
+
+    live = sys.stderr.isatty()
+    last = [0.0]
+
+    def show(suite: str, now: "Progress") -> None:
+        whole = now.done >= now.total
+        if not live and not whole and time.monotonic() - last[0] < PROGRESS_S:
+            return
+        last[0] = time.monotonic()
+        text = f"{suite}: {now.done:,} of {now.total:,} completions"
+        if not whole:
+            text += f", about {duration(now.remaining_s)} left"
+        end = "\n" if whole or not live else ""
+        sys.stderr.write(f"\r\x1b[K{text}{end}" if live else f"{text}{end}")
+        sys.stderr.flush()
+
+    return show
+
+
+def _lines(one: "Evaluated") -> Iterator[str]:
+    from budgetrl.report.text import interval_text, suite_name
+    from budgetrl.units import percent
+
+    name, result = suite_name(one.protocol.suite), one.result
+    if result is None:
+        yield f"{name}: not one round is complete yet; the same command continues."
+        return
+    if one.equals_base:
+        yield f"{name}: the adapter equals its base (every B is zero); this is the base's result."
+    p = one.protocol
+    yield (
+        f"{name}: {result.problems} problems x {result.samples} samples, temperature "
+        f"{p.temperature:g}, top_p {p.top_p:g}, {p.max_tokens:,} tokens, seed {p.seed}"
+    )
+    for k, value in result.pass_at.items():
+        interval = interval_text(result.interval_95[k])
+        yield f"  pass@{k:<3} {percent(value):>8}   95 % interval {interval}"
+    shares = f"truncated {percent(result.truncated_share)}"
+    shares += f", no answer {percent(result.unparsable_share)}"
+    yield f"  {shares}, {result.completion_tokens_mean:,.0f} tokens on average"
+    yield f"  {one.completions_file}"

@@ -1,0 +1,57 @@
+"""Proof that an adapter takes part: the model's next-token logits differ from its base's."""
+
+from collections.abc import Sequence
+
+import torch
+
+from budgetrl.engine.base import Engine
+from budgetrl.engine.plain import merged
+from budgetrl.errors import ModelError
+
+PROMPTS = 3
+
+
+def adapter_effect(engine: Engine, prompts: Sequence[Sequence[int]]) -> float:
+    """The largest difference in next-token logits between policy and base, over the prompts.
+
+    The policy's side is computed with the adapter merged, as completions are drawn.
+    """
+    model, largest = engine.model, 0.0
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for ids in prompts:
+                row = torch.tensor([list(ids)], device=model.device)
+                with model.disable_adapter():
+                    base = model(input_ids=row).logits[0, -1].float()
+                with merged(model):
+                    policy = model(input_ids=row).logits[0, -1].float()
+                largest = max(largest, float((policy - base).abs().max()))
+    finally:
+        model.train(was_training)
+    return largest
+
+
+def prove_applied(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:
+    """Whether an adapter does anything; proven before it is evaluated.
+
+    Args:
+        engine: with the adapter loaded.
+        prompts: token ids; the first three are tried.
+
+    Returns:
+        False if every B matrix is exactly zero, so that the policy is its base.
+
+    Raises:
+        ModelError: the adapter is not zero, and yet the logits are those of the base.
+    """
+    if engine.model is None or engine.policy.adapter_is_zero():
+        return False
+    if adapter_effect(engine, prompts[:PROMPTS]) == 0.0:
+        raise ModelError(
+            f"the adapter is not zero, but the logits on {len(prompts[:PROMPTS])} prompts are "
+            "exactly those of the base model: it is not applied.",
+            hint="Its values may be too small for the model's dtype, or its names do not match.",
+        )
+    return True

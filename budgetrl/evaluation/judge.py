@@ -1,0 +1,252 @@
+"""Evaluate a target on suites: open the model, prove the adapter, render, run, collect.
+
+    evaluate_target(find_target("runs/x"), suite_specs(...), out) -> [Evaluated]
+
+The same call continues the same files: their names are a hash of target and protocol.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from budgetrl.data.prompts import PromptRenderer
+from budgetrl.data.rows import load_suite
+from budgetrl.engine import open_engine
+from budgetrl.engine.base import Engine, StopCheck
+from budgetrl.errors import RecipeError, UsageError
+from budgetrl.evaluation.rows import StoredEval, load_eval
+from budgetrl.evaluation.run import Progress, PromptedProblem, evaluate, never, protocol_of
+from budgetrl.evaluation.target import Target
+from budgetrl.recipe.schema import Eval, Recipe, SuiteName
+from budgetrl.recipe.window import check_window
+from budgetrl.rewards.grading import GRADER_VERSION, gold_problem
+from budgetrl.rewards.worker import GradingPool
+from budgetrl.types import EvalResult, Protocol
+
+OnProgress = Callable[[str, Progress], None]
+"""Told the suite and how far it is."""
+_REPORTED = (
+    *("problems", "samples", "pass_at", "interval_95", "maj_at", "truncated_share"),
+    *("completion_tokens_mean", "unparsable_share", "timeouts"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """One suite, and what came of it."""
+
+    target: Target
+    protocol: Protocol
+    result: EvalResult | None
+    """None: not one round is complete yet."""
+    completions_file: Path
+    equals_base: bool
+    """The adapter is exactly zero, so the numbers are the base model's."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As `budgetrl eval --json` prints it."""
+        result = self.result.to_json() if self.result is not None else {"samples": 0}
+        return {
+            "suite": self.protocol.suite,
+            "model": self.target.recipe.model.id,
+            "adapter": None if self.target.adapter is None else str(self.target.adapter),
+            "adapter_equals_base": self.equals_base if self.target.adapter is not None else None,
+            **{key: result.get(key) for key in _REPORTED},
+            "protocol": asdict(self.protocol),
+            "completions_file": str(self.completions_file),
+        }
+
+
+def suite_specs(
+    recipe: Recipe,
+    names: Sequence[str],
+    *,
+    samples: int | None = None,
+    ks: Sequence[int] | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    seed: int | None = None,
+) -> list[Eval]:
+    """The evaluations that are asked for.
+
+    Args:
+        recipe: knows suites of its own.
+        names: suites or JSONL paths; all of the recipe where empty.
+        samples: replaces each suite's own number, as the following do.
+        ks: k of pass@k.
+        max_tokens: of one completion.
+        temperature: 0 is greedy.
+        seed: of the sampling.
+
+    Raises:
+        UsageError: an unknown suite, or a value that makes no sense.
+    """
+    chosen = [_spec(recipe, name) for name in names] or list(recipe.eval)
+    if not chosen:
+        raise UsageError(
+            "no suite is given, and the target has none of its own.",
+            hint=f"--suite takes {', '.join(SuiteName)}, or a JSONL file.",
+        )
+    changed = {
+        "samples": samples, "k": None if ks is None else tuple(ks), "max_tokens": max_tokens,
+        "temperature": temperature, "seed": seed,
+    }  # fmt: skip
+    given = {key: value for key, value in changed.items() if value is not None}
+    return [_changed(spec, given) for spec in chosen]
+
+
+def _spec(recipe: Recipe, name: str) -> Eval:
+    own = {spec.suite: spec for spec in recipe.eval}
+    if name in own:
+        return own[name]
+    if name in set(SuiteName):
+        return Eval(suite=name)
+    path = Path(name).expanduser()
+    if path.is_file():
+        stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in path.stem).lstrip("._-")
+        return Eval(suite=stem or "suite", path=str(path.resolve()))
+    known = [*own, *(suite for suite in SuiteName if suite not in own)]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    raise UsageError(
+        f"unknown suite {name!r}, and no such file.",
+        hint=f"{hint}Known: {', '.join(known)}; or give the path of a JSONL file.",
+    )
+
+
+def _changed(spec: Eval, given: dict[str, Any]) -> Eval:
+    samples = given.get("samples", spec.samples)
+    if "k" not in given:
+        given = given | {"k": tuple(k for k in spec.k if k <= samples) or (1,)}
+    try:
+        return Eval.model_validate(spec.model_dump() | given)
+    except ValueError as error:
+        first = str(error).splitlines()[2].strip() if len(str(error).splitlines()) > 2 else error
+        raise UsageError(f"suite {spec.suite}: {first}") from None
+
+
+def evaluate_target(
+    target: Target,
+    specs: Sequence[Eval],
+    out: Path,
+    should_stop: StopCheck = never,
+    on_progress: OnProgress | None = None,
+) -> list[Evaluated]:
+    """Evaluate a target on every suite, in rounds; continues what is stored already.
+
+    Args:
+        target: of `find_target`.
+        specs: of `suite_specs`.
+        out: folder for results of targets that belong to no run.
+        should_stop: cuts rounds.
+        on_progress: called after every batch.
+
+    Raises:
+        DataError: a suite that cannot be read, or a grader that fails.
+        ModelError: a model or adapter that is missing, does not fit, or is not applied.
+        HardwareError: no GPU for an engine that needs one.
+    """
+    suites = [(spec, load_suite(spec, gold_problem).problems) for spec in specs]
+    folder = out if target.run is None else target.run.path / "evals"
+    with ExitStack() as stack:
+        pool = stack.enter_context(GradingPool())
+        pool.start()
+        engine = open_engine(target.recipe, folder.parent, target.adapter)
+        stack.callback(engine.close)
+        _check_windows(target.recipe, specs, engine.context_tokens)
+        prompted = [_prompted(engine, target.recipe, problems) for _, problems in suites]
+        first = [item.prompt_ids for item in prompted[0]]
+        applied = target.adapter is not None and _applied(engine, first)
+        found = []
+        for spec, items in zip(specs, prompted, strict=True):
+            found.append(
+                _one(target, spec, items, engine, pool, folder, applied, should_stop, on_progress)
+            )
+        return found
+
+
+def _one(
+    target: Target,
+    spec: Eval,
+    items: Sequence[PromptedProblem],
+    engine: Engine,
+    pool: GradingPool,
+    folder: Path,
+    applied: bool,
+    should_stop: StopCheck,
+    on_progress: OnProgress | None,
+) -> Evaluated:
+    recipe = target.recipe
+    protocol = protocol_of(
+        spec.suite,
+        items,
+        temperature=spec.temperature,
+        top_p=spec.top_p,
+        max_tokens=recipe.eval_max_tokens(spec),
+        seed=spec.seed,
+        grader=GRADER_VERSION,
+        stop=recipe.sampling.stop,
+    )
+    equals_base = target.adapter is not None and not applied
+    place = folder / spec.suite
+    if equals_base and (base := _stored_baseline(place, protocol, spec.samples)) is not None:
+        return Evaluated(target, protocol, base.result, base.completions_file, True)
+    identity = json.dumps([target.policy_id, asdict(protocol)])
+    name = f"eval-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    result = evaluate(
+        engine.policy,
+        items,
+        protocol,
+        samples=spec.samples,
+        ks=spec.k,
+        grader=pool,
+        folder=place,
+        when=name,
+        step=target.step,
+        batch=recipe.engine.eval_batch,
+        policy_id=target.policy_id,
+        stop=recipe.sampling.stop,
+        should_stop=should_stop,
+        on_progress=None if on_progress is None else lambda done: on_progress(spec.suite, done),
+    )
+    return Evaluated(target, protocol, result, place / f"{name}.jsonl", equals_base)
+
+
+def _stored_baseline(place: Path, protocol: Protocol, samples: int) -> StoredEval | None:
+    """The run's own evaluation of the base model, where it answers the same question."""
+    if not (place / "baseline.json").is_file():
+        return None
+    stored = load_eval(place / "baseline.json")
+    result = stored.result
+    same = result is not None and stored.protocol == protocol and result.samples == samples
+    return stored if same else None
+
+
+def _prompted(engine: Engine, recipe: Recipe, problems: Sequence[Any]) -> list[PromptedProblem]:
+    if engine.tokenizer is None:  # a script answers by problem, not by prompt
+        return [PromptedProblem(problem, problem.text, ()) for problem in problems]
+    renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
+    return [PromptedProblem(p, renderer.text(p), renderer.ids(p)) for p in problems]
+
+
+def _applied(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:
+    if engine.model is None:
+        return True
+    from budgetrl.engine.applied import prove_applied  # loads torch
+
+    return prove_applied(engine, prompts)
+
+
+def _check_windows(recipe: Recipe, specs: Sequence[Eval], window: int | None) -> None:
+    """Completions must fit the model's window, by the limits that are asked for here."""
+    longest = max(recipe.eval_max_tokens(spec) for spec in specs)
+    sampling = recipe.sampling.model_copy(update={"max_tokens": longest})
+    try:
+        check_window(recipe.model_copy(update={"eval": (), "sampling": sampling}), window)
+    except RecipeError as error:
+        raise UsageError(error.message, hint="Give a smaller --max-tokens.") from None

@@ -1,0 +1,230 @@
+"""`budgetrl eval` on real targets: the quickstart model, adapters of it, checkpoints of a run."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budgetrl.cli import main
+from budgetrl.engine.applied import adapter_effect, prove_applied
+from budgetrl.engine.plain import PlainEngine
+from budgetrl.errors import ModelError, RunDirError, UsageError
+from budgetrl.evaluation.judge import evaluate_target, suite_specs
+from budgetrl.evaluation.rows import load_eval, load_rows
+from budgetrl.evaluation.run import Progress
+from budgetrl.evaluation.target import find_target
+from budgetrl.recipe.load import load_recipe
+from budgetrl.rundir import RESOLVED, RunDir
+
+MODEL = "asset:tiny/quickstart"
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight sums."""
+    path = tmp_path_factory.mktemp("suite") / "sums.jsonl"
+    sums = ["7+5-8+2", "3+4-1", "9-2+5", "8+1-6+4", "2+6-3", "1+9-4", "5+8-7", "6+3-2+1"]
+    rows = [{"id": f"s{i}", "problem": f"Compute {s}.", "answer": str(eval(s))}
+            for i, s in enumerate(sums)]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path, Any]]:
+    """An adapter that is exactly zero, one that is not, and the engine that has the latter."""
+    folder = tmp_path_factory.mktemp("adapters")
+    recipe = load_recipe("quickstart", sets=["lora.rank=2", "lora.alpha=2"]).recipe
+    engine = PlainEngine.open(recipe)
+    engine.model.save_pretrained(str(folder / "zero"))
+    for name, parameter in engine.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.fill_(0.01)
+    engine.model.save_pretrained(str(folder / "changed"))
+    yield folder / "zero", folder / "changed", engine
+    engine.close()
+
+
+def make_run(out: Path, adapter: Path, suite: Path) -> RunDir:
+    """A run with one checkpoint."""
+    sets = ["lora.rank=2", "lora.alpha=2", "eval.heldout.samples=2", "eval.heldout.k=[1]"]
+    sets.append(f"eval.heldout.path={suite}")
+    recipe = load_recipe("quickstart", sets=sets).recipe
+    run = RunDir.create(out, "quickstart")
+    run.write_json(RESOLVED, {"recipe": recipe.model_dump(mode="json"), "sources": {}})
+    with run.new_checkpoint(7, resumable=False) as folder:
+        for file in adapter.iterdir():
+            shutil.copy(file, folder / file.name)
+    return run
+
+
+class KilledError(Exception):
+    """Stands for a process that is gone after a batch."""
+
+
+def test_a_killed_evaluation_continues_to_the_same_verdicts(tmp_path: Path, suite: Path) -> None:
+    target = find_target(MODEL, "quickstart")
+    target = replace(target, recipe=target.recipe.model_copy(update={
+        "engine": target.recipe.engine.model_copy(update={"eval_batch": 8})}))  # fmt: skip
+    specs = suite_specs(target.recipe, [str(suite)], samples=3, ks=[1, 2], max_tokens=48)
+    whole = evaluate_target(target, specs, tmp_path / "once")[0]
+
+    def die(name: str, progress: Progress) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        evaluate_target(target, specs, tmp_path / "twice", on_progress=die)
+    half = next((tmp_path / "twice").rglob("*.jsonl"))
+    stored = half.read_text()
+    assert len(stored.splitlines()) == 8
+    continued = evaluate_target(target, specs, tmp_path / "twice")[0]
+    assert continued.completions_file == half
+    assert half.read_text().startswith(stored)
+    assert load_rows(half) == load_rows(whole.completions_file)
+    assert whole.result is not None
+    assert continued.result is not None
+    assert replace(continued.result, seconds=0) == replace(whole.result, seconds=0)
+
+
+def test_json_of_the_command_is_the_contract(
+    tmp_path: Path, suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["eval", MODEL, "--recipe", "quickstart", "--suite", str(suite), "--samples", "2"]
+    arguments += ["--k", "1,2", "--max-tokens", "48", "--temperature", "0.7", "--seed", "5"]
+    assert main([*arguments, "--out", str(tmp_path), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    keys = {"suite", "model", "adapter", "problems", "samples", "pass_at", "interval_95"}
+    keys |= {"truncated_share", "completion_tokens_mean", "unparsable_share", "timeouts"}
+    assert keys | {"protocol", "completions_file"} <= set(found)
+    assert (found["suite"], found["problems"], found["samples"]) == ("sums", 8, 2)
+    assert set(found["pass_at"]) == {"1", "2"}
+    assert (found["protocol"]["temperature"], found["protocol"]["seed"]) == (0.7, 5)
+    file = Path(found["completions_file"])
+    assert file.parent == tmp_path / "sums"
+    assert file.name.startswith("eval-")
+    assert main(["compare", str(file), str(file.with_suffix(".json")), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sums"]["1"]["difference"] == 0
+
+
+def test_an_adapter_is_proven_to_change_the_logits(adapters: tuple[Path, Path, Any]) -> None:
+    _, _, engine = adapters
+    prompts = [[1, 2, 3], [4, 5]]
+    assert adapter_effect(engine, prompts) > 0
+    assert prove_applied(engine, prompts)
+
+
+def test_an_adapter_without_effect_is_an_error(adapters: tuple[Path, Path, Any]) -> None:
+    _, _, engine = adapters
+    weights = [p for name, p in engine.model.named_parameters() if "lora_A" in name]
+    kept = [parameter.data.clone() for parameter in weights]
+    for parameter in weights:
+        parameter.data.zero_()
+    try:
+        with pytest.raises(ModelError, match="not applied"):
+            prove_applied(engine, [[1, 2, 3]])
+    finally:
+        for parameter, data in zip(weights, kept, strict=True):
+            parameter.data.copy_(data)
+
+
+def test_a_zero_adapter_takes_the_result_of_its_base(
+    tmp_path: Path, suite: Path, adapters: tuple[Path, Path, Any]
+) -> None:
+    run = make_run(tmp_path, adapters[0], suite)
+    target = find_target(str(run.path))
+    specs = suite_specs(target.recipe, [], max_tokens=48)
+    first = evaluate_target(target, specs, tmp_path)[0]
+    assert first.equals_base
+    assert first.completions_file.parent == run.path / "evals/heldout"
+    for suffix in (".json", ".jsonl"):
+        made = first.completions_file.with_suffix(suffix)
+        made.rename(made.with_name(f"baseline{suffix}"))
+    again = evaluate_target(target, specs, tmp_path)[0]
+    assert again.completions_file.name == "baseline.jsonl"
+    assert again.result == first.result
+
+
+def test_a_checkpoint_is_evaluated_with_its_adapter(
+    tmp_path: Path, suite: Path, adapters: tuple[Path, Path, Any]
+) -> None:
+    run = make_run(tmp_path, adapters[1], suite)
+    target = find_target(str(run.path / "checkpoints/step_000007"))
+    assert target.step == 7
+    (found,) = evaluate_target(target, suite_specs(target.recipe, [], max_tokens=48), tmp_path)
+    assert not found.equals_base
+    assert load_eval(found.completions_file).policy == target.policy_id
+    assert target.policy_id != find_target(str(adapters[0])).policy_id
+
+
+def test_an_adapter_of_another_model_is_refused(
+    tmp_path: Path, suite: Path, adapters: tuple[Path, Path, Any]
+) -> None:
+    wrong = tmp_path / "wrong"
+    shutil.copytree(adapters[1], wrong)
+    config = json.loads((wrong / "adapter_config.json").read_text())
+    (wrong / "adapter_config.json").write_text(json.dumps(config | {"r": 4}))
+    target = find_target(str(wrong))
+    with pytest.raises(ModelError, match="does not fit"):
+        evaluate_target(target, suite_specs(target.recipe, [str(suite)], samples=1), tmp_path)
+    (wrong / "adapter_config.json").write_text(
+        json.dumps(config | {"base_model_name_or_path": "someone/else"})
+    )
+    with pytest.raises(ModelError, match="trained on someone/else"):
+        find_target(str(wrong), "quickstart")
+
+
+def test_a_half_written_checkpoint_is_refused(
+    tmp_path: Path, suite: Path, adapters: tuple[Path, Path, Any]
+) -> None:
+    run = make_run(tmp_path, adapters[1], suite)
+    checkpoint = run.path / "checkpoints/step_000007"
+    with (checkpoint / "adapter_model.safetensors").open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(ModelError, match="not a complete checkpoint"):
+        find_target(str(checkpoint))
+    with pytest.raises(RunDirError, match="no complete checkpoint"):
+        find_target(str(run.path))
+
+
+def test_a_run_of_another_version_is_named(
+    tmp_path: Path, suite: Path, adapters: tuple[Path, Path, Any]
+) -> None:
+    run = make_run(tmp_path, adapters[1], suite)
+    run.write_json(RESOLVED, {"recipe": {"tables": "of the future"}, "sources": {}})
+    with pytest.raises(RunDirError, match="another version"):
+        find_target(str(run.path))
+
+
+def test_unknown_targets_and_suites_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such target"):
+        find_target("no/such/place")
+    with pytest.raises(UsageError, match="holds no run"):
+        find_target(str(tmp_path))
+    recipe = load_recipe("quickstart").recipe
+    with pytest.raises(UsageError, match="Did you mean math500"):
+        suite_specs(recipe, ["math50"])
+    with pytest.raises(UsageError, match="k = 8 needs"):
+        suite_specs(recipe, ["heldout"], samples=4, ks=[8])
+    with pytest.raises(UsageError, match="no suite is given"):
+        suite_specs(find_target(MODEL).recipe, [])
+
+
+def test_empty_suites_and_repeated_ids_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty, twice, unparsable = (tmp_path / f"{name}.jsonl" for name in ("empty", "twice", "bad"))
+    empty.write_text("")
+    row = '{"id": "a", "problem": "%s", "answer": "%s"}\n'
+    twice.write_text(row % ("1+1?", 2) + row % ("1+2?", 3))
+    unparsable.write_text(row % ("1+1?", ""))
+    for file, message in (
+        (empty, "no problems"),
+        (twice, "occurs before"),
+        (unparsable, "bad.jsonl:1"),
+    ):
+        assert main(["eval", MODEL, "--suite", str(file), "--out", str(tmp_path)]) == 2
+        assert message in capsys.readouterr().err
