@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_suite
 from budgetrl.engine import open_engine
@@ -125,9 +127,9 @@ def _changed(spec: Eval, given: dict[str, Any]) -> Eval:
         given = given | {"k": tuple(k for k in spec.k if k <= samples) or (1,)}
     try:
         return Eval.model_validate(spec.model_dump() | given)
-    except ValueError as error:
-        first = str(error).splitlines()[2].strip() if len(str(error).splitlines()) > 2 else error
-        raise UsageError(f"suite {spec.suite}: {first}") from None
+    except ValidationError as error:
+        what = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
+        raise UsageError(f"suite {spec.suite}: {what}.") from None
 
 
 def evaluate_target(
