@@ -1,11 +1,15 @@
 """Files on disk: each is the old one or the new one, never half of one."""
 
+import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+LOCK_PATIENCE_S = 0.3
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -47,3 +51,20 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def lock_exclusively(handle: int) -> bool:
+    """Take a file's lock; patient with readers, who hold it for microseconds to see if it is free.
+
+    Args:
+        handle: an open file; its lock ends with it, or with its process.
+    """
+    patient_until = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > patient_until:
+                return False
+            time.sleep(0.002)

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from typing import Any
 import budgetrl
 from budgetrl.budget import Budget, PhaseTimes, plan
 from budgetrl.data.rows import load_problems, load_suite
-from budgetrl.errors import BudgetError, HardwareError, ModelError, UsageError
+from budgetrl.errors import BudgetError, HardwareError, ModelError, RunDirError, UsageError
 from budgetrl.estimation.advice import refuse_unfit
 from budgetrl.estimation.cpu import cpu_model, cpu_phase_times, user_cache_dir
 from budgetrl.estimation.estimate import estimate
@@ -225,19 +226,25 @@ def create_run(planned: Planned, out: Path, command: Sequence[str]) -> RunDir:
     """Make the run directory and write what is known before the first event.
 
     Raises:
-        RunDirError: the folder cannot be made.
+        RunDirError: the folder cannot be made or written; nothing is left of it.
     """
     run = RunDir.create(out, planned.recipe.name)
-    write_atomic(run.path / "recipe.toml", planned.loaded.text)
-    run.write_json(
-        RESOLVED,
-        {
-            "recipe": planned.recipe.model_dump(mode="json"),
-            "sources": dict(planned.loaded.sources),
-        },
-    )
-    run.write_json(PLAN, plan_document(planned))
-    run.write_json(MANIFEST, manifest(command, planned.card))
+    resolved = {
+        "recipe": planned.recipe.model_dump(mode="json"),
+        "sources": dict(planned.loaded.sources),
+    }
+    try:
+        write_atomic(run.path / "recipe.toml", planned.loaded.text)
+        run.write_json(PLAN, plan_document(planned))
+        run.write_json(MANIFEST, manifest(command, planned.card))
+        # Last, because a folder that holds it is a run (rundir.list_runs).
+        run.write_json(RESOLVED, resolved)
+    except OSError as error:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise RunDirError(
+            f"cannot write to the run directory {run.path}: {error.strerror}.",
+            hint="Free some space, or give another folder with --out.",
+        ) from None
     return run
 
 

@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from budgetrl.errors import RunDirError
 from budgetrl.events import Event, RunFinished, parse, to_line
-from budgetrl.files import fsync_folder, write_atomic, write_json
+from budgetrl.files import fsync_folder, lock_exclusively, write_atomic, write_json
 from budgetrl.types import RunStatus, StopReason
 
 EVENTS = "events.jsonl"
@@ -35,7 +35,6 @@ PLAN = "plan.json"
 HEARTBEAT = "heartbeat.json"
 RESULT = "result.json"
 CHECKPOINT_MANIFEST = "checkpoint.json"
-LOCK_PATIENCE_S = 0.3
 
 Stamp = Callable[[], Mapping[str, Any]]
 """Gives `elapsed_s`, `spent_usd` and `attempt` of the moment."""
@@ -114,7 +113,7 @@ class RunDir:
         """
         lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            if not _locked_exclusively(lock):
+            if not lock_exclusively(lock):
                 raise RunDirError(
                     f"{self.path} is in use: another process writes its events.",
                     hint=f"Look at it with `budgetrl watch {self.path}`.",
@@ -238,10 +237,32 @@ class RunDir:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        if final.exists():
-            shutil.rmtree(final)
+        self.drop_checkpoint(step)
         temporary.rename(final)
         fsync_folder(final.parent)
+
+    def drop_checkpoint(self, step: int) -> None:
+        """Delete a checkpoint, if it is there; never half of one under its name."""
+        folder = self.checkpoint_path(step)
+        if folder.exists():
+            doomed = folder.with_name(f".tmp-old-{folder.name}-{os.getpid()}")
+            folder.rename(doomed)
+            shutil.rmtree(doomed)
+
+    def reduce_checkpoint(self, checkpoint: CheckpointFile, dropped: Sequence[str]) -> None:
+        """Take files away for good; it is complete at every moment, but no longer resumable."""
+        manifest = json.loads((checkpoint.path / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
+        kept = {name: entry for name, entry in manifest["files"].items() if name not in dropped}
+        write_json(
+            checkpoint.path / CHECKPOINT_MANIFEST, manifest | {"resumable": False, "files": kept}
+        )
+        for name in dropped:
+            (checkpoint.path / name).unlink(missing_ok=True)
+
+    def clear_temporary(self) -> None:
+        """Delete what killed processes left half written; only for the writer of the events."""
+        for folder in (self.path / "checkpoints").glob(".tmp-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def checkpoints(self) -> list[CheckpointFile]:
         """Complete checkpoints by step; half ones and foreign files are not seen."""
@@ -371,19 +392,6 @@ def _seal(folder: Path, step: int, resumable: bool) -> None:
         files[file.relative_to(folder).as_posix()] = {"bytes": size, "sha256": digest}
     manifest = {"schema_version": 1, "step": step, "resumable": resumable, "files": files}
     write_json(folder / CHECKPOINT_MANIFEST, manifest)
-
-
-def _locked_exclusively(lock: int) -> bool:
-    """Take the lock; patient with readers, which hold it for microseconds to see if it is free."""
-    patient_until = time.monotonic() + LOCK_PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > patient_until:
-                return False
-            time.sleep(0.002)
 
 
 def damaged_files(checkpoint: CheckpointFile) -> Sequence[str]:

@@ -87,13 +87,9 @@ def last_event(
     )
 
 
-def write_report(run: RunDir, attempt: Attempt, history: History) -> None:
-    """Make the report in a child process, inside the budget."""
-    finished = history.finished
-    assert finished is not None
-    left = attempt.end - HARD_MARGIN_S - time.monotonic()
-    if finished.stop_reason is StopReason.INTERRUPTED:
-        left = min(left, 5.0)
+def write_report(run: RunDir, end: float) -> None:
+    """Make the report in a child process, which is over shortly before `end`, monotonic seconds."""
+    left = end - HARD_MARGIN_S - time.monotonic()
     command = [sys.executable, "-m", "budgetrl", "report", str(run.path), "--json"]
     if left > 0:
         file = run.path / "report.log"

@@ -1,5 +1,6 @@
 """One worker process: started in its own session, watched, signalled, and ended at its deadline."""
 
+import math
 import os
 import signal
 import subprocess
@@ -16,6 +17,10 @@ from budgetrl.supervise.attempt import Attempt, heartbeat
 CLOSE_SIGNAL = signal.SIGUSR1
 """Tells the worker that its deadline is near."""
 TICK_S = 0.1
+EXIT_MARGIN_S = 1.0
+"""Between the end of a worker that was told to leave and the end of its supervisor."""
+INTERRUPTED_REPORT_S = 5.0
+"""Longer than this nobody waits for a report after Ctrl-C."""
 
 
 class Signals:
@@ -23,7 +28,8 @@ class Signals:
 
     def __init__(self) -> None:
         self.pending: list[signal.Signals] = []
-        self.received: set[signal.Signals] = set()
+        self.received: list[signal.Signals] = []
+        self._first_at: float | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -38,7 +44,21 @@ class Signals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.pending.append(signal.Signals(number))
-        self.received.add(signal.Signals(number))
+        self.received.append(signal.Signals(number))
+        self._first_at = self._first_at or time.monotonic()
+
+    def leave_by(self, grace_s: float) -> float:
+        """Monotonic seconds by which this process has to be gone; infinite if nobody asks.
+
+        SIGTERM leaves the grace time, a second SIGINT none; one SIGINT leaves a short report.
+        """
+        if self._first_at is None:
+            return math.inf
+        if self.received.count(signal.SIGINT) > 1:
+            return 0.0
+        if signal.SIGTERM in self.received:
+            return self._first_at + grace_s
+        return time.monotonic() + INTERRUPTED_REPORT_S
 
 
 class Worker:
@@ -92,6 +112,7 @@ class Worker:
         command += ["--started", repr(attempt.started), "--paid-s", repr(attempt.paid_s)]
         command += ["--budget-s", repr(attempt.budget.wall_s)]
         command += ["--reserved-s", repr(attempt.reserved_s), "--attempt", str(attempt.number)]
+        command += ["--supervisor", str(os.getpid())]
         if attempt.budget.usd_per_hour is not None:
             command += ["--usd-per-hour", repr(attempt.budget.usd_per_hour)]
         if self._on_finish is not None:
@@ -113,8 +134,8 @@ class Worker:
             )
             _send(worker, number)
             if number is signal.SIGTERM:
-                grace = time.monotonic() + self._attempt.grace_s
-                self._kill_at = min(self._kill_at, grace)
+                leave_by = self._signals.leave_by(self._attempt.grace_s)
+                self._kill_at = min(self._kill_at, leave_by - EXIT_MARGIN_S)
 
 
 def worker_environment() -> dict[str, str]:

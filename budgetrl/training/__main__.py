@@ -25,7 +25,7 @@ from budgetrl.types import StopReason
 def main(arguments: list[str] | None = None) -> int:
     """Run one attempt; returns the exit code."""
     options = _parse(arguments)
-    stopper = Stopper()
+    stopper = Stopper(options.supervisor)
     stopper.install()
     try:
         return _attempt(options, stopper)
@@ -47,6 +47,7 @@ def _attempt(options: argparse.Namespace, stopper: Stopper) -> int:
     )
     expected = _expected((run.read_json(PLAN) or {}).get("times", {}))
     with run.writer(stamp_of(ledger, options.attempt)) as writer:
+        run.clear_temporary()
         log = RunLog(writer, ledger, expected)
         try:
             with log.phase("imports"):
@@ -97,6 +98,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--paid-s", type=float, default=0.0)
     parser.add_argument("--reserved-s", type=float, default=0.0)
     parser.add_argument("--attempt", type=int, default=1)
+    parser.add_argument("--supervisor", type=int, help="its process id; without it, the parent")
     parser.add_argument("--on-finish", help="run at the end, if the supervisor is gone")
     parser.add_argument("--allow-code", action="store_true")
     return parser.parse_args(arguments)

@@ -8,7 +8,6 @@ pickle: tensors are safetensors, or `torch.save` files that load with `weights_o
 import base64
 import json
 import random
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -90,21 +89,14 @@ def prune(run: RunDir, best: int | None, milestones: int) -> None:
     spread = _spread([c.step for c in older if c.step != best], milestones)
     for checkpoint in older:
         if checkpoint.step != best and checkpoint.step not in spread:
-            shutil.rmtree(checkpoint.path)
+            run.drop_checkpoint(checkpoint.step)
         elif checkpoint.resumable:
-            _reduce_to_adapter(run, checkpoint)
+            run.reduce_checkpoint(checkpoint, _OPTIMIZER_FILES)
 
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that shape a training."""
     return {name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate")}
-
-
-def _reduce_to_adapter(run: RunDir, checkpoint: CheckpointFile) -> None:
-    with run.new_checkpoint(checkpoint.step, resumable=False) as folder:
-        for file in checkpoint.path.iterdir():
-            if file.name not in (*_OPTIMIZER_FILES, "checkpoint.json"):
-                shutil.copy2(file, folder / file.name)
 
 
 def _spread(steps: list[int], count: int) -> set[int]:

@@ -23,12 +23,17 @@ class StepAborted(Exception):
 
 
 class Stopper:
-    """Holds the first reason to stop. `install` connects it to the process's signals."""
+    """Holds the first reason to stop. `install` connects it to the process's signals.
 
-    def __init__(self) -> None:
+    Args:
+        supervisor: its process id; None: the parent of this process. A worker is told, because a
+            supervisor may be gone before its worker looks.
+    """
+
+    def __init__(self, supervisor: int | None = None) -> None:
         self.reason: StopReason | None = None
         self.exit_code = ExitCode.OK
-        self._parent = os.getppid()
+        self._parent = os.getppid() if supervisor is None else supervisor
         self._interrupts = 0
 
     def install(self) -> None:
