@@ -20,6 +20,9 @@ Clock = Callable[[], float]
 RESERVE_FACTOR = 1.3
 """Margin on the final evaluation: completions grow while a model learns (paper, Fig. 4)."""
 
+BASELINE_SHARE = 0.4
+"""Of what is left, for the evaluation before the first update: the end needs as much again."""
+
 REPORT_FACTOR = 1.3
 """Margin on the report: a longer run has more to draw."""
 

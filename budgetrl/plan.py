@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import budgetrl
-from budgetrl.budget import Budget, PhaseTimes, plan
+from budgetrl.budget import BASELINE_SHARE, Budget, PhaseTimes, plan
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.errors import BudgetError, HardwareError, ModelError, RunDirError, UsageError
 from budgetrl.estimation.advice import refuse_unfit
@@ -161,19 +161,23 @@ def _card(recipe: Recipe, name: str | None, dry_run: bool) -> Gpu | None:
 
 
 def refuse_unpayable(planned: Planned) -> None:
-    """At least setup, baseline and report must fit.
+    """Setup, one round of the baseline evaluation and the report must fit.
+
+    The baseline may take 40 % of what setup and report leave, because the end needs as much again.
 
     Raises:
         BudgetError: they do not; says what the smallest useful budget is.
     """
-    made = planned.plan
-    least = made.setup_s + made.baseline_s + made.report_s
-    if made.affordable_steps == 0 and (least > made.budget_s or not planned.recipe.eval):
-        one_step = least + made.step_s + made.reserve_s
+    made, suites = planned.plan, planned.recipe.eval
+    round_s = made.baseline_s / max((spec.samples for spec in suites), default=1)
+    least = made.setup_s + round_s / BASELINE_SHARE + made.report_s
+    if made.affordable_steps == 0 and (least > made.budget_s or not suites):
+        one_step = made.setup_s + made.baseline_s + made.step_s + made.reserve_s + made.report_s
         raise BudgetError(
             f"{duration(made.budget_s)} pays for nothing useful: setup {duration(made.setup_s)}, "
-            f"baseline evaluation {duration(made.baseline_s)} and report "
-            f"{duration(made.report_s)} need {duration(least)} (times from {made.source}).",
+            f"a round of the baseline evaluation {duration(round_s)}, as much again at the end, "
+            f"and report {duration(made.report_s)} need {duration(least)} (times from "
+            f"{made.source}).",
             hint=f"The smallest budget with an update is about --hours {one_step * 1.1:.0f}s.",
         )
 

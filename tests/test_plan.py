@@ -26,6 +26,8 @@ from budgetrl.rundir import list_runs
 from budgetrl.types import RunStatus
 
 MeasuredHere = Callable[[PhaseTimes], None]
+NAMED = "recipe.name=measured"
+"""A recipe that the bundled profile says nothing of, so that the plan is the last run's alone."""
 
 TIMES = PhaseTimes(
     imports_s=4, model_s=0.5, data_s=0.5, baseline_s=10, rollout_s=1, reward_s=0.25, logprob_s=0,
@@ -37,18 +39,18 @@ TIMES = PhaseTimes(
 
 @pytest.fixture
 def measured_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MeasuredHere:
-    """Leaves a profile of the quickstart in this user's cache, as a finished run does."""
+    """Leaves a profile of the recipe in this user's cache, as a finished run does."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def leave(times: PhaseTimes) -> None:
-        recipe = load_recipe("quickstart").recipe
+        recipe = load_recipe("quickstart", [NAMED]).recipe
         store_profile(recipe, times, tmp_path / "cache" / "budgetrl")
 
     return leave
 
 
 def planned(*sets: str, **limits: float) -> Planned:
-    return make_plan(load_recipe("quickstart", sets), Limits(**limits))
+    return make_plan(load_recipe("quickstart", [NAMED, *sets]), Limits(**limits))
 
 
 def seconds(number: float) -> dict[str, float]:
@@ -91,7 +93,7 @@ def test_a_plan_is_made_from_what_the_last_run_here_measured(measured_here: Meas
     measured_here(TIMES)
     made = planned(**seconds(100)).plan
     assert made.affordable_steps == (100 - 5 - 10 - 13 - 1 - 6.2 - 1) // 2
-    assert "the last finished run of quickstart" in made.source
+    assert "the last finished run of measured" in made.source
     assert planned("schedule.stop_after_steps=7", **seconds(100)).plan.steps == 7
 
 
@@ -99,11 +101,11 @@ def test_a_budget_without_an_update_runs_only_if_it_pays_for_an_evaluation(
     measured_here: MeasuredHere,
 ) -> None:
     measured_here(TIMES)
-    assert planned(**seconds(21.3)).plan.steps == 0
+    assert planned(**seconds(17.5)).plan.steps == 0
     with pytest.raises(BudgetError, match="pays for nothing useful") as caught:
-        planned(**seconds(21.1))
+        planned(**seconds(17.4))
     assert caught.value.exit_code == ExitCode.REFUSED
-    assert "need 21 s" in str(caught.value)
+    assert "need 17 s" in str(caught.value)
 
 
 def test_the_smallest_budget_that_a_refusal_names_buys_an_update(

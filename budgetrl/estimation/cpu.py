@@ -29,6 +29,10 @@ from budgetrl.types import EvalWhen
 from budgetrl.units import GIB
 
 SCHEMA_VERSION = 1
+BUSY_FACTOR = 1.5
+"""How much slower than expected the last run may have been before it counts as disturbed."""
+PHASES = ("imports_s", "data_s", "baseline_s", "rollout_s", "update_s", "final_s", "report_s")
+"""Those that are long enough to matter."""
 BUNDLED = "assets/profiles/cpu.json"
 
 _MATRIX = 64
@@ -88,12 +92,23 @@ def cpu_phase_times(
     if from_run is not None:
         return _with_cadence(from_run, recipe, budget_s)
     cached = _read_profile(_profile_path(recipe, cache_dir))
+    bundled = bundled_profile()
+    times = scaled_profile(bundled, recipe, cpu_speed(), _free_cores())
     if cached is not None:
         source = f"the last finished run of {cached.recipe} on this CPU ({cached.measured})"
-        times = replace(_for_work(cached, recipe), source=source)
-    else:
-        times = scaled_profile(bundled_profile(), recipe, cpu_speed(), _free_cores())
+        last = replace(_for_work(cached, recipe), source=source)
+        times = _not_slower(last, times) if bundled.recipe == recipe.name else last
     return _with_cadence(times, recipe, budget_s)
+
+
+def _not_slower(times: PhaseTimes, expected: PhaseTimes) -> PhaseTimes:
+    """Times of the last run, but nothing far above what this machine should take.
+
+    The last run may have shared its cores with other work, and that must not refuse the next one.
+    """
+    limit = expected.scaled(BUSY_FACTOR, expected.source)
+    names = [name for name in PHASES if getattr(times, name) > getattr(limit, name)]
+    return replace(times, **{name: getattr(limit, name) for name in names})
 
 
 def scaled_profile(profile: Profile, recipe: Recipe, gflops: float, cores: int) -> PhaseTimes:

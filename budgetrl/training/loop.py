@@ -8,6 +8,7 @@ The worker process calls `train`; everything it does is visible in the run's eve
 
 from typing import Any, NamedTuple
 
+from budgetrl.budget import BASELINE_SHARE
 from budgetrl.engine import open_engine
 from budgetrl.errors import ExitCode
 from budgetrl.evaluation.outcome import brief, differences
@@ -60,8 +61,8 @@ def train(
 def _baseline(
     evaluator: Evaluator, log: RunLog, stopper: Stopper, before: History
 ) -> dict[str, EvalResult]:
-    """The evaluation before the first update; at most 40 % of what is left, as it comes twice."""
-    keep_s = 0.6 * log.ledger.remaining_s
+    """The evaluation before the first update, within its share of what is left."""
+    keep_s = (1.0 - BASELINE_SHARE) * log.ledger.remaining_s
     over = stopper.until(lambda: log.ledger.remaining_s - keep_s)
     with log.phase("baseline"):
         announced = {e.suite for e in before.evaluations if e.when == "baseline"}
