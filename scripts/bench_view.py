@@ -19,6 +19,7 @@ import json
 import math
 import os
 import pty
+import resource
 import signal
 import statistics
 import struct
@@ -38,8 +39,6 @@ import synthetic_run as made  # noqa: E402
 
 from budgetrl.events import Phase, Step  # noqa: E402
 from budgetrl.rundir import RunDir, list_runs  # noqa: E402
-
-VIEW = "import sys; from budgetrl.cli.watch import watch; watch(sys.argv[1], once={once})"
 
 
 def main() -> None:
@@ -74,7 +73,7 @@ def measure(folder: Path, steps: int, seconds: float) -> dict[str, Any]:
         writer.write(made.events.Phase(name="train", state="started"))
         made.train(writer, clock, 1, steps, 2 * steps, budget_s)
         size = (run.path / "events.jsonl").stat().st_size
-        once = sorted(_once(run.path) for _ in range(5))[2]
+        once_s, once_cpu_s = sorted(_once(run.path) for _ in range(5))[2]
         stop = threading.Event()
 
         def train_on() -> None:
@@ -90,14 +89,18 @@ def measure(folder: Path, steps: int, seconds: float) -> dict[str, Any]:
         live = _live(run.path, seconds)
         stop.set()
         thread.join()
-    return {"steps": steps, "events_mib": size / 2**20, "once_s": once} | live
+    once = {"once_s": once_s, "once_cpu_s": once_cpu_s}
+    return {"steps": steps, "events_mib": size / 2**20} | once | live
 
 
-def _once(path: Path) -> float:
-    started = time.perf_counter()
-    command = [sys.executable, "-c", VIEW.format(once=True), str(path)]
+def _once(path: Path) -> tuple[float, float]:
+    """Wall and processor seconds of `watch --once`."""
+    started, paid = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "budgetrl", "watch", str(path), "--once"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
-    return time.perf_counter() - started
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = used.ru_utime - paid.ru_utime + used.ru_stime - paid.ru_stime
+    return time.perf_counter() - started, cpu_s
 
 
 def _live(path: Path, seconds: float) -> dict[str, float]:
@@ -125,7 +128,7 @@ class Viewer:
         fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
         started = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", VIEW.format(once=False), str(path)],
+            [sys.executable, "-m", "budgetrl", "watch", str(path)],
             stdin=secondary,
             stdout=secondary,
             stderr=secondary,

@@ -27,7 +27,7 @@ NEWS_S = 0.25
 CLOCK_S = 1.0
 """Between two frames when only the clock goes on."""
 SLOWEST_S = 3.0
-CPU_SHARE = 0.007
+CPU_SHARE = 0.005
 """Of one core, for frames: where they are costly there are fewer of them."""
 REPAIR_S = 15.0
 """Between two frames that are sent whole, in case something else wrote on the terminal."""
@@ -119,7 +119,7 @@ class LiveDisplay:
             return
         now, cost = self._clock(), time.thread_time()
         self._size = columns, lines = self._screen.size()
-        whole = now - self._whole_at >= REPAIR_S or now - self._drawn_at > 2 * CLOCK_S
+        whole = now - self._whole_at >= REPAIR_S or now - self._drawn_at > 2 * SLOWEST_S
         if self.view is None:
             drawn = self._opening(columns)
         else:

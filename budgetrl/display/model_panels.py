@@ -43,7 +43,7 @@ VERDICT_STYLE = {Verdict.CORRECT: g.GOOD, Verdict.WRONG: g.BAD}
 def learning(scene: Scene) -> Panel | None:
     """Curves of accuracy, reward, response length, entropy, and groups with signal."""
     view = scene.view
-    names = [name for name in UNITS if view.series[name].values(1)]
+    names = [name for name in UNITS if view.series[name].measured]
     if not names:
         return None
 

@@ -29,6 +29,11 @@ class Series:
     _points: list[_Point] = field(default_factory=list)
     _stride: int = 1
 
+    @property
+    def measured(self) -> bool:
+        """Whether there is a point."""
+        return bool(self._points)
+
     def add(self, step: int, value: float | None) -> None:
         """Note the value after an update."""
         self.last = value
