@@ -160,7 +160,7 @@ def _card(recipe: Recipe, name: str | None, dry_run: bool) -> Gpu | None:
     if recipe.engine.name is EngineName.UNSLOTH:
         raise HardwareError(
             f"recipe {recipe.name} wants the unsloth engine, which this version does not have.",
-            hint='Plan with --dry-run, or try --set engine.name="plain" (slower, untested on GPUs).',
+            hint='Plan with --dry-run, or try --set engine.name="plain" (untested on GPUs).',
         )
     return here.gpu if here.gpu is not None and name is None else choose_gpu(recipe, name)
 
