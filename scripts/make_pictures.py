@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT)]
 
 from budgetrl.display.frame import frame  # noqa: E402
 from budgetrl.display.glyphs import UNICODE  # noqa: E402
-from budgetrl.display.scene import Scene  # noqa: E402
+from budgetrl.display.scene import SAMPLE_S, Scene  # noqa: E402
 from budgetrl.display.view import RunView  # noqa: E402
 from budgetrl.events import Step, parse  # noqa: E402
 from budgetrl.rundir import EVENTS, MANIFEST, PLAN, RESOLVED, RunDir, open_run  # noqa: E402
@@ -58,12 +58,13 @@ def main() -> None:
     view.catch_up()
     at = options.at or view.step * 2 // 3
     with tempfile.TemporaryDirectory() as folder:
-        early = RunView(_prefix(run, at, Path(folder) / "runs" / run.name))
-        early.catch_up()
-        os.chdir(folder)
-        _write(options.out / "watch.svg", early, RunStatus.RUNNING, (110, 26))
-        os.chdir(run.path.parent.parent)
-        _write(options.out / "finished.svg", view, view.status(), (110, 30))
+        # The paths in the pictures are those of a run under ./runs.
+        early = _prefix(run, at, Path(folder) / "early" / "runs" / run.name)
+        ended = Path(folder) / "ended" / "runs" / run.name
+        ended.parent.mkdir(parents=True)
+        ended.symlink_to(run.path)
+        _write(options.out / "watch.svg", early, RunStatus.RUNNING, (110, 24))
+        _write(options.out / "finished.svg", RunDir(ended), view.status(), (110, 30))
 
 
 def _prefix(run: RunDir, step: int, folder: Path) -> RunDir:
@@ -81,10 +82,14 @@ def _prefix(run: RunDir, step: int, folder: Path) -> RunDir:
     return RunDir(folder)
 
 
-def _write(file: Path, view: RunView, status: RunStatus, size: tuple[int, int]) -> None:
+def _write(file: Path, run: RunDir, status: RunStatus, size: tuple[int, int]) -> None:
     width, height = size
+    view = RunView(run)
+    view.catch_up()
+    os.chdir(run.path.parent.parent)
     hint = "Ctrl-C saves and stops" if status is RunStatus.RUNNING else ""
-    lines = frame(Scene(view, 0.0, status, UNICODE), width, height, hint)
+    newest = SAMPLE_S * max(0, len(view.samples) - 1)
+    lines = frame(Scene(view, newest, status, UNICODE), width, height, hint)
     console = Console(
         record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )

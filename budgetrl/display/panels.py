@@ -19,6 +19,8 @@ from budgetrl.types import RunStatus
 from budgetrl.units import duration
 
 SETUP_PHASES = ("imports", "model", "data", "baseline")
+LATE = 1.01
+"""Times the budget: where an expected end counts as too late."""
 STATUS_STYLE = {
     RunStatus.RUNNING: g.GOOD,
     RunStatus.FINISHED: f"bold {g.GOOD}",
@@ -130,7 +132,7 @@ def _spent(scene: Scene, bill: Bill) -> Text:
         (money(bill.left, usd_of(bill.left)), g.STRONG),
     ]
     if scene.status is RunStatus.RUNNING:
-        late = bill.budget and bill.ends_at > bill.budget
+        late = bill.budget and bill.ends_at > LATE * bill.budget
         parts += [
             ("   ends at ", g.LABEL),
             (money(bill.ends_at, usd_of(bill.ends_at)), g.WARN if late else ""),

@@ -75,7 +75,7 @@ class PlainDisplay:
 
     def message(self, text: str) -> None:
         """A line."""
-        self._line(text)
+        self._line(scrub(text))
 
     def close(self, result: Mapping[str, Any] | None = None) -> None:
         """The last update, and the end."""
@@ -113,7 +113,8 @@ class PlainDisplay:
                 self._line(f"checkpoint after update {event.step}{best}", event.elapsed_s)
             case RunWarning():
                 state = "warning lifted" if event.resolved else "warning"
-                self._line(f"{state}: {scrub(event.message)} [{event.code}]", event.elapsed_s)
+                text = scrub(f"{event.message} [{event.code}]")
+                self._line(f"{state}: {text}", event.elapsed_s)
             case Error():
                 text = scrub(f"{event.type}: {event.message} {event.hint}".strip())
                 self._line(f"error: {text}", event.elapsed_s)
