@@ -157,7 +157,7 @@ class Lab:
             "WANDB_API_KEY": SECRET,
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
-            "XDG_CACHE_HOME": str(self.root / "cache"),
+            "XDG_CACHE_HOME": str(self.root / "cache" / name),
             "PYTHONPATH": str(self.root / "code"),
         }
         return Process(command, environment | slow, self.root / "logs" / name)
