@@ -107,6 +107,7 @@ def train(folder: Path, steps: int = 1, **settings: Any) -> Training:
         "sampling.max_tokens": MAX_TOKENS,
         "sampling.temperature": 0.9,
         "schedule.stop_after_steps": steps,
+        "signal.skip": "off",
         "optimizer.max_grad_norm": 1e9,  # no clipping: it would hide a wrong scale
     }
     named = {key.replace("__", "."): value for key, value in settings.items()}
