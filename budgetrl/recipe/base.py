@@ -17,9 +17,7 @@ Count = Annotated[int, Field(ge=1)]
 class Table(BaseModel):
     """Base of all recipe tables: no unknown keys, no changes after loading."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class RewardName(StrEnum):
