@@ -1,6 +1,6 @@
 """Everything a report says, read from one run directory; a damaged file is a note, not an error."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -121,6 +121,19 @@ class Facts:
                         found[suite, when] = load_eval(path)
                     except DataError:
                         continue
+        return found
+
+    @cached_property
+    def further(self) -> Sequence[StoredEval]:
+        """What `budgetrl eval` made of this run's checkpoints later, without completions."""
+        found = []
+        for path in sorted(self.run.path.glob("evals/*/eval-*.json")):
+            try:
+                stored = load_eval(path, with_rows=False)
+            except DataError:
+                continue
+            if stored.result is not None:
+                found.append(stored)
         return found
 
     @cached_property
