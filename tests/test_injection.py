@@ -232,7 +232,7 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunDir]
     rows = [{"id": text[:200], "problem": text, "answer": "4"} for text in kept.values()]
     lines = [json.dumps(row) + "\n" for row in rows]
     (folder / "train.jsonl").write_text("".join(lines))
-    suite = [json.dumps(row) + "\n" for row in rows if len(row["problem"]) < 90][::7]
+    suite = [json.dumps(row) + "\n" for row in rows if row["problem"].isascii()][::9]
     (folder / "suite.jsonl").write_text("".join(suite))
     toml = (
         '[recipe]\nname = "hostile"\nextends = ["quickstart"]\n'

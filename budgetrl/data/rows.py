@@ -191,6 +191,8 @@ def _problems(
         own_id = row.values.get(columns.id or "id")
         identifier = f"row-{number:06d}" if own_id in (None, "") else str(own_id)
         why = _unusable(text, answer, texts, check_answer)
+        if why is None and not _is_unicode(f"{text}{answer}{identifier}"):
+            why = "it holds half a character (a lone surrogate)"
         if why is None and identifier in ids:
             why = f"the id {identifier!r} occurs before"
         if why is not None:
@@ -214,6 +216,15 @@ def _unusable(text: Any, answer: Any, texts: set[str], check_answer: AnswerCheck
         return "the answer is not text"
     why = check_answer(str(answer))
     return None if why is None else f"the answer {str(answer)[:60]!r} cannot be used: {why}"
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can leave Python: JSON may spell lone surrogates, tokenizers refuse them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _listing(dropped: Sequence[Dropped], limit: int = 20) -> str:
