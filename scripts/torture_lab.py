@@ -25,6 +25,8 @@ from budgetrl.events import RunResumed, Step
 from budgetrl.history import read_history
 from budgetrl.rundir import HEARTBEAT, RunDir, damaged_files, list_runs
 
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout that is tortured."""
 MARK = "BUDGETRL_TORTURE"
 """An environment variable by which processes of the torture are known."""
 SECRET = "torture-secret-5f0c"
@@ -158,7 +160,7 @@ class Lab:
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
             "XDG_CACHE_HOME": str(self.root / "cache" / name),
-            "PYTHONPATH": str(self.root / "code"),
+            "PYTHONPATH": f"{self.root / 'code'}{os.pathsep}{ROOT}",
         }
         return Process(command, environment | slow, self.root / "logs" / name)
 
