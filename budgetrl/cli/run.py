@@ -73,26 +73,31 @@ def run(
     The budget clock is the bill's clock: it starts with this command and covers everything.
     """
     from budgetrl.display.base import open_display
-    from budgetrl.plan import Limits, create_run, make_plan
-    from budgetrl.recipe.load import load_recipe
-    from budgetrl.supervise.attempt import Attempt, process_start
-    from budgetrl.supervise.run import supervise
 
     if as_json and display == "json":
         raise UsageError(
             "--json and --display json both want standard output.", hint="Leave one of them out."
         )
-    limits = Limits(hours_of(hours), usd_of(usd), usd_of(price, "--price"))
+    in_hours, in_usd, per_hour = hours_of(hours), usd_of(usd), usd_of(price, "--price")
     kind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
     with open_display("none" if dry_run else kind, stream, sys.stderr) as shown:
+        shown.message(f"planning {recipe}")
+        # Imported under the first screen, because together they take half a second.
+        from budgetrl.plan import Limits, create_run, make_plan
+        from budgetrl.recipe.load import load_recipe
+
         loaded = load_recipe(recipe, sets or (), seed)
+        limits = Limits(in_hours, in_usd, per_hour)
         fit = Force.FIT in (force or ())
         planned = make_plan(loaded, limits, gpu=gpu, dry_run=dry_run, force_fit=fit)
         if dry_run:
             return _print_plan(planned, as_json)
         made = create_run(planned, out, ["budgetrl", *sys.argv[1:]])
         shown.start(made)
+        from budgetrl.supervise.attempt import Attempt, process_start
+        from budgetrl.supervise.run import supervise
+
         first = Attempt.first(made, process_start(), allow_code=allow_code)
         ended = supervise(made, first, shown, on_finish)
     return _print_result(ended, as_json)

@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist, fmean, stdev
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 from budgetrl.errors import UsageError
 from budgetrl.types import Interval
@@ -117,6 +119,8 @@ def bootstrap_interval(values_P: Sequence[float]) -> Interval | None:
     count = len(values_P)
     if count < 2:
         return None
+    import numpy as np
+
     means = np.sort(_resampling_weights(count) @ np.asarray(values_P, dtype=np.float64))
     tail = NormalDist().cdf(-math.sqrt(count / (count - 1)) * t_quantile(count - 1))
     low, high = np.quantile(means, [tail, 1 - tail])
@@ -126,6 +130,8 @@ def bootstrap_interval(values_P: Sequence[float]) -> Interval | None:
 @lru_cache(maxsize=4)
 def _resampling_weights(count: int) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
     """One row per resample: how often each problem is drawn, over the number of problems."""
+    import numpy as np
+
     generator = np.random.default_rng(BOOTSTRAP_SEED)
     draws = generator.integers(0, count, size=(RESAMPLES, count))
     cells = draws + count * np.arange(RESAMPLES)[:, None]

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from budgetrl.display.base import Display
 from budgetrl.errors import ExitCode
 from budgetrl.estimation.cpu import store_profile, user_cache_dir
 from budgetrl.evaluation.outcome import brief, differences, stored_results
@@ -16,7 +17,7 @@ from budgetrl.history import History, measured_times
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.supervise.attempt import Attempt, heartbeat, paid_seconds
-from budgetrl.supervise.worker import Signals
+from budgetrl.supervise.worker import TICK_S, Signals
 from budgetrl.types import StopReason
 
 ESTIMATES = "estimates.jsonl"
@@ -87,14 +88,22 @@ def last_event(
     )
 
 
-def write_report(run: RunDir, end: float) -> None:
+def write_report(run: RunDir, end: float, display: Display) -> None:
     """Make the report in a child process, which is over shortly before `end`, monotonic seconds."""
     left = end - HARD_MARGIN_S - time.monotonic()
     command = [sys.executable, "-m", "budgetrl", "report", str(run.path), "--json"]
     if left > 0:
         file = run.path / "report.log"
-        with suppress(OSError, subprocess.TimeoutExpired), file.open("wb") as log:
-            subprocess.run(command, stdout=log, stderr=log, timeout=left, check=False)
+        display.message("writing the report")
+        deadline = time.monotonic() + left
+        with suppress(OSError), file.open("wb") as log:
+            child = subprocess.Popen(command, stdout=log, stderr=log)
+            while child.poll() is None and time.monotonic() < deadline:
+                display.tick()
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(TICK_S)
+            child.kill()
+            child.wait()
 
 
 def _report_file(run: RunDir) -> str | None:

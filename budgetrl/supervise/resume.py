@@ -63,7 +63,7 @@ def continue_run(
 def _complete(run: RunDir, attempt: Attempt, history: History, display: Display) -> Ended:
     """A run that has ended: make a missing report, and say how it ended."""
     if not (run.path / "report" / "report.html").exists():
-        write_report(run, attempt.end)
+        write_report(run, attempt.end, display)
     result = finish(run, attempt, history)
     display.start(run)
     display.close(result)

@@ -76,7 +76,7 @@ def supervise(
         history = read_history(run)
         if history.finished is None:
             history.finished = last_event(run, history, signals, at_deadline=False)
-        write_report(run, min(attempt.end, signals.leave_by(attempt.grace_s)))
+        write_report(run, min(attempt.end, signals.leave_by(attempt.grace_s)), display)
         result = finish(run, attempt, history)
     display.close(result)
     if on_finish is not None:
