@@ -19,7 +19,7 @@ check "$bin/ruff" check .
 check "$bin/ruff" format --check .
 check "$bin/mypy"
 check "$bin/lint-imports" --no-logo
-check "$bin/python" -m pytest --durations=10 "$@"
+check "$bin/python" -m pytest -q --durations=10 "$@"
 
 (( ${#failed[@]} == 0 )) || {
     printf '\nfailed: %s\n' "${failed[@]}" >&2
