@@ -246,7 +246,7 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunDir]
     (folder / "hostile.toml").write_text(toml)
     command = [sys.executable, "-m", "budgetrl", "run", "hostile.toml", "--hours", "10m"]
     command += ["--display", "json", "--out", "runs"]
-    environment = os.environ | {"HF_TOKEN": SECRET, "WANDB_API_KEY": SECRET, "HOME": str(folder)}
+    environment = os.environ | {"HF_TOKEN": SECRET, "WANDB_API_KEY": SECRET}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
     for line in done.stdout.splitlines():

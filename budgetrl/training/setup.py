@@ -32,6 +32,9 @@ from budgetrl.training.trainer import TrainerParts, build_trainer
 from budgetrl.training.trl_args import UNLIMITED_STEPS
 from budgetrl.types import Problem
 
+MAX_TOKEN_CHARS = 512
+"""No tokenizer has tokens this long; Qwen's longest has 128 characters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Workbench:
@@ -168,7 +171,9 @@ def _usable(
         )
     kept = [problem for problem in loaded.problems if problem.id not in overlap.exact]
     limit = recipe.prompt.max_tokens
-    fitting = [problem for problem in kept if len(renderer.ids(problem)) <= limit]
+    # A text of megabytes, which no limit would pass, would keep the tokenizer busy for minutes.
+    readable = [problem for problem in kept if len(problem.text) <= MAX_TOKEN_CHARS * limit]
+    fitting = [problem for problem in readable if len(renderer.ids(problem)) <= limit]
     if len(fitting) < len(kept):
         log.warn(
             "overlong_prompts",
