@@ -406,3 +406,26 @@ def test_a_checkpoint_says_what_it_holds(run: RunDir) -> None:
         "adapter.bin": 7,
         "nested/state.json": 2,
     }
+
+
+def test_a_reduced_checkpoint_is_complete_at_every_moment(run: RunDir) -> None:
+    path = save(run, 7)
+    checkpoint = run.newest_checkpoint()
+    assert checkpoint is not None
+    run.reduce_checkpoint(checkpoint, ["nested/state.json", "absent.pt"])
+    kept = read_checkpoint(path)
+    assert kept is not None and not kept.resumable and damaged_files(kept) == []
+    assert not (path / "nested" / "state.json").exists()
+    assert run.newest_checkpoint() is None
+
+
+def test_what_a_killed_process_left_half_written_is_cleared(run: RunDir) -> None:
+    path = save(run, 7)
+    half = path.with_name(".tmp-step_000009-4711")
+    half.mkdir()
+    (half / "adapter.bin").write_bytes(b"half")
+    run.clear_temporary()
+    assert list(path.parent.iterdir()) == [path]
+    run.drop_checkpoint(7)
+    run.drop_checkpoint(8)
+    assert list(path.parent.iterdir()) == []

@@ -1,6 +1,7 @@
 """The small parts of a training: clock, schedule, recorder, alarms, log and stops."""
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from budgetrl.training.clock import PHASES, PhaseClock
 from budgetrl.training.log import RunLog, stamp_of
 from budgetrl.training.recorder import StepRecord, has_signal
 from budgetrl.training.schedule import rate_factor, step_progress
+from budgetrl.training.stopper import Stopper
 from budgetrl.types import Completion, Problem, RewardBreakdown, Verdict
 
 # --- clock
@@ -310,3 +312,8 @@ def test_a_worker_whose_supervisor_is_gone_notices() -> None:
     with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         assert parent.stdout.read().split() == [b"False", b"interrupted", b"143"]
+
+
+def test_a_supervisor_that_died_before_its_worker_looked_is_noticed() -> None:
+    assert Stopper(os.getpid()).supervisor_is_gone(), "this process is not its own parent"
+    assert not Stopper(os.getppid()).supervisor_is_gone()
