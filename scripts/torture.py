@@ -53,8 +53,9 @@ def one_pass(
     slow = list(SLOW_DOWNS)
     for index in range(options.budgets):
         name, rng = f"p{number}-budget{index}", _rng(options, number, f"budget {index}")
-        # From too small for anything to 60 s, evenly, so that few passes cover the range.
-        budget_s = 1.0 + (index + rng.random()) * 59.0 / options.budgets
+        # From too small for anything to the longest, evenly, so that few passes cover the range.
+        longest = options.longest_budget
+        budget_s = 1.0 + (index + rng.random()) * (longest - 1.0) / options.budgets
         kind = slow[(index + number) % len(slow)]
         yield partial(budget_run, lab, name, rng, kind, budget_s)
     for index in range(options.terms + options.ints):
@@ -135,6 +136,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--passes", type=int, default=1)
     parser.add_argument("--kills", type=int, default=25, help="in each pass, as those that follow")
     parser.add_argument("--budgets", type=int, default=20)
+    parser.add_argument("--longest-budget", type=float, default=60.0, help="seconds")
     parser.add_argument("--terms", type=int, default=6)
     parser.add_argument("--ints", type=int, default=2)
     parser.add_argument("--disk-full", type=int, default=6)

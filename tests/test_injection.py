@@ -13,6 +13,7 @@ import time
 import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import synthetic_run as made
@@ -114,7 +115,7 @@ def test_what_a_terminal_gets_is_one_printable_line(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "json"])
-def test_displays_pass_no_control_characters_on(kind: str, tmp_path: Path) -> None:
+def test_displays_pass_no_control_characters_on(kind: Any, tmp_path: Path) -> None:
     run, clock = made.create(tmp_path), made.Clock()
     stream, errors = io.StringIO(), io.StringIO()
     with open_display(kind, stream, errors) as display, run.writer(clock.stamp) as writer:
@@ -213,7 +214,7 @@ def named(key: str, name: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("key", ["recipe", "suite"])
 def test_names_that_become_paths_are_plain_words(key: str, tmp_path: Path) -> None:
-    assert load_recipe(named(key, "plain-word", tmp_path)).recipe
+    assert load_recipe(named(key, "plain-word", tmp_path)).name
     for text in short("path") + short("html") + short("code"):
         with pytest.raises(RecipeError):
             load_recipe(named(key, text, tmp_path))

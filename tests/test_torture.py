@@ -10,7 +10,20 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "torture.py"
 COUNTS = {"kill": 4, "budget": 3, "sigterm": 1, "disk_full": 2}
-OPTIONS = ("--kills", "4", "--budgets", "3", "--terms", "1", "--ints", "0", "--disk-full", "2")
+OPTIONS = (
+    "--kills",
+    "4",
+    "--budgets",
+    "3",
+    "--terms",
+    "1",
+    "--ints",
+    "0",
+    "--disk-full",
+    "2",
+    "--longest-budget",
+    "25",
+)
 
 
 @pytest.fixture(scope="module")
