@@ -31,13 +31,10 @@ TIMER_GRACE_S = 1.0
 READY = b"ready\n"
 _PR_SET_PDEATHSIG = 1
 _WARM_UP = (
-    (r"\pi/2", "x+1"),
-    (r"x^{2}-2x+1", r"\frac{3x}{2}"),
-    (r"\sqrt{2}+1", r"\sin(x)\cos x"),
-    (r"(1, \frac{\pi}{2})", "[0, 3)"),
-    (r"\log_{2}(8)", "e^{2}"),
-    ("|x-3|", "n!"),
-    ("f(x)+1", "x < 3"),
+    (r"\frac{v_{0}(1+r/2)^{3/2}}{2}", r"\sqrt{2}\sin(x)\cos x"),
+    (r"\log_{2}(8)-3", r"e^{2}+|x-3|"),
+    (r"-2x^{2}+f(x)", "n!"),
+    (r"(3, \infty)", "x > 3"),
 )
 
 

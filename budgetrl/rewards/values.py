@@ -20,6 +20,8 @@ from typing import Any
 
 Expression = Any
 """A sympy object; sympy has no types."""
+Point = dict[Expression, Expression]
+"""A value for each symbol."""
 
 _DIGITS = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _NUMBER = re.compile(rf"([+-]?)\s*({_DIGITS})")
@@ -92,21 +94,30 @@ def number(text: str) -> Fraction | None:
 @lru_cache(maxsize=256)
 def expression(text: str) -> Expression | None:
     """What the text means to math-verify's parser, with exact numbers; None if it means nothing."""
-    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
-
     text = _for_parser(text)
     if not text or _UNREADABLE.search(text):
         return None
     try:
-        parsed = latex2sympy(
-            text,
-            is_real=True,
-            normalization_config=None,
-            conversion_config=ConversionConfig(lowercase_symbols=False),
-        )
-        return _exact(parsed)
+        return _exact(_parse(text))
     except Exception:  # whatever the parser and sympy raise on text that is not mathematics
         return None
+
+
+def _parse(text: str) -> Expression:
+    """math-verify's parser, asked for an expression.
+
+    Its public function tries sets, tuples and relations too, which takes a new formula seconds;
+    math-verify pins the version of the package that this looks into.
+    """
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, _Latex2Sympy
+
+    config = ConversionConfig(lowercase_symbols=False)
+    converter = _Latex2Sympy(None, is_real=True, config=config)
+    parser = converter.create_parser(text)
+    tree = parser.expr()
+    if parser.getCurrentToken().text != "<EOF>":
+        raise ValueError("more than one expression")
+    return converter.convert_expr(tree)
 
 
 def proportional(gold: Expression, answer: Expression, *, positive: bool = False) -> bool:
@@ -114,18 +125,16 @@ def proportional(gold: Expression, answer: Expression, *, positive: bool = False
     symbols = gold.free_symbols
     if not symbols or symbols != answer.free_symbols:
         return False
-    ratio = None
-    for point in _points(symbols):
-        a, b = gold.xreplace(point), answer.xreplace(point)
-        if ratio is None:
-            if _is_zero(a) is not False or _is_zero(b) is not False:
-                return False
-            ratio = a, b
-            if positive and not (a / b).evalf(15).is_positive:
-                return False
-        elif _is_zero(a * ratio[1] - b * ratio[0]) is not True:
+    try:
+        first, *others = _points(symbols)
+        a, b = gold.xreplace(first), answer.xreplace(first)
+        if _is_zero(a) is not False or _is_zero(b) is not False:
             return False
-    return True
+        if positive and not (a / b).evalf(15).is_positive:
+            return False
+        return all(_is_zero(gold * b - answer * a, point) is True for point in others)
+    except Exception:  # sympy raises all kinds on odd input; what it cannot compare is not equal
+        return False
 
 
 def _compact(text: str) -> str:
@@ -170,25 +179,22 @@ def _identical(gold: Expression, answer: Expression) -> bool | None:
     """Equality by numbers, at sample points if there are symbols; None if numbers cannot tell."""
     from sympy import I
 
+    difference = gold - answer
     symbols = gold.free_symbols | answer.free_symbols
     if not symbols:
-        return _is_zero(gold - answer)
+        return _is_zero(difference)
     is_complex = gold.has(I) or answer.has(I)
     agreements = 0
     for point in _points(symbols):
-        a, b = gold.xreplace(point), answer.xreplace(point)
-        if not is_complex and not (_is_real(a) and _is_real(b)):
-            continue
-        zero = _is_zero(a - b)
-        if zero is None:
-            continue
-        if not zero:
-            return False
-        agreements += 1
+        if is_complex or (_is_real(gold, point) and _is_real(answer, point)):
+            zero = _is_zero(difference, point)
+            if zero is False:
+                return False
+            agreements += zero is True
     return True if agreements >= 2 else None
 
 
-def _points(symbols: set[Expression]) -> Sequence[dict[Expression, Expression]]:
+def _points(symbols: set[Expression]) -> Sequence[Point]:
     """Fixed points with both signs, small and large; no structure that an identity could share."""
     from sympy import Rational
 
@@ -207,33 +213,41 @@ def _points(symbols: set[Expression]) -> Sequence[dict[Expression, Expression]]:
     ]
 
 
-def _is_real(value: Expression) -> bool:
-    value = value.evalf(15)
+def _is_real(value: Expression, point: Point | None = None) -> bool:
+    value = value.evalf(15, subs=point)
     return bool(value.is_Float or value.is_Rational)
 
 
-def _is_zero(difference: Expression) -> bool | None:
-    """Whether a constant is zero; None if it has no finite value.
+def _is_zero(difference: Expression, point: Point | None = None) -> bool | None:
+    """Whether a constant, or a value at a point, is zero; None if it has no finite value.
 
     sympy raises its precision until a digit is certain or `maxn` digits cancel. That limit grows
     with the numbers in the expression: 2^(1/2^1000) differs from 1 at the 302nd digit. Numbers too
     large for that are not taken for equal.
     """
-    from sympy import Rational, nan, oo, zoo
+    from sympy import nan, oo, zoo
 
     if difference.is_Rational:
         return bool(difference == 0)
     if difference.has(oo, -oo, zoo, nan):
         return None
-    bits = sum(int(n).bit_length() for a in difference.atoms(Rational) for n in (a.p, a.q))
-    digits = 100 + bits
+    digits = 100 + _size(difference)
     if digits > _MAX_DIGITS:
         return False
-    value = difference.evalf(15, maxn=digits)
+    value = difference.evalf(15, subs=point, maxn=digits)
     parts = value.as_real_imag()
     if not all(part.is_Float or part.is_Rational for part in parts):
         return None
     return all(part == 0 or (part.is_Float and part._prec == 1) for part in parts)
+
+
+def _size(value: Expression) -> int:
+    """How many digits could matter: the bits of all numbers, and the size of constant powers."""
+    from sympy import Pow, Rational, exp
+
+    bits = sum(int(n).bit_length() for a in value.atoms(Rational) for n in (a.p, a.q))
+    powers = [power.exp for power in value.atoms(Pow, exp) if not power.free_symbols]
+    return bits + sum(int(min(abs(power.evalf(5)), _MAX_DIGITS)) for power in powers)
 
 
 def _lower_case(value: Expression) -> Expression | None:
