@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+# Two minutes on free cores; the limit is for those that are shared.
+pytestmark = pytest.mark.timeout(900)
+
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "torture.py"
 COUNTS = {"kill": 4, "budget": 3, "sigterm": 1, "disk_full": 2}
 OPTIONS = (
