@@ -214,7 +214,7 @@ def named(key: str, name: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("key", ["recipe", "suite"])
 def test_names_that_become_paths_are_plain_words(key: str, tmp_path: Path) -> None:
-    assert load_recipe(named(key, "plain-word", tmp_path)).name
+    assert load_recipe(named(key, "plain-word", tmp_path)).recipe.recipe.name
     for text in short("path") + short("html") + short("code"):
         with pytest.raises(RecipeError):
             load_recipe(named(key, text, tmp_path))
