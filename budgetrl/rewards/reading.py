@@ -92,7 +92,6 @@ _APPROXIMATE = frozenset({r"\approx", r"\simeq", r"\doteq"})
 _SIGNS = frozenset({"<", ">", r"\leq", r"\geq", r"\neq"})
 _BRACKETS_OPEN = frozenset({"(", "[", r"\{", r"\langle"})
 _BRACKETS_CLOSE = frozenset({")", "]", r"\}", r"\rangle"})
-_PAIRS = {"(": "()", "[": "[]", r"\langle": "()"}
 _MAX_PLUS_MINUS = 4
 
 
@@ -117,7 +116,7 @@ def tidy(text: str) -> str:
     while text != before:
         before = text
         text = text.strip().lstrip("=:").removesuffix("\\\\").strip()
-        if not text.endswith(("...", "\\.")):
+        if not text.endswith("..."):
             text = text.rstrip(".,;:").strip()
         if text.startswith("{") and matching_end(text) == len(text):
             text = text[1:-1]
@@ -153,7 +152,7 @@ def _read_relation(text: str) -> Node:
     parts, _ = split_outside(text, _APPROXIMATE)
     if len(parts) > 1:
         return _read_relation(_exact_part(parts))
-    parts, found = split_outside(text, frozenset({r"\in"}))
+    parts, _ = split_outside(text, frozenset({r"\in"}))
     if len(parts) == 2 and (not parts[0] or is_name(parts[0])):
         return replace(read(parts[1]), name=parts[0])
     parts, found = split_outside(text, _SIGNS | {"="})
@@ -171,11 +170,11 @@ def _exact_part(parts: list[str]) -> str:
 
 
 def _read_equation(sides: list[str]) -> Node:
-    names = []
+    name = ""
     while len(sides) > 1 and is_name(sides[0]):
-        names.append(sides.pop(0).replace(" ", ""))
-    name = names[0] if names else ""
-    if (len(sides) == 1 and not is_name(sides[0])) or (names and len(sides) == 1):
+        name = name or sides[0].replace(" ", "")
+        sides = sides[1:]
+    if len(sides) == 1:
         return replace(read(sides[0]), name=name)
     return Node(Kind.EQUATION, "", tuple(read(side) for side in sides), name)
 
@@ -225,14 +224,13 @@ def _read_plus_minus(text: str) -> Node:
 
 def _read_brackets(text: str) -> Node:
     opening = next((token for _, token, _ in scan(text)), "")
-    end = matching_end(text) if opening in (*_PAIRS, r"\{") else None
-    if end == len(text):
-        closing = text[-2:] if text.endswith(r"\}") else text[-1:]
-        closing = r"\rangle" if text.endswith(r"\rangle") else closing
+    if opening in _BRACKETS_OPEN and matching_end(text) == len(text):
+        closing = next(end for end in (r"\}", r"\rangle", text[-1]) if text.endswith(end))
         inner = text[len(opening) : -len(closing)].strip()
         if opening == r"\{":
             return _read_braces(inner)
-        return _read_tuple(inner, _PAIRS[opening][0] + {"]": "]"}.get(closing, ")"))
+        ends = ("[" if opening == "[" else "(") + ("]" if closing == "]" else ")")
+        return _read_tuple(inner, ends)
     matrix = _MATRIX.fullmatch(text)
     if matrix:
         return _read_matrix(matrix[2] if matrix[2] is not None else matrix[3])
