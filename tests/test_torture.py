@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 # Two minutes on free cores; the limit is for those that are shared.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.torture]
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "torture.py"
 COUNTS = {"kill": 4, "budget": 3, "sigterm": 1, "disk_full": 2}
