@@ -13,7 +13,7 @@ def summary(facts: Facts) -> dict[str, Any]:
     """What the tables of a run's report say."""
     lora = facts.recipe.lora if facts.recipe else None
     return {
-        "run_dir": str(facts.run.path),
+        "run": facts.run.name,
         "recipe": facts.name,
         "status": facts.status.value,
         "model": facts.model,
