@@ -183,7 +183,8 @@ pip_or_fail "${requirements[@]}"
 say "bytecode, so that the first start takes seconds"
 # Left out: what runs never import. It exits 1 for files that a package ships as no valid Python.
 "$venv/bin/python" -m compileall -q -j 0 \
-    -x '/(tests?|torch/testing|transformers/models/(?!auto|qwen|llama)[^/]+)/' "$venv/lib" >>"$log" 2>&1 || true
+    -x '/(tests?|torch/testing|transformers/models/(?!auto|qwen|llama)[^/]+)/' "$venv/lib" budgetrl \
+    >>"$log" 2>&1 || true
 
 printf '%s\n' ${kept:+"$kept"} "$mode $key" >"$stamp"
 say "ready in $SECONDS s, $(du -sh "$venv" | cut -f1): $venv/bin/budgetrl --help"

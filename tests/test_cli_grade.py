@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from budgetrl.cli.grade import grade_file
+from budgetrl.cli.grade_file import grade_file
 from budgetrl.errors import DataError, UsageError
 
 KEYS = {"index", "verdict", "reward", "format", "extracted", "seconds"}

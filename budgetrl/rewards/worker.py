@@ -30,12 +30,12 @@ from functools import lru_cache
 from typing import NamedTuple, Self
 
 from budgetrl.errors import RewardError
+from budgetrl.rewards import DEFAULT_TIMEOUT_S
 from budgetrl.rewards.extraction import find_answer
 from budgetrl.rewards.forkserver import READY, serve
 from budgetrl.rewards.grading import MAX_CHARS
 from budgetrl.types import Verdict
 
-DEFAULT_TIMEOUT_S = 3.0
 CAN_FORK = hasattr(os, "fork") and hasattr(socket, "AF_UNIX")
 _START_TIMEOUT_S = 120.0
 _MAX_JOBS = 5_000
