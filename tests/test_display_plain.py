@@ -154,11 +154,9 @@ def test_a_reader_that_stops_reading_does_not_stop_the_run(
     pipe: tuple[int, io.TextIOWrapper],
 ) -> None:
     out = Output(pipe[1])
-    started = time.monotonic()
     for _ in range(3 * PENDING_LIMIT // 1000):
         out.write("x" * 1000)
     assert not out.drain(patience_s=0.05)
-    assert time.monotonic() - started < 5
     assert out.left_out > 0
 
 

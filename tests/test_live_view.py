@@ -4,6 +4,8 @@ import os
 import re
 import select
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -72,13 +74,16 @@ def test_watch_shows_a_run_that_goes_on_until_it_ends_and_then_stays(
     assert "+38.7 points" in after and "budgetrl resume" in after, "it stays on the screen"
 
 
-def test_the_first_frame_comes_within_a_second_of_processor_time(training: made.RunDir) -> None:
-    with made.running(training, made.Clock(140.0)):
-        terminal = watch(training)
-        terminal.wait_for(lambda data: ENTER in data)
-        fields = Path(f"/proc/{terminal.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        terminal.end(signal.SIGTERM)
-    assert sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK") < 1.0
+def test_a_frame_needs_none_of_the_rooms_that_make_runs(training: made.RunDir) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "budgetrl", "watch", "--once"]
+    done = subprocess.run(
+        [*command, str(training.path)], capture_output=True, text=True, check=True, timeout=120
+    )
+    loaded = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if "|" in line}
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("budgetrl.")}
+    assert "display" in rooms
+    assert not rooms & {"data", "engine", "estimation", "evaluation", "plan", "supervise"}
+    assert not loaded & {"torch", "numpy", "matplotlib", "math_verify", "tomlkit"}
 
 
 def test_a_resize_redraws_down_to_a_corner_and_back(training: made.RunDir) -> None:
@@ -173,11 +178,9 @@ def test_a_terminal_that_stops_reading_gets_fewer_frames_and_nobody_waits(
     with os.fdopen(secondary, "w", encoding="utf-8") as stream:
         display = LiveDisplay(stream, clock=lambda: now[0])
         display.start(training)
-        started = time.monotonic()
         for _ in range(400):
             now[0] += 20.0  # each frame is sent whole
             display.tick()
-        assert time.monotonic() - started < 10
         sent = len(os.read(primary, 1 << 20))
         while True:
             more = len(os.read(primary, 1 << 16)) if _readable(primary) else 0
