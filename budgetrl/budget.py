@@ -8,6 +8,7 @@ The only place where seconds become updates and dollars. Everything is pure; clo
 """
 
 import math
+import statistics
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,9 @@ BASELINE_SHARE = 0.4
 
 REPORT_FACTOR = 1.3
 """Margin on the report: a longer run has more to draw."""
+
+EARLY_STEPS = 5
+"""Updates after which a run's own pace corrects the plan's."""
 
 EXIT_S = 1.0
 """Seconds between the end of the worker and the end of the supervisor, besides the report."""
@@ -85,6 +89,9 @@ class PhaseTimes:
     """Training seconds between two checkpoints."""
     report_s: float
     source: str
+    early_step_s: float | None = None
+    """One of the first `EARLY_STEPS` updates, which may be longer than later ones (with groups
+    skipped, fewer rows enter an update the more a model learns); None: not known."""
 
     @property
     def setup_s(self) -> float:
@@ -100,7 +107,7 @@ class PhaseTimes:
         """All times multiplied, for a machine that is slower (above 1) or faster."""
         keep = {"step_evals_every", "saves_every_s", "source"}
         names = [name for name in self.__dataclass_fields__ if name not in keep]
-        changed = {name: getattr(self, name) * factor for name in names}
+        changed = {n: value * factor for n in names if (value := getattr(self, n)) is not None}
         return replace(self, source=source, **changed)
 
 
@@ -227,7 +234,7 @@ class Decision:
 class Forecaster:
     """Learns from measured steps what the next one costs and how much the end needs.
 
-    Pessimistic where it decides (the slowest recent step), realistic where it informs (median).
+    Pessimistic where it decides (the slowest recent step), realistic where it informs.
     """
 
     planned_step_s: float
@@ -235,6 +242,10 @@ class Forecaster:
     """Measured seconds of the baseline evaluation; the final one has the same suites."""
     baseline_tokens_mean: float
     save_s: float
+    planned_early_s: float | None = None
+    """One of the first `EARLY_STEPS` updates, by the plan; None: not known."""
+    planned_evals_s: float = 0.0
+    """Evaluations during training, spread over all updates, by the plan."""
     window: int = 5
     _steps: deque[tuple[float, float]] = field(default_factory=deque)
     _tokens_mean: float = 0.0
@@ -264,10 +275,26 @@ class Forecaster:
         return 1.15 * max(recent) if recent else self.planned_step_s
 
     @property
-    def typical_step_s(self) -> float:
-        """The median step, or the plan before there is any."""
-        times = sorted(step for step, _ in self._steps) or [self.planned_step_s]
-        return times[len(times) // 2]
+    def expected_end_s(self) -> float:
+        """What the end takes without a margin."""
+        return (self.reserve_s - self.save_s) / RESERVE_FACTOR + self.save_s
+
+    @property
+    def expected_step_s(self) -> float:
+        """One of the updates to come, with its share of the evaluations.
+
+        The plan's course at this run's pace; the median once that tells enough.
+        """
+        return self._expected_update_s() + self.planned_evals_s
+
+    def _expected_update_s(self) -> float:
+        seconds = [step for step, _ in self._steps]
+        if not seconds:
+            return self.planned_step_s
+        if self.planned_early_s is not None and len(seconds) < 4 * self.window:
+            early = seconds[:EARLY_STEPS]
+            return self.planned_step_s / self.planned_early_s * sum(early) / len(early)
+        return statistics.median_high(seconds)
 
     def decide(self, remaining_s: float, extra_s: float = 0.0) -> Decision:
         """Whether one more update fits.
@@ -281,15 +308,15 @@ class Forecaster:
         recent = list(self._steps)[-self.window :]
         after_rollout = max((s - r for s, r in recent), default=0.5 * self.planned_step_s)
         times = sorted(step for step, _ in self._steps) or [self.planned_step_s]
-        fast, slow = times[len(times) // 10], times[-1]
+        fast, slow, expected = times[len(times) // 10], times[-1], self.expected_step_s
         return Decision(
             go_on=step + extra_s <= free,
             step_s=step,
             reserve_s=reserve,
             rollout_limit_s=max(0.0, free - 1.15 * after_rollout - extra_s),
-            forecast_steps=_fit(free, self.typical_step_s),
-            forecast_low=_fit(free, slow),
-            forecast_high=_fit(free, fast),
+            forecast_steps=_fit(free, expected),
+            forecast_low=_fit(free, max(slow, expected)),
+            forecast_high=_fit(free, min(fast, expected)),
         )
 
 

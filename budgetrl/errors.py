@@ -24,6 +24,17 @@ class ExitCode(IntEnum):
     """Ended by SIGTERM, saved."""
 
 
+OUT_OF_MEMORY_EXIT = 76
+"""Of a worker whose GPU's memory was used up; its supervisor knows what to do, users never see it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of the GPU was used up; known by name, because torch is not imported."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    said = isinstance(error, RuntimeError) and "CUDA error: out of memory" in str(error)
+    return said or "OutOfMemoryError" in names
+
+
 class BudgetRLError(Exception):
     """Base of all errors that budgetrl raises on purpose.
 

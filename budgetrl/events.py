@@ -65,6 +65,8 @@ class RunResumed(Event):
     budget_s: float
     gap_s: float = 0.0
     """Unpaid seconds since the attempt before."""
+    micro_batch: int | None = None
+    """Where memory was short: completions per forward pass, instead of the recipe's."""
 
 
 class Phase(Event):

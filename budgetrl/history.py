@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from budgetrl.budget import PhaseTimes
+from budgetrl.budget import EARLY_STEPS, PhaseTimes
 from budgetrl.events import (
     Checkpoint,
     Entropy,
@@ -185,13 +185,14 @@ def measured_times(history: History, report_s: float, source: str) -> PhaseTimes
         return None
     settled = history.steps[1:] or history.steps
     step = {
-        name: statistics.median(s.phase_s.get(name, 0.0) for s in settled)
+        name: statistics.fmean(s.phase_s.get(name, 0.0) for s in settled)
         for name in ("rollout", "reward", "logprob", "update", "other")
     }
     step_evals = [e for e in history.evaluations if e.when == "step"]
     numbers = sorted({e.step for e in step_evals})
     saves = [checkpoint.seconds for checkpoint in history.checkpoints]
     train_s = sum(sum(s.phase_s.values()) for s in history.steps)
+    early = [sum(s.phase_s.values()) for s in history.steps[:EARLY_STEPS]]
     return PhaseTimes(
         imports_s=spans["imports"] or 0.0,
         model_s=spans["model"] or 0.0,
@@ -209,6 +210,7 @@ def measured_times(history: History, report_s: float, source: str) -> PhaseTimes
         saves_every_s=train_s / max(1, len(saves)),
         report_s=report_s,
         source=source,
+        early_step_s=statistics.fmean(early) if len(settled) >= 4 * EARLY_STEPS else None,
     )
 
 

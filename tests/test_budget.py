@@ -163,6 +163,19 @@ def test_a_decision_is_made_for_the_slowest_recent_step_and_tells_of_the_usual_o
     assert not forecaster.decide(14.0 + 4.7, extra_s=0.2).go_on
 
 
+def test_the_first_updates_correct_the_plan_and_later_ones_replace_it() -> None:
+    forecaster = Forecaster(2.0, 10.0, 100.0, 1.0, planned_early_s=3.0, planned_evals_s=0.5)
+    assert forecaster.expected_step_s == pytest.approx(2.5)
+    for _ in range(5):
+        forecaster.observe(6.0, 1.0, 100.0)
+    assert forecaster.expected_step_s == pytest.approx(4.5), "twice as slow as planned"
+    for _ in range(20):
+        forecaster.observe(3.0, 1.0, 100.0)
+    assert forecaster.expected_step_s == pytest.approx(3.5)
+    assert forecaster.expected_end_s == pytest.approx(11.0), "no margin"
+    assert Forecaster(2.0, 10.0, 100.0, 1.0).expected_step_s == 2.0
+
+
 @given(
     st.lists(st.tuples(seconds, seconds, tokens), max_size=25),
     st.floats(-100, 2000),

@@ -108,7 +108,9 @@ def _not_slower(times: PhaseTimes, expected: PhaseTimes) -> PhaseTimes:
     """
     limit = expected.scaled(BUSY_FACTOR, expected.source)
     names = [name for name in PHASES if getattr(times, name) > getattr(limit, name)]
-    return replace(times, **{name: getattr(limit, name) for name in names})
+    if not names:
+        return times
+    return replace(times, early_step_s=None, **{name: getattr(limit, name) for name in names})
 
 
 def scaled_profile(profile: Profile, recipe: Recipe, gflops: float, cores: int) -> PhaseTimes:
@@ -254,6 +256,7 @@ def _for_work(profile: Profile, recipe: Recipe) -> PhaseTimes:
         logprob_s=times.logprob_s * tokens,
         update_s=times.update_s * tokens,
         reward_s=times.reward_s * rows,
+        early_step_s=None if times.early_step_s is None else times.early_step_s * tokens,
         baseline_s=times.baseline_s * baseline,
         step_eval_s=step_eval_s,
         final_s=times.final_s * _ratio(wanted.final_samples, done.final_samples),

@@ -114,6 +114,19 @@ class Recipe(Table):
         """Completions that one update is made from."""
         return self.batch.prompts_per_step * self.grpo.num_generations
 
+    def with_micro_batch(self, count: int) -> Self:
+        """The same update in other pieces: equal up to rounding."""
+        batch = self.batch.model_copy(update={"micro_batch": count})
+        return self.model_copy(update={"batch": batch})
+
+    def smaller_micro_batch(self) -> int | None:
+        """The next one to try when memory is short: half, or the next divisor below; None after 1.
+
+        An update is whole micro-batches, so it has to divide the completions of a step.
+        """
+        total, half = self.completions_per_step, self.batch.micro_batch // 2
+        return next((count for count in range(half, 0, -1) if total % count == 0), None)
+
     def eval_max_tokens(self, spec: Eval) -> int:
         """Token limit of an evaluation."""
         return spec.max_tokens or self.sampling.max_tokens

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from budgetrl.errors import RecipeError, RewardError
+from budgetrl.errors import RecipeError, RewardError, is_out_of_memory
 from budgetrl.recipe.schema import Reward, RewardName
 from budgetrl.rewards.shaping import cosine, signed, soft_overlong, think_format
 from budgetrl.rewards.worker import GradedRow
@@ -178,6 +178,8 @@ def _value(name: str, part: Part, row: Row) -> float | None:
     except _Ungraded:
         return None
     except Exception as error:  # a user's function may raise anything; the row says so
+        if is_out_of_memory(error):  # a reward model on the GPU: no fault of this row
+            raise
         sys.stderr.write(f"reward {name} failed: {type(error).__name__}: {error}\n")
         return None
     return value if math.isfinite(value) else None

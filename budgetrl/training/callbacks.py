@@ -261,12 +261,12 @@ class StepCallback(TrainerCallback):
         stop = self.recipe.schedule.stop_after_steps
         fitting = decision.forecast_steps
         steps = fitting if stop is None else min(fitting, stop - step)
-        typical = self.forecaster.typical_step_s
-        ends = self.ledger.elapsed_s + steps * typical + decision.reserve_s
+        step_s = self.forecaster.expected_step_s
+        ends = self.ledger.elapsed_s + steps * step_s + self.forecaster.expected_end_s
         self.log.emit(
             PlanEvent(
                 step=step,
-                step_s=typical,
+                step_s=step_s,
                 reserve_s=decision.reserve_s,
                 remaining_s=self.ledger.remaining_s,
                 forecast_steps=decision.forecast_steps,

@@ -130,13 +130,22 @@ def build_follower(
         must_stop=stopper.requested,
         rollout_over=lambda: stopper.requested() or follower.rollout_is_over(),
     )
+    every = times.get("step_evals_every")
+    evals_s = times["step_eval_s"] / every if every else 0.0
     step_s = sum(times.get(f"{name}_s", 0.0) for name in (*PHASES, "other"))
     follower = StepCallback(
         run=run,
         recipe=recipe,
         parts=parts,
         log=log,
-        forecaster=Forecaster(step_s, times.get("final_s", 0.0), 0.0, times.get("save_s", 0.0)),
+        forecaster=Forecaster(
+            planned_step_s=step_s,
+            baseline_eval_s=times.get("final_s", 0.0),
+            baseline_tokens_mean=0.0,
+            save_s=times.get("save_s", 0.0),
+            planned_early_s=times.get("early_step_s"),
+            planned_evals_s=evals_s,
+        ),
         evaluator=bench.evaluator,
         alarms=Alarms({name: 1.0 for name in ("accuracy", "format") if name in bench.rewards}),
         stopper=stopper,
