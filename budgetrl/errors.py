@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
 
 
 OUT_OF_MEMORY_EXIT = 76
-"""Of a worker whose GPU's memory was used up; its supervisor knows what to do, users never see it."""
+"""Of a worker whose GPU memory was used up; its supervisor restarts it, users never see it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from budgetrl.budget import Budget, Ledger
+from budgetrl.errors import OUT_OF_MEMORY_EXIT
+from budgetrl.events import RunResumed
 from budgetrl.history import History
-from budgetrl.rundir import HEARTBEAT, PLAN, RunDir, Stamp
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rundir import HEARTBEAT, PLAN, RESOLVED, RunDir, Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Attempt:
     grace_s: float
     number: int = 1
     allow_code: bool = False
+    micro_batch: int | None = None
+    """Where memory was short: completions per forward pass, instead of the recipe's."""
 
     @property
     def deadline(self) -> float:
@@ -60,6 +65,27 @@ class Attempt:
             "spent_usd": ledger.spend().usd,
             "attempt": self.number,
         }
+
+
+def smaller_micro_batch(run: RunDir, used: int | None) -> int | None:
+    """What to try when the GPU's memory was used up; None when there is nothing smaller.
+
+    Args:
+        run: says what the recipe has.
+        used: what the last worker had instead of it.
+    """
+    recipe = Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False)
+    return recipe.with_micro_batch(used or recipe.batch.micro_batch).smaller_micro_batch()
+
+
+def resumed_micro_batch(run: RunDir, history: History) -> int | None:
+    """What a resumed run has instead of the recipe's: as before, or less if that was too much."""
+    resumptions = [event for event in run.events() if isinstance(event, RunResumed)]
+    used = resumptions[-1].micro_batch if resumptions else None
+    error = history.errors[-1] if history.errors else None
+    if error and error.exit_code == OUT_OF_MEMORY_EXIT and error.attempt == history.attempt:
+        return smaller_micro_batch(run, used) or used
+    return used
 
 
 def process_start() -> float:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from budgetrl.display.base import Display
-from budgetrl.errors import ExitCode
+from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode
 from budgetrl.estimation.cpu import store_profile, user_cache_dir
 from budgetrl.evaluation.outcome import brief, differences, stored_results
 from budgetrl.events import Error, RunFinished
@@ -44,7 +44,8 @@ def record_death(
     """
     at_deadline = time.monotonic() >= attempt.deadline - 0.05
     with run.writer(attempt.stamp()) as events:
-        if not at_deadline and not signals.received:
+        said_why = exit_code == OUT_OF_MEMORY_EXIT
+        if not at_deadline and not signals.received and not said_why:
             how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
             events.write(
                 Error(

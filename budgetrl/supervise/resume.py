@@ -8,7 +8,7 @@ from budgetrl.errors import BudgetError, RunDirError, UsageError
 from budgetrl.history import History, read_history
 from budgetrl.plan import Limits
 from budgetrl.rundir import PLAN, RunDir
-from budgetrl.supervise.attempt import Attempt, paid_seconds
+from budgetrl.supervise.attempt import Attempt, paid_seconds, resumed_micro_batch
 from budgetrl.supervise.ending import finish, write_report
 from budgetrl.supervise.run import Ended, supervise
 from budgetrl.types import RunStatus
@@ -49,6 +49,7 @@ def continue_run(
         Attempt.first(run, started, allow_code=allow_code),
         paid_s=paid_seconds(run, history),
         number=history.attempt + 1 if history.started is not None else 1,
+        micro_batch=resumed_micro_batch(run, history),
     )
     new_allowance = limits.hours is not None or limits.usd is not None
     if status is RunStatus.FINISHED and not new_allowance:

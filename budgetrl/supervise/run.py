@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from budgetrl.display.base import Display
-from budgetrl.errors import BudgetRLError, ExitCode
+from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode
 from budgetrl.history import read_history
 from budgetrl.rundir import RunDir
-from budgetrl.supervise.attempt import Attempt
+from budgetrl.supervise.attempt import Attempt, smaller_micro_batch
 from budgetrl.supervise.ending import finish, last_event, record_death, write_report
 from budgetrl.supervise.worker import Signals, Worker
 
@@ -63,6 +63,10 @@ def supervise(
                 break
             from_step = _newest_step(run)
             again = _can_restart(attempt, signals, tried, from_step)
+            if exit_code == OUT_OF_MEMORY_EXIT:
+                micro_batch = smaller_micro_batch(run, attempt.micro_batch)
+                again = again and micro_batch is not None
+                attempt = replace(attempt, micro_batch=micro_batch)
             try:
                 record_death(run, attempt, exit_code, history, signals, again=again)
             except OSError as error:

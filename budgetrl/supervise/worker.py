@@ -115,6 +115,8 @@ class Worker:
         command += ["--supervisor", str(os.getpid())]
         if attempt.budget.usd_per_hour is not None:
             command += ["--usd-per-hour", repr(attempt.budget.usd_per_hour)]
+        if attempt.micro_batch is not None:
+            command += ["--micro-batch", str(attempt.micro_batch)]
         if self._on_finish is not None:
             command += ["--on-finish", self._on_finish]
         return [*command, "--allow-code"] if attempt.allow_code else command

@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 
 from budgetrl.budget import Budget, Ledger
-from budgetrl.errors import BudgetRLError, ExitCode
+from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode, is_out_of_memory
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe
@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _attempt(options: argparse.Namespace, stopper: Stopper) -> int:
     run = RunDir(options.run_dir)
     recipe = Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False)
+    if options.micro_batch is not None:
+        recipe = recipe.with_micro_batch(options.micro_batch)
     ledger = Ledger(
         budget=Budget(options.budget_s, options.usd_per_hour),
         clock=time.monotonic,
@@ -61,6 +63,8 @@ def _attempt(options: argparse.Namespace, stopper: Stopper) -> int:
             )
         except Exception as error:  # the reason is recorded, whatever it is, and the run ends
             traceback.print_exc()
+            if is_out_of_memory(error):
+                return _out_of_memory(log, recipe, error)
             message = f"{type(error).__name__}: {error}"
             hint = f"The traceback is in {run.path / 'worker.log'}."
             return _failed(log, run, type(error).__name__, message, hint, ExitCode.FAILED)
@@ -82,6 +86,15 @@ def _failed(
     return int(exit_code)
 
 
+def _out_of_memory(log: RunLog, recipe: Recipe, error: Exception) -> int:
+    """No end of the run: the supervisor decides whether smaller micro-batches are tried."""
+    what = f"the GPU's memory is used up at batch.micro_batch = {recipe.batch.micro_batch}: {error}"
+    hint = "Lower batch.micro_batch or sampling.max_tokens, or take a larger GPU."
+    kind = type(error).__name__
+    log.emit(Error(type=kind, message=what, hint=hint, exit_code=OUT_OF_MEMORY_EXIT))
+    return OUT_OF_MEMORY_EXIT
+
+
 def _expected(times: dict[str, float]) -> dict[str, float]:
     """Expected seconds by phase name, from the plan."""
     names = ("imports", "model", "data", "baseline", "final", "report")
@@ -98,6 +111,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--paid-s", type=float, default=0.0)
     parser.add_argument("--reserved-s", type=float, default=0.0)
     parser.add_argument("--attempt", type=int, default=1)
+    parser.add_argument("--micro-batch", type=int, help="instead of the recipe's")
     parser.add_argument("--supervisor", type=int, help="its process id; without it, the parent")
     parser.add_argument("--on-finish", help="run at the end, if the supervisor is gone")
     parser.add_argument("--allow-code", action="store_true")

@@ -8,7 +8,7 @@ from budgetrl.budget import Ledger
 from budgetrl.events import Event, Phase, PhaseName, RunResumed, RunStarted, RunWarning
 from budgetrl.history import History
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import PLAN, EventWriter, RunDir, Stamp
+from budgetrl.rundir import PLAN, RESOLVED, EventWriter, RunDir, Stamp
 
 
 class RunLog:
@@ -63,4 +63,15 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
         paid_since = log.ledger.elapsed_s - before.elapsed_s
         gap_s = max(0.0, time.time() - (before.last_t or 0.0) - paid_since)
         from_step = newest.step if newest else 0
-        log.emit(RunResumed(from_step=from_step, budget_s=budget_s, gap_s=gap_s))
+        micro = recipe.batch.micro_batch
+        wanted = run.read_json(RESOLVED)["recipe"]["batch"]["micro_batch"]
+        smaller = micro if micro != wanted else None
+        log.emit(
+            RunResumed(from_step=from_step, budget_s=budget_s, gap_s=gap_s, micro_batch=smaller)
+        )
+        if smaller is not None:
+            log.warn(
+                "micro_batch",
+                f"the GPU's memory was used up: micro-batches of {micro} completions instead of "
+                f"{wanted} from update {from_step + 1} on; the same updates up to rounding, slower",
+            )

@@ -1,0 +1,108 @@
+"""A GPU whose memory is used up costs restarts with smaller micro-batches, not the run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budgetrl.events import Error, Event, RunFinished, RunResumed, RunWarning, Step
+from budgetrl.rundir import RunDir, list_runs
+
+REWARD = '''"""Asks for more memory than there is, the 20th and the 24th time."""
+
+from pathlib import Path
+
+import torch
+
+COUNT = Path("calls")
+
+
+def model(completion, **_):
+    calls = int(COUNT.read_text()) + 1 if COUNT.exists() else 1
+    COUNT.write_text(str(calls))
+    if calls in (20, 24):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    return float(len(completion) % 3)
+'''
+RECIPE = """
+[recipe]
+name = "own"
+extends = ["quickstart"]
+
+[[rewards]]
+name = "own_model:model"
+"""
+SETTINGS = {  # 16 completions an update: the 20th is in the second one
+    "batch.prompts_per_step": 2,
+    "batch.micro_batch": 8,
+    "schedule.stop_after_steps": 3,
+    "checkpoint.every_steps": 1,
+    "eval.heldout.samples": 1,
+    "eval.heldout.k": "[1]",
+    "eval.heldout.when": "['baseline']",
+    "entropy.prompts": 1,
+    "sampling.max_tokens": 16,
+    "signal.on_empty": "continue",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the recipe, its reward and the run are."""
+    made = tmp_path_factory.mktemp("memory")
+    (made / "own_model.py").write_text(REWARD)
+    (made / "own.toml").write_text(RECIPE)
+    return made
+
+
+def call(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":
+    options = ("--allow-code", "--display", "none", "--json")
+    return subprocess.run(
+        [sys.executable, "-m", "budgetrl", *command, *options],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def failed(folder: Path) -> RunDir:
+    """Two updates: the second one ran out of memory, and once more with half the micro-batch."""
+    sets = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    done = call(folder, "run", "own.toml", "--hours", "20m", *sets)
+    assert done.returncode == 1, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["stop_reason"], result["steps"], result["attempts"]) == ("failed", 1, 2)
+    return list_runs(folder / "runs")[0]
+
+
+def of(kind: type[Event], run: RunDir) -> list[Any]:
+    return [event for event in run.events() if isinstance(event, kind)]
+
+
+def test_it_restarts_once_from_a_step_with_half_the_micro_batch(failed: RunDir) -> None:
+    (resumed,) = of(RunResumed, failed)
+    assert (resumed.from_step, resumed.micro_batch) == (1, 4)
+    assert [(step.step, step.attempt) for step in of(Step, failed)] == [(1, 1)]
+    assert of(RunFinished, failed)[-1].exit_code == 1
+
+
+def test_events_tell_what_happened_and_what_changed(failed: RunDir) -> None:
+    told = [(e.type, e.exit_code, e.attempt) for e in of(Error, failed)]
+    assert told == [("OutOfMemoryError", 76, 1), ("OutOfMemoryError", 76, 2)]
+    assert "at batch.micro_batch = 4" in of(Error, failed)[-1].message
+    (warning,) = [w for w in of(RunWarning, failed) if w.code == "micro_batch"]
+    assert "micro-batches of 4 completions instead of 8 from update 2 on" in warning.message
+
+
+def test_resuming_goes_on_with_half_of_that(folder: Path, failed: RunDir) -> None:
+    done = call(folder, "resume", str(failed.path))
+    assert done.returncode == 0, done.stderr
+    assert [event.micro_batch for event in of(RunResumed, failed)] == [4, 2]
+    assert [(step.step, step.attempt) for step in of(Step, failed)] == [(1, 1), (2, 3), (3, 3)]
