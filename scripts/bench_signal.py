@@ -227,7 +227,7 @@ def held_out_accuracy(engine: Any, recipe: Recipe, mix: str, pool: GradingPool) 
 def best_trl_settings(pool: GradingPool, folder: Path, seconds: float) -> dict[str, Any]:
     """The fastest of merged or unmerged generation and three micro-batch sizes."""
     speeds = {}
-    for merge, micro in itertools.product((True, False), (128, 64, 32)):
+    for merge, micro in itertools.product((True, False), (64, 32, 16)):
         recipe = recipe_of("hard", "trl", 1)
         _, tally = train_trl(recipe, pool, folder, seconds, merge, micro)
         speeds[merge, micro] = tally.steps / tally.seconds
