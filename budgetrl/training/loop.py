@@ -16,7 +16,7 @@ from budgetrl.events import RunFinished
 from budgetrl.history import History, read_history
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.worker import GradingPool
-from budgetrl.rundir import RunDir
+from budgetrl.rundir import PLAN, RunDir
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import load_adapter_weights, read_state, restore_rng
 from budgetrl.training.evals import Evaluator
@@ -49,7 +49,7 @@ def train(
         with log.phase("data"):
             bench = prepare(run, recipe, engine, pool, log, allow_code)
             follower = build_follower(run, recipe, engine, bench, log, stopper)
-        baseline = _baseline(bench.evaluator, log, stopper, before)
+        baseline = _baseline(run, bench.evaluator, log, stopper, before)
         if not stopper.requested():
             _learn(run, follower, log, baseline)
         final = _final(run, recipe, engine, follower, log, baseline)
@@ -59,10 +59,14 @@ def train(
 
 
 def _baseline(
-    evaluator: Evaluator, log: RunLog, stopper: Stopper, before: History
+    run: RunDir, evaluator: Evaluator, log: RunLog, stopper: Stopper, before: History
 ) -> dict[str, EvalResult]:
-    """The evaluation before the first update, within its share of what is left."""
-    keep_s = (1.0 - BASELINE_SHARE) * log.ledger.remaining_s
+    """The evaluation before the first update, within its share of what is left.
+
+    Where no update fits it is the final evaluation too, and may use all of it.
+    """
+    trains = run.read_json(PLAN)["plan"]["affordable_steps"] > 0
+    keep_s = (1.0 - BASELINE_SHARE) * log.ledger.remaining_s if trains else END_MARGIN_S
     over = stopper.until(lambda: log.ledger.remaining_s - keep_s)
     with log.phase("baseline"):
         announced = {e.suite for e in before.evaluations if e.when == "baseline"}
