@@ -3,15 +3,17 @@
 import shutil
 import subprocess
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from budgetrl.display.base import Display
-from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode
+from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode, HardwareError
 from budgetrl.history import read_history
 from budgetrl.rundir import RunDir
 from budgetrl.supervise.attempt import Attempt, smaller_micro_batch
 from budgetrl.supervise.ending import finish, last_event, record_death, write_report
+from budgetrl.supervise.gpu_lock import gpu_of, hold_gpu
 from budgetrl.supervise.worker import Signals, Worker
 
 MAX_RESTARTS = 2
@@ -48,44 +50,68 @@ def supervise(
         run: planned, or to be continued.
         attempt: what the first worker may use.
         display: shows the run.
-        on_finish: shell command that is run at every end, such as one that stops the machine.
+        on_finish: shell command that is run at every end, such as one that stops the machine; not
+            if another run has the GPU, for its machine must go on.
 
     Raises:
+        HardwareError: another run has the GPU; a new run's directory is gone.
         SetupError: the first worker refused to start; the run directory is gone.
     """
+    with ExitStack() as held:
+        try:
+            gpu = held.enter_context(hold_gpu(gpu_of(run), run.path, attempt.end))
+        except HardwareError:
+            _remove_unstarted(run, attempt)
+            raise
+        try:
+            with Signals() as signals:
+                ended = _to_its_end(run, attempt, display, on_finish, signals, gpu)
+            display.close(ended.result)
+            return ended
+        finally:
+            held.close()  # on_finish may start the next run
+            if on_finish is not None:
+                place = run.path if run.path.is_dir() else None
+                subprocess.run(on_finish, shell=True, cwd=place, check=False)
+
+
+def _to_its_end(
+    run: RunDir,
+    attempt: Attempt,
+    display: Display,
+    on_finish: str | None,
+    signals: Signals,
+    gpu: int | None,
+) -> Ended:
+    """One worker after the other, and the report."""
     tried: set[int] = set()
-    with Signals() as signals:
-        while True:
-            exit_code = Worker(run, attempt, signals, display, on_finish).watch()
-            history = read_history(run)
-            ended = history.finished
-            if ended is not None and ended.attempt == attempt.number:
-                break
-            from_step = _newest_step(run)
-            again = _can_restart(attempt, signals, tried, from_step)
-            if exit_code == OUT_OF_MEMORY_EXIT:
-                micro_batch = smaller_micro_batch(run, attempt.micro_batch)
-                again = again and micro_batch is not None
-                attempt = replace(attempt, micro_batch=micro_batch)
-            try:
-                record_death(run, attempt, exit_code, history, signals, again=again)
-            except OSError as error:
-                display.message(f"the end of the run could not be written down: {error}")
-                again = False
-            if not again:
-                break
-            tried.add(from_step)
-            attempt = replace(attempt, number=attempt.number + 1)
-        _raise_setup_error(run, attempt)
+    while True:
+        exit_code = Worker(run, attempt, signals, display, on_finish, gpu).watch()
         history = read_history(run)
-        if history.finished is None:
-            history.finished = last_event(run, history, signals, at_deadline=False)
-        write_report(run, min(attempt.end, signals.leave_by(attempt.grace_s)), display)
-        result = finish(run, attempt, history)
-    display.close(result)
-    if on_finish is not None:
-        subprocess.run(on_finish, shell=True, cwd=run.path, check=False)
-    return Ended(result, history.finished.exit_code)
+        ended = history.finished
+        if ended is not None and ended.attempt == attempt.number:
+            break
+        from_step = _newest_step(run)
+        again = _can_restart(attempt, signals, tried, from_step)
+        if exit_code == OUT_OF_MEMORY_EXIT:
+            micro_batch = smaller_micro_batch(run, attempt.micro_batch)
+            again = again and micro_batch is not None
+            attempt = replace(attempt, micro_batch=micro_batch)
+        try:
+            record_death(run, attempt, exit_code, history, signals, again=again)
+        except OSError as error:
+            display.message(f"the end of the run could not be written down: {error}")
+            again = False
+        if not again:
+            break
+        tried.add(from_step)
+        attempt = replace(attempt, number=attempt.number + 1)
+    _raise_setup_error(run, attempt)
+    history = read_history(run)
+    if history.finished is None:
+        history.finished = last_event(run, history, signals, at_deadline=False)
+    write_report(run, min(attempt.end, signals.leave_by(attempt.grace_s)), display)
+    return Ended(finish(run, attempt, history), history.finished.exit_code)
 
 
 def _newest_step(run: RunDir) -> int:
@@ -106,6 +132,10 @@ def _raise_setup_error(run: RunDir, attempt: Attempt) -> None:
     if finished is None or finished.exit_code not in (ExitCode.USER, ExitCode.REFUSED):
         return
     error = history.errors[-1]
+    _remove_unstarted(run, attempt)
+    raise SetupError(error.type, error.message, error.hint, finished.exit_code)
+
+
+def _remove_unstarted(run: RunDir, attempt: Attempt) -> None:
     if attempt.number == 1:
         shutil.rmtree(run.path, ignore_errors=True)
-    raise SetupError(error.type, error.message, error.hint, finished.exit_code)

@@ -71,8 +71,10 @@ class Worker:
         signals: Signals,
         display: Display,
         on_finish: str | None,
+        gpu: int | None = None,
     ) -> None:
         self._run, self._attempt, self._on_finish = run, attempt, on_finish
+        self._inherited = () if gpu is None else (gpu,)
         self._signals, self._display = signals, display
         self._close_at = attempt.deadline - max(2.0, 1.5 * attempt.save_s)
         self._kill_at = attempt.deadline
@@ -87,6 +89,7 @@ class Worker:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=self._inherited,
                 env=worker_environment(),
             )
         closing = False
