@@ -22,6 +22,7 @@ from typing import Any
 import budgetrl
 from budgetrl.budget import BASELINE_SHARE, Budget, PhaseTimes, plan
 from budgetrl.data.rows import load_problems, load_suite
+from budgetrl.engine.tested import installed_versions, refuse_untested
 from budgetrl.errors import BudgetError, HardwareError, ModelError, RunDirError, UsageError
 from budgetrl.estimation.advice import refuse_unfit
 from budgetrl.estimation.cpu import cpu_model, cpu_phase_times, user_cache_dir
@@ -77,6 +78,7 @@ def make_plan(
     gpu: str | None = None,
     dry_run: bool = False,
     force_fit: bool = False,
+    force_versions: bool = False,
 ) -> Planned:
     """Plan a run, or refuse it.
 
@@ -86,16 +88,20 @@ def make_plan(
         gpu: name or file of the GPU to plan for; else the recipe's in a dry run, else this one.
         dry_run: plan only, so the GPU need not be here.
         force_fit: go on although the GPU's memory seems too small.
+        force_versions: go on with versions that were never tried together.
 
     Raises:
         UsageError: there is no budget, dollars without a price, or an unknown GPU.
         DataError, ModelError: a local file of the recipe is missing or unusable.
         HardwareError: a GPU recipe and no GPU, or one that is too small.
+        RefusedError: packages are missing, or of versions that were never tried together.
         BudgetError: the budget pays for nothing useful.
     """
     recipe = loaded.recipe
     check_local_files(recipe)
     card = _card(recipe, gpu, dry_run)
+    if not dry_run and not force_versions:
+        refuse_untested(recipe.engine.name, installed_versions(recipe.engine.name))
     budget = budget_of(recipe, limits, card)
     if card is None:
         times = cpu_phase_times(recipe, None, user_cache_dir(), budget_s=budget.wall_s)

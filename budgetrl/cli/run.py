@@ -89,8 +89,14 @@ def run(
 
         loaded = load_recipe(recipe, sets or (), seed)
         limits = Limits(in_hours, in_usd, per_hour)
-        fit = Force.FIT in (force or ())
-        planned = make_plan(loaded, limits, gpu=gpu, dry_run=dry_run, force_fit=fit)
+        planned = make_plan(
+            loaded,
+            limits,
+            gpu=gpu,
+            dry_run=dry_run,
+            force_fit=Force.FIT in (force or ()),
+            force_versions=Force.VERSIONS in (force or ()),
+        )
         if dry_run:
             return _print_plan(planned, as_json)
         made = create_run(planned, out, ["budgetrl", *sys.argv[1:]])

@@ -1,0 +1,98 @@
+"""Which versions of torch, trl, Unsloth and vLLM were tried together, and whether these are here.
+
+    nearest_set("unsloth", installed(...)).differences(installed(...))     [] if all is well
+
+Unsloth rewrites TRL's trainer as text and vLLM changes names every month: other versions may train
+something else without a word. The sets are in assets/tested_sets.toml; no library is imported.
+"""
+
+import importlib.metadata
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import NamedTuple
+
+from budgetrl.errors import RefusedError
+from budgetrl.recipe.schema import EngineName
+
+DECISIVE = ("trl", "unsloth", "unsloth_zoo", "vllm")
+"""A run is refused over these, and over any package that is missing; doctor names all."""
+
+
+class Difference(NamedTuple):
+    """A package that is not as in a set."""
+
+    package: str
+    found: str | None
+    """None: not installed."""
+    wanted: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSet:
+    """Versions that were tried together."""
+
+    name: str
+    engine: str
+    date: str
+    ran: str
+    """What was run with it, for people."""
+    install: str
+    """The command that installs it."""
+    versions: Mapping[str, str]
+
+    def differences(self, installed: Mapping[str, str | None]) -> list[Difference]:
+        """Packages that are missing or of another version; local builds (+cpu) are the same."""
+        return [
+            Difference(package, found, wanted)
+            for package, wanted in self.versions.items()
+            if (found := installed.get(package)) is None or found.partition("+")[0] != wanted
+        ]
+
+
+@cache
+def version_sets(engine: str) -> Sequence[VersionSet]:
+    """The sets for an engine, newest first."""
+    file = resources.files("budgetrl").joinpath("assets/tested_sets.toml")
+    sets = [VersionSet(**entry) for entry in tomllib.loads(file.read_text("utf-8"))["sets"]]
+    return [entry for entry in sets if entry.engine == engine]
+
+
+def installed_versions(engine: str) -> dict[str, str | None]:
+    """What is installed of the packages in an engine's sets."""
+    return {name: _version(name) for entry in version_sets(engine) for name in entry.versions}
+
+
+def nearest_set(engine: str, installed: Mapping[str, str | None]) -> VersionSet:
+    """The set with the fewest differences; of equal ones the newest."""
+    return min(version_sets(engine), key=lambda entry: len(entry.differences(installed)))
+
+
+def refuse_untested(engine: EngineName, installed: Mapping[str, str | None]) -> None:
+    """Stop before a run with versions that nobody tried together.
+
+    Raises:
+        RefusedError: names the packages, both versions, and the command that installs a tested set.
+    """
+    if not version_sets(engine):
+        return
+    nearest = nearest_set(engine, installed)
+    wrong = [
+        f"{package} {'is not installed' if found is None else found} (tested: {wanted})"
+        for package, found, wanted in nearest.differences(installed)
+        if found is None or package in DECISIVE
+    ]
+    if wrong:
+        raise RefusedError(
+            f"these versions were never tried together: {', '.join(wrong)}.",
+            hint=f"Run {nearest.install}, or go on with --force versions.",
+        )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
