@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -89,6 +89,15 @@ class DetectedGpu:
     driver: str
     gpu: Gpu | None
     """Its row of the table with the memory measured here; None for a card the table lacks."""
+    used_gib: float = 0.0
+    """By programs, without what the driver keeps; containers hide the programs, never this."""
+    other_processes: int | None = None
+    """Programs that compute on it; None where NVML does not tell."""
+    compute_capability: tuple[int, int] | None = None
+    cuda: str | None = None
+    """The newest CUDA that the driver can run, such as "13.0"."""
+    mig: bool = False
+    """Cut into slices, of which a program gets one."""
 
 
 @cache
@@ -164,25 +173,45 @@ def detect_gpu(index: int = 0) -> DetectedGpu | None:
         return None
     try:
         handle = _visible_handle(pynvml, index)
-        if handle is None:
-            return None
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        name = str(pynvml.nvmlDeviceGetName(handle))
-        row = _lookup(name)
-        total_gib = memory.total / GIB
-        usable = min(total_gib, row.usable_gib_reported or total_gib) if row else total_gib
-        return DetectedGpu(
-            name=name,
-            uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
-            total_gib=total_gib,
-            free_gib=memory.free / GIB,
-            driver=str(pynvml.nvmlSystemGetDriverVersion()),
-            gpu=None if row is None else replace(row, usable_gib_reported=usable),
-        )
+        return None if handle is None else _describe(pynvml, handle)
     except pynvml.NVMLError:
         return None
     finally:
         pynvml.nvmlShutdown()
+
+
+def _describe(nvml: Any, handle: Any) -> DetectedGpu:
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    name = str(nvml.nvmlDeviceGetName(handle))
+    row = _lookup(name)
+    total_gib = memory.total / GIB
+    usable = min(total_gib, row.usable_gib_reported or total_gib) if row else total_gib
+    # Only the second form tells what the driver keeps from what programs use.
+    exact = _if_told(nvml, nvml.nvmlDeviceGetMemoryInfo, handle, nvml.nvmlMemory_v2)
+    processes = _if_told(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+    cuda = _if_told(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)
+    mig = _if_told(nvml, nvml.nvmlDeviceGetMigMode, handle)
+    return DetectedGpu(
+        name=name,
+        uuid=str(nvml.nvmlDeviceGetUUID(handle)),
+        total_gib=total_gib,
+        free_gib=memory.free / GIB,
+        driver=str(nvml.nvmlSystemGetDriverVersion()),
+        gpu=None if row is None else replace(row, usable_gib_reported=usable),
+        used_gib=(exact or memory).used / GIB,
+        other_processes=None if processes is None else len(processes),
+        compute_capability=_if_told(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle),
+        cuda=None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
+        mig=mig is not None and mig[0] == nvml.NVML_DEVICE_MIG_ENABLE,
+    )
+
+
+def _if_told(nvml: Any, question: Callable[..., Any], *of: Any) -> Any:
+    """The answer; None where the card or the driver does not support the question."""
+    try:
+        return question(*of)
+    except (nvml.NVMLError, nvml.NVMLLibraryMismatchError):
+        return None
 
 
 def _visible_handle(pynvml: Any, index: int) -> Any:

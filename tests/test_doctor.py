@@ -1,0 +1,222 @@
+"""Doctor says what can run here, what cannot and why: GPU, versions, disk, the hub."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budgetrl.doctor import Check, can_run, why_not
+from budgetrl.doctor.gpu import gpu_checks
+from budgetrl.doctor.hub import hub_checks
+from budgetrl.errors import ExitCode
+from budgetrl.hardware import DetectedGpu, detect_gpu, find_gpu
+from budgetrl.recipe.load import load_recipe
+
+RECIPE = load_recipe("deepscaler_r256").recipe
+A40 = DetectedGpu(
+    name="NVIDIA A40",
+    uuid="GPU-1",
+    total_gib=44.99,
+    free_gib=44.4,
+    driver="580.95.05",
+    gpu=find_gpu("A40"),
+    used_gib=0.0,
+    other_processes=0,
+    compute_capability=(8, 6),
+    cuda="13.0",
+)
+
+
+def failed(gpu: DetectedGpu | None) -> list[Check]:
+    return [check for check in gpu_checks(gpu, RECIPE) if not check.ok]
+
+
+def test_a_good_card_passes() -> None:
+    assert failed(A40) == []
+    assert failed(replace(A40, compute_capability=None, cuda=None, other_processes=None)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "said"),
+    [
+        ({"driver": "550.54.15", "cuda": "12.4"}, "driver", "550.54.15 (CUDA 12.4 at most)"),
+        ({"mig": True}, "mig", "on"),
+        ({"used_gib": 9.0, "other_processes": 2}, "gpu in use", "9.0 GiB used, 2 processes listed"),
+        ({"used_gib": 9.0}, "gpu in use", "0 processes listed (a container hides others)"),
+        ({"compute_capability": (7, 5)}, "compute capability", "7.5"),
+        ({"gpu": find_gpu("T4")}, "memory for deepscaler_r256", "14.7 GiB usable"),
+    ],
+)
+def test_what_stands_in_the_way_is_found_and_has_a_way_out(
+    changes: dict[str, Any], name: str, said: str
+) -> None:
+    (check,) = failed(replace(A40, **changes))
+    assert (check.name, check.level) == (name, "gpu")
+    assert said in check.found
+    assert check.fix
+
+
+def test_a_screen_on_the_card_is_no_hindrance() -> None:
+    assert failed(replace(A40, used_gib=0.6, other_processes=1)) == []
+
+
+def test_a_card_that_the_table_lacks_is_no_hindrance() -> None:
+    (check,) = failed(replace(A40, gpu=None))
+    assert (check.level, "estimate --gpu FILE" in check.fix) == ("note", True)
+
+
+def test_reasons_with_one_way_out_are_one_line() -> None:
+    checks = [Check(n, False, "gpu", "not installed", "1", "Run: it") for n in ("a", "b")]
+    checks += [Check("c", False, "note", "none", "one", "Get one.")]
+    assert not can_run(checks, "gpu")
+    assert can_run(checks, "quickstart")
+    assert why_not(checks) == ["a: not installed, b: not installed. Run: it"]
+    assert why_not(checks, "note") == ["c: none. Get one."]
+
+
+# --- the hub, asked over a real connection
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Llama for whoever has accepted its licence, the rest for everybody."""
+
+    def do_GET(self) -> None:
+        gated, token = "meta-llama" in self.path, self.headers.get("Authorization")
+        accepted = token == "Bearer hf_accepted"
+        self.send_response(200 if accepted or not gated else 403 if token else 401)
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """A hub on this machine, an empty cache, and no token."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    yield endpoint
+    server.shutdown()
+    server.server_close()
+
+
+def access(recipe: str) -> dict[str, Check]:
+    checks = hub_checks(load_recipe(recipe).recipe)
+    return {check.name.rpartition("/")[2]: check for check in checks}
+
+
+@pytest.mark.parametrize(
+    ("token", "found"),
+    [
+        (None, "refused: no valid token"),
+        ("hf_other", "refused: licence not accepted"),
+        ("hf_accepted", "granted"),
+    ],
+)
+def test_access_to_the_gated_model_is_tried(
+    hub: str, monkeypatch: pytest.MonkeyPatch, token: str | None, found: str
+) -> None:
+    if token is not None:
+        monkeypatch.setenv("HF_TOKEN", token)
+    checks = access("llama3.2_r8")
+    assert checks["network"].ok
+    assert checks["hub token"].ok is (token is not None)
+    llama = checks["Llama-3.2-1B-Instruct"]
+    assert (llama.found, llama.ok, llama.level) == (found, found == "granted", "gpu")
+    others = access("deepscaler_r256")
+    assert others["DeepScaleR-1.5B-Preview"].ok
+    assert others["Llama-3.2-1B-Instruct"].level == "note", "only Llama's recipes need it"
+
+
+def test_no_network_is_said_and_never_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    check = access("deepscaler_r256")["network"]
+    assert (check.ok, check.level) == (False, "gpu")
+    assert "refused" in check.found
+    assert access("quickstart")["network"].level == "note", "its model is here"
+
+
+# --- the command
+
+
+def doctor(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "budgetrl", "doctor", *arguments, "--json"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.mark.skipif(detect_gpu() is not None, reason="this machine has a GPU")
+def test_without_a_gpu_the_quickstart_can_run_and_the_gpu_path_says_why_not() -> None:
+    code, found = doctor()
+    assert (code, found["ok"], found["gpu_ok"]) == (0, True, False)
+    assert any("no NVIDIA GPU" in why for why in found["gpu_why"])
+    assert any("scripts/install.sh gpu" in why for why in found["gpu_why"])
+    assert all(
+        set(check) == {"name", "ok", "level", "found", "wanted", "fix"}
+        and bool(check["fix"]) is not check["ok"]
+        for check in found["checks"]
+    )
+
+
+@pytest.fixture(scope="module")
+def nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a driver library that tells of an A40."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("needs a C compiler for the stand-in of NVIDIA's library")
+    library = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
+    source = Path(__file__).resolve().parent / "stand_in_nvml.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    return library.parent
+
+
+def test_what_nvml_tells_is_understood(nvml: Path) -> None:
+    here = {"LD_LIBRARY_PATH": str(nvml), "NVML_MIG": "1", "NVML_PROCESSES": "2"}
+    _, found = doctor(**here, NVML_USED_MIB="9216", NVML_DRIVER="575.57.08")
+    by_name = {check["name"]: check["found"] for check in found["checks"]}
+    assert by_name["gpu"] == "NVIDIA A40, 45 GiB"
+    assert by_name["driver"] == "575.57.08 (CUDA 13.0 at most)"
+    assert by_name["compute capability"] == "8.6"
+    assert by_name["mig"] == "on"
+    assert by_name["gpu in use"] == "9.0 GiB used, 2 processes listed"
+
+
+def test_a_run_wants_the_whole_gpu_to_itself(nvml: Path, tmp_path: Path) -> None:
+    """A second run on the GPU is refused before it writes anything."""
+    from budgetrl.supervise.gpu_lock import hold_gpu
+
+    own = {"XDG_RUNTIME_DIR": str(tmp_path), "LD_LIBRARY_PATH": str(nvml)}
+    command = [sys.executable, "-m", "budgetrl", "run", "quickstart", "--hours", "20m"]
+    command += ["--set", "engine.device=cuda", "--out", str(tmp_path / "runs"), "--json"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        with hold_gpu("GPU-stand-in", Path("/runs/first"), ends_at=0.0):
+            done = subprocess.run(
+                command, env=os.environ | own, capture_output=True, text=True, check=False
+            )
+    assert done.returncode == ExitCode.REFUSED
+    error = json.loads(done.stdout)["error"]
+    assert error["type"] == "HardwareError"
+    assert "GPU-stand-in is taken by the run /runs/first" in error["message"]
+    assert list((tmp_path / "runs").iterdir()) == []
