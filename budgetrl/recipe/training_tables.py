@@ -126,7 +126,7 @@ class Checkpoint(Table):
     milestones: Annotated[int, Field(ge=0)] = 4
     """Adapter-only checkpoints kept besides the newest two and the best."""
     mirror: str | None = None
-    """A folder that gets a second copy of each checkpoint."""
+    """A folder on another disk that gets a second copy of the run at each checkpoint."""
 
 
 class BudgetTable(Table):

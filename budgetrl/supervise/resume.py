@@ -7,10 +7,12 @@ from budgetrl.display.base import Display
 from budgetrl.errors import BudgetError, RunDirError, UsageError
 from budgetrl.history import History, read_history
 from budgetrl.plan import Limits
-from budgetrl.rundir import PLAN, RunDir
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rundir import PLAN, RESOLVED, RunDir
 from budgetrl.supervise.attempt import Attempt, paid_seconds, resumed_micro_batch
 from budgetrl.supervise.ending import finish, write_report
 from budgetrl.supervise.run import Ended, supervise
+from budgetrl.training.mirror import mirror_of, restore_from_mirror
 from budgetrl.types import RunStatus
 from budgetrl.units import duration
 
@@ -57,6 +59,7 @@ def continue_run(
     budget = _budget(attempt, limits, history)
     attempt = replace(attempt, budget=budget)
     _refuse_too_little(run, attempt)
+    _bring_back_checkpoints(run, display)
     display.start(run)
     return supervise(run, attempt, display, on_finish)
 
@@ -70,6 +73,15 @@ def _complete(run: RunDir, attempt: Attempt, history: History, display: Display)
     display.close(result)
     assert history.finished is not None
     return Ended(result, history.finished.exit_code)
+
+
+def _bring_back_checkpoints(run: RunDir, display: Display) -> None:
+    recipe = Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False)
+    mirror = mirror_of(run, recipe)
+    steps = [] if mirror is None else restore_from_mirror(run, mirror)
+    if steps and mirror is not None:
+        names = ", ".join(map(str, steps))
+        display.message(f"checkpoints of steps {names} are back from {mirror.path}")
 
 
 def _budget(attempt: Attempt, limits: Limits, history: History) -> Budget:

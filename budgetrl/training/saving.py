@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from budgetrl.budget import Forecaster
@@ -14,6 +14,7 @@ from budgetrl.rundir import RunDir
 from budgetrl.training.checkpoints import prune, save_checkpoint
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.log import RunLog
+from budgetrl.training.mirror import MirrorGuard, mirror_of
 from budgetrl.training.stopper import Stopper
 
 RECENT_SAVE_S = 60.0
@@ -42,6 +43,10 @@ class Saver:
     """What a resumed run needs besides adapter, optimiser and random generators."""
     saved_step: int = 0
     _last_save: float = 0.0
+    _mirror: MirrorGuard = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._mirror = MirrorGuard(self.run, mirror_of(self.run, self.recipe), self.log.warn)
 
     def begin(self) -> None:
         """Training starts: the interval by time runs from here."""
@@ -62,6 +67,7 @@ class Saver:
             with self.clock.elsewhere():
                 path = save_checkpoint(self.run, trainer, self.state())
                 prune(self.run, best.step, self.recipe.checkpoint.milestones)
+                self._mirror.update()
         except OSError as error:
             self.log.warn("not_saved", f"the checkpoint of step {step} was not written: {error}")
             return

@@ -1,7 +1,8 @@
-"""A GPU whose memory is used up costs restarts with smaller micro-batches, not the run."""
+"""A run on a rented machine: memory runs out, the disk is lost, and it has to be stopped."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from budgetrl.events import Error, Event, RunFinished, RunResumed, RunWarning, Step
-from budgetrl.rundir import RunDir, list_runs
+from budgetrl.rundir import RunDir, list_runs, open_run
 
 REWARD = '''"""Asks for more memory than there is, the 20th and the 24th time."""
 
@@ -48,6 +49,7 @@ SETTINGS = {  # 16 completions an update: the 20th is in the second one
     "sampling.max_tokens": 16,
     "signal.on_empty": "continue",
 }
+ON_FINISH = "pwd >> ../../ended"
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +76,9 @@ def call(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":
 @pytest.fixture(scope="module")
 def failed(folder: Path) -> RunDir:
     """Two updates: the second one ran out of memory, and once more with half the micro-batch."""
-    sets = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
-    done = call(folder, "run", "own.toml", "--hours", "20m", *sets)
+    settings = SETTINGS | {"checkpoint.mirror": str(folder / "elsewhere")}
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    done = call(folder, "run", "own.toml", "--hours", "20m", "--on-finish", ON_FINISH, *sets)
     assert done.returncode == 1, done.stderr
     result = json.loads(done.stdout)
     assert (result["stop_reason"], result["steps"], result["attempts"]) == ("failed", 1, 2)
@@ -101,8 +104,28 @@ def test_events_tell_what_happened_and_what_changed(failed: RunDir) -> None:
     assert "micro-batches of 4 completions instead of 8 from update 2 on" in warning.message
 
 
-def test_resuming_goes_on_with_half_of_that(folder: Path, failed: RunDir) -> None:
-    done = call(folder, "resume", str(failed.path))
+def test_the_mirror_holds_the_run(folder: Path, failed: RunDir) -> None:
+    copy = open_run(folder / "elsewhere" / failed.name)
+    (ours,), (theirs,) = failed.checkpoints(), copy.checkpoints()
+    assert ours.step == theirs.step == 1
+    manifest = "checkpoint.json"
+    assert (ours.path / manifest).read_bytes() == (theirs.path / manifest).read_bytes()
+    assert copy.read_json("recipe.resolved.json") == failed.read_json("recipe.resolved.json")
+    assert [step.step for step in of(Step, copy)] == [1]
+    assert (copy.path / "evals" / "heldout" / "baseline.json").is_file()
+
+
+def test_resuming_finds_lost_checkpoints_in_the_mirror_and_takes_half_of_that_again(
+    folder: Path, failed: RunDir
+) -> None:
+    shutil.rmtree(failed.path / "checkpoints")
+    done = call(folder, "resume", str(failed.path), "--on-finish", ON_FINISH)
     assert done.returncode == 0, done.stderr
-    assert [event.micro_batch for event in of(RunResumed, failed)] == [4, 2]
+    again = of(RunResumed, failed)[-1]
+    assert (again.from_step, again.micro_batch) == (1, 2)
     assert [(step.step, step.attempt) for step in of(Step, failed)] == [(1, 1), (2, 3), (3, 3)]
+
+
+def test_the_command_for_the_end_was_run_at_every_end(folder: Path, failed: RunDir) -> None:
+    """After the failure and after the resumption; in the run directory."""
+    assert (folder / "ended").read_text().split() == 2 * [str(failed.path)]
