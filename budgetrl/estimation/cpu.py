@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -188,20 +189,21 @@ def user_cache_dir() -> Path:
 def cpu_speed(measure_s: float = _MEASURE_S) -> float:
     """GFLOP/s of one thread in small float32 matrix products; takes `measure_s` of wall time.
 
-    Wall time, so that a machine which is busy with other work counts as a slower one.
+    The median over looks of about a millisecond of wall time: a machine that is busy all the time
+    counts as a slower one, a moment's interruption does not.
     """
     import numpy as np
 
     left = np.linspace(0.0, 1.0, _MATRIX * _MATRIX, dtype=np.float32).reshape(_MATRIX, _MATRIX)
     out = np.empty_like(left)
     np.matmul(left, left, out=out)
-    products = 0
-    start = time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < measure_s:
+    looks: list[float] = []
+    end = time.perf_counter() + measure_s
+    while (start := time.perf_counter()) < end or not looks:
         for _ in range(_PRODUCTS_PER_LOOK):
             np.matmul(left, left, out=out)
-        products += _PRODUCTS_PER_LOOK
-    return float(products * 2 * _MATRIX**3 / elapsed / 1e9)
+        looks.append(time.perf_counter() - start)
+    return _PRODUCTS_PER_LOOK * 2 * _MATRIX**3 / statistics.median(looks) / 1e9
 
 
 def cpu_model() -> str:
