@@ -20,6 +20,7 @@ from budgetrl.cli import grade as grade_commands
 from budgetrl.cli import recipes as recipe_commands
 from budgetrl.cli import report as report_commands
 from budgetrl.cli import run as run_commands
+from budgetrl.cli import study as study_commands
 from budgetrl.cli import watch as watch_commands
 from budgetrl.errors import BudgetRLError, ExitCode
 
@@ -52,6 +53,7 @@ def _root(
 app.command()(run_commands.run)
 app.command()(run_commands.resume)
 app.command()(estimate_commands.estimate)
+app.command()(study_commands.replicate)
 app.command()(watch_commands.watch)
 app.command()(watch_commands.runs)
 app.command(name="eval")(eval_commands.eval_)

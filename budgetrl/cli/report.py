@@ -11,7 +11,9 @@ from budgetrl.cli.options import Json
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run directories, or one study.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Folder for the files; else the run's report/."),
@@ -27,9 +29,15 @@ def report(
     """
     from budgetrl.report.write import write_report
     from budgetrl.rundir import open_run
+    from budgetrl.study.state import is_study, open_study
 
     wanted = [name.strip() for name in formats.split(",") if name.strip()]
-    files = write_report([open_run(run) for run in runs], out, wanted)
+    if len(runs) == 1 and is_study(runs[0]):
+        from budgetrl.study.report import write_study_report
+
+        files = write_study_report(open_study(runs[0]), out, wanted)
+    else:
+        files = write_report([open_run(run) for run in runs], out, wanted)
     if as_json:
         sys.stdout.write(json.dumps({"files": [str(file) for file in files]}) + "\n")
     else:

@@ -110,7 +110,7 @@ def run(
 
 
 def resume(
-    run_dir: Annotated[Path, typer.Argument(help="The run directory to continue.")],
+    run_dir: Annotated[Path, typer.Argument(help="The run or study directory to continue.")],
     hours: Hours = None,
     usd: Usd = None,
     display: DisplayOption = "auto",
@@ -125,6 +125,7 @@ def resume(
     from budgetrl.display.base import open_display
     from budgetrl.plan import Limits
     from budgetrl.rundir import open_run
+    from budgetrl.study.state import is_study
     from budgetrl.supervise.attempt import process_start
     from budgetrl.supervise.resume import continue_run
 
@@ -133,6 +134,14 @@ def resume(
             "--json and --display json both want standard output.", hint="Leave one of them out."
         )
     limits = Limits(hours_of(hours), usd_of(usd))
+    if is_study(run_dir):
+        from budgetrl.cli.study import continue_study
+
+        if limits.hours is not None or limits.usd is not None:
+            raise UsageError(
+                "a study keeps the budget it was planned with.", hint="Leave --hours and --usd out."
+            )
+        return continue_study(run_dir, process_start(), display, as_json)
     kind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
     with open_display(kind, stream, sys.stderr) as shown:

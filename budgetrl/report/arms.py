@@ -1,5 +1,6 @@
 """Several runs as arms of one experiment: same model, rank and scale; seeds are repetitions."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -28,11 +29,14 @@ class Arm:
     scale: float | None
     """alpha / r, which differs between ranks when alpha is fixed."""
     runs: Sequence[Facts]
+    by_scale: bool = False
+    """Whether another arm has the same model and rank, at another scale."""
 
     @property
     def label(self) -> str:
         """For legends."""
-        return f"rank {self.rank}" if self.rank is not None else "rank ?"
+        rank = f"rank {self.rank}" if self.rank is not None else "rank ?"
+        return f"{rank}, scale {self.scale:.3g}" if self.by_scale else rank
 
     def passes(self, suite: str, when: str, k: int) -> Estimate | None:
         """pass@k of a moment."""
@@ -80,7 +84,8 @@ def arms_of(runs: Iterable[Facts]) -> list[Arm]:
         grouped.setdefault(key, []).append(run)
     models = list(dict.fromkeys(key[0] for key in grouped))
     ordered = sorted(grouped, key=lambda k: (models.index(k[0]), k[1] or 0, k[2] or 0.0))
-    return [Arm(*key, grouped[key]) for key in ordered]
+    ranks = Counter(key[:2] for key in grouped)
+    return [Arm(*key, grouped[key], by_scale=ranks[key[:2]] > 1) for key in ordered]
 
 
 def model_name(run: Facts) -> str:

@@ -40,12 +40,23 @@ def write_report(
     facts = [read_facts(run) for run in runs]
     folder = out or (runs[0].path / "report" if len(runs) == 1 else Path("report"))
     try:
-        return list(_write(_document(facts), facts, folder, formats))
+        return write_document(_document(facts), facts, folder, formats)
     except OSError as error:
         raise RunDirError(
             f"{folder}: the report cannot be written: {error.strerror}.",
             hint="Give another folder with --out.",
         ) from None
+
+
+def write_document(
+    document: Document, facts: Sequence[Facts], folder: Path, formats: Sequence[str] = FORMATS
+) -> list[Path]:
+    """Write a document that is made already; returns the files.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    return list(_write(document, facts, folder, formats))
 
 
 def _document(facts: Sequence[Facts]) -> Document:

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from budgetrl.display.base import Display
@@ -91,10 +93,14 @@ def last_event(
 
 def write_report(run: RunDir, end: float, display: Display) -> None:
     """Make the report in a child process, which is over shortly before `end`, monotonic seconds."""
-    left = end - HARD_MARGIN_S - time.monotonic()
     command = [sys.executable, "-m", "budgetrl", "report", str(run.path), "--json"]
+    run_reporter(command, run.path / "report.log", end, display)
+
+
+def run_reporter(command: Sequence[str], file: Path, end: float, display: Display) -> None:
+    """Run a command that writes a report; its words go to a file, and it ends before `end`."""
+    left = end - HARD_MARGIN_S - time.monotonic()
     if left > 0:
-        file = run.path / "report.log"
         display.message("writing the report")
         deadline = time.monotonic() + left
         with suppress(OSError), file.open("wb") as log:
@@ -117,9 +123,10 @@ def _learn_from(run: RunDir, history: History, result: dict[str, Any]) -> None:
     recipe = Recipe.model_validate_json(json.dumps(run.read_json(RESOLVED)["recipe"]))
     report_s = result["spent"]["wall_s"] - history.elapsed_s
     times = measured_times(history, report_s, f"run {run.name}")
-    if times is None or history.attempt > 1:
-        return
     planned = run.read_json(PLAN)
+    # An arm of a study that took over its baseline did not measure a whole run.
+    if times is None or history.attempt > 1 or not planned["times"]["baseline_s"]:
+        return
     row = {
         "run": run.name,
         "recipe": recipe.name,

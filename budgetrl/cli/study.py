@@ -1,0 +1,223 @@
+"""`budgetrl replicate` and `budgetrl probe`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from budgetrl.cli.options import Hours, Json, Price, Usd, hours_of, usd_of
+from budgetrl.cli.run import DisplayOption
+from budgetrl.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from budgetrl.display.base import DisplayKind
+    from budgetrl.study.plan import StudyPlan
+    from budgetrl.study.state import StudyDir
+
+
+def replicate(
+    family: Annotated[
+        str,
+        typer.Argument(
+            help="deepscaler, qwen2.5_instruct, llama3.2, qwen2.5_math, qwen3; on a CPU: "
+            "quickstart, miniature."
+        ),
+    ],
+    ranks: Annotated[
+        str | None, typer.Option("--ranks", metavar="LIST", help="Adapter ranks, such as 8,64,256.")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="Seeds 1 to N.")] = 1,
+    alpha: Annotated[
+        str,
+        typer.Option(
+            "--alpha",
+            metavar="LIST",
+            help="Rules for alpha: fixed (the paper's), equal_rank, 4x_rank, rslora. Without "
+            "equal_rank nothing is said of the rank itself.",
+        ),
+    ] = "fixed",
+    split: Annotated[
+        Literal["time", "steps"],
+        typer.Option("--split", help="Equal seconds or equal updates for every arm."),
+    ] = "time",
+    hours: Hours = None,
+    usd: Usd = None,
+    price: Price = None,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", metavar="NAME|FILE", help="GPU to plan for.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the plan and stop.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Study directory; an existing one goes on."),
+    ] = None,
+    display: DisplayOption = "auto",
+    as_json: Json = False,
+) -> int:
+    """Does a higher-rank adapter help this model? Several arms, one budget, one report.
+
+    Every arm is a normal run. The plan says what each gets and which differences the evaluation
+    can tell from noise. The same command with --out, or `budgetrl resume DIR`, continues.
+    """
+    from budgetrl.plan import Limits
+    from budgetrl.study.arms import arms_of, family_of
+    from budgetrl.study.plan import plan_study
+    from budgetrl.study.state import StudyDir, is_study, open_study
+    from budgetrl.supervise.attempt import process_start
+    from budgetrl.units import duration
+
+    started = process_start()
+    chosen = family_of(family)
+    in_hours, in_usd, per_hour = hours_of(hours), usd_of(usd), usd_of(price, "--price")
+    if in_hours is None and in_usd is None:
+        in_hours = chosen.hours
+    config: dict[str, Any] = {
+        "family": chosen.name,
+        "ranks": _ranks(ranks) if ranks is not None else list(chosen.ranks),
+        "seeds": seeds,
+        "alpha": [policy.value for policy in _alphas(alpha)],
+        "split": split,
+    }
+    if out is not None and is_study(out) and not plan:
+        study = open_study(out)
+        study.check_config(config)
+        return _run(study, started, gpu, display, as_json)
+    specs = arms_of(chosen, config["ranks"], seeds, _alphas(alpha))
+    made = plan_study(specs, Limits(in_hours, in_usd, per_hour), split=split, gpu=gpu, dry_run=plan)
+    if plan:
+        return _print_plan(made, config, as_json)
+    sys.stderr.write(
+        f"{len(specs)} arms in {duration(made.budget.wall_s)}, "
+        f"about {duration(made.arms[0].budget_s)} each\n"
+    )
+    study = StudyDir.create(out or _new_folder(chosen.name), made, config)
+    return _run(study, started, gpu, display, as_json)
+
+
+def continue_study(path: Path, started: float, display: "DisplayKind", as_json: bool) -> int:
+    """What `budgetrl resume` does with a study directory."""
+    from budgetrl.study.state import open_study
+
+    return _run(open_study(path), started, None, display, as_json)
+
+
+def _run(
+    study: "StudyDir", started: float, gpu: str | None, display: "DisplayKind", as_json: bool
+) -> int:
+    from budgetrl.display.base import open_display
+    from budgetrl.study.replicate import run_study
+    from budgetrl.study.report import study_document
+
+    kind: DisplayKind = "plain" if as_json and display == "auto" else display
+    stream = sys.stderr if as_json else sys.stdout
+    code = run_study(study, lambda: open_display(kind, stream, sys.stderr), started, gpu=gpu)
+    document = study_document(study)
+    if as_json:
+        sys.stdout.write(json.dumps(document) + "\n")
+    else:
+        _print_study(document)
+    return code
+
+
+def _print_study(document: dict[str, Any]) -> None:
+    from budgetrl.units import duration
+
+    lines = [
+        f"{arm['recipe']}, rank {arm['rank']} (scale {arm['lora_scale']:.3g}), seed {arm['seed']}: "
+        f"{arm['status']}, {arm['steps']} updates, {duration(arm['spent']['wall_s'])}"
+        for arm in document["arms"]
+    ]
+    lines += [f"{claim['claim']}: {claim['verdict']}" for claim in document["claims"]]
+    budget = document["budget"]
+    lines.append(f"{duration(budget['spent_s'])} of {duration(budget['wall_s'])} were used.")
+    page = Path(document["study_dir"]) / "report" / "report.html"
+    lines.append(str(page) if page.exists() else f"budgetrl report {document['study_dir']}")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _print_plan(made: "StudyPlan", config: dict[str, Any], as_json: bool) -> int:
+    from dataclasses import asdict
+
+    from budgetrl.study.plan import plan_rows
+    from budgetrl.units import duration, usd
+
+    rows = plan_rows(made)
+    if as_json:
+        document = {
+            "schema_version": 1,
+            "config": config,
+            "arms": rows,
+            "budget": asdict(made.budget),
+            "total_s": made.total_s,
+            "detectable": made.detectable(),
+        }
+        sys.stdout.write(json.dumps(document) + "\n")
+        return ExitCode.OK
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "arm",
+        "rank",
+        "alpha/r",
+        "seed",
+        "budget",
+        "updates",
+        "s/update",
+        "dollars",
+        box=SIMPLE_HEAD,
+    )
+    for row in rows:
+        table.add_row(
+            row["recipe"], str(row["rank"]), f"{row['lora_scale']:.3g}", str(row["seed"]),
+            duration(row["budget_s"]), str(row["planned_steps"]), f"{row['step_s']:.1f}",
+            usd(row["expected_usd"]),
+        )  # fmt: skip
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"In all about {duration(made.total_s)} of {duration(made.budget.wall_s)}; "
+        f"times from {made.arms[0].plan.source}."
+    )
+    for suite, least in made.detectable().items():
+        console.print(
+            f"On {suite} a difference below about {100 * least:.1f} points is noise, "
+            "before what seeds add."
+        )
+    if len({row["lora_scale"] for row in rows}) > 1 and "equal_rank" not in config["alpha"]:
+        console.print(
+            "The arms differ in scale (alpha/r) as well as in rank: add --alpha fixed,equal_rank "
+            "to say anything of the rank itself."
+        )
+    return ExitCode.OK
+
+
+def _new_folder(family: str) -> Path:
+    import secrets
+    import time
+
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    return Path("studies") / f"{family}--{stamp}--{secrets.token_hex(3)}"
+
+
+def _ranks(text: str) -> list[int]:
+    try:
+        ranks = [int(part) for part in text.split(",")]
+    except ValueError:
+        ranks = []
+    if not ranks or min(ranks) < 1 or len(set(ranks)) < len(ranks):
+        raise UsageError(f"--ranks {text!r} is not a list of different ranks such as 8,64,256.")
+    return ranks
+
+
+def _alphas(text: str) -> list[Any]:
+    from budgetrl.recipe.base import AlphaPolicy
+
+    names = text.split(",")
+    known = [policy.value for policy in AlphaPolicy]
+    if not all(name in known for name in names) or len(set(names)) < len(names):
+        raise UsageError(f"--alpha {text!r}: takes a list of {', '.join(known)}.")
+    return [AlphaPolicy(name) for name in names]

@@ -1,0 +1,1 @@
+"""Several runs as one study, and a look at a model before the money is spent."""

@@ -1,0 +1,136 @@
+"""What a study compares: families of recipes, and the arms made from them.
+
+    arms_of(FAMILIES["qwen3"], ranks=(8, 64, 256), seeds=2, alphas=("fixed",)) -> [ArmSpec]
+
+An arm is a recipe with a rank, a rule for alpha and a seed. All arms on one model share its
+baseline evaluation, so they must agree on everything that makes its protocol.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from budgetrl.errors import UsageError
+from budgetrl.recipe.base import AlphaPolicy
+from budgetrl.recipe.load import LoadedRecipe, list_recipes, load_recipe
+
+PAPER_RANKS = (8, 64, 256)
+TINY_RANKS = (8, 32, 128)
+"""The embedded models are 128 wide: rank 128 is as free as any higher one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Recipes that differ in the base model, or one of them."""
+
+    name: str
+    recipes: tuple[str, ...]
+    """One recipe per model; the paper's ranks have recipes of their own, `<recipe>_r<rank>`."""
+    ranks: tuple[int, ...] = PAPER_RANKS
+    hours: float = 24.0
+    """Budget where none is given."""
+
+
+FAMILIES: Mapping[str, Family] = {
+    family.name: family
+    for family in (
+        *(
+            Family(name, (name,))
+            for name in ("deepscaler", "qwen2.5_instruct", "llama3.2", "qwen2.5_math", "qwen3")
+        ),
+        Family("quickstart", ("quickstart",), TINY_RANKS, 0.15),
+        Family(
+            "miniature",
+            ("miniature/generalist", "miniature/cold", "miniature/specialist"),
+            TINY_RANKS,
+            40 / 60,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSpec:
+    """One arm, before it is planned."""
+
+    recipe: str
+    """What `load_recipe` finds."""
+    sets: tuple[str, ...]
+    rank: int
+    alpha: AlphaPolicy
+    seed: int
+
+    def load(self, *further: str) -> LoadedRecipe:
+        """The arm's recipe.
+
+        Raises:
+            RecipeError: the rank is not allowed by the engine, among others.
+        """
+        return load_recipe(self.recipe, (*self.sets, *further), self.seed)
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        alpha = "" if self.alpha is AlphaPolicy.FIXED else f", alpha {self.alpha.value}"
+        return f"{self.recipe}, rank {self.rank}{alpha}, seed {self.seed}"
+
+
+def family_of(name: str) -> Family:
+    """A family by its name.
+
+    Raises:
+        UsageError: there is none; names the nearest.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    near = difflib.get_close_matches(name, FAMILIES, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    raise UsageError(f"unknown family {name!r}.", hint=f"{hint}Families: {', '.join(FAMILIES)}.")
+
+
+def arms_of(
+    family: Family, ranks: Sequence[int], seeds: int, alphas: Sequence[AlphaPolicy]
+) -> list[ArmSpec]:
+    """The arms of a study, in the order in which they run.
+
+    Seeds come last, so that a study that is cut short has every arm once before any arm twice.
+    """
+    return [
+        _arm(recipe, rank, alpha, seed)
+        for seed in range(1, seeds + 1)
+        for recipe in family.recipes
+        for alpha in alphas
+        for rank in ranks
+    ]
+
+
+def check_protocols(loaded: Sequence[LoadedRecipe]) -> None:
+    """All arms of one model must evaluate alike.
+
+    Raises:
+        UsageError: they do not.
+    """
+    first: dict[str, LoadedRecipe] = {}
+    for arm in loaded:
+        other = first.setdefault(arm.recipe.model.id, arm).recipe
+        mine = arm.recipe
+        if (mine.eval, mine.prompt, mine.sampling.stop) != (
+            other.eval,
+            other.prompt,
+            other.sampling.stop,
+        ):
+            raise UsageError(
+                f"{arm.recipe.name} and {other.name} evaluate {mine.model.id} under different "
+                "protocols, so their results cannot stand side by side.",
+                hint="Give both recipes the same [[eval]], [prompt] and sampling.stop.",
+            )
+
+
+def _arm(recipe: str, rank: int, alpha: AlphaPolicy, seed: int) -> ArmSpec:
+    own = f"{recipe}_r{rank}"
+    known = list_recipes()
+    sets = [] if own in known else [f"lora.rank={rank}"]
+    if alpha is not AlphaPolicy.FIXED:
+        sets.append(f'lora.alpha_policy="{alpha.value}"')
+    base = next(name for name in (own, recipe, f"{recipe}_r64") if name in known)
+    return ArmSpec(base, tuple(sets), rank, alpha, seed)

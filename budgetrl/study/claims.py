@@ -1,0 +1,218 @@
+"""The paper's claims about one model, checked against the arms of a study.
+
+    claims_of(arms, facts) -> [Claim(claim, verdict, effect, interval, n, seeds)]
+
+What a claim says of a *rank* is judged only between arms of equal scale alpha/r: with one fixed
+alpha the paper's arms differ 32-fold in scale, and either could be the cause.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from statistics import fmean
+from typing import Any
+
+from budgetrl.errors import DataError, ProtocolError
+from budgetrl.evaluation.compare import difference
+from budgetrl.evaluation.passk import mean_interval
+from budgetrl.evaluation.rows import StoredEval
+from budgetrl.report.arms import Arm, entropy_change
+from budgetrl.report.facts import Facts
+from budgetrl.report.text import suite_name
+from budgetrl.types import Interval
+
+PAPER_UPDATES = 300
+"""Updates of the paper's runs (section 1)."""
+LEAST_SHARE = 0.25
+"""Of the paper's updates; below it nothing is said."""
+SEED_NOISE = 0.05
+"""Differences of one seed up to this are called noise, whatever the interval over problems says:
+seeds alone move AIME24 by 5 to 15 points (arXiv 2504.07086)."""
+
+
+class ClaimVerdict(StrEnum):
+    """What a study says of a claim."""
+
+    SUPPORTED = "supported"
+    """The interval of the effect lies on the claim's side of zero."""
+    CONTRADICTED = "contradicted"
+    """It lies on the other side."""
+    NOT_DISTINGUISHABLE = "not distinguishable"
+    """It holds zero, or one seed's effect is as small as what seeds do."""
+    TOO_SHORT = "too short to say"
+    """The arms made too few updates, or the claim's arms were not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One claim and what was found."""
+
+    claim: str
+    verdict: ClaimVerdict
+    effect: float | None
+    """In the claim's direction; shares, not percent."""
+    interval_95: Interval | None
+    n: int
+    """Problems behind the interval; 0: it is over seeds, or there is none."""
+    seeds: int
+    why: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self) | {"verdict": self.verdict.value}
+
+
+def claims_of(arms: Sequence[Arm], requested_steps: int | None = None) -> list[Claim]:
+    """All claims about one model.
+
+    Args:
+        arms: of one model.
+        requested_steps: updates that stand for a whole run; None: the paper's 300.
+    """
+    whole = requested_steps or PAPER_UPDATES
+    suites = list(dict.fromkeys(s for arm in arms for run in arm.runs for s in run.suites))
+    found = []
+    for suite in suites:
+        for arm in arms:
+            if arm.gain(suite, 1) is not None:
+                found.append(_improves(arm, suite, whole))
+    found += [c for suite in suites for c in _rank_claims(arms, suite, whole)]
+    found += list(_entropy_claims(arms, whole))
+    return found
+
+
+def judge(
+    effect: float, interval: Interval | None, seeds: int, share_of_run: float, *, across: bool
+) -> tuple[ClaimVerdict, str]:
+    """A verdict and its reason.
+
+    Args:
+        effect: positive in the claim's direction.
+        interval: its 95 % interval; None where nothing gives one.
+        seeds: training seeds behind it.
+        share_of_run: updates made over those of a whole run.
+        across: two trained arms are compared, so that the seeds' own spread matters.
+    """
+    if share_of_run < LEAST_SHARE:
+        return ClaimVerdict.TOO_SHORT, f"{share_of_run:.0%} of a whole run's updates"
+    if interval is None:
+        return ClaimVerdict.NOT_DISTINGUISHABLE, "one number has no interval; more seeds give one"
+    if across and seeds == 1 and abs(effect) <= SEED_NOISE:
+        return ClaimVerdict.NOT_DISTINGUISHABLE, "one seed; seeds alone move results as much"
+    low, high = interval
+    if low > 0:
+        return ClaimVerdict.SUPPORTED, ""
+    if high < 0:
+        return ClaimVerdict.CONTRADICTED, ""
+    return ClaimVerdict.NOT_DISTINGUISHABLE, "the interval holds zero"
+
+
+def _improves(arm: Arm, suite: str, whole: int) -> Claim:
+    gain = arm.gain(suite, 1)
+    assert gain is not None
+    share = min(run.steps for run in arm.runs) / whole
+    verdict, why = judge(gain.value, gain.interval_95, gain.seeds, share, across=False)
+    name = f"Training at {arm.label} raises pass@1 on {suite_name(suite)}"
+    return Claim(
+        name, verdict, gain.value, gain.interval_95, _problems(arm, suite), gain.seeds, why
+    )
+
+
+def _rank_claims(arms: Sequence[Arm], suite: str, whole: int) -> Iterator[Claim]:
+    """The highest against the lowest rank, at equal scale and at the paper's fixed alpha."""
+    name = suite_name(suite)
+    equal = _ends(_at_equal_scale(arms))
+    if equal is not None:
+        low, high = equal
+        claim = f"At equal scale, rank {high.rank} ends above rank {low.rank} on {name}"
+        yield _compared(claim, low, high, suite, whole)
+    else:
+        yield Claim(
+            f"A higher rank ends higher on {name}", ClaimVerdict.TOO_SHORT, None, None, 0, 0,
+            "no two arms differ in the rank alone; add --alpha fixed,equal_rank",
+        )  # fmt: skip
+    fixed = _ends([arm for arm in arms if arm not in _at_equal_scale(arms)] or arms)
+    if fixed is not None and fixed != equal:
+        low, high = fixed
+        scales = f"scales {low.scale:.3g} and {high.scale:.3g}"
+        claim = f"At fixed alpha, rank {high.rank} ends above rank {low.rank} on {name} ({scales})"
+        yield _compared(claim, low, high, suite, whole)
+
+
+def _compared(claim: str, low: Arm, high: Arm, suite: str, whole: int) -> Claim:
+    """Final results of two arms, paired by problem for one seed and by seed for several."""
+    pairs = _by_seed(low, high)
+    effects: list[float] = []
+    interval: Interval | None = None
+    for a, b in pairs:
+        first, second = b.stored.get((suite, "final")), a.stored.get((suite, "final"))
+        if first is None or second is None:
+            continue
+        part = _difference(first, second)
+        if part is not None:
+            effects.append(part[0])
+            interval = part[1]
+    if not effects:
+        why = "an arm has no final evaluation under the same protocol"
+        return Claim(claim, ClaimVerdict.TOO_SHORT, None, None, 0, 0, why)
+    if len(effects) > 1:
+        interval = mean_interval(effects)
+    effect, seeds = fmean(effects), len(effects)
+    share = min(run.steps for pair in pairs for run in pair) / whole
+    verdict, why = judge(effect, interval, seeds, share, across=True)
+    n = _problems(low, suite) if seeds == 1 else 0
+    return Claim(claim, verdict, effect, interval, n, seeds, why)
+
+
+def _entropy_claims(arms: Sequence[Arm], whole: int) -> Iterator[Claim]:
+    """Table 2: entropy falls, and it falls more at a higher rank."""
+    ends = _ends(arms)
+    if ends is None:
+        return
+    low, high = ends
+    pairs = [(entropy_change(a), entropy_change(b), a, b) for a, b in _by_seed(low, high)]
+    known = [(x, y, a, b) for x, y, a, b in pairs if x is not None and y is not None]
+    if not known:
+        return
+    effects = [x - y for x, y, _, _ in known]
+    share = min(run.steps for *_, a, b in known for run in (a, b)) / whole
+    interval = mean_interval(effects)
+    verdict, why = judge(fmean(effects), interval, len(effects), share, across=True)
+    claim = f"Entropy falls more at rank {high.rank} than at rank {low.rank} (Table 2)"
+    yield Claim(claim, verdict, fmean(effects), interval, 0, len(effects), why)
+
+
+def _at_equal_scale(arms: Sequence[Arm]) -> list[Arm]:
+    """Arms of the commonest scale, if two or more ranks share it."""
+    by_scale: dict[float, list[Arm]] = {}
+    for arm in arms:
+        if arm.scale is not None:
+            by_scale.setdefault(arm.scale, []).append(arm)
+    best = max(by_scale.values(), key=len, default=[])
+    return best if len({arm.rank for arm in best}) > 1 else []
+
+
+def _ends(arms: Sequence[Arm]) -> tuple[Arm, Arm] | None:
+    """The lowest and the highest rank; None where there is one rank only."""
+    ranked = sorted((arm for arm in arms if arm.rank is not None), key=lambda a: a.rank or 0)
+    if len(ranked) < 2 or ranked[0].rank == ranked[-1].rank:
+        return None
+    return ranked[0], ranked[-1]
+
+
+def _by_seed(low: Arm, high: Arm) -> list[tuple[Facts, Facts]]:
+    seeds: Mapping[int | None, Facts] = {run.seed: run for run in high.runs}
+    return [(run, seeds[run.seed]) for run in low.runs if run.seed in seeds]
+
+
+def _difference(a: StoredEval, b: StoredEval) -> tuple[float, Interval | None] | None:
+    try:
+        part = difference(a, b)[1]
+    except (DataError, ProtocolError, KeyError):
+        return None
+    return part.difference, part.interval_95
+
+
+def _problems(arm: Arm, suite: str) -> int:
+    found = [e.problems for run in arm.runs if (e := run.evaluation("final", suite)) is not None]
+    return found[0] if found else 0

@@ -1,0 +1,224 @@
+"""The report of a study: the paper's tables with ours beneath, its claims, arms and bill.
+
+write_study_report(open_study(path)) -> files in the study's report/
+study_document(study)                -> what `budgetrl replicate --json` prints
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from budgetrl.errors import RunDirError
+from budgetrl.history import History, read_history
+from budgetrl.report.arms import arms_of
+from budgetrl.report.document import Cell, Document, Section, Table, Text, Tone
+from budgetrl.report.facts import Facts, read_facts
+from budgetrl.report.paper_tables import ModelRows, table_1, table_2
+from budgetrl.report.several import models_of, several_document
+from budgetrl.report.text import interval_text, points, suite_name
+from budgetrl.report.write import FORMATS, write_document
+from budgetrl.rundir import RunDir
+from budgetrl.study.claims import Claim, ClaimVerdict, claims_of
+from budgetrl.study.replicate import study_budget
+from budgetrl.study.state import StudyDir
+from budgetrl.units import duration, usd
+
+_TONES: dict[ClaimVerdict, Tone] = {
+    ClaimVerdict.SUPPORTED: "good",
+    ClaimVerdict.CONTRADICTED: "bad",
+    ClaimVerdict.NOT_DISTINGUISHABLE: "noise",
+    ClaimVerdict.TOO_SHORT: "muted",
+}
+
+
+def write_study_report(
+    study: StudyDir, out: Path | None = None, formats: Sequence[str] = FORMATS
+) -> list[Path]:
+    """Write a study's report from its files alone, however far it came.
+
+    Raises:
+        RunDirError: no arm has begun, or the folder cannot be written.
+    """
+    facts = [read_facts(run) for run in study.runs()]
+    if not facts:
+        raise RunDirError(
+            f"{study.path}: no arm has begun.", hint=f"`budgetrl resume {study.path}` goes on."
+        )
+    folder = out or study.path / "report"
+    try:
+        return write_document(_document(study, facts), facts, folder, formats)
+    except OSError as error:
+        raise RunDirError(
+            f"{folder}: the report cannot be written: {error.strerror}.",
+            hint="Give another folder with --out.",
+        ) from None
+
+
+def study_document(study: StudyDir) -> dict[str, Any]:
+    """The JSON document of a study (CLI.md)."""
+    facts = [read_facts(run) for run in study.runs()]
+    models = models_of(arms_of(facts))
+    return {
+        "schema_version": 1,
+        "study_dir": str(study.path),
+        "config": dict(study.config),
+        "arms": [_arm_json(study, index) for index in range(len(study.arms))],
+        "budget": study_budget(study),
+        "baseline": _baselines(models),
+        "detectable": dict(study.detectable),
+        "table1": _table_json(table_1(models)),
+        "table2": _table_json(table_2(models)),
+        "claims": [
+            {"model": model.name} | claim.to_json()
+            for model, claims in _claims(study, models)
+            for claim in claims
+        ],
+    }
+
+
+def _document(study: StudyDir, facts: Sequence[Facts]) -> Document:
+    made = several_document(facts)
+    models = models_of(arms_of(facts))
+    family = study.config["family"]
+    sections = [
+        Section("What the study asks of the paper", _claim_blocks(study, models)),
+        *made.sections,
+        Section("Plan and bill by arm", [_bill(study)]),
+    ]
+    return replace(
+        made,
+        title=f"Study {family}: {len(study.arms)} arms",
+        sections=sections,
+        notices=[*_failures(study), *made.notices],
+    )
+
+
+def _claims(study: StudyDir, models: Sequence[ModelRows]) -> list[tuple[ModelRows, list[Claim]]]:
+    return [(model, claims_of(model.arms, _whole_run(model))) for model in models]
+
+
+def _whole_run(model: ModelRows) -> int | None:
+    """Updates of a whole run: the paper's, or what a recipe without a paper asks for."""
+    recipe = model.arms[0].runs[0].recipe
+    if recipe is None or recipe.paper is not None:
+        return None
+    return recipe.schedule.stop_after_steps
+
+
+def _claim_blocks(study: StudyDir, models: Sequence[ModelRows]) -> list[Text | Table]:
+    rows: list[Sequence[Cell | str]] = []
+    for model, claims in _claims(study, models):
+        for claim in claims:
+            interval = claim.interval_95
+            rows.append(
+                [
+                    model.name if len(models) > 1 else "",
+                    claim.claim,
+                    Cell(claim.verdict.value, _TONES[claim.verdict], note=claim.why),
+                    Cell(
+                        "-" if claim.effect is None else points(claim.effect),
+                        note=interval_text(interval, signed=True) if interval else "",
+                    ),
+                    str(claim.n or "-"),
+                    str(claim.seeds or "-"),
+                ]
+            )
+    least = ", ".join(
+        f"{100 * value:.1f} points on {suite_name(suite)}"
+        for suite, value in study.detectable.items()
+    )
+    text = (
+        "Effects in points, with 95 % intervals over the same problems (one seed) or over seeds. "
+        "Differences between arms of one seed of up to five points are called noise: seeds alone "
+        "move AIME24 by 5 to 15 points (arXiv 2504.07086)."
+    )
+    if least:
+        text += f" At best this evaluation tells a difference of {least} from sampling noise."
+    head = ["Model", "claim", "verdict", "effect", "problems", "seeds"]
+    if len(models) == 1:
+        head, rows = head[1:], [row[1:] for row in rows]
+    return [Text(text, "muted"), Table(head, rows, text_columns=3 if len(models) > 1 else 2)]
+
+
+def _bill(study: StudyDir) -> Table:
+    rows = []
+    for arm in study.arms:
+        run = study.run_of(arm)
+        history = read_history(run) if run is not None else History()
+        rows.append(
+            [
+                arm.spec.label,
+                study.status(arm),
+                f"{arm.row['lora_scale']:.4g}",
+                f"{arm.row['planned_steps']:,}",
+                f"{history.steps[-1].step if history.steps else 0:,}",
+                duration(arm.row["expected_s"]),
+                duration(_paid_s(study, run)),
+            ]
+        )
+    total = study_budget(study)
+    caption = (
+        f"In all {duration(total['spent_s'])} of {duration(total['wall_s'])} "
+        f"({usd(total['spent_usd'])}). What is left over stays unspent."
+    )
+    head = ["Arm", "status", "alpha/r", "planned updates", "updates", "planned", "bill"]
+    return Table(head, rows, caption=caption, text_columns=2)
+
+
+def _failures(study: StudyDir) -> list[str]:
+    return [f"{arm.spec.label} did not run: {arm.error}" for arm in study.arms if arm.error]
+
+
+def _arm_json(study: StudyDir, index: int) -> dict[str, Any]:
+    arm = study.arms[index]
+    run = study.run_of(arm)
+    history = read_history(run) if run is not None else History()
+    paid_s = _paid_s(study, run)
+    return {
+        **arm.row,
+        "run_dir": str(run.path) if run is not None else None,
+        "status": study.status(arm),
+        "error": arm.error,
+        "steps": history.steps[-1].step if history.steps else 0,
+        "spent": {"wall_s": paid_s, "usd": study.budget.usd_of(paid_s)},
+    }
+
+
+def _paid_s(study: StudyDir, run: RunDir | None) -> float:
+    return 0.0 if run is None else read_facts(run).paid_s
+
+
+def _baselines(models: Sequence[ModelRows]) -> dict[str, Any]:
+    """By suite; by model and suite where there are several models."""
+    found = {}
+    for model in models:
+        runs = [run for arm in model.arms for run in arm.runs]
+        found[model.name] = {
+            suite: {
+                "pass_at": evaluation.pass_at,
+                "interval_95": evaluation.interval_95,
+                "samples": evaluation.samples,
+            }
+            for suite in runs[0].suites
+            if (evaluation := runs[0].evaluation("baseline", suite)) is not None
+        }
+    return found if len(found) > 1 else next(iter(found.values()), {})
+
+
+def _table_json(table: Table | None) -> dict[str, Any] | None:
+    if table is None:
+        return None
+    return {
+        "head": list(table.head),
+        "groups": [list(group) for group in table.super_head],
+        "rows": [
+            [cell if isinstance(cell, str) else _cell_text(cell) for cell in row]
+            for row in table.rows
+        ],
+        "footnotes": list(table.footnotes),
+    }
+
+
+def _cell_text(cell: Cell) -> str:
+    return f"{cell.text}{cell.marks}" + (f" ({cell.note})" if cell.note else "")
