@@ -53,6 +53,7 @@ def _root(
 app.command()(run_commands.run)
 app.command()(run_commands.resume)
 app.command()(estimate_commands.estimate)
+app.command()(study_commands.probe)
 app.command()(study_commands.replicate)
 app.command()(watch_commands.watch)
 app.command()(watch_commands.runs)

@@ -2,18 +2,20 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from budgetrl.cli.options import Hours, Json, Price, Usd, hours_of, usd_of
+from budgetrl.cli.options import Hours, Json, Price, Sets, Usd, hours_of, usd_of
 from budgetrl.cli.run import DisplayOption
 from budgetrl.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from budgetrl.display.base import DisplayKind
     from budgetrl.study.plan import StudyPlan
+    from budgetrl.study.probe import Probe
     from budgetrl.study.state import StudyDir
 
 
@@ -94,6 +96,73 @@ def replicate(
     )
     study = StudyDir.create(out or _new_folder(chosen.name), made, config)
     return _run(study, started, gpu, display, as_json)
+
+
+def probe(
+    recipe: Annotated[str, typer.Argument(help="The recipe that the money would be spent on.")],
+    hours: Annotated[
+        str, typer.Option("--hours", metavar="TIME", help="What the probe itself may take.")
+    ] = "20m",
+    sets: Sets = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for what the probe keeps.")
+    ] = Path("probes"),
+    as_json: Json = False,
+) -> int:
+    """Can RL help this model at all? Go, doubtful or no_go, for cents, before the money.
+
+    Evaluates the base model in rounds and rolls out groups of the training data. The table of
+    solve rates can be given to the run, as signal.solve_rates beside signal.order = "difficulty".
+    """
+    import os
+    import time
+
+    from budgetrl.recipe.load import load_recipe
+    from budgetrl.study.probe import probe as run_probe
+    from budgetrl.supervise.attempt import process_start
+    from budgetrl.supervise.worker import worker_environment
+
+    started = process_start()
+    limit_h = hours_of(hours)
+    assert limit_h is not None
+    os.environ.update(worker_environment())
+    loaded = load_recipe(recipe, sets or ())
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    folder = out / f"{loaded.recipe.name}--{stamp}"
+    found = run_probe(
+        loaded, limit_h * 3600, started, folder, lambda text: print(text, file=sys.stderr)
+    )
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_json()) + "\n")
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in _probe_lines(found)))
+    return ExitCode.OK
+
+
+def _probe_lines(found: "Probe") -> Iterator[str]:
+    from budgetrl.report.text import interval_text, suite_name
+    from budgetrl.units import duration, percent, usd
+
+    words = {"go": "Go", "doubtful": "Doubtful", "no_go": "No go"}
+    yield f"{words[found.verdict.value]}: {found.recipe}"
+    yield from (f"  - {reason}" for reason in found.why)
+    for name, result in found.suites.items():
+        for k, value in result.pass_at.items():
+            interval = interval_text(result.interval_95[k])
+            yield f"  {suite_name(name)} pass@{k}: {percent(value)}   95 % interval {interval}"
+    groups = found.seen.to_json()
+    yield (
+        f"  training problems: pass@1 {percent(groups['pass_at_1'])}, format "
+        f"{percent(groups['format_rate'])}, truncated {percent(groups['truncated_share'])}"
+    )
+    forecast = found.forecast
+    yield (
+        f"  the recipe's budget buys {forecast['steps']} updates of "
+        f"{duration(forecast['step_s'])} ({usd(forecast['total_usd'])})"
+    )
+    if forecast["groups_with_signal_per_hour"] is not None:
+        yield f"  groups with signal per hour: {forecast['groups_with_signal_per_hour']:,.0f}"
+    yield f"  {found.folder}"
 
 
 def continue_study(path: Path, started: float, display: "DisplayKind", as_json: bool) -> int:

@@ -1,0 +1,260 @@
+"""Can reinforcement learning help this model on this data? A look for cents.
+
+    evaluation in rounds | groups of the training data -> Seen -> judge -> go, doubtful, no_go
+
+The policy is the base model (B = 0), asked as a run would ask it; nothing is trained.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from budgetrl.data.difficulty import SolveRates
+from budgetrl.data.prompts import PromptRenderer
+from budgetrl.data.rows import load_problems, load_suite
+from budgetrl.data.sampler import ProblemSampler
+from budgetrl.engine import open_engine
+from budgetrl.engine.base import Engine, Request, SamplingSpec, sample_seed
+from budgetrl.errors import BudgetError
+from budgetrl.evaluation.passk import maj_at_k
+from budgetrl.evaluation.run import evaluate, protocol_of
+from budgetrl.files import write_json
+from budgetrl.plan import Limits, make_plan
+from budgetrl.recipe.load import LoadedRecipe
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rewards.grading import GRADER_VERSION, gold_problem
+from budgetrl.rewards.shaping import think_format
+from budgetrl.rewards.worker import GradingPool
+from budgetrl.study.feasibility import ProbeVerdict, Seen, judge
+from budgetrl.types import EvalResult, EvalWhen, Plan, Problem, Verdict
+
+SOLVE_RATES = "solve_rates.json"
+MAX_GROUPS = 256
+EVAL_SHARE = 0.5
+"""Of the time after loading, for the evaluation; the groups get the rest."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a probe found."""
+
+    recipe: str
+    suites: dict[str, EvalResult]
+    seen: Seen
+    forecast: dict[str, Any]
+    verdict: ProbeVerdict
+    why: list[str]
+    folder: Path
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As `budgetrl probe --json` prints it: suites by name, then what was concluded."""
+        suites = {
+            name: {
+                "pass_at": {str(k): value for k, value in result.pass_at.items()},
+                "interval_95": {str(k): value for k, value in result.interval_95.items()},
+                "samples": result.samples,
+                "truncated_share": result.truncated_share,
+            }
+            for name, result in self.suites.items()
+        }
+        return suites | {
+            "schema_version": 1,
+            "recipe": self.recipe,
+            "groups_with_signal_share": self.seen.signal_share,
+            "training_groups": self.seen.to_json(),
+            "forecast": self.forecast,
+            "verdict": self.verdict.value,
+            "why": self.why,
+            "solve_rates_file": str(self.folder / SOLVE_RATES),
+            "seconds": self.seconds,
+        }
+
+
+def probe(
+    loaded: LoadedRecipe, limit_s: float, started: float, folder: Path, tell: Progress
+) -> Probe:
+    """Evaluate the base model and roll out groups of the training data, inside a time limit.
+
+    Args:
+        loaded: the recipe that the money would be spent on.
+        limit_s: wall seconds, from `started`.
+        started: monotonic seconds at which this process began to cost.
+        folder: for completions, the solve-rate table and the document.
+        tell: shown progress.
+
+    Raises:
+        BudgetError: the time is over before anything was seen.
+        HardwareError, ModelError, DataError: as of a run.
+    """
+    recipe = loaded.recipe
+    plan = _plan(loaded)
+    end = started + limit_s
+    tell(f"loading {recipe.model.id}")
+    with GradingPool() as pool:
+        pool.start()
+        engine = open_engine(recipe, folder)
+        try:
+            renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
+            now = time.monotonic()
+            eval_end = now + EVAL_SHARE * (end - now)
+            suites = _evaluate(recipe, engine, renderer, pool, folder, eval_end, tell)
+            seen, rates = _roll_out(recipe, engine, renderer, pool, end, tell)
+        finally:
+            engine.close()
+    if not suites and not seen.correct:
+        raise BudgetError(
+            "the time was over before anything was seen.", hint="Give more with --hours."
+        )
+    verdict, why = judge(seen, plan.steps)
+    write_json(folder / SOLVE_RATES, rates.to_json())
+    share = seen.signal_share
+    pace = None if share is None else share * recipe.batch.prompts_per_step * 3600 / plan.step_s
+    forecast = {
+        "steps": plan.steps,
+        "step_s": plan.step_s,
+        "total_s": plan.total_s,
+        "total_usd": plan.total_usd,
+        "groups_with_signal_per_hour": pace,
+        "source": plan.source,
+    }
+    seconds = time.monotonic() - started
+    found = Probe(recipe.name, suites, seen, forecast, verdict, why, folder, seconds)
+    write_json(folder / "probe.json", found.to_json())
+    return found
+
+
+def _plan(loaded: LoadedRecipe) -> Plan:
+    """What the recipe's own budget buys; nothing is refused, that is for the verdict."""
+    try:
+        return make_plan(loaded, Limits()).plan
+    except BudgetError:
+        wide = make_plan(loaded, Limits(hours=1000.0)).plan
+        return Plan(**(asdict(wide) | {"affordable_steps": 0}))
+
+
+def _evaluate(
+    recipe: Recipe,
+    engine: Engine,
+    renderer: PromptRenderer,
+    pool: GradingPool,
+    folder: Path,
+    end: float,
+    tell: Progress,
+) -> dict[str, EvalResult]:
+    """The recipe's baseline evaluation, in as many rounds as there is time for."""
+    from budgetrl.training.evals import prompted
+
+    found = {}
+    specs = [spec for spec in recipe.eval if EvalWhen.BASELINE in spec.when]
+    for number, spec in enumerate(specs):
+        now = time.monotonic()
+        suite_end = now + (end - now) / (len(specs) - number)
+        items = prompted(renderer, load_suite(spec, gold_problem).problems)
+        tell(f"evaluating {spec.suite}")
+        result = evaluate(
+            engine.policy,
+            items,
+            protocol_of(
+                spec.suite,
+                items,
+                temperature=spec.temperature,
+                top_p=spec.top_p,
+                max_tokens=recipe.eval_max_tokens(spec),
+                seed=spec.seed,
+                grader=GRADER_VERSION,
+                stop=recipe.sampling.stop,
+            ),
+            samples=spec.samples,
+            ks=spec.k,
+            grader=pool,
+            folder=folder / "evals" / spec.suite,
+            when="baseline",
+            step=0,
+            batch=recipe.engine.eval_batch,
+            policy_id="step 0",
+            stop=recipe.sampling.stop,
+            should_stop=lambda limit=suite_end: time.monotonic() > limit,  # type: ignore[misc]
+        )
+        if result is not None:
+            found[spec.suite] = result
+    return found
+
+
+def _roll_out(
+    recipe: Recipe,
+    engine: Engine,
+    renderer: PromptRenderer,
+    pool: GradingPool,
+    end: float,
+    tell: Progress,
+) -> tuple[Seen, SolveRates]:
+    """Groups of the problems that the first updates would train on."""
+    from budgetrl.training.trainer import training_sampling
+
+    problems = load_problems(recipe.data, gold_problem).problems
+    size = recipe.grpo.num_generations
+    sampler = ProblemSampler(problems, recipe.seed, recipe.batch.prompts_per_step)
+    seen, rates = Seen(size), SolveRates(recipe.signal.decay)
+    sampling = training_sampling(recipe)
+    step = 0
+    while len(seen.correct) < MAX_GROUPS and time.monotonic() < end:
+        batch = sampler.batch(step)[: MAX_GROUPS - len(seen.correct)]
+        tell(f"groups of training problems: {len(seen.correct)} of {MAX_GROUPS}")
+        requests = _group_requests(recipe, renderer, batch, size, step)
+        if not _observe(engine, requests, sampling, batch, pool, renderer, seen, rates, end):
+            break
+        step += 1
+    return seen, rates
+
+
+def _group_requests(
+    recipe: Recipe, renderer: PromptRenderer, batch: Sequence[Problem], size: int, step: int
+) -> list[Request]:
+    return [
+        Request(
+            p.id,
+            renderer.text(p),
+            renderer.ids(p),
+            i,
+            sample_seed(recipe.seed, f"probe {step} {p.id}", i),
+        )
+        for p in batch
+        for i in range(size)
+    ]
+
+
+def _observe(
+    engine: Engine,
+    requests: Sequence[Request],
+    sampling: SamplingSpec,
+    batch: Sequence[Problem],
+    pool: GradingPool,
+    renderer: PromptRenderer,
+    seen: Seen,
+    rates: SolveRates,
+    end: float,
+) -> bool:
+    """Note one batch of groups; False when the time was over before it was finished."""
+    made = engine.policy.generate(requests, sampling, lambda: time.monotonic() > end)
+    completions = [one for one in made if one is not None]
+    if len(completions) < len(requests):
+        return False
+    size = seen.group_size
+    golds = [problem.answer for problem in batch for _ in range(size)]
+    graded = pool.grade(list(zip((c.text for c in completions), golds, strict=True)))
+    for number, problem in enumerate(batch):
+        rows = graded[number * size : (number + 1) * size]
+        right = [row.verdict is Verdict.CORRECT for row in rows]
+        seen.correct.append(sum(right))
+        rates.observe(problem, sum(right), size)
+        if 0 < sum(right) < size:
+            vote = maj_at_k([row.extracted for row in rows], right, size)
+            seen.agreement.append(vote - sum(right) / size)
+    seen.formatted += [think_format(c.text, prefilled=renderer.prefilled) for c in completions]
+    seen.truncated += [c.truncated for c in completions]
+    return True
