@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from budgetrl.events import Error, Event, RunFinished, RunResumed, RunWarning, Step
 from budgetrl.rundir import RunDir, list_runs, open_run
@@ -124,6 +127,24 @@ def test_resuming_finds_lost_checkpoints_in_the_mirror_and_takes_half_of_that_ag
     again = of(RunResumed, failed)[-1]
     assert (again.from_step, again.micro_batch) == (1, 2)
     assert [(step.step, step.attempt) for step in of(Step, failed)] == [(1, 1), (2, 3), (3, 3)]
+
+
+def test_the_mirror_knows_how_the_run_ended(folder: Path, failed: RunDir) -> None:
+    copy = open_run(folder / "elsewhere" / failed.name)
+    assert copy.read_json("result.json") == failed.read_json("result.json")
+    assert of(RunFinished, copy)[-1].stop_reason == "completed"
+    assert (copy.path / "report" / "report.html").is_file()
+
+
+def test_the_adapter_folder_is_the_last_checkpoint_for_peft_alone(failed: RunDir) -> None:
+    folder, checkpoint = failed.path / "adapter", failed.checkpoints()[-1]
+    assert failed.read_json("result.json")["adapter"] == str(folder)
+    model = peft.AutoPeftModelForCausalLM.from_pretrained(str(folder))
+    saved = load_file(str(checkpoint.path / "adapter_model.safetensors"))
+    loaded = peft.get_peft_model_state_dict(model)
+    assert checkpoint.step == 3
+    assert loaded.keys() == saved.keys()
+    assert all(torch.equal(loaded[name], saved[name]) for name in saved)
 
 
 def test_the_command_for_the_end_was_run_at_every_end(folder: Path, failed: RunDir) -> None:

@@ -19,7 +19,10 @@ from budgetrl.history import History, measured_times
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.supervise.attempt import Attempt, heartbeat, paid_seconds
+from budgetrl.supervise.export import FOLDER as ADAPTER
+from budgetrl.supervise.export import export_adapter
 from budgetrl.supervise.worker import TICK_S, Signals
+from budgetrl.training.mirror import copy_documents, mirror_of
 from budgetrl.types import StopReason
 
 ESTIMATES = "estimates.jsonl"
@@ -147,13 +150,19 @@ def _learn_from(run: RunDir, history: History, result: dict[str, Any]) -> None:
 
 
 def finish(run: RunDir, attempt: Attempt, history: History) -> dict[str, Any]:
-    """Write `result.json`, the last heartbeat, and the profile for the next plan."""
+    """Write adapter folder, `result.json`, last heartbeat, and the profile for the next plan."""
+    with suppress(OSError):
+        export_adapter(run)
     heartbeat(run, attempt, time.monotonic())
     result = result_of(run, history)
     with suppress(OSError):
         run.write_json(RESULT, result)
     if attempt.end - time.monotonic() > LEARNING_S:
         _learn_from(run, history, result)
+    mirror = mirror_of(run, Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False))
+    if mirror is not None:
+        with suppress(OSError):
+            copy_documents(run, mirror, lambda: attempt.end - time.monotonic() < LEARNING_S)
     return result
 
 
@@ -183,4 +192,5 @@ def result_of(run: RunDir, history: History) -> dict[str, Any]:
         "best_checkpoint": finished.best_checkpoint,
         "attempts": history.attempt,
         "report": _report_file(run),
+        "adapter": str(run.path / ADAPTER) if (run.path / ADAPTER).is_dir() else None,
     }

@@ -29,7 +29,7 @@ from budgetrl.rundir import (
 
 DOCUMENTS = ("recipe.toml", MANIFEST, PLAN, HEARTBEAT, EVENTS, RESULT, RESOLVED)
 """The last one makes a folder a run."""
-FOLDERS = ("evals", "report", "adapter")
+FOLDERS = ("evals", "report")
 
 
 def mirror_of(run: RunDir, recipe: Recipe) -> RunDir | None:

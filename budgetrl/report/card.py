@@ -1,0 +1,163 @@
+"""The model card of a trained adapter: what it is, what came out, how to load it.
+
+From the run directory alone. `supervise.export` puts it beside the adapter as README.md, in the
+form that the hub reads.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from budgetrl.recipe.assets import PREFIX
+from budgetrl.report.facts import Facts
+from budgetrl.report.text import interval_text, points, readable, suite_name
+from budgetrl.units import duration, percent, usd
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def model_card(facts: Facts, step: int) -> str:
+    """Markdown with the hub's metadata on top.
+
+    Args:
+        facts: a run that has ended.
+        step: the update after which the adapter was saved.
+    """
+    parts = (
+        _metadata(facts),
+        f"# {_plain(facts.name)}: {_adapter(facts)} for {_plain(facts.model)}",
+        _summary(facts, step),
+        *_results(facts),
+        *_use(facts),
+        *_making(facts),
+        "The licence of the base model applies to what is made with it; this card grants none.",
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def base_revision(facts: Facts) -> str | None:
+    """The revision of the base model: the recipe's, else the one that was found on the hub."""
+    stated = facts.resolved.get("model", {}).get("revision")
+    found = facts.manifest.get("engine", {}).get("model_revision")
+    return str(stated or found) if stated or found else None
+
+
+def _metadata(facts: Facts) -> str:
+    data = facts.resolved.get("data", {}).get("id")
+    fields: dict[str, Any] = {"library_name": "peft", "pipeline_tag": "text-generation"}
+    if _HUB_ID.fullmatch(facts.model):
+        fields |= {"base_model": facts.model, "base_model_relation": "adapter"}
+    if isinstance(data, str) and _HUB_ID.fullmatch(data):
+        fields["datasets"] = [data]
+    fields["tags"] = ["budgetrl", "grpo", "lora"]
+    return "\n".join(["---", *(f"{key}: {json.dumps(fields[key])}" for key in fields), "---"])
+
+
+def _adapter(facts: Facts) -> str:
+    lora = facts.resolved.get("lora", {})
+    return f"LoRA rank {lora.get('rank', '?')}"
+
+
+def _summary(facts: Facts, step: int) -> str:
+    cost = duration(facts.paid_s) + (f", {usd(facts.paid_usd)}" if facts.paid_usd else "")
+    rewards = " + ".join(
+        f"{reward.get('weight', 1.0):g} {_plain(str(reward.get('name')))}"
+        for reward in facts.resolved.get("rewards", [])
+    )
+    return (
+        f"Trained with GRPO and verifiable rewards ({rewards}) by budgetrl: the adapter after "
+        f"{step} of {facts.steps} updates, in a run of {cost} with both evaluations and the report."
+    )
+
+
+def _results(facts: Facts) -> Iterator[str]:
+    finished = facts.history.finished
+    yield "## Results"
+    if finished is None or not finished.final or not finished.difference:
+        yield "This run has no final evaluation to compare with the start, so no gain is claimed."
+        return
+    rows = [
+        "| suite | pass@k | before | after | difference in points (95 %) |",
+        "|---|---|---|---|---|",
+    ]
+    for suite, entry in finished.difference.items():
+        for k, value in entry["pass_at"].items():
+            before = finished.baseline.get(suite, {}).get("pass_at", {}).get(k)
+            after = finished.final.get(suite, {}).get("pass_at", {}).get(k)
+            interval = interval_text(entry.get("interval_95", {}).get(k), signed=True)
+            rows.append(
+                f"| {_plain(suite_name(suite))} | {k} | {percent(before)} | {percent(after)} "
+                f"| {points(value)} ({interval}) |"
+            )
+    yield "\n".join(rows)
+    yield "\n".join(_protocol(facts, suite) for suite in finished.difference)
+
+
+def _protocol(facts: Facts, suite: str) -> str:
+    found = facts.evaluation("final", suite)
+    if found is None:
+        return f"- {_plain(suite_name(suite))}: how it was evaluated is not recorded."
+    return (
+        f"- {_plain(suite_name(suite))}: {found.problems} problems, {found.samples} samples each, "
+        f"temperature {found.temperature:g}, top_p {found.top_p:g}, at most {found.max_tokens} "
+        "tokens; the same problems and settings before and after."
+    )
+
+
+def _use(facts: Facts) -> Iterator[str]:
+    rank = facts.resolved.get("lora", {}).get("rank", 0)
+    model = _plain(facts.model)
+    yield "## Use\n\nIn these lines `adapter` is this folder."
+    yield (
+        "```python\nfrom peft import AutoPeftModelForCausalLM\n\n"
+        'model = AutoPeftModelForCausalLM.from_pretrained("adapter")\n```'
+    )
+    if facts.model.startswith(PREFIX):
+        yield "The base model ships with budgetrl; `base_model_name_or_path` says where it lay."
+        return
+    revision = base_revision(facts)
+    pinned = f" --revision {_plain(revision)}" if revision else ""
+    yield (
+        f"```bash\nvllm serve {model}{pinned} --enable-lora --max-lora-rank {rank} "
+        "--lora-modules trained=adapter\n```"
+    )
+    yield (
+        "```python\nfrom unsloth import FastLanguageModel\n\n"
+        'model, tokenizer = FastLanguageModel.from_pretrained("adapter")\n```'
+    )
+
+
+def _making(facts: Facts) -> Iterator[str]:
+    resolved, manifest = facts.resolved, facts.manifest
+    lora, schedule, data = (resolved.get(name, {}) for name in ("lora", "schedule", "data"))
+    found, gpu = manifest.get("data", {}), manifest.get("gpu")
+    prompt, known = resolved.get("prompt", {}), facts.recipe.lora if facts.recipe else None
+    alpha = f"{known.resolved_alpha:g}, scale {known.scale:g}" if known else lora.get("alpha")
+    items = {
+        "base model": f"{facts.model}, revision {base_revision(facts) or 'not known'}",
+        "adapter": f"rank {lora.get('rank')}, alpha {alpha}, targets {lora.get('targets')}",
+        "data": f"{data.get('id') or data.get('path')}, revision {data.get('revision') or '-'}, "
+        f"{found.get('used', '?')} problems, fingerprint {found.get('fingerprint', '?')}",
+        "learning rate": f"{schedule.get('learning_rate')}, {schedule.get('shape')}",
+        "seed": str(facts.seed),
+        "user turn": prompt.get("template", "{problem}"),
+        "machine": str((gpu or {}).get("name") or manifest.get("machine", {}).get("cpu", "?")),
+        "versions": _versions(manifest),
+    }
+    yield "## How it was made"
+    yield "\n".join(f"- {name}: {_plain(value)}" for name, value in items.items())
+    if prompt.get("system"):
+        yield "System text of the prompt:"
+        yield f"> {_plain(prompt['system'])}"
+
+
+def _versions(manifest: Mapping[str, Any]) -> str:
+    versions = {"budgetrl": manifest.get("budgetrl"), **manifest.get("versions", {})}
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _plain(text: object) -> str:
+    """One line of foreign text that changes nothing around it in Markdown."""
+    line = " ".join(readable(str(text)).split())
+    return re.sub(r"([`<>|\[\]*])", r"\\\1", line)

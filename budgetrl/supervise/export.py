@@ -1,0 +1,64 @@
+"""The adapter that a run is about, in a folder of its own: for PEFT, vLLM, Unsloth and the hub."""
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from budgetrl.files import write_atomic, write_json
+from budgetrl.recipe.assets import local_path
+from budgetrl.report.card import base_revision, model_card
+from budgetrl.report.facts import Facts, read_facts
+from budgetrl.rundir import CheckpointFile, RunDir
+
+FOLDER = "adapter"
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def export_adapter(run: RunDir) -> Path | None:
+    """Put the judged checkpoint's adapter into `adapter/`, with base, revision and a model card.
+
+    The weights are a second name of the checkpoint's file where the disk allows it, so they take no
+    room.
+
+    Returns:
+        The folder; None where no complete checkpoint exists.
+
+    Raises:
+        OSError: the disk is full or gone.
+    """
+    facts = read_facts(run)
+    checkpoint = _judged(run, facts)
+    if checkpoint is None:
+        return None
+    folder = run.path / FOLDER
+    folder.mkdir(exist_ok=True)
+    _link(checkpoint.path / WEIGHTS, folder / WEIGHTS)
+    config: dict[str, Any] = json.loads((checkpoint.path / CONFIG).read_text(encoding="utf-8"))
+    # An engine may have loaded the base from a snapshot on this machine's disk.
+    config |= {"base_model_name_or_path": local_path(facts.model), "revision": base_revision(facts)}
+    write_json(folder / CONFIG, config)
+    write_atomic(folder / "README.md", model_card(facts, checkpoint.step))
+    return folder
+
+
+def _judged(run: RunDir, facts: Facts) -> CheckpointFile | None:
+    """The checkpoint that the run names as its best, else the newest complete one."""
+    complete, finished = run.checkpoints(), facts.history.finished
+    best = finished.best_checkpoint if finished is not None else None
+    named = [checkpoint for checkpoint in complete if facts.relative(checkpoint.path) == best]
+    return next(iter([*named, *reversed(complete)]), None)
+
+
+def _link(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
