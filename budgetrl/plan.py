@@ -21,6 +21,7 @@ from typing import Any
 
 import budgetrl
 from budgetrl.budget import BASELINE_SHARE, Budget, PhaseTimes, plan
+from budgetrl.data.difficulty import solve_rates
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.engine.tested import installed_versions, refuse_untested
 from budgetrl.errors import BudgetError, HardwareError, ModelError, RunDirError, UsageError
@@ -214,6 +215,7 @@ def check_local_files(recipe: Recipe) -> None:
                 hint="A model folder needs tokenizer.json and tokenizer_config.json.",
             )
         check_window(recipe, _window(folder / "config.json"))
+    solve_rates(recipe.signal)
     if recipe.data.path is not None:
         load_problems(recipe.data, _empty)
     for spec in recipe.eval:

@@ -7,10 +7,14 @@ teaches only if it is mixed; under Beta(a, b) the chance of that is
     1 - E[p^G] - E[(1-p)^G],   E[p^G] = prod_{i<G} (a + i) / (a + b + i)
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from budgetrl.errors import DataError
+from budgetrl.recipe.schema import Signal
 from budgetrl.types import Problem
 
 PRIOR_WEIGHT = 2.0
@@ -63,6 +67,26 @@ class SolveRates:
     ) -> tuple[float, float]:
         right, wrong = table.get(key, (0.0, 0.0))
         return self.decay * right + solved, self.decay * wrong + total - solved
+
+
+def solve_rates(signal: Signal) -> SolveRates | None:
+    """The table that a recipe orders its problems by; None under the uniform order.
+
+    Raises:
+        DataError: `signal.solve_rates` is no such table.
+    """
+    if signal.order != "difficulty":
+        return None
+    rates = SolveRates(signal.decay)
+    if signal.solve_rates is not None:
+        try:
+            rates.restore(json.loads(Path(signal.solve_rates).read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"signal.solve_rates = {signal.solve_rates}: no table of solve rates ({error!r}).",
+                hint="`budgetrl probe` writes one and says where.",
+            ) from None
+    return rates
 
 
 def _level(problem: Problem) -> str:

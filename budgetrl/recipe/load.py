@@ -23,7 +23,7 @@ from budgetrl.recipe.flat import MERGE_KEYS, PROVENANCE, flat_items, flat_values
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.validate import Located, validate
 
-_PATH_KEYS = ("data.path", "engine.script", "checkpoint.mirror")
+_PATH_KEYS = ("data.path", "engine.script", "checkpoint.mirror", "signal.solve_rates")
 
 
 @dataclass(frozen=True, slots=True)

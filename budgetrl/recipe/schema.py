@@ -184,6 +184,8 @@ def _signal_contradictions(recipe: Recipe) -> list[str]:
         found.append("signal.resample_rounds needs grpo.num_iterations = 1")
     if signal.order == "difficulty" and RewardName.ACCURACY not in names:
         found.append('signal.order = "difficulty" needs the accuracy reward')
+    if signal.solve_rates is not None and signal.order != "difficulty":
+        found.append('signal.solve_rates says nothing without signal.order = "difficulty"')
     if recipe.engine.name is EngineName.UNSLOTH and grpo.loss_type == "bnpo":
         found.append('under Unsloth "bnpo" is computed as "dapo"; set grpo.loss_type = "dapo"')
     return found

@@ -109,6 +109,8 @@ class Signal(Table):
     order: Literal["uniform", "difficulty"] = "uniform"
     decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Weight of older results in a problem's running solve rate."""
+    solve_rates: str | None = None
+    """A table of solve rates to start from, from `budgetrl probe` (order = "difficulty")."""
     explore: Share = 0.2
     """Share of each batch drawn uniformly under order = "difficulty"."""
     resample_rounds: Annotated[int, Field(ge=0)] = 0

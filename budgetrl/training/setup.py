@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from budgetrl.budget import Forecaster
-from budgetrl.data.difficulty import SolveRates
+from budgetrl.data.difficulty import solve_rates
 from budgetrl.data.overlap import find_overlap
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import LoadedProblems, load_problems, load_suite
@@ -95,12 +95,11 @@ def prepare(
         log=log,
         clock=log.ledger.clock,
     )
-    by_difficulty = recipe.signal.order == "difficulty"
     sampler = ProblemSampler(
         problems,
         recipe.seed,
         recipe.batch.prompts_per_step,
-        rates=SolveRates(recipe.signal.decay) if by_difficulty else None,
+        rates=solve_rates(recipe.signal),
         group_size=recipe.grpo.num_generations,
         explore=recipe.signal.explore,
     )

@@ -1,0 +1,232 @@
+"""Studies: how a budget is split over arms, what is claimed, what is refused; and the probe."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_builder import Story, build_run
+
+from budgetrl.data.difficulty import solve_rates
+from budgetrl.errors import DataError, UsageError
+from budgetrl.plan import Limits
+from budgetrl.recipe.base import AlphaPolicy
+from budgetrl.recipe.load import load_recipe
+from budgetrl.report.arms import arms_of as arms_of_facts
+from budgetrl.report.facts import read_facts
+from budgetrl.study.arms import FAMILIES, arms_of
+from budgetrl.study.claims import ClaimVerdict, claims_of, judge
+from budgetrl.study.feasibility import ProbeVerdict, Seen
+from budgetrl.study.feasibility import judge as judge_probe
+from budgetrl.study.plan import MIN_UPDATES, StudyPlan, plan_study
+from budgetrl.study.report import study_document, write_study_report
+from budgetrl.study.state import StudyDir, open_study
+
+FIXED = (AlphaPolicy.FIXED,)
+
+
+def budgetrl(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "budgetrl", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def gpu_plan(hours: float, split: Any = "time") -> StudyPlan:
+    specs = arms_of(FAMILIES["qwen3"], (8, 64, 256), 1, FIXED)
+    return plan_study(specs, Limits(hours=hours), split=split, gpu="A40", dry_run=True)
+
+
+# --- the plan
+
+
+def test_equal_time_is_what_every_arm_gets_besides_the_one_baseline() -> None:
+    made = gpu_plan(24)
+    baselines = [arm.planned.times.baseline_s for arm in made.arms]
+    assert baselines[0] > 0 and baselines[1:] == [0.0, 0.0]
+    own = {
+        round(arm.budget_s - baseline, 6)
+        for arm, baseline in zip(made.arms, baselines, strict=True)
+    }
+    assert len(own) == 1
+    whole = sum(arm.budget_s for arm in made.arms) + made.report_s
+    assert whole == pytest.approx(made.budget.wall_s)
+    assert made.total_s <= made.budget.wall_s
+
+
+def test_equal_steps_are_the_most_that_every_arm_can_make() -> None:
+    made = gpu_plan(24, "steps")
+    steps = {arm.planned.recipe.schedule.stop_after_steps for arm in made.arms}
+    assert len(steps) == 1
+    assert all(arm.plan.affordable_steps >= arm.plan.steps > MIN_UPDATES for arm in made.arms)
+    seconds = [arm.budget_s for arm in made.arms]
+    assert seconds[2] - made.arms[2].planned.times.baseline_s > seconds[1], "rank 256 is slower"
+    assert sum(seconds) + made.report_s <= made.budget.wall_s + 1e-6
+
+
+def test_an_arms_plan_is_what_an_estimate_of_its_budget_says() -> None:
+    arm = gpu_plan(24).arms[0]
+    done = budgetrl(
+        "estimate", "qwen3_r8", "--gpu", "A40", "--hours", f"{arm.budget_s:.3f}s", "--json"
+    )
+    estimated = json.loads(done.stdout)
+    assert arm.plan.affordable_steps == estimated["steps"]["affordable"]
+    assert arm.plan.step_s == pytest.approx(estimated["seconds"]["step"])
+
+
+def test_seeds_come_last_and_alpha_policies_make_arms_of_equal_scale() -> None:
+    both = (AlphaPolicy.FIXED, AlphaPolicy.EQUAL_RANK)
+    arms = arms_of(FAMILIES["deepscaler"], (8, 256), 2, both)
+    assert [arm.seed for arm in arms] == [1] * 4 + [2] * 4
+    scales = [arm.load().recipe.lora.scale for arm in arms[:4]]
+    assert scales == [16.0, 0.5, 1.0, 1.0]
+    other = arms_of(FAMILIES["qwen3"], (32,), 1, FIXED)[0]
+    assert (other.recipe, other.load().recipe.lora.rank) == ("qwen3_r64", 32)
+
+
+# --- what is claimed
+
+
+@pytest.mark.parametrize(
+    ("effect", "interval", "seeds", "share", "across", "verdict"),
+    [
+        (0.2, (0.1, 0.3), 1, 0.24, False, ClaimVerdict.TOO_SHORT),
+        (0.2, (0.1, 0.3), 1, 0.25, False, ClaimVerdict.SUPPORTED),
+        (-0.2, (-0.3, -0.1), 1, 1.0, True, ClaimVerdict.CONTRADICTED),
+        (0.04, (0.02, 0.06), 1, 1.0, True, ClaimVerdict.NOT_DISTINGUISHABLE),
+        (0.04, (0.02, 0.06), 3, 1.0, True, ClaimVerdict.SUPPORTED),
+        (0.2, (-0.1, 0.5), 3, 1.0, True, ClaimVerdict.NOT_DISTINGUISHABLE),
+        (0.2, None, 1, 1.0, False, ClaimVerdict.NOT_DISTINGUISHABLE),
+    ],
+)
+def test_a_verdict_follows_from_interval_seeds_and_updates(
+    effect: float, interval: Any, seeds: int, share: float, across: bool, verdict: ClaimVerdict
+) -> None:
+    assert judge(effect, interval, seeds, share, across=across)[0] is verdict
+
+
+def test_nothing_is_said_of_a_rank_without_arms_of_equal_scale(tmp_path: Path) -> None:
+    def claims(*stories: Story) -> list[Any]:
+        facts = [read_facts(build_run(tmp_path, story)) for story in stories]
+        return [c for c in claims_of(arms_of_facts(facts), 40) if "rank" in c.claim]
+
+    fixed = (Story(rank=8), Story(rank=256))
+    said = claims(*fixed)
+    assert [c.verdict for c in said if c.claim.startswith("A higher rank")] == [
+        ClaimVerdict.TOO_SHORT
+    ]
+    assert any("scales 8 and 0.25" in c.claim for c in said)
+    equal = claims(*fixed, Story(rank=8, alpha=8.0), Story(rank=256, alpha=256.0))
+    assert not any(c.claim.startswith("A higher rank") for c in equal)
+    judged = next(c for c in equal if c.claim.startswith("At equal scale, rank 256"))
+    assert judged.effect is not None and judged.n == 40 and judged.seeds == 1
+
+
+# --- a study directory
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyDir:
+    """Three arms on a CPU recipe: one finished, one crashed, one never begun."""
+    specs = arms_of(FAMILIES["quickstart"], (8, 32, 128), 1, FIXED)
+    made = plan_study(specs, Limits(hours=1.0))
+    config = {"family": "quickstart", "ranks": [8, 32, 128], "split": "time"}
+    study = StudyDir.create(tmp_path / "study", made, config)
+    study.update(0, run=build_run(study.path, Story(rank=8, steps=80)).name)
+    study.update(1, run=build_run(study.path, Story(rank=32, end=None)).name)
+    study.update(2, error="BudgetError: nothing is left")
+    return study
+
+
+def test_a_study_is_read_back_and_goes_on_as_it_began(study: StudyDir) -> None:
+    again = open_study(study.path)
+    assert [again.status(arm) for arm in again.arms] == ["finished", "crashed", "failed"]
+    assert again.arms == study.arms
+    assert again.paid_s() == pytest.approx(study.paid_in_arms_s())
+    with pytest.raises(UsageError, match="another configuration") as caught:
+        again.check_config(dict(study.config) | {"ranks": [8]})
+    assert "budgetrl resume" in caught.value.hint
+
+
+def test_a_studys_report_names_claims_arms_and_what_failed(study: StudyDir) -> None:
+    files = write_study_report(study)
+    page = (study.path / "report" / "report.html").read_text()
+    assert study.path / "report" / "report.md" in files
+    for text in ("supported", "nothing is left", "has crashed", "alpha/r"):
+        assert text in page
+    document = study_document(study)
+    assert [arm["status"] for arm in document["arms"]] == ["finished", "crashed", "failed"]
+    assert set(document["baseline"]) == {"heldout"}
+    assert document["table1"]["rows"] and document["claims"]
+    assert document["arms"][0]["lora_scale"] == 8.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("qwen4",), 2, "Did you mean qwen3"),
+        (("quickstart", "--hours", "60s"), 3, "arms fit"),
+        (("qwen3", "--ranks", "8,12", "--gpu", "A40", "--plan"), 2, "rank"),
+        (("quickstart", "--ranks", "8,8"), 2, "--ranks"),
+        (("quickstart", "--alpha", "big"), 2, "equal_rank"),
+        (("qwen3",), 3, "quickstart"),
+    ],
+)
+def test_bad_studies_are_refused_and_leave_nothing(
+    arguments: tuple[str, ...], code: int, words: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    done = budgetrl("replicate", *arguments, "--out", str(out))
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr and "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+# --- the probe
+
+
+def seen(correct: list[int], agreement: list[float], **changed: Any) -> Seen:
+    rows = len(correct) * 8
+    made = Seen(8, correct, agreement, [1.0] * rows, [False] * rows)
+    return replace(made, **changed)
+
+
+@pytest.mark.parametrize(
+    ("what", "steps", "verdict", "word"),
+    [
+        (seen([3] * 64, [0.3, 0.2] * 32), 60, ProbeVerdict.GO, "100.0 % of 64 groups"),
+        (seen([1] * 64, [0.3, -0.2] * 32), 60, ProbeVerdict.NO_GO, "luck"),
+        (seen([0] * 126 + [3] * 2, [0.3, 0.2]), 60, ProbeVerdict.NO_GO, "hardly any"),
+        (seen([8] * 63 + [7], []), 60, ProbeVerdict.NO_GO, "solved already"),
+        (seen([3] * 64, [0.3, 0.2] * 32), 3, ProbeVerdict.NO_GO, "3 updates"),
+        (seen([3] * 8, [0.3, 0.2] * 4), 60, ProbeVerdict.DOUBTFUL, "only 8 groups"),
+        (seen([3] * 64, [0.3, 0.2] * 32, truncated=[True]), 60, ProbeVerdict.DOUBTFUL, "limit"),
+        (seen([], []), 60, ProbeVerdict.DOUBTFUL, "no groups"),
+    ],
+)
+def test_a_probes_verdict_and_its_first_reason(
+    what: Seen, steps: int, verdict: ProbeVerdict, word: str
+) -> None:
+    found, why = judge_probe(what, steps)
+    assert (found, word in why[0]) == (verdict, True), why
+
+
+def test_a_probe_of_a_real_model_leaves_a_table_that_a_run_takes(tmp_path: Path) -> None:
+    done = budgetrl(
+        "probe", "quickstart", "--hours", "5m", "--out", str(tmp_path), "--json",
+        "--set", "eval.heldout.samples=1", "--set", "eval.heldout.k=[1]",
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert found["verdict"] in ("go", "no_go"), "no_go: a busy machine's budget buys too little"
+    assert found["groups_with_signal_share"] > 0.8
+    assert 0.3 < found["heldout"]["pass_at"]["1"] < 0.45
+    signal = load_recipe(
+        "quickstart",
+        ['signal.order="difficulty"', f"signal.solve_rates={found['solve_rates_file']}"],
+    ).recipe.signal
+    rates = solve_rates(signal)
+    assert rates is not None and len(rates.to_json()["problems"]) > 200
+    broken = signal.model_copy(update={"solve_rates": str(tmp_path / "absent.json")})
+    with pytest.raises(DataError, match="no table of solve rates"):
+        solve_rates(broken)
