@@ -79,6 +79,7 @@ def update_mirror(run: RunDir, mirror: RunDir) -> None:
     """
     (mirror.path / "checkpoints").mkdir(parents=True, exist_ok=True)
     mirror.clear_temporary()
+    copy_documents(run, mirror, lambda: False)  # first, so that every update of a copy is told of
     here = {checkpoint.step: checkpoint for checkpoint in run.checkpoints()}
     there = {checkpoint.step: checkpoint for checkpoint in mirror.checkpoints()}
     for step, checkpoint in here.items():
@@ -86,7 +87,6 @@ def update_mirror(run: RunDir, mirror: RunDir) -> None:
             _copy(checkpoint, mirror)
     for step in there.keys() - here.keys():
         mirror.drop_checkpoint(step)
-    copy_documents(run, mirror, lambda: False)
 
 
 def copy_documents(run: RunDir, mirror: RunDir, over: Callable[[], bool]) -> None:
