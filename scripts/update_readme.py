@@ -1,7 +1,8 @@
 """Write the measured numbers of docs/measurements/*.json into the README; --check only compares.
 
 Every block between `<!-- begin:NAME -->` and `<!-- end:NAME -->` is made here from a file that a
-bench or check script printed, so no number in the README is typed by hand.
+bench or check script printed, or from the estimates of the bundled recipes, so no number in the
+README is typed by hand.
 """
 
 import argparse
@@ -11,6 +12,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from budgetrl.estimation.request import Request, answer
+from budgetrl.recipe.load import list_recipes, load_recipe
+from budgetrl.units import duration, usd
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASUREMENTS = ROOT / "docs" / "measurements"
@@ -110,6 +115,32 @@ def signal(found: Measured) -> str:
     )
 
 
+def recipes() -> str:
+    """What every bundled GPU recipe costs, by `budgetrl estimate` on the GPU that it names."""
+    lines = [
+        "| recipe | base model | rank | GPU | an update | updates: bought of wanted | hours "
+        "| dollars |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in list_recipes():
+        recipe = load_recipe(name).recipe
+        if recipe.engine.device == "cpu":
+            continue
+        made = answer(Request(recipe))
+        assert made.affordable_band is not None, f"{name} has no budget"
+        low, high = round(made.affordable_band.low), round(made.affordable_band.high)
+        wanted = "as many as fit" if made.requested_steps is None else str(made.requested_steps)
+        fits = "" if made.fits else " (does not fit)"
+        lines.append(
+            f"| {name} | {recipe.model.id.rpartition('/')[2]} | {recipe.lora.rank} "
+            f"| {made.scenario.gpu.name}{fits} | {duration(made.times.step_s)} "
+            f"| {made.affordable_steps} ({low} to {high}) of {wanted} "
+            f"| {made.plan.total_s / 3600:.1f} | {usd(made.usd)} |"
+        )
+    return "\n".join(lines)
+
+
+COMPUTED: dict[str, Callable[[], str]] = {"recipes": recipes}
 BLOCKS: dict[str, Callable[[Measured], str]] = {
     "quickstart": quickstart,
     "grading": grading,
@@ -120,11 +151,11 @@ BLOCKS: dict[str, Callable[[Measured], str]] = {
 
 def updated(text: str) -> str:
     """The README with every block made anew; blocks without a file stay empty."""
-    for name, render in BLOCKS.items():
+    for name in (*BLOCKS, *COMPUTED):
         file = MEASUREMENTS / f"{name}.json"
-        body = "Not measured yet."
+        body = COMPUTED[name]() if name in COMPUTED else "Not measured yet."
         if file.exists():
-            body = render(json.loads(file.read_text(encoding="utf-8")))
+            body = BLOCKS[name](json.loads(file.read_text(encoding="utf-8")))
         block = re.compile(rf"(<!-- begin:{name} -->\n).*?(<!-- end:{name} -->)", re.DOTALL)
         text = block.sub(lambda match, body=body: f"{match[1]}{body}\n{match[2]}", text)
     return text
