@@ -16,63 +16,22 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = ROOT / "scripts" / "Dockerfile"
 IGNORED = ROOT / "scripts" / "Dockerfile.dockerignore"
 SKYPILOT = ROOT / "scripts" / "skypilot.yaml"
-INSTRUCTIONS = set(
-    [
-        "ADD",
-        "ARG",
-        "CMD",
-        "COPY",
-        "ENTRYPOINT",
-        "ENV",
-        "EXPOSE",
-        "FROM",
-        "HEALTHCHECK",
-        "LABEL",
-        "ONBUILD",
-        "RUN",
-        "SHELL",
-        "STOPSIGNAL",
-        "USER",
-        "VOLUME",
-        "WORKDIR",
-    ]
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
+
+
+INSTRUCTIONS = words(
+    """ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL ONBUILD RUN SHELL STOPSIGNAL
+    USER VOLUME WORKDIR"""
 )
-TASK_FIELDS = set(
-    [
-        "name",
-        "workdir",
-        "num_nodes",
-        "resources",
-        "envs",
-        "secrets",
-        "volumes",
-        "file_mounts",
-        "setup",
-        "run",
-        "config",
-    ]
+TASK_FIELDS = words(
+    "name workdir num_nodes resources envs secrets volumes file_mounts setup run config"
 )
-RESOURCE_FIELDS = set(
-    [
-        "infra",
-        "accelerators",
-        "accelerator_args",
-        "cpus",
-        "memory",
-        "instance_type",
-        "use_spot",
-        "disk_size",
-        "disk_tier",
-        "network_tier",
-        "max_hourly_cost",
-        "ports",
-        "image_id",
-        "labels",
-        "autostop",
-        "any_of",
-        "ordered",
-        "job_recovery",
-    ]
+RESOURCE_FIELDS = words(
+    """infra accelerators accelerator_args cpus memory instance_type use_spot disk_size disk_tier
+    network_tier max_hourly_cost ports image_id labels autostop any_of ordered job_recovery"""
 )
 MOUNT_FIELDS = {"name", "source", "store", "mode", "persistent", "config"}
 
