@@ -33,7 +33,7 @@ from budgetrl.files import write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
-from budgetrl.recipe.schema import EngineName, Recipe
+from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
 from budgetrl.types import Plan
@@ -163,11 +163,6 @@ def _card(recipe: Recipe, name: str | None, dry_run: bool) -> Gpu | None:
         raise HardwareError(
             f"recipe {recipe.name} needs an NVIDIA GPU, and this machine has none.",
             hint="Try the laptop recipe: budgetrl run quickstart",
-        )
-    if recipe.engine.name is EngineName.UNSLOTH:
-        raise HardwareError(
-            f"recipe {recipe.name} wants the unsloth engine, which this version does not have.",
-            hint='Plan with --dry-run, or try --set engine.name="plain" (untested on GPUs).',
         )
     return here.gpu if here.gpu is not None and name is None else choose_gpu(recipe, name)
 

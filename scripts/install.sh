@@ -180,10 +180,18 @@ if [[ $mode == dev ]]; then
 fi
 say "budgetrl itself (editable)$([[ $mode != dev ]] || echo ' and the dev tools')"
 pip_or_fail "${requirements[@]}"
+beside=()
+if [[ $mode == dev && $base == train ]]; then
+    say "unsloth for its tests without a GPU, in $venv/unsloth-cpu"
+    rm -rf "$venv/unsloth-cpu"
+    pip_or_fail --no-deps --target "$venv/unsloth-cpu" --requirement scripts/constraints-unsloth-cpu.txt
+    beside=("$venv/unsloth-cpu")
+fi
 say "bytecode, so that the first start takes seconds"
 # Left out: what runs never import. It exits 1 for files that a package ships as no valid Python.
 "$venv/bin/python" -m compileall -q -j 0 \
     -x '/(tests?|torch/testing|transformers/models/(?!auto|qwen|llama)[^/]+)/' "$venv/lib" budgetrl \
+    ${beside[@]+"${beside[@]}"} \
     >>"$log" 2>&1 || true
 
 printf '%s\n' ${kept:+"$kept"} "$mode $key" >"$stamp"

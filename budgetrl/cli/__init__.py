@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 import budgetrl
+from budgetrl.cli import bench as bench_commands
 from budgetrl.cli import doctor as doctor_commands
 from budgetrl.cli import estimate as estimate_commands
 from budgetrl.cli import eval as eval_commands
@@ -54,6 +55,7 @@ app.command()(run_commands.run)
 app.command()(run_commands.resume)
 app.command()(estimate_commands.estimate)
 app.command()(study_commands.probe)
+app.command()(bench_commands.bench)
 app.command()(study_commands.replicate)
 app.command()(watch_commands.watch)
 app.command()(watch_commands.runs)

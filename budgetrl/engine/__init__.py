@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from budgetrl.engine.base import Engine
-from budgetrl.errors import RecipeError
 from budgetrl.recipe.schema import EngineName, Recipe
 
 
@@ -29,4 +28,22 @@ def open_engine(recipe: Recipe, folder: Path, adapter: Path | None = None) -> En
 
             return ScriptedEngine.open(recipe)
         case EngineName.UNSLOTH:
-            raise RecipeError("the unsloth engine is not part of this version.")
+            from budgetrl.engine.unsloth import UnslothEngine
+
+            return UnslothEngine.open(recipe, folder, adapter)
+
+
+def import_first(recipe: Recipe, folder: Path) -> None:
+    """Import what has to come before transformers, trl and peft.
+
+    Args:
+        recipe: says which engine.
+        folder: where it may keep compiled code.
+
+    Raises:
+        HardwareError: the engine is not installed.
+    """
+    if recipe.engine.name is EngineName.UNSLOTH:
+        from budgetrl.engine.unsloth import import_unsloth
+
+        import_unsloth(recipe, folder)

@@ -130,6 +130,12 @@ class TrainableEngine(Engine, Protocol):
         """Completions for training with the current adapter; None when stopped before the end."""
         ...
 
+    def logp_gap(
+        self, prompt_ids: Sequence[Sequence[int]], rollout: Rollout, temperature: float
+    ) -> float | None:
+        """Mean |log p (sampler) - log p (trainer)| of sampled tokens; None if they are one."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a completion without special tokens; think tags are kept."""
         ...

@@ -22,8 +22,9 @@ from budgetrl.engine.base import (
     SamplingSpec,
     StopCheck,
 )
+from budgetrl.engine.ends import end_ids
 from budgetrl.engine.sampling import SeededSampler, StopWhen
-from budgetrl.errors import HardwareError, ModelError, RecipeError
+from budgetrl.errors import HardwareError, ModelError
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import AlphaPolicy, Lora, Recipe
 from budgetrl.types import Completion
@@ -54,7 +55,7 @@ class PlainEngine:
         self._recipe = recipe
         config = model.config
         self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
-        self.end_ids: frozenset[int] = _eos_ids(model, tokenizer) | _stop_ids(tokenizer, recipe)
+        self.end_ids: frozenset[int] = end_ids(model, tokenizer, recipe)
 
     @classmethod
     def open(cls, recipe: Recipe, adapter: Path | None = None) -> Self:
@@ -169,6 +170,12 @@ class PlainEngine:
             return None
         tokens = sum(map(len, drawn.ids))
         return EntropyEstimate(len(drawn.ids), tokens, sum(drawn.entropy_sum) / max(1, tokens))
+
+    def logp_gap(
+        self, prompt_ids: Sequence[Sequence[int]], rollout: Rollout, temperature: float
+    ) -> float | None:
+        """None: sampler and trainer are the same model here."""
+        return None
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a completion without special tokens; think tags are kept."""
@@ -302,24 +309,6 @@ def _load_adapter(base: Any, adapter: Path) -> Any:
 
 def _lora_layers(model: Any) -> Iterator[LoraLayer]:
     return (module for module in model.modules() if isinstance(module, LoraLayer))
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    many = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in [*many, tokenizer.eos_token_id] if i is not None)
-
-
-def _stop_ids(tokenizer: Any, recipe: Recipe) -> frozenset[int]:
-    """Tokens of sampling.stop. Only added tokens: other texts may hide inside a longer token."""
-    added = tokenizer.get_added_vocab()
-    for text in recipe.sampling.stop:
-        if text not in added:
-            raise RecipeError(
-                f"sampling.stop: {text!r} is not a token of its own in {recipe.model.id}.",
-                hint=f"It has: {', '.join(sorted(added)[:20])}.",
-            )
-    return frozenset(added[text] for text in recipe.sampling.stop)
 
 
 def _first_line(error: BaseException) -> str:

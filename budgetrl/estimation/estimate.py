@@ -8,10 +8,13 @@ the seeded draws of the constants' ranges lie in it.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import NamedTuple
 
 from budgetrl.budget import Budget, PhaseTimes, plan
@@ -142,18 +145,46 @@ def estimate_cpu(
     return _assemble(phases, memory_of(scenario), budget, steps, price)
 
 
+def known_factors(recipe: Recipe, gpu: Gpu, cache_dir: Path) -> Measured | None:
+    """What was measured on this GPU: by the user (this recipe first), else what ships; or None."""
+    own = gpu_profile_path(gpu, recipe.name, cache_dir)
+    others = own.parent.glob(gpu_profile_path(gpu, "*", cache_dir).name)
+    newest_first = sorted(others, key=lambda file: -file.stat().st_mtime)
+    for file in [own, *newest_first]:
+        factors = _read_factors(file, gpu, "`budgetrl bench`") if file.is_file() else None
+        if factors is not None:
+            return factors
+    return bundled_factors(gpu)
+
+
+def gpu_profile_path(gpu: Gpu, recipe: str, cache_dir: Path) -> Path:
+    """Where the profile that a user measured is kept."""
+    words = [re.sub(r"[^A-Za-z0-9.*]+", "-", text) for text in (gpu.name, recipe)]
+    return cache_dir / "profiles" / f"gpu-{'--'.join(words)}.json"
+
+
 @cache
 def bundled_factors(gpu: Gpu) -> Measured | None:
     """Factors that were measured on this GPU and ship with budgetrl; None where none are."""
     folder = resources.files("budgetrl").joinpath("assets/profiles")
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if not (entry.name.startswith("gpu-") and entry.name.endswith(".json")):
-            continue
-        profile = json.loads(entry.read_text(encoding="utf-8"))
-        if profile["schema_version"] == PROFILE_SCHEMA_VERSION and profile["gpu"] == gpu.name:
-            what = f"{profile['recipe']} on {gpu.name}, {profile['measured']}"
-            return Measured(profile["factors"], f"bundled profile of {what}")
+        if entry.name.startswith("gpu-") and entry.name.endswith(".json"):
+            factors = _read_factors(entry, gpu, "bundled profile")
+            if factors is not None:
+                return factors
     return None
+
+
+def _read_factors(file: Traversable, gpu: Gpu, whose: str) -> Measured | None:
+    """The factors of a profile; None if it is of another GPU or version, or cut short."""
+    try:
+        profile = json.loads(file.read_text(encoding="utf-8"))
+        if profile["schema_version"] != PROFILE_SCHEMA_VERSION or profile["gpu"] != gpu.name:
+            return None
+        what = f"{profile['recipe']} on {gpu.name}, {profile['measured']}"
+        return Measured({k: float(v) for k, v in profile["factors"].items()}, f"{whose} of {what}")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def _assemble(

@@ -3,6 +3,8 @@
     measured = from_run("runs/deepscaler_r8--...")        factors of one run
     estimate(recipe, gpu, budget, measured=measured)      other ranks, lengths, GPUs
 
+    store_gpu_profile(run, user_cache_dir())              kept for every later estimate on that GPU
+
 A factor compares the run with a prediction *at the lengths it really had*, so it says something
 about machine and software, not about the answers. The same file format, under
 assets/profiles/gpu-*.json, carries profiles measured on real GPUs.
@@ -11,15 +13,17 @@ assets/profiles/gpu-*.json, carries profiles measured on real GPUs.
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from budgetrl.budget import PhaseTimes
 from budgetrl.errors import BudgetRLError, RunDirError, UsageError
-from budgetrl.estimation.estimate import PROFILE_SCHEMA_VERSION, Measured
+from budgetrl.estimation.estimate import PROFILE_SCHEMA_VERSION, Measured, gpu_profile_path
 from budgetrl.estimation.phases import UPDATE_PHASES, Phases, make_phases
 from budgetrl.estimation.scenario import make_scenario, memory_of
 from budgetrl.estimation.shapes import LengthPrior
+from budgetrl.files import write_json
 from budgetrl.hardware import Gpu, find_gpu
 from budgetrl.history import History, measured_times, read_history
 from budgetrl.recipe.schema import Recipe
@@ -93,6 +97,23 @@ def profile_document(
         "measured": measured,
         "factors": {name: round(factor, 3) for name, factor in factors.items()},
     }
+
+
+def store_gpu_profile(run: RunDir, cache_dir: Path) -> Path:
+    """Keep what a run on a GPU measured for the next estimate and plan there.
+
+    Raises:
+        RunDirError: it has not measured enough.
+        OSError: the folder cannot be written.
+    """
+    recipe, gpu = run_recipe(run), _gpu_of_run(run, run_recipe(run))
+    today = datetime.now(UTC).date().isoformat()
+    document = profile_document(recipe, gpu, run_factors(run.path).factors, today)
+    document["versions"] = (run.read_json(MANIFEST) or {}).get("versions", {})
+    path = gpu_profile_path(gpu, recipe.name, cache_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, document)
+    return path
 
 
 def run_recipe(run: RunDir) -> Recipe:

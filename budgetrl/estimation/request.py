@@ -13,9 +13,9 @@ from budgetrl.estimation.cpu import cpu_phase_times, times_for, user_cache_dir
 from budgetrl.estimation.estimate import (
     Estimate,
     Measured,
-    bundled_factors,
     estimate,
     estimate_cpu,
+    known_factors,
 )
 from budgetrl.hardware import Gpu, Price, detect_gpu, find_gpu, gpu_table
 from budgetrl.recipe.schema import Recipe
@@ -153,7 +153,7 @@ def _answer_cpu(request: Request) -> Estimate:
 
 def _measured(request: Request, gpu: Gpu) -> Measured | None:
     if request.from_run is None:
-        return bundled_factors(gpu)
+        return known_factors(request.recipe, gpu, user_cache_dir())
     # Not at the top: reading runs brings all event models, and most estimates read none.
     from budgetrl.estimation.profile import run_factors
 

@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 from budgetrl.budget import Budget, Ledger
+from budgetrl.engine import import_first
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode, is_out_of_memory
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import read_history
@@ -53,6 +54,7 @@ def _attempt(options: argparse.Namespace, stopper: Stopper) -> int:
         log = RunLog(writer, ledger, expected)
         try:
             with log.phase("imports"):
+                import_first(recipe, run.path)
                 from budgetrl.training.loop import train
             outcome = train(run, recipe, log, stopper, allow_code=options.allow_code)
             return int(outcome.exit_code)

@@ -12,6 +12,11 @@ WINDOW = 10
 """Steps that a reward must stand still for."""
 
 
+MAX_LOGP_GAP = 0.1
+"""Nats per token: rounding to bfloat16 on both sides explains a few hundredths, another adapter or
+template makes several tenths."""
+
+
 class Alarm(NamedTuple):
     """One warning that begins or ends."""
 
@@ -50,6 +55,12 @@ class Alarms:
             yield "truncated", "more than half of the completions hit sampling.max_tokens"
         if verdicts[Verdict.TIMEOUT] > 0.01 * total:
             yield "grader_timeouts", "more than 1 % of the answers took too long to grade"
+        if record.logp_gap is not None and record.logp_gap > MAX_LOGP_GAP:
+            yield (
+                "sampler_gap",
+                f"sampler and trainer differ by {record.logp_gap:.2f} nats a token, above "
+                f"{MAX_LOGP_GAP}: a stale adapter, or another prompt than the trainer's",
+            )
         if verdicts[Verdict.ERROR]:
             yield "grader_errors", f"{verdicts[Verdict.ERROR]} completions could not be graded"
         if len(self._recent) == WINDOW:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from budgetrl.engine.base import Rollout
 from budgetrl.types import Completion, Problem, RewardBreakdown, Verdict
 
 
@@ -38,6 +39,10 @@ class StepRecord:
     advantages: list[float] = field(default_factory=list)
     entropy_sum: float | None = None
     """Summed over all tokens, in nats; None where the engine does not see it."""
+    logp_sum: float | None = None
+    """Of the sampled tokens under the sampler; None where it does not tell."""
+    logp_gap: float | None = None
+    """Mean difference between sampler and trainer, in nats; None where they are one."""
     replaced: set[int] = field(default_factory=set)
     """Groups that gave way to resampled ones."""
     slots: list[int] = field(default_factory=list)
@@ -51,11 +56,28 @@ class StepRecord:
         return sum(completion.num_tokens for completion in self.completions)
 
     @property
+    def entropy(self) -> float | None:
+        """Per token, in nats: exact, or else the sampled estimate -mean log p."""
+        total = self.entropy_sum
+        if total is None and self.logp_sum is not None:
+            total = -self.logp_sum
+        return None if total is None else total / max(1, self.tokens)
+
+    @property
     def verdicts(self) -> Counter[str]:
         """How often each verdict was given."""
         counted = Counter({verdict.value: 0 for verdict in Verdict})
         counted.update(breakdown.verdict.value for breakdown in self.breakdowns)
         return counted
+
+    def note(self, rollout: Rollout, gap: float | None) -> None:
+        """Take over what a rollout tells of its tokens."""
+        if rollout.entropy_sum is not None:
+            self.entropy_sum = (self.entropy_sum or 0.0) + rollout.entropy_sum
+        if rollout.logps is not None:
+            self.logp_sum = (self.logp_sum or 0.0) + sum(map(sum, rollout.logps))
+        if gap is not None:
+            self.logp_gap = max(self.logp_gap or 0.0, gap)
 
     def groups(self) -> list[list[RewardBreakdown]]:
         """The breakdowns by group."""
@@ -76,7 +98,9 @@ class StepRecord:
             "completion_tokens_mean": statistics.fmean(lengths),
             "completion_tokens_max": max(lengths),
             "truncated_share": _share([c.truncated for c in self.completions]) or 0.0,
-            "entropy": None if self.entropy_sum is None else self.entropy_sum / max(1, self.tokens),
+            "entropy": self.entropy,
+            "entropy_kind": "exact" if self.entropy_sum is not None else "sampled",
+            "sampling_logp_diff_mean": self.logp_gap,
             "groups": len(groups),
             "groups_with_signal": sum(
                 has_signal(group) for i, group in enumerate(groups) if i not in self.replaced

@@ -173,8 +173,9 @@ class BudgetMixin:
             )
         if rollout is None:
             raise StepAborted
-        if rollout.entropy_sum is not None:
-            parts.record.entropy_sum = (parts.record.entropy_sum or 0.0) + rollout.entropy_sum
+        with parts.clock.time("logprob"):
+            gap = parts.engine.logp_gap(prompt_ids, rollout, parts.recipe.sampling.temperature)
+        parts.record.note(rollout, gap)
         return rollout.ids, rollout.logps
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:

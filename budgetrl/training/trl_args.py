@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.errors import TrainingError
-from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.schema import EngineName, Recipe
 
 UNLIMITED_STEPS = 1_000_000
 """Stands for "as many updates as the budget buys"."""
@@ -26,6 +26,7 @@ def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, An
     micro = recipe.batch.micro_batch
     accumulation = recipe.completions_per_step // micro
     cuda = recipe.engine.device == "cuda"
+    unsloth = recipe.engine.name is EngineName.UNSLOTH
     return {
         "output_dir": str(folder),
         "seed": recipe.seed,
@@ -61,12 +62,13 @@ def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, An
         # sampling
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
+        # Unsloth hands this on to vLLM, where -1 is off.
+        "top_k": -1 if unsloth and not sampling.top_k else sampling.top_k,
         "min_p": sampling.min_p or None,
         "repetition_penalty": 1.0,
         "max_completion_length": sampling.max_tokens,
         "chat_template_kwargs": dict(recipe.prompt.template_kwargs),
-        "use_vllm": False,
+        **_generation(recipe),
         # optimiser
         "learning_rate": recipe.schedule.learning_rate,
         "lr_scheduler_type": "constant",
@@ -101,6 +103,20 @@ def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, An
         "dataloader_pin_memory": False,
         "remove_unused_columns": False,
         "full_determinism": False,
+    }
+
+
+def _generation(recipe: Recipe) -> dict[str, Any]:
+    """Who generates. The engine does, but Unsloth's trainer insists on knowing its vLLM."""
+    if recipe.engine.name is not EngineName.UNSLOTH:
+        return {"use_vllm": False}
+    return {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_enable_sleep_mode": recipe.engine.standby,
+        # TRL #4205: its tensors do not fit Unsloth's; the gap is measured each step instead.
+        "vllm_importance_sampling_correction": False,
+        "unsloth_num_chunks": recipe.engine.logit_chunks,
     }
 
 

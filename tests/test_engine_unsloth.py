@@ -1,0 +1,238 @@
+"""The Unsloth engine without a GPU: its arguments, its loop over vLLM, and the patched trainer.
+
+vLLM itself cannot run here: `FakeLLM` has its interface, and every call is checked against the
+argument names in docs/arguments.json, which a script takes from the wheels.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budgetrl.engine.base import SamplingSpec
+from budgetrl.engine.unsloth import (
+    adapter_arguments,
+    environment,
+    loading_arguments,
+    refuse_unkept,
+    vllm_rank,
+)
+from budgetrl.engine.vllm_loop import draw, sampling_arguments
+from budgetrl.errors import RecipeError
+from budgetrl.plan import Limits, make_plan
+from budgetrl.recipe.load import list_recipes, load_recipe
+from budgetrl.recipe.schema import EngineName, Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+UNSLOTH = Path(sys.prefix) / "unsloth-cpu"
+KNOWN: dict[str, dict[str, list[str]]] = json.loads((ROOT / "docs/arguments.json").read_text())
+SPEC = SamplingSpec(temperature=0.7, top_p=0.9, max_tokens=4, top_k=5, min_p=0.1)
+END = 99
+
+
+def names(call: str) -> set[str]:
+    return {name for calls in KNOWN.values() for name in calls.get(call, ())}
+
+
+def unsloth_recipes() -> list[Recipe]:
+    recipes = [load_recipe(name).recipe for name in list_recipes()]
+    return [recipe for recipe in recipes if recipe.engine.name is EngineName.UNSLOTH]
+
+
+# --- arguments
+
+
+def test_every_argument_is_one_that_the_pinned_versions_take() -> None:
+    loading = names("FastLanguageModel.from_pretrained") | names("load_vllm")
+    loading |= names("FastLlamaModel.from_pretrained")
+    for recipe in unsloth_recipes():
+        assert set(loading_arguments(recipe, "folder", None)) <= loading
+        assert set(adapter_arguments(recipe)) <= names("FastLlamaModel.get_peft_model")
+    assert set(sampling_arguments(SPEC, 1, [END])) <= names("SamplingParams")
+    assert "load_tensors" in names("load_lora")
+
+
+def test_pins_are_those_that_the_arguments_were_taken_from() -> None:
+    pins = (ROOT / "scripts/constraints-gpu.txt").read_text().replace("unsloth-zoo", "unsloth_zoo")
+    for package in KNOWN:
+        assert package.replace(" ", "==") in pins.splitlines()
+    cpu = (ROOT / "scripts/constraints-unsloth-cpu.txt").read_text().splitlines()
+    gpu = (ROOT / "scripts/constraints-gpu.txt").read_text().splitlines()
+    assert {line for line in cpu if line[0] != "#"} <= set(gpu)
+
+
+def test_nothing_of_the_paper_is_left_to_a_default() -> None:
+    recipe = load_recipe("deepscaler_r256").recipe
+    loading = loading_arguments(recipe, "folder", "bf16")
+    assert loading["max_seq_length"] == 512 + 3584
+    assert loading["load_in_4bit"] is False and loading["fast_inference"] is True
+    assert loading["max_lora_rank"] == 256
+    adapter = adapter_arguments(recipe)
+    assert (adapter["r"], adapter["lora_alpha"], len(adapter["target_modules"])) == (256, 128, 7)
+    variables = environment(recipe, Path("/run"))
+    assert variables["UNSLOTH_COMPILE_LOCATION"].startswith("/run/")
+    assert variables["UNSLOTH_VLLM_STANDBY"] == "1"
+
+
+def test_ranks_are_served_by_the_next_allowed_one() -> None:
+    assert [vllm_rank(rank) for rank in (1, 2, 8, 24, 257, 512)] == [1, 8, 8, 32, 320, 512]
+    with pytest.raises(RecipeError, match="513"):
+        vllm_rank(513)
+
+
+@pytest.mark.parametrize("setting", ["engine.merged_rollouts=true", "engine.chunked_prefill=false"])
+def test_settings_that_unsloth_would_ignore_are_refused(setting: str) -> None:
+    with pytest.raises(RecipeError, match=r"cannot be kept"):
+        refuse_unkept(load_recipe("deepscaler_r64", [setting]).recipe)
+
+
+def test_every_recipe_plans_on_a_laptop() -> None:
+    for name in list_recipes():
+        loaded = load_recipe(name)
+        if loaded.recipe.engine.name is EngineName.UNSLOTH:
+            assert make_plan(loaded, Limits(), gpu="A40", dry_run=True).plan.steps > 0
+    command = [sys.executable, "-m", "budgetrl", "run", "qwen3_r8", "--dry-run", "--gpu", "A40"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+# --- the loop over vLLM
+
+
+@dataclass
+class Logprob:
+    logprob: float
+
+
+@dataclass
+class CompletionOutput:
+    token_ids: list[int]
+    logprobs: list[dict[int, Logprob]]
+    finish_reason: str
+
+
+@dataclass
+class RequestOutput:
+    request_id: str
+    outputs: list[CompletionOutput]
+    finished: bool
+
+
+class SamplingParams:
+    """Takes what vLLM's takes, and nothing else."""
+
+    def __init__(self, **arguments: Any) -> None:
+        assert set(arguments) <= names("SamplingParams")
+        self.seed, self.max_tokens = arguments["seed"], arguments["max_tokens"]
+
+
+@dataclass
+class FakeLLM:
+    """vLLM's `LLM` and its engine in one: a token per request and step, made from the seed."""
+
+    lengths: Sequence[int]
+    """Tokens after which each request ends by itself."""
+    requests: dict[str, tuple[int, int, list[int]]] = field(default_factory=dict)
+    aborted: list[str] = field(default_factory=list)
+    calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    @property
+    def llm_engine(self) -> "FakeLLM":
+        return self
+
+    def enqueue(self, prompts: Any, sampling_params: Any, **others: Any) -> list[str]:
+        assert set(others) <= names("LLM.enqueue")
+        assert others["lora_request"] == "adapter"
+        assert all(set(prompt) == {"prompt_token_ids"} for prompt in prompts)
+        rows = zip(sampling_params, self.lengths, strict=True)
+        for number, (params, length) in enumerate(rows):
+            name = f"{number + 40}-{number:08x}"  # a counter goes on from earlier calls
+            self.requests[name] = (params.seed, min(length, params.max_tokens), [])
+        return list(self.requests)
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self.requests)
+
+    def step(self) -> list[RequestOutput]:
+        outputs = []
+        for name, (seed, length, ids) in list(self.requests.items()):
+            ids.append(END if len(ids) + 1 == length < 4 else seed + len(ids))
+            done = len(ids) == length
+            logprobs = [{token: Logprob(-0.5 * seed)} for token in ids]
+            reason = "stop" if ids[-1] == END else "length"
+            whole = CompletionOutput(list(ids), logprobs, reason if done else "")
+            outputs.append(RequestOutput(name.partition("-")[0], [whole], done))
+            if done:
+                del self.requests[name]
+        return outputs[::-1]  # in no particular order
+
+    def abort_request(self, request_ids: list[str], **others: Any) -> None:
+        assert set(others) <= names("LLMEngine.abort_request")
+        self.aborted += [name for name in request_ids if name in self.requests]
+        self.requests.clear()
+
+
+def sample(llm: FakeLLM, stops_after: int = 100) -> list[Any]:
+    steps = iter(range(1000))
+    prompts = [[1, 2]] * len(llm.lengths)
+    seeds = [10 * (row + 1) for row in range(len(prompts))]
+    return draw(
+        llm, SamplingParams, prompts, seeds, SPEC, [END], "adapter",
+        lambda: next(steps) + 1 >= stops_after,
+    )  # fmt: skip
+
+
+def test_completions_come_back_in_order_with_their_log_probabilities() -> None:
+    found = sample(FakeLLM([2, 9, 1]))
+    assert [one.ids for one in found] == [[10, END], [20, 21, 22, 23], [END]]
+    assert [one.logps for one in found] == [[-5.0] * 2, [-10.0] * 4, [-15.0]]
+
+
+def test_a_time_limit_keeps_what_was_finished_and_aborts_the_rest() -> None:
+    llm = FakeLLM([1, 9, 2, 9])
+    found = sample(llm, stops_after=2)
+    assert [one is not None for one in found] == [True, False, True, False]
+    assert len(llm.aborted) == 2 and not llm.has_unfinished_requests()
+
+
+# --- the patched trainer
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What unsloth_on_cpu.py found, in a process of its own."""
+    if not UNSLOTH.is_dir():
+        pytest.skip(f"unsloth is not in {UNSLOTH}; `bash scripts/install.sh dev` puts it there")
+    folder = tmp_path_factory.mktemp("unsloth")
+    paths = [str(UNSLOTH), str(ROOT), str(ROOT / "tests")]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests/unsloth_on_cpu.py"), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_the_patched_configuration_is_every_recipes(on_cpu: dict[str, Any]) -> None:
+    assert on_cpu["trainer"] == "UnslothGRPOTrainer"
+    assert on_cpu["changed"] == {}
+    assert on_cpu["noticed"], "a value that Unsloth changes has to be noticed"
+
+
+def test_gradients_of_the_patched_trainer_agree_with_the_oracle(on_cpu: dict[str, Any]) -> None:
+    # 1e-3 is what autocast may cost on a GPU; here, in float32, it was 4e-6.
+    assert max(on_cpu["gradients"].values()) <= 1e-3
+    assert set(on_cpu["gradients"]) == {
+        f"{kind} {skip}" for kind in ("dapo", "grpo", "dr_grpo") for skip in ("off", "exact")
+    }

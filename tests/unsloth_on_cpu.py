@@ -1,0 +1,107 @@
+"""What can be tried of Unsloth without a GPU, for test_engine_unsloth.py, in a process of its own.
+
+Unsloth patches trl, transformers and peft for good, so it must not be imported beside other tests.
+Prints one JSON: configurations compared, and gradients of the patched trainer against the oracle.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(sys.argv[1])
+os.environ.update(
+    UNSLOTH_ALLOW_CPU="1",
+    UNSLOTH_COMPILE_LOCATION=str(FOLDER / "compiled"),
+    UNSLOTH_COMPILE_DISABLE="1",
+    TORCHDYNAMO_DISABLE="1",
+    UNSLOTH_GRPO_SEQ_PACKING="0",
+    HF_HUB_OFFLINE="1",
+)
+
+import unsloth  # noqa: E402, F401, TID251
+from unsloth.models import rl  # noqa: E402, TID251
+
+rl._patch_trl_rl_trainers("grpo_trainer")
+
+import test_grpo_oracle as harness  # noqa: E402
+import trl  # noqa: E402
+
+from budgetrl.engine.plain import PlainEngine  # noqa: E402
+from budgetrl.errors import TrainingError  # noqa: E402
+from budgetrl.recipe.load import list_recipes, load_recipe  # noqa: E402
+from budgetrl.recipe.schema import EngineName  # noqa: E402
+from budgetrl.training.trl_args import check_unchanged, grpo_arguments  # noqa: E402
+
+WITHOUT_GPU = {"use_cpu": True, "bf16": False, "fp16": False}
+
+
+class PatchedEngine(harness.DictatedEngine):
+    """Dictated completions, on a model that has what Unsloth's trainer calls on one."""
+
+    name = EngineName.UNSLOTH
+
+    def __init__(self, model: Any, *others: Any) -> None:
+        model.for_training = lambda *a, **k: model.train()
+        model.for_inference = lambda *a, **k: model.eval()
+        model._unsloth_forced_float32 = True  # without a GPU it would choose float16
+        super().__init__(model, *others)
+
+
+def changed_configurations() -> dict[str, str]:
+    """Recipes of which the patched GRPOConfig holds something else, with what."""
+    found = {}
+    for name in list_recipes():
+        recipe = load_recipe(name).recipe
+        if recipe.engine.name is not EngineName.UNSLOTH:
+            continue
+        wanted = grpo_arguments(recipe, FOLDER, 300) | WITHOUT_GPU
+        try:
+            check_unchanged(wanted, trl.GRPOConfig(**wanted), "unsloth's GRPOConfig")
+        except TrainingError as error:
+            found[name] = error.message
+    return found
+
+
+def a_change_is_noticed() -> bool:
+    """Unsloth turns scale_rewards off for dr_grpo: the comparison must see that."""
+    recipe = load_recipe("deepscaler_r64", ['grpo.loss_type="dr_grpo"']).recipe
+    wanted = grpo_arguments(recipe, FOLDER, 300) | WITHOUT_GPU
+    try:
+        check_unchanged(wanted, trl.GRPOConfig(**wanted), "unsloth's GRPOConfig")
+    except TrainingError as error:
+        return "scale_rewards" in error.message
+    return False
+
+
+def gradients() -> dict[str, float]:
+    """Relative distance of the patched trainer's gradients from the float64 oracle's."""
+    harness.DictatedEngine = PatchedEngine
+    found = {}
+    for kind in ("dapo", "grpo", "dr_grpo"):
+        scale = "none" if kind == "dr_grpo" else "group"
+        for skip in ("off", "exact"):
+            made = harness.train(
+                FOLDER, grpo__loss_type=kind, grpo__scale_rewards=scale, signal__skip=f'"{skip}"'
+            )
+            # The trained model's methods are patched; the oracle takes a fresh one.
+            made.model = PlainEngine.open(made.recipe).model
+            wanted = harness.expected_gradients(made)
+            found[f"{kind} {skip}"] = harness.distance(made.updates[0].gradients, wanted)
+    return found
+
+
+def main() -> None:
+    """Everything, as JSON on the last line."""
+    found = {
+        "trainer": trl.GRPOTrainer.__name__,
+        "changed": changed_configurations(),
+        "noticed": a_change_is_noticed(),
+        "gradients": gradients(),
+    }
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
