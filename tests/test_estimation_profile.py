@@ -6,10 +6,12 @@ from run_builder import PHASES, Story, build_run
 
 from budgetrl.cli import main
 from budgetrl.errors import RunDirError, UsageError
-from budgetrl.estimation.profile import from_run, run_factors
+from budgetrl.estimation.estimate import known_factors
+from budgetrl.estimation.profile import from_run, run_factors, store_gpu_profile
 from budgetrl.estimation.request import Request, answer
+from budgetrl.hardware import find_gpu
 from budgetrl.recipe.load import load_recipe
-from budgetrl.rundir import MANIFEST, RESOLVED
+from budgetrl.rundir import MANIFEST, RESOLVED, open_run
 
 CPU_RECIPE = load_recipe("quickstart").recipe
 GPU_RECIPE = load_recipe("deepscaler_r8").recipe
@@ -86,3 +88,17 @@ def test_the_command_line_takes_a_run(tmp_path: Path, capsys: pytest.CaptureFixt
     _, times, _ = from_run(path)
     assert made["seconds"]["step"] == pytest.approx(times.step_s)
     assert made["usd"]["total"] is None
+
+
+def test_what_was_measured_on_a_gpu_is_known_to_later_estimates_there(tmp_path: Path) -> None:
+    run = open_run(run_of(tmp_path, "deepscaler_r8", "NVIDIA A40"))
+    recipe, card = load_recipe("deepscaler_r8").recipe, find_gpu("A40")
+    file = store_gpu_profile(run, tmp_path / "cache")
+    known = known_factors(recipe, card, tmp_path / "cache")
+    assert known is not None and "bench" in known.source
+    assert known.factors == pytest.approx(run_factors(run.path).factors, abs=1e-3)
+    other = load_recipe("qwen3_r64").recipe
+    assert known_factors(other, card, tmp_path / "cache") == known, "the same machine"
+    assert known_factors(recipe, find_gpu("H100"), tmp_path / "cache") is None
+    file.write_text(file.read_text()[:50])
+    assert known_factors(recipe, card, tmp_path / "cache") is None, "cut short"

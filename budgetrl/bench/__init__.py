@@ -1,0 +1,1 @@
+"""Measure throughput settings on this machine: `settings` says which, `measure` runs them."""
