@@ -218,5 +218,5 @@ def test_a_run_wants_the_whole_gpu_to_itself(nvml: Path, tmp_path: Path) -> None
     assert done.returncode == ExitCode.REFUSED
     error = json.loads(done.stdout)["error"]
     assert error["type"] == "HardwareError"
-    assert "GPU-stand-in is taken by the run /runs/first" in error["message"]
+    assert "GPU-stand-in is taken by /runs/first" in error["message"]
     assert list((tmp_path / "runs").iterdir()) == []

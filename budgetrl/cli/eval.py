@@ -56,6 +56,7 @@ def eval_(
     """
     from budgetrl.evaluation.judge import evaluate_target, suite_specs
     from budgetrl.evaluation.target import find_target
+    from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
     from budgetrl.supervise.worker import worker_environment
 
     started = time.monotonic()
@@ -71,7 +72,8 @@ def eval_(
         temperature=temperature,
         seed=seed,
     )
-    with _signals() as caught:
+    ends_at = None if limit_h is None else started + limit_h * 3600
+    with _signals() as caught, hold_gpu(gpu_for(found.recipe), Path(target).absolute(), ends_at):
         over = _stop_check(started, limit_h, caught)
         results = evaluate_target(found, specs, out, over, _progress())
     if as_json:

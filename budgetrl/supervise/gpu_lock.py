@@ -1,6 +1,6 @@
-"""One GPU, one run: a lock file per GPU, held while a run's supervisor or its worker lives.
+"""One GPU, one run or evaluation: a lock file per GPU, held while its processes live.
 
-    with hold_gpu(uuid, run_folder, ends_at) as handle:     HardwareError names who has it
+    with hold_gpu(gpu_of(run), folder, ends_at) as handle:     HardwareError names who has it
 
 The lock is the kernel's (flock), not the file: what a killed process leaves behind is no obstacle.
 A worker inherits the handle, so the GPU stays taken while it saves after its supervisor is gone.
@@ -17,25 +17,30 @@ from pathlib import Path
 from budgetrl.errors import HardwareError
 from budgetrl.files import lock_exclusively
 from budgetrl.hardware import detect_gpu
+from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import RESOLVED, RunDir
 from budgetrl.units import duration
 
 
 def gpu_of(run: RunDir) -> str | None:
     """The UUID of the GPU that a run takes; None for runs on a CPU."""
-    on_gpu = run.read_json(RESOLVED)["recipe"]["engine"]["device"] == "cuda"
-    found = detect_gpu() if on_gpu else None
+    return gpu_for(Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False))
+
+
+def gpu_for(recipe: Recipe) -> str | None:
+    """The UUID of the GPU that a recipe takes here; None for recipes that run on a CPU."""
+    found = detect_gpu() if recipe.engine.device == "cuda" else None
     return None if found is None else found.uuid
 
 
 @contextmanager
-def hold_gpu(uuid: str | None, run_folder: Path, ends_at: float) -> Iterator[int | None]:
-    """Hold a GPU for a run.
+def hold_gpu(uuid: str | None, folder: Path, ends_at: float | None) -> Iterator[int | None]:
+    """Hold a GPU.
 
     Args:
         uuid: of the GPU; None: nothing is held.
-        run_folder: told to whoever wants the same GPU.
-        ends_at: monotonic seconds, which all processes of a machine share.
+        folder: of the run or what is evaluated; told to whoever wants the same GPU.
+        ends_at: monotonic seconds, which all processes of a machine share; None: not known.
 
     Yields:
         The handle that a worker inherits.
@@ -51,7 +56,7 @@ def hold_gpu(uuid: str | None, run_folder: Path, ends_at: float) -> Iterator[int
     try:
         if not lock_exclusively(handle):
             raise _taken(uuid, path)
-        owner = {"run_dir": str(run_folder), "pid": os.getpid(), "ends_at": ends_at}
+        owner = {"run_dir": str(folder), "pid": os.getpid(), "ends_at": ends_at}
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(owner).encode(), 0)
         yield handle
@@ -80,10 +85,11 @@ def lock_folder() -> Path:
 def _taken(uuid: str, path: Path) -> HardwareError:
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
-        left = duration(max(0.0, owner["ends_at"] - time.monotonic()))
-        who = f"the run {owner['run_dir']}, which has {left} left"
+        who, ends_at = str(owner["run_dir"]), owner["ends_at"]
+        if ends_at is not None:
+            who += f", which has {duration(max(0.0, ends_at - time.monotonic()))} left"
     except (OSError, ValueError, KeyError, TypeError):  # it is just being written
-        who = "another run"
+        who = "another program of yours"
     return HardwareError(
         f"GPU {uuid} is taken by {who}.",
         hint="Look at it with `budgetrl watch`, wait until it is over, or choose another GPU with "
