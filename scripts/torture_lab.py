@@ -326,10 +326,13 @@ def leaks(folder: Path) -> list[str]:
     return [f"{file} holds a secret" for file in files if secret in file.read_bytes()]
 
 
-def wait_until_free(run: RunDir, patience_s: float) -> float:
-    """Seconds until no process writes the run; infinite if that takes too long."""
+def wait_until_free(run: RunDir, mark: str, patience_s: float) -> float:
+    """Seconds until no process of a scenario lives; infinite if that takes too long.
+
+    A worker that was just started does not hold the run's lock yet.
+    """
     start = time.monotonic()
-    while run.is_locked():
+    while run.is_locked() or processes_of(mark):
         if time.monotonic() - start > patience_s:
             return math.inf
         time.sleep(0.02)

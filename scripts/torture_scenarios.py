@@ -132,12 +132,12 @@ def _await_next_worker(process: Process) -> None:
 
 def _leave(run: RunDir, outcome: Outcome) -> None:
     """After its supervisor's death a worker saves and goes."""
-    seconds = wait_until_free(run, ORPHAN_S)
+    seconds = wait_until_free(run, _mark(run), ORPHAN_S)
     orphans = outcome.details.setdefault("orphan_s", [])
     orphans.append(round(seconds, 2))
     if seconds > ORPHAN_S:
         outcome.faults.append(f"the worker outlived its supervisor by {ORPHAN_S} s")
-        for pid in _own_processes(run):
+        for pid in processes_of(_mark(run)):
             os.kill(pid, signal.SIGKILL)
 
 
@@ -176,9 +176,9 @@ def _left_behind(lab: Lab, name: str) -> list[str]:
     return []
 
 
-def _own_processes(run: RunDir) -> list[int]:
-    name = run.path.parent.name
-    return processes_of(str(run.path.parent.parent.parent / name))
+def _mark(run: RunDir) -> str:
+    """By which the processes of a run's scenario are known."""
+    return str(run.path.parent.parent.parent / run.path.parent.name)
 
 
 def _never_started(outcome: Outcome, process: Process) -> Outcome:
@@ -188,6 +188,7 @@ def _never_started(outcome: Outcome, process: Process) -> Outcome:
 
 # --- budgets
 
+NORMAL_ENDS = ("budget", "no_signal")
 SLOW_DOWNS: dict[str, Callable[[random.Random], dict[str, str]]] = {
     "nothing": lambda rng: {},
     "slow reward": lambda rng: {"TORTURE_REWARD_S": f"{rng.uniform(0.01, 0.5):.3f}"},
@@ -219,7 +220,8 @@ def budget_run(lab: Lab, name: str, rng: random.Random, slow: str, budget_s: flo
     if code == 0:
         result = process.result()
         outcome.details |= {"steps": result["steps"], "stop_reason": result["stop_reason"]}
-        if result["spent"]["wall_s"] > budget_s or result["stop_reason"] != "budget":
+        # Long completions of a hot policy may have no signal: that is a normal end, too.
+        if result["spent"]["wall_s"] > budget_s or result["stop_reason"] not in NORMAL_ENDS:
             outcome.faults.append(f"{result['stop_reason']}, spent {result['spent']}")
         outcome.faults += unreadable(RunDir(Path(result["run_dir"])), at_rest=True)
     outcome.faults += _left_behind(lab, name)

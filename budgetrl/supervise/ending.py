@@ -149,15 +149,22 @@ def _learn_from(run: RunDir, history: History, result: dict[str, Any]) -> None:
             store_profile(recipe, times, cache)
 
 
-def finish(run: RunDir, attempt: Attempt, history: History) -> dict[str, Any]:
-    """Write adapter folder, `result.json`, last heartbeat, and the profile for the next plan."""
+def finish(run: RunDir, attempt: Attempt, history: History, slow_s: float = 0.0) -> dict[str, Any]:
+    """Write adapter folder, `result.json`, last heartbeat, and the profile for the next plan.
+
+    Args:
+        run: whose worker is gone.
+        attempt: the last one.
+        history: with the end of the run.
+        slow_s: what writing one small file may take here.
+    """
     with suppress(OSError):
         export_adapter(run)
     heartbeat(run, attempt, time.monotonic())
     result = result_of(run, history)
     with suppress(OSError):
         run.write_json(RESULT, result)
-    if attempt.end - time.monotonic() > LEARNING_S:
+    if attempt.end - time.monotonic() > LEARNING_S + 2 * slow_s:
         _learn_from(run, history, result)
     mirror = mirror_of(run, Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False))
     if mirror is not None:

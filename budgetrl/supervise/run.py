@@ -20,6 +20,10 @@ MAX_RESTARTS = 2
 """Of one supervisor; `budgetrl resume` starts the count anew."""
 
 
+WRITES_AT_END = 4
+"""Files that are written after the report; on a slow disk they are what takes the time."""
+
+
 class Ended(NamedTuple):
     """How a supervised run ended."""
 
@@ -85,8 +89,11 @@ def _to_its_end(
 ) -> Ended:
     """One worker after the other, and the report."""
     tried: set[int] = set()
+    slow_s = 0.0
     while True:
-        exit_code = Worker(run, attempt, signals, display, on_finish, gpu).watch()
+        worker = Worker(run, attempt, signals, display, on_finish, gpu)
+        exit_code = worker.watch()
+        slow_s = max(slow_s, worker.slow_s)
         history = read_history(run)
         ended = history.finished
         if ended is not None and ended.attempt == attempt.number:
@@ -110,8 +117,9 @@ def _to_its_end(
     history = read_history(run)
     if history.finished is None:
         history.finished = last_event(run, history, signals, at_deadline=False)
-    write_report(run, min(attempt.end, signals.leave_by(attempt.grace_s)), display)
-    return Ended(finish(run, attempt, history), history.finished.exit_code)
+    left_by = min(attempt.end, signals.leave_by(attempt.grace_s))
+    write_report(run, left_by - WRITES_AT_END * slow_s, display)
+    return Ended(finish(run, attempt, history, slow_s), history.finished.exit_code)
 
 
 def _newest_step(run: RunDir) -> int:

@@ -79,6 +79,8 @@ class Worker:
         self._close_at = attempt.deadline - max(2.0, 1.5 * attempt.save_s)
         self._kill_at = attempt.deadline
         self._next_beat = 0.0
+        self.slow_s = 0.0
+        """The longest that writing a heartbeat took: how slow the disk is."""
 
     def watch(self) -> int:
         """The worker's exit code; negative for a signal, as in `subprocess`."""
@@ -97,10 +99,12 @@ class Worker:
             now = time.monotonic()
             self._beat(now)
             self._forward(worker)
-            if now >= self._close_at and not closing:
+            # The next heartbeat may keep this loop as long as the slowest one did.
+            soon = now + self.slow_s
+            if soon >= self._close_at and not closing:
                 closing = True
                 _send(worker, CLOSE_SIGNAL)
-            if now >= self._kill_at:
+            if soon >= self._kill_at:
                 _send(worker, signal.SIGKILL, group=True)
             self._display.tick()
             with suppress(subprocess.TimeoutExpired):
@@ -128,6 +132,7 @@ class Worker:
         if now >= self._next_beat:
             self._next_beat = now + 1.0
             heartbeat(self._run, self._attempt, now)
+            self.slow_s = max(self.slow_s, time.monotonic() - now)
 
     def _forward(self, worker: "subprocess.Popen[bytes]") -> None:
         while self._signals.pending:
