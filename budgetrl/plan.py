@@ -102,7 +102,8 @@ def make_plan(
     check_local_files(recipe)
     card = _card(recipe, gpu, dry_run)
     if not dry_run and not force_versions:
-        refuse_untested(recipe.engine.name, installed_versions(recipe.engine.name))
+        engine = recipe.engine.name
+        refuse_untested(engine, installed_versions(engine), cuda=card is not None)
     budget = budget_of(recipe, limits, card)
     if card is None:
         times = cpu_phase_times(recipe, None, user_cache_dir(), budget_s=budget.wall_s)

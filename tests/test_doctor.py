@@ -208,7 +208,8 @@ def test_a_run_wants_the_whole_gpu_to_itself(nvml: Path, tmp_path: Path) -> None
 
     own = {"XDG_RUNTIME_DIR": str(tmp_path), "LD_LIBRARY_PATH": str(nvml)}
     command = [sys.executable, "-m", "budgetrl", "run", "quickstart", "--hours", "20m"]
-    command += ["--set", "engine.device=cuda", "--out", str(tmp_path / "runs"), "--json"]
+    command += ["--set", "engine.device=cuda", "--force", "versions"]
+    command += ["--out", str(tmp_path / "runs"), "--json"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
         with hold_gpu("GPU-stand-in", Path("/runs/first"), ends_at=0.0):

@@ -41,6 +41,13 @@ def test_another_version_is_refused_with_the_command_that_mends_it(
     assert caught.value.exit_code is ExitCode.REFUSED
 
 
+def test_a_gpu_run_needs_the_cuda_build_of_torch() -> None:
+    plain = dict(version_sets("plain")[0].versions) | {"torch": "2.13.0+cpu"}
+    refuse_untested(EngineName.PLAIN, plain)
+    with pytest.raises(RefusedError, match=r"torch 2.13.0\+cpu .*install.sh gpu"):
+        refuse_untested(EngineName.PLAIN, plain, cuda=True)
+
+
 def test_the_nearest_set_is_named() -> None:
     assert nearest_set("unsloth", GOOD).differences(GOOD) == []
     (only,) = nearest_set("unsloth", GOOD | {"numpy": "1.0", "vllm": "0.31.0"}).differences(
@@ -89,6 +96,6 @@ def test_run_refuses_and_force_versions_goes_on(tmp_path: Path) -> None:
     assert "trl 9.9.9 (tested: 1.14.2)" in refused.stderr
     assert "bash scripts/install.sh train" in refused.stderr
     forced = run("--force", "versions")
-    assert "never tried together" not in forced.stderr
+    assert "tested" not in forced.stderr
     assert "pays for nothing useful" in forced.stderr, "it went on to the budget"
     assert not (tmp_path / "runs").exists()

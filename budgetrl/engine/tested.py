@@ -70,8 +70,15 @@ def nearest_set(engine: str, installed: Mapping[str, str | None]) -> VersionSet:
     return min(version_sets(engine), key=lambda entry: len(entry.differences(installed)))
 
 
-def refuse_untested(engine: EngineName, installed: Mapping[str, str | None]) -> None:
+def refuse_untested(
+    engine: EngineName, installed: Mapping[str, str | None], *, cuda: bool = False
+) -> None:
     """Stop before a run with versions that nobody tried together.
+
+    Args:
+        engine: that of the recipe.
+        installed: versions by package.
+        cuda: the run takes a GPU, which torch's CPU build cannot use.
 
     Raises:
         RefusedError: names the packages, both versions, and the command that installs a tested set.
@@ -84,9 +91,13 @@ def refuse_untested(engine: EngineName, installed: Mapping[str, str | None]) -> 
         for package, found, wanted in nearest.differences(installed)
         if found is None or package in DECISIVE
     ]
+    torch = installed.get("torch")
+    if cuda and torch is not None and torch.endswith("+cpu"):
+        wrong.append(f"torch {torch} (needed on a GPU: the CUDA build)")
+        nearest = version_sets(EngineName.UNSLOTH)[0]
     if wrong:
         raise RefusedError(
-            f"these versions were never tried together: {', '.join(wrong)}.",
+            f"what is installed is no tested set of versions: {', '.join(wrong)}.",
             hint=f"Run {nearest.install}, or go on with --force versions.",
         )
 
