@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from budgetrl.errors import ExitCode
+from budgetrl.evaluation.target import find_target
 from budgetrl.events import RunFinished
 from budgetrl.report.card import model_card
 from budgetrl.report.facts import read_facts
@@ -105,3 +106,11 @@ def test_a_run_without_a_checkpoint_leaves_no_folder(run: RunDir) -> None:
     shutil.rmtree(run.path / "checkpoints")
     assert export_adapter(run) is None
     assert not (run.path / "adapter").exists()
+
+
+def test_an_evaluation_of_the_folder_is_one_of_the_run(run: RunDir) -> None:
+    """With the run's own prompt, and filed in the run."""
+    export_adapter(run)
+    target = find_target(str(run.path / "adapter"))
+    assert target.adapter == run.checkpoints()[-1].path
+    assert target.run is not None and target.run.path == run.path

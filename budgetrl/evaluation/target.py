@@ -32,6 +32,8 @@ from budgetrl.rundir import (
 )
 
 ADAPTER_CONFIG = "adapter_config.json"
+EXPORTED = "adapter"
+"""The folder in which a run leaves the adapter of its chosen checkpoint."""
 TEMPLATE = "{problem}\n\nReason step by step, and put the final answer in \\boxed{}."
 """The user turn for models without a recipe."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -67,6 +69,8 @@ def find_target(text: str, recipe_ref: str | None = None) -> Target:
     if (path / RESOLVED).is_file():
         run = open_run(path)
         return _of_checkpoint(run, chosen_checkpoint(run))
+    if path.name == EXPORTED and (path.parent / RESOLVED).is_file():
+        return find_target(str(path.parent), recipe_ref)
     if path.parent.name == "checkpoints" and (path.parent.parent / RESOLVED).is_file():
         return _of_checkpoint(open_run(path.parent.parent), _complete(path))
     if (path / ADAPTER_CONFIG).is_file():

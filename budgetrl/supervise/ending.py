@@ -14,12 +14,12 @@ from budgetrl.display.base import Display
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode
 from budgetrl.estimation.cpu import store_profile, user_cache_dir
 from budgetrl.evaluation.outcome import brief, differences, stored_results
+from budgetrl.evaluation.target import EXPORTED
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import History, measured_times
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.supervise.attempt import Attempt, heartbeat, paid_seconds
-from budgetrl.supervise.export import FOLDER as ADAPTER
 from budgetrl.supervise.export import export_adapter
 from budgetrl.supervise.worker import TICK_S, Signals
 from budgetrl.training.mirror import copy_documents, mirror_of
@@ -199,5 +199,5 @@ def result_of(run: RunDir, history: History) -> dict[str, Any]:
         "best_checkpoint": finished.best_checkpoint,
         "attempts": history.attempt,
         "report": _report_file(run),
-        "adapter": str(run.path / ADAPTER) if (run.path / ADAPTER).is_dir() else None,
+        "adapter": str(run.path / EXPORTED) if (run.path / EXPORTED).is_dir() else None,
     }

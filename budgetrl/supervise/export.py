@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from budgetrl.evaluation.target import EXPORTED
 from budgetrl.files import write_atomic, write_json
 from budgetrl.recipe.assets import local_path
 from budgetrl.report.card import base_revision, model_card
 from budgetrl.report.facts import Facts, read_facts
 from budgetrl.rundir import CheckpointFile, RunDir
 
-FOLDER = "adapter"
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
@@ -34,7 +34,7 @@ def export_adapter(run: RunDir) -> Path | None:
     checkpoint = _judged(run, facts)
     if checkpoint is None:
         return None
-    folder = run.path / FOLDER
+    folder = run.path / EXPORTED
     folder.mkdir(exist_ok=True)
     _link(checkpoint.path / WEIGHTS, folder / WEIGHTS)
     config: dict[str, Any] = json.loads((checkpoint.path / CONFIG).read_text(encoding="utf-8"))
