@@ -66,7 +66,7 @@ def _attempt(options: argparse.Namespace, stopper: Stopper) -> int:
         except Exception as error:  # the reason is recorded, whatever it is, and the run ends
             traceback.print_exc()
             if is_out_of_memory(error):
-                return _out_of_memory(log, recipe, error)
+                return _out_of_memory(log, run, recipe, error)
             message = f"{type(error).__name__}: {error}"
             hint = f"The traceback is in {run.path / 'worker.log'}."
             return _failed(log, run, type(error).__name__, message, hint, ExitCode.FAILED)
@@ -88,10 +88,13 @@ def _failed(
     return int(exit_code)
 
 
-def _out_of_memory(log: RunLog, recipe: Recipe, error: Exception) -> int:
+def _out_of_memory(log: RunLog, run: RunDir, recipe: Recipe, error: Exception) -> int:
     """No end of the run: the supervisor decides whether smaller micro-batches are tried."""
     what = f"the GPU's memory is used up at batch.micro_batch = {recipe.batch.micro_batch}: {error}"
-    hint = "Lower batch.micro_batch or sampling.max_tokens, or take a larger GPU."
+    hint = (
+        f"Where the run does not go on by itself: `budgetrl resume {run.path}` tries half of that; "
+        "or lower sampling.max_tokens, or take a larger GPU."
+    )
     kind = type(error).__name__
     log.emit(Error(type=kind, message=what, hint=hint, exit_code=OUT_OF_MEMORY_EXIT))
     return OUT_OF_MEMORY_EXIT
