@@ -20,6 +20,7 @@ PhaseName = Literal[
     "imports",
     "model",
     "data",
+    "preflight",
     "baseline",
     "train",
     "evaluation",

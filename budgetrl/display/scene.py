@@ -12,6 +12,7 @@ DOING = {
     "imports": "starting",
     "model": "loading the model",
     "data": "loading problems",
+    "preflight": "trying the longest update",
     "baseline": "measuring the baseline",
     "train": "training",
     "evaluation": "evaluating",

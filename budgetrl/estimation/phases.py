@@ -229,11 +229,33 @@ def _setup(scenario: Scenario) -> dict[str, list[Term]]:
     model = [Term(download, {"download_gb_s": -1}, "download")]
     names = ("engine_start_s", "first_step_s") if scenario.vllm else ()
     model += [Term(constants[name], {name: 1}, name.removesuffix("_s")) for name in names]
+    data = Term(constants["data_s"], {"data_s": 1}, "data")
     return {
         "imports": [Term(constants[imports], {imports: 1}, "imports")],
         "model": model,
-        "data": [Term(constants["data_s"], {"data_s": 1}, "data")],
+        "data": [data, *_preflight(scenario)],
     }
+
+
+def _preflight(scenario: Scenario) -> list[Term]:
+    """One micro-batch of the longest completions, and the adapter saved."""
+    recipe = scenario.recipe
+    limit = float(recipe.sampling.max_tokens)
+    longest = Update(
+        sequences=recipe.batch.micro_batch,
+        prompt_tokens=recipe.prompt.max_tokens,
+        mean=limit,
+        mean_square=limit**2,
+        longest_in_micro=limit,
+        micro_batches=1,
+        adapter_params=scenario.adapter_params,
+        precision=scenario.precision,
+        checkpointing=recipe.engine.gradient_checkpointing,
+        padded=not scenario.vllm,
+        plain_trl=not scenario.vllm,
+    )
+    work = update(longest, scenario.shape, scenario.gpu, scenario.constants)
+    return [*work, *_save(scenario)]
 
 
 def _save(scenario: Scenario) -> list[Term]:

@@ -8,7 +8,7 @@ from budgetrl.report.facts import Facts
 from budgetrl.types import Plan
 from budgetrl.units import duration, percent, usd
 
-SETUP = ("imports", "model", "data")
+SETUP = ("imports", "model", "data", "preflight")
 STEP_PHASES = ("rollout", "reward", "logprob", "update", "other")
 
 

@@ -1,6 +1,6 @@
 """One attempt of a run, from recipe to trained adapter: the file to read to understand budgetrl.
 
-    open engine -> load problems -> build reward and trainer -> baseline evaluation
+    open engine -> load problems -> build reward and trainer -> preflight -> baseline evaluation
       -> train -> final evaluation of the selected checkpoint -> finish
 
 The worker process calls `train`; everything it does is visible in the run's events.
@@ -21,7 +21,8 @@ from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import load_adapter_weights, read_state, restore_rng
 from budgetrl.training.evals import Evaluator
 from budgetrl.training.log import RunLog, announce
-from budgetrl.training.setup import build_follower, prepare
+from budgetrl.training.preflight import preflight
+from budgetrl.training.setup import prepare
 from budgetrl.training.stopper import StepAborted, Stopper
 from budgetrl.types import EvalResult, StopReason
 
@@ -48,7 +49,7 @@ def train(
             engine: Any = open_engine(recipe, run.path)
         with log.phase("data"):
             bench = prepare(run, recipe, engine, pool, log, allow_code)
-            follower = build_follower(run, recipe, engine, bench, log, stopper)
+            follower = preflight(run, recipe, engine, bench, log, stopper)
         baseline = _baseline(run, bench.evaluator, log, stopper, before)
         if not stopper.requested():
             _learn(run, follower, log, baseline)

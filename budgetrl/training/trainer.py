@@ -222,13 +222,13 @@ def score(parts: TrainerParts, completion_ids: Sequence[Sequence[int]]) -> list[
     return [breakdown.total for breakdown in breakdowns]
 
 
-def training_sampling(recipe: Recipe) -> SamplingSpec:
-    """How a recipe draws its training completions."""
+def training_sampling(recipe: Recipe, max_tokens: int | None = None) -> SamplingSpec:
+    """How a recipe draws its training completions; or shorter ones."""
     sampling = recipe.sampling
     return SamplingSpec(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
-        max_tokens=sampling.max_tokens,
+        max_tokens=max_tokens or sampling.max_tokens,
         top_k=sampling.top_k,
         min_p=sampling.min_p,
         stop=sampling.stop,

@@ -1,0 +1,193 @@
+"""A rehearsal before the first paid evaluation: what would fail after hours fails now.
+
+    follower = preflight(run, recipe, engine, bench, log, stopper)
+
+Full-concurrency generation of a few tokens, their grading, the adapter saved and read back, then
+forward and backward at the longest prompt and completion, with gradients and optimiser state in
+memory. Where that is too much, the micro-batch is halved, once and for all. It is done at every
+attempt, because memory is shorter on resume (unsloth #3542), and changes nothing of the training.
+On a CPU only the trainer is built.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from budgetrl.engine.base import Request, TrainableEngine, sample_seed
+from budgetrl.errors import HardwareError, TrainingError, is_out_of_memory
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rewards.registry import check_faults
+from budgetrl.rundir import MANIFEST, RunDir
+from budgetrl.training.callbacks import StepCallback
+from budgetrl.training.checkpoints import load_adapter_weights, save_adapter
+from budgetrl.training.log import RunLog
+from budgetrl.training.setup import Workbench, build_follower
+from budgetrl.training.stopper import Stopper
+from budgetrl.training.trainer import training_sampling
+
+FEW_TOKENS = 8
+"""Generated per completion."""
+STATE_BYTES = {"adamw": 8, "adamw_8bit": 2}
+"""Of optimiser state per trained parameter."""
+
+
+def preflight(
+    run: RunDir,
+    recipe: Recipe,
+    engine: TrainableEngine,
+    bench: Workbench,
+    log: RunLog,
+    stopper: Stopper,
+) -> StepCallback:
+    """The trainer, inside the callback that follows it, after a rehearsal of all that needs a GPU.
+
+    Raises:
+        HardwareError: one completion of full length is too much for the GPU's memory.
+        RewardError, TrainingError: grading, or saving the adapter, does not work.
+    """
+    if recipe.engine.device == "cpu":
+        return build_follower(run, recipe, engine, bench, log, stopper)
+    with log.phase("preflight"):
+        return rehearse(run, recipe, engine, bench, log, stopper)
+
+
+def rehearse(
+    run: RunDir,
+    recipe: Recipe,
+    engine: TrainableEngine,
+    bench: Workbench,
+    log: RunLog,
+    stopper: Stopper,
+) -> StepCallback:
+    """As `preflight`, on any device."""
+    try_generation(recipe, engine, bench, stopper)
+    try_saving(engine.model, run.path)
+    wanted = recipe.batch.micro_batch
+    while True:
+        follower = build_follower(run, recipe, engine, bench, log, stopper)
+        if fits(follower.trainer, recipe):
+            break
+        smaller = recipe.smaller_micro_batch()
+        if smaller is None:
+            raise HardwareError(
+                "one completion of full length does not fit the GPU's memory in training.",
+                hint="Lower sampling.max_tokens, or `budgetrl estimate --all-gpus` names larger "
+                "GPUs.",
+            )
+        recipe = recipe.with_micro_batch(smaller)
+        if "ref" in engine.model.peft_config:  # TRL's copy for beta > 0; it makes a new one
+            engine.model.delete_adapter("ref")
+    used = recipe.batch.micro_batch
+    run.write_json(MANIFEST, (run.read_json(MANIFEST) or {}) | {"micro_batch": used})
+    if used != wanted:
+        log.warn(
+            "micro_batch",
+            f"micro-batches of {wanted} completions of full length do not fit the GPU's memory: "
+            f"{used} instead; the same updates up to rounding, slower",
+        )
+    return follower
+
+
+def try_generation(
+    recipe: Recipe, engine: TrainableEngine, bench: Workbench, stopper: Stopper
+) -> None:
+    """A few tokens of as many completions as an update has, and their rewards.
+
+    Raises:
+        RewardError: they cannot be graded.
+    """
+    problems = [
+        problem for problem in bench.sampler.batch(0) for _ in range(recipe.grpo.num_generations)
+    ]
+    requests = [
+        Request(p.id, bench.renderer.text(p), bench.renderer.ids(p), i, sample_seed(0, p.id, i))
+        for i, p in enumerate(problems)
+    ]
+    sampling = training_sampling(recipe, min(FEW_TOKENS, recipe.sampling.max_tokens))
+    made = engine.policy.generate(requests, sampling, stopper.requested)
+    done = [(one, p) for one, p in zip(made, problems, strict=True) if one is not None]
+    check_faults(
+        bench.reward(
+            [one.text for one, _ in done],
+            [problem.answer for _, problem in done],
+            [one.num_tokens for one, _ in done],
+        )
+    )
+
+
+def try_saving(model: Any, folder: Path) -> None:
+    """The adapter on the disk is the one in memory, and can be read back.
+
+    Raises:
+        OSError: the disk is full or gone.
+        TrainingError: it is another one.
+    """
+    import peft
+
+    held = peft.get_peft_model_state_dict(model)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="preflight-") as name:
+        save_adapter(model, Path(name))
+        saved = load_file(Path(name) / "adapter_model.safetensors")
+        load_adapter_weights(model, Path(name))
+    same = held.keys() == saved.keys() and all(
+        torch.equal(saved[key], value.detach().cpu()) for key, value in held.items()
+    )
+    if not same:
+        raise TrainingError("the adapter that was saved is not the one in memory.")
+
+
+def fits(trainer: Any, recipe: Recipe) -> bool:
+    """Whether the memory is enough for forward and backward at full length."""
+    try:
+        longest_pass(trainer, recipe)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        for parameter in trainer.model.parameters():
+            parameter.grad = None
+        # What TRL noted of this pass must not enter the first update's averages.
+        trainer._metrics["train"].clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return True
+
+
+def longest_pass(trainer: Any, recipe: Recipe) -> None:
+    """One micro-batch of the longest prompts and completions, as in the middle of a training."""
+    model, device = trainer.model, trainer.accelerator.device
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if recipe.engine.gradient_checkpointing:
+        model.gradient_checkpointing_enable()  # which train() would do
+    getattr(model, "for_training", model.train)()
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    states = sum(p.numel() for p in trained) * STATE_BYTES[recipe.optimizer.name]
+    # From here on held by the optimiser; it does not exist yet.
+    ballast = torch.empty(states, dtype=torch.uint8, device=device)
+    trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
+    with trainer.accelerator.autocast():
+        loss = trainer.compute_loss(model, _longest_inputs(recipe, device))
+    trainer.accelerator.backward(loss)
+    del ballast
+
+
+def _longest_inputs(recipe: Recipe, device: torch.device) -> dict[str, torch.Tensor]:
+    rows = recipe.batch.micro_batch
+    prompt = torch.ones(rows, recipe.prompt.max_tokens, dtype=torch.long, device=device)
+    completion = torch.ones(rows, recipe.sampling.max_tokens, dtype=torch.long, device=device)
+    inputs = {
+        "prompt_ids": prompt,
+        "prompt_mask": torch.ones_like(prompt),
+        "completion_ids": completion,
+        "completion_mask": torch.ones_like(completion),
+        "advantages": torch.ones(rows, device=device),
+        "num_items_in_batch": torch.tensor(float(completion.numel()), device=device),
+    }
+    if recipe.grpo.beta > 0:
+        inputs["ref_per_token_logps"] = torch.zeros(completion.shape, device=device)
+    return inputs

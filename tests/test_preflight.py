@@ -1,0 +1,102 @@
+"""The rehearsal that runs on a GPU before the baseline, here on a CPU with a memory of our own."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from budgetrl.budget import Budget, Ledger
+from budgetrl.engine.plain import PlainEngine
+from budgetrl.errors import HardwareError
+from budgetrl.events import RunWarning
+from budgetrl.recipe.load import load_recipe
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rewards.worker import GradingPool
+from budgetrl.rundir import MANIFEST, RunDir
+from budgetrl.training.callbacks import StepCallback
+from budgetrl.training.log import RunLog, stamp_of
+from budgetrl.training.preflight import rehearse
+from budgetrl.training.setup import build_follower, prepare
+from budgetrl.training.stopper import Stopper
+
+SMALL = (
+    *("batch.prompts_per_step=4", "grpo.num_generations=4", "sampling.max_tokens=12"),
+    *("lora.rank=4", "schedule.stop_after_steps=1", "signal.skip=off", "engine.threads=1"),
+)
+
+
+class Rows:
+    """A memory that holds so many completions of full length in a training pass."""
+
+    def __init__(self, model: Any, limit: int) -> None:
+        self.limit = limit
+        self.seen: list[tuple[int, int]] = []
+        model.register_forward_pre_hook(self, with_kwargs=True)
+
+    def __call__(self, _: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if torch.is_grad_enabled():
+            shape = tuple((kwargs["input_ids"] if "input_ids" in kwargs else args[0]).shape)
+            self.seen.append(shape)
+            if shape[0] > self.limit:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@contextmanager
+def workbench(folder: Path, recipe: Recipe, rehearsed: bool, limit: int = 1000) -> Iterator[Any]:
+    run = RunDir.create(folder, "preflight")
+    ledger = Ledger(Budget(600.0), time.monotonic, time.monotonic(), 0.0)
+    engine: Any = PlainEngine.open(recipe)
+    memory = Rows(engine.model, limit)
+    stopper = Stopper()
+    with run.writer(stamp_of(ledger, 1)) as writer, GradingPool() as pool:
+        log = RunLog(writer, ledger, {})
+        bench = prepare(run, recipe, engine, pool, log, False)
+        build = rehearse if rehearsed else build_follower
+        yield run, engine, memory, lambda: build(run, recipe, engine, bench, log, stopper)
+
+
+def one_update(follower: StepCallback) -> dict[str, torch.Tensor]:
+    assert follower.begin()
+    follower.trainer.train()
+    return {n: p.detach() for n, p in follower.trainer.model.named_parameters() if "lora" in n}
+
+
+def test_a_micro_batch_that_does_not_fit_is_halved_once_and_said(tmp_path: Path) -> None:
+    recipe = load_recipe("quickstart", [*SMALL, "batch.micro_batch=16"]).recipe
+    with workbench(tmp_path, recipe, rehearsed=True, limit=5) as (run, engine, memory, build):
+        follower = build()
+        assert [rows for rows, _ in memory.seen] == [16, 8, 4]
+        assert {columns for _, columns in memory.seen} == {64 + 12}, "the longest there can be"
+        assert follower.recipe.batch.micro_batch == 4
+        assert follower.trainer.args.per_device_train_batch_size == 4
+        assert follower.trainer.args.gradient_accumulation_steps == 4
+        assert run.read_json(MANIFEST)["micro_batch"] == 4
+        assert not list(run.path.glob("preflight-*"))
+        assert all(parameter.grad is None for parameter in engine.model.parameters())
+    warned = [event for event in run.events() if isinstance(event, RunWarning)]
+    assert [event.code for event in warned] == ["micro_batch"]
+
+
+def test_a_rehearsed_training_is_the_same_training(tmp_path: Path) -> None:
+    recipe = load_recipe("quickstart", [*SMALL, "batch.micro_batch=4"]).recipe
+    made = []
+    for rehearsed in (False, True):
+        with workbench(tmp_path, recipe, rehearsed) as (*_, build):
+            made.append(one_update(build()))
+    assert any(bool(weight.any()) for name, weight in made[0].items() if "lora_B" in name)
+    for name, weight in made[0].items():
+        assert torch.equal(weight, made[1][name])
+
+
+def test_one_completion_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    sets = ["batch.micro_batch=2", "grpo.beta=0.1"]  # with TRL's second adapter for the KL term
+    recipe = load_recipe("quickstart", [*SMALL, *sets]).recipe
+    with (
+        workbench(tmp_path, recipe, rehearsed=True, limit=0) as (*_, build),
+        pytest.raises(HardwareError, match="one completion of full length"),
+    ):
+        build()
