@@ -14,7 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from budgetrl.events import Error, Event, RunFinished, RunResumed, RunWarning, Step
+from budgetrl.recipe.load import load_recipe
 from budgetrl.rundir import RunDir, list_runs, open_run
+from budgetrl.supervise.attempt import smaller_micro_batch
 
 REWARD = '''"""Asks for more memory than there is, the 20th and the 24th time."""
 
@@ -105,6 +107,18 @@ def test_events_tell_what_happened_and_what_changed(failed: RunDir) -> None:
     assert "at batch.micro_batch = 4" in of(Error, failed)[-1].message
     (warning,) = [w for w in of(RunWarning, failed) if w.code == "micro_batch"]
     assert "micro-batches of 4 completions instead of 8 from update 2 on" in warning.message
+
+
+def test_less_is_tried_than_a_rehearsal_has_left(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path, "rehearsed")
+    sets = ["batch.prompts_per_step=3", "batch.micro_batch=24"]
+    recipe = load_recipe("quickstart", sets).recipe
+    run.write_json("recipe.resolved.json", {"recipe": recipe.model_dump(mode="json")})
+    assert smaller_micro_batch(run, None) == 12
+    assert smaller_micro_batch(run, 6) == 3
+    run.write_json("manifest.json", {"micro_batch": 2})
+    assert smaller_micro_batch(run, 6) == 1
+    assert smaller_micro_batch(run, 1) is None
 
 
 def test_the_mirror_holds_the_run(folder: Path, failed: RunDir) -> None:

@@ -11,7 +11,7 @@ from budgetrl.errors import OUT_OF_MEMORY_EXIT
 from budgetrl.events import RunResumed
 from budgetrl.history import History
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import HEARTBEAT, PLAN, RESOLVED, RunDir, Stamp
+from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RunDir, Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,13 @@ def smaller_micro_batch(run: RunDir, used: int | None) -> int | None:
     """What to try when the GPU's memory was used up; None when there is nothing smaller.
 
     Args:
-        run: says what the recipe has.
-        used: what the last worker had instead of it.
+        run: says what the recipe has, and what the worker's rehearsal has left of it.
+        used: what the last worker was given instead.
     """
     recipe = Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False)
-    return recipe.with_micro_batch(used or recipe.batch.micro_batch).smaller_micro_batch()
+    rehearsed = (run.read_json(MANIFEST) or {}).get("micro_batch")
+    tried = min(filter(None, (recipe.batch.micro_batch, used, rehearsed)))
+    return recipe.with_micro_batch(tried).smaller_micro_batch()
 
 
 def resumed_micro_batch(run: RunDir, history: History) -> int | None:

@@ -17,7 +17,7 @@ from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode, is_out_
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import PLAN, RESOLVED, RunDir
+from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
 from budgetrl.training.log import RunLog, stamp_of
 from budgetrl.training.stopper import Stopper
 from budgetrl.types import StopReason
@@ -90,7 +90,9 @@ def _failed(
 
 def _out_of_memory(log: RunLog, run: RunDir, recipe: Recipe, error: Exception) -> int:
     """No end of the run: the supervisor decides whether smaller micro-batches are tried."""
-    what = f"the GPU's memory is used up at batch.micro_batch = {recipe.batch.micro_batch}: {error}"
+    rehearsed = (run.read_json(MANIFEST) or {}).get("micro_batch", recipe.batch.micro_batch)
+    micro_batch = min(recipe.batch.micro_batch, rehearsed)
+    what = f"the GPU's memory is used up at batch.micro_batch = {micro_batch}: {error}"
     hint = (
         f"Where the run does not go on by itself: `budgetrl resume {run.path}` tries half of that; "
         "or lower sampling.max_tokens, or take a larger GPU."
