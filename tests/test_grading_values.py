@@ -27,6 +27,7 @@ e^{i\pi} ~ -1
 \ln e ~ 1
 \log_2 8 ~ 3
 \lg 100 ~ 2
+\log_e 2 ~ \ln 2
 \frac{\pi}{2} ~ \pi/2
 0.5\pi ~ \frac{\pi}{2}
 x^2-1 ~ (x-1)(x+1)

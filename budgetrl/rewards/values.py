@@ -303,6 +303,7 @@ def _for_parser(text: str) -> str:
         text = _DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text)
     text = text.replace("^{\\circ}", "").replace("\\bmod", "\\mod")
     text = re.sub(r"\\lg(?![a-z])", r"\\log_{10}", text)
+    text = re.sub(r"\\log_(?:e|\{e\})(?![a-z])", r"\\ln", text)
     text = re.sub(r"\\gamma(?![a-z])", r"\\xi_{99}", text)  # the parser takes it for 0.5772
     text = _SCRIPT.sub(r"\1{\2}", text)
     return _PRODUCT.sub(r"\\cdot ", _parenthesised_fractions(text))
