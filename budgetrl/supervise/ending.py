@@ -41,13 +41,14 @@ def record_death(
     signals: Signals,
     *,
     again: bool,
+    at_deadline: bool,
 ) -> None:
     """Write down that the worker died, and the end of the run unless it goes on.
 
     Raises:
         OSError: the run directory cannot be written.
     """
-    at_deadline = time.monotonic() >= attempt.deadline - 0.05
+    at_deadline = at_deadline or time.monotonic() >= attempt.deadline - 0.05
     with run.writer(attempt.stamp()) as events:
         said_why = exit_code == OUT_OF_MEMORY_EXIT
         if not at_deadline and not signals.received and not said_why:

@@ -105,7 +105,15 @@ def _to_its_end(
             again = again and micro_batch is not None
             attempt = replace(attempt, micro_batch=micro_batch)
         try:
-            record_death(run, attempt, exit_code, history, signals, again=again)
+            record_death(
+                run,
+                attempt,
+                exit_code,
+                history,
+                signals,
+                again=again,
+                at_deadline=worker.at_deadline,
+            )
         except OSError as error:
             display.message(f"the end of the run could not be written down: {error}")
             again = False

@@ -81,6 +81,8 @@ class Worker:
         self._next_beat = 0.0
         self.slow_s = 0.0
         """The longest that writing a heartbeat took: how slow the disk is."""
+        self.at_deadline = False
+        """Whether the budget ended it."""
 
     def watch(self) -> int:
         """The worker's exit code; negative for a signal, as in `subprocess`."""
@@ -105,6 +107,7 @@ class Worker:
                 closing = True
                 _send(worker, CLOSE_SIGNAL)
             if soon >= self._kill_at:
+                self.at_deadline = soon >= self._attempt.deadline
                 _send(worker, signal.SIGKILL, group=True)
             self._display.tick()
             with suppress(subprocess.TimeoutExpired):
