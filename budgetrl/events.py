@@ -112,6 +112,8 @@ class Step(Event):
     """rollout, reward, logprob, update, other."""
     grader: dict[str, int]
     sampling_logp_diff_mean: float | None
+    switch_s: dict[str, float] | None = None
+    """wake, sync, sleep: what of the rollout goes to switching between trainer and sampler."""
     gpu_peak_gib: float | None
     remaining_s: float
     forecast_steps: int

@@ -8,24 +8,28 @@ import json
 import os
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from peft import LoraConfig
 
 from budgetrl.engine.base import SamplingSpec
-from budgetrl.engine.unsloth import (
+from budgetrl.engine.unsloth import UnslothEngine
+from budgetrl.engine.unsloth_settings import (
     adapter_arguments,
+    check_held,
     environment,
     loading_arguments,
     refuse_unkept,
     vllm_rank,
 )
 from budgetrl.engine.vllm_loop import draw, sampling_arguments
-from budgetrl.errors import RecipeError
+from budgetrl.errors import ModelError, RecipeError
 from budgetrl.plan import Limits, make_plan
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.recipe.schema import EngineName, Recipe
@@ -35,6 +39,8 @@ UNSLOTH = Path(sys.prefix) / "unsloth-cpu"
 KNOWN: dict[str, dict[str, list[str]]] = json.loads((ROOT / "docs/arguments.json").read_text())
 SPEC = SamplingSpec(temperature=0.7, top_p=0.9, max_tokens=4, top_k=5, min_p=0.1)
 END = 99
+RECIPE = load_recipe("deepscaler_r256").recipe
+PEFT_TAKES = ("r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "target_modules")
 
 
 def names(call: str) -> set[str]:
@@ -74,11 +80,14 @@ def test_nothing_of_the_paper_is_left_to_a_default() -> None:
     assert loading["max_seq_length"] == 512 + 3584
     assert loading["load_in_4bit"] is False and loading["fast_inference"] is True
     assert loading["max_lora_rank"] == 256
+    assert loading["max_num_seqs"] == 257, "256 would leave the choice to Unsloth"
     adapter = adapter_arguments(recipe)
     assert (adapter["r"], adapter["lora_alpha"], len(adapter["target_modules"])) == (256, 128, 7)
     variables = environment(recipe, Path("/run"))
     assert variables["UNSLOTH_COMPILE_LOCATION"].startswith("/run/")
     assert variables["UNSLOTH_VLLM_STANDBY"] == "1"
+    assert variables["UNSLOTH_VLLM_STANDBY_UTIL_OVERRIDE"] == "1"
+    assert variables["PYTORCH_ALLOC_CONF"] == "expandable_segments:False"
 
 
 def test_ranks_are_served_by_the_next_allowed_one() -> None:
@@ -129,7 +138,8 @@ class SamplingParams:
 
     def __init__(self, **arguments: Any) -> None:
         assert set(arguments) <= names("SamplingParams")
-        self.seed, self.max_tokens = arguments["seed"], arguments["max_tokens"]
+        self.seed, self.max_tokens = 0, 0
+        self.__dict__.update(arguments)
 
 
 @dataclass
@@ -140,15 +150,37 @@ class FakeLLM:
     """Tokens after which each request ends by itself."""
     requests: dict[str, tuple[int, int, list[int]]] = field(default_factory=dict)
     aborted: list[str] = field(default_factory=list)
-    calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    calls: list[str] = field(default_factory=list)
+    asleep: bool = True
+    vllm_config: Any = field(default_factory=lambda: held_by_vllm(RECIPE))
 
     @property
     def llm_engine(self) -> "FakeLLM":
         return self
 
+    def is_sleeping(self) -> bool:
+        return self.asleep
+
+    def wake_up(self) -> None:
+        assert self.asleep
+        self.asleep = False
+        self.calls.append("wake_up")
+
+    def sleep(self, level: int) -> None:
+        assert not self.requests and level == 1
+        self.asleep = True
+        self.calls.append("sleep")
+
+    def reset_prefix_cache(self) -> bool:
+        assert not self.asleep
+        self.calls.append("reset_prefix_cache")
+        return True
+
     def enqueue(self, prompts: Any, sampling_params: Any, **others: Any) -> list[str]:
         assert set(others) <= names("LLM.enqueue")
         assert others["lora_request"] == "adapter"
+        assert not self.asleep
+        self.calls.append("enqueue")
         assert all(set(prompt) == {"prompt_token_ids"} for prompt in prompts)
         rows = zip(sampling_params, self.lengths, strict=True)
         for number, (params, length) in enumerate(rows):
@@ -178,6 +210,21 @@ class FakeLLM:
         self.requests.clear()
 
 
+def held_by_vllm(recipe: Recipe) -> Any:
+    """vLLM's configuration if it did what it was told; attribute names as of vLLM 0.30."""
+    asked = loading_arguments(recipe, "folder", torch.bfloat16)
+    return SimpleNamespace(
+        model_config=SimpleNamespace(
+            max_model_len=asked["max_seq_length"], enable_sleep_mode=True, dtype=torch.bfloat16
+        ),
+        scheduler_config=SimpleNamespace(
+            max_num_seqs=asked["max_num_seqs"], enable_chunked_prefill=True
+        ),
+        cache_config=SimpleNamespace(enable_prefix_caching=True, gpu_memory_utilization=0.85),
+        lora_config=SimpleNamespace(max_lora_rank=asked["max_lora_rank"]),
+    )
+
+
 def sample(llm: FakeLLM, stops_after: int = 100) -> list[Any]:
     steps = iter(range(1000))
     prompts = [[1, 2]] * len(llm.lengths)
@@ -189,16 +236,80 @@ def sample(llm: FakeLLM, stops_after: int = 100) -> list[Any]:
 
 
 def test_completions_come_back_in_order_with_their_log_probabilities() -> None:
-    found = sample(FakeLLM([2, 9, 1]))
+    found = sample(FakeLLM([2, 9, 1], asleep=False))
     assert [one.ids for one in found] == [[10, END], [20, 21, 22, 23], [END]]
     assert [one.logps for one in found] == [[-5.0] * 2, [-10.0] * 4, [-15.0]]
 
 
 def test_a_time_limit_keeps_what_was_finished_and_aborts_the_rest() -> None:
-    llm = FakeLLM([1, 9, 2, 9])
+    llm = FakeLLM([1, 9, 2, 9], asleep=False)
     found = sample(llm, stops_after=2)
     assert [one is not None for one in found] == [True, False, True, False]
     assert len(llm.aborted) == 2 and not llm.has_unfinished_requests()
+
+
+def engine_over(llm: FakeLLM, recipe: Recipe) -> UnslothEngine:
+    def load_lora(folder: str, **others: Any) -> str:
+        assert set(others) <= names("load_lora") and not llm.asleep
+        llm.calls.append("load_lora")
+        return "adapter"
+
+    peft = LoraConfig(**{k: v for k, v in adapter_arguments(recipe).items() if k in PEFT_TAKES})
+    model = SimpleNamespace(
+        vllm_engine=llm,
+        load_lora=load_lora,
+        peft_config={"default": peft},
+        dtype=torch.bfloat16,
+        config=SimpleNamespace(max_position_embeddings=4096),
+        generation_config=SimpleNamespace(eos_token_id=END),
+    )
+    tokenizer = SimpleNamespace(eos_token_id=END, get_added_vocab=dict)
+    return UnslothEngine(model, tokenizer, recipe, SamplingParams, Path("run"))
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_each_rollout_wakes_gives_the_adapter_draws_and_sleeps(stopped: bool) -> None:
+    llm = FakeLLM([1, 9])
+    engine = engine_over(llm, RECIPE)
+    rollout = engine.rollout([[1], [2]], [5, 6], SPEC, lambda: stopped, list)
+    assert llm.calls == ["wake_up", "load_lora", "enqueue", "reset_prefix_cache", "sleep"]
+    assert llm.asleep and not llm.requests
+    assert (rollout is None) == stopped
+    if rollout is not None:
+        assert rollout.ids == [[END], [6, 7, 8, 9]]
+        assert rollout.logps == [[-2.5], [-3.0] * 4]
+        assert rollout.switch_s is not None and set(rollout.switch_s) == {"wake", "sync", "sleep"}
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "held"),
+    [
+        ("scheduler_config", "max_num_seqs", 96),
+        ("model_config", "max_model_len", 2048),
+        ("model_config", "dtype", torch.float16),
+        ("cache_config", "enable_prefix_caching", False),
+        ("lora_config", "max_lora_rank", 64),
+    ],
+)
+def test_what_vllm_holds_is_what_was_asked_for_or_no_run(table: str, name: str, held: Any) -> None:
+    llm = FakeLLM([])
+    model = engine_over(llm, RECIPE).model
+    loading = loading_arguments(RECIPE, "folder", torch.bfloat16)
+    check_held(model, RECIPE, loading)
+    setattr(getattr(llm.vllm_config, table), name, held)
+    with pytest.raises(ModelError, match=f"{name}: asked .*, vllm holds {held}"):
+        check_held(model, RECIPE, loading)
+
+
+def test_what_peft_and_the_model_hold_is_compared_too() -> None:
+    model = engine_over(FakeLLM([]), RECIPE).model
+    loading = loading_arguments(RECIPE, "folder", torch.bfloat16)
+    model.peft_config["default"].lora_alpha, model.dtype = 16, torch.float32
+    with pytest.raises(ModelError, match=r"lora_alpha: asked 128, peft holds 16\n.*float32"):
+        check_held(model, RECIPE, loading)
+    model.vllm_engine = None
+    with pytest.raises(ModelError, match="without vLLM"):
+        check_held(model, RECIPE, loading)
 
 
 # --- the patched trainer
@@ -228,6 +339,12 @@ def test_the_patched_configuration_is_every_recipes(on_cpu: dict[str, Any]) -> N
     assert on_cpu["trainer"] == "UnslothGRPOTrainer"
     assert on_cpu["changed"] == {}
     assert on_cpu["noticed"], "a value that Unsloth changes has to be noticed"
+
+
+def test_the_preflight_halves_the_micro_batch_of_the_patched_trainer(
+    on_cpu: dict[str, Any],
+) -> None:
+    assert on_cpu["micro_batch"] == 4
 
 
 def test_gradients_of_the_patched_trainer_agree_with_the_oracle(on_cpu: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from unsloth.models import rl  # noqa: E402, TID251
 rl._patch_trl_rl_trainers("grpo_trainer")
 
 import test_grpo_oracle as harness  # noqa: E402
+import test_preflight as rehearsal  # noqa: E402
 import trl  # noqa: E402
 
 from budgetrl.engine.plain import PlainEngine  # noqa: E402
@@ -92,6 +93,14 @@ def gradients() -> dict[str, float]:
     return found
 
 
+def rehearsed_micro_batch() -> int:
+    """What the preflight settles on with a memory for five rows, on the patched trainer."""
+    rehearsal.PlainEngine = PatchedEngine  # type: ignore[misc]
+    recipe = load_recipe("quickstart", [*rehearsal.SMALL, "batch.micro_batch=16"]).recipe
+    with rehearsal.workbench(FOLDER, recipe, rehearsed=True, limit=5) as (*_, build):
+        return int(build().trainer.args.per_device_train_batch_size)
+
+
 def main() -> None:
     """Everything, as JSON on the last line."""
     found = {
@@ -99,6 +108,7 @@ def main() -> None:
         "changed": changed_configurations(),
         "noticed": a_change_is_noticed(),
         "gradients": gradients(),
+        "micro_batch": rehearsed_micro_batch(),
     }
     sys.stdout.write(json.dumps(found) + "\n")
 

@@ -7,7 +7,7 @@ A policy is the model with its current adapter. Engines know models, not rewards
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -107,6 +107,8 @@ class Rollout:
     """Log-probability of each sampled token under the sampler; None if it does not tell."""
     entropy_sum: float | None
     """Exact entropy of the tempered distribution summed over all tokens, in nats."""
+    switch_s: Mapping[str, float] | None = None
+    """Seconds spent on waking the sampler, giving it the adapter, and putting it to sleep."""
 
 
 InnerRollout = Callable[[], tuple[list[list[int]], list[list[float]] | None]]

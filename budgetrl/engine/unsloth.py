@@ -10,6 +10,7 @@ What of this ran on a GPU is said in the README, "On a rented GPU".
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,37 +25,24 @@ from budgetrl.engine.base import (
     StopCheck,
 )
 from budgetrl.engine.ends import end_ids
+from budgetrl.engine.unsloth_settings import (
+    adapter_arguments,
+    check_held,
+    environment,
+    loading_arguments,
+    refuse_unkept,
+)
 from budgetrl.engine.vllm_loop import Sampled, draw
-from budgetrl.errors import HardwareError, ModelError, RecipeError
+from budgetrl.errors import HardwareError, ModelError
 from budgetrl.recipe.assets import local_path
-from budgetrl.recipe.base import VLLM_RANKS
-from budgetrl.recipe.schema import AlphaPolicy, Recipe
+from budgetrl.recipe.schema import Recipe
 from budgetrl.types import Completion
 
 LORA_NAME = "budgetrl_adapter"
-ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""What "all-linear" means for the models that Unsloth has kernels for."""
 GAP_ROWS = 4
 """Completions of which sampler and trainer are compared at each step."""
 GAP_TOKENS = 256
 """First tokens of those: the logits of more would cost memory that training needs."""
-
-
-def environment(recipe: Recipe, folder: Path) -> dict[str, str]:
-    """Variables that have to be set before unsloth is imported."""
-    return {
-        "UNSLOTH_VLLM_STANDBY": "1" if recipe.engine.standby else "0",
-        # Compiled code is kept in the run: a cache that runs share goes stale (unsloth #10188).
-        "UNSLOTH_COMPILE_LOCATION": str(folder / "unsloth_compiled"),
-        "UNSLOTH_VLLM_MERGED_ROLLOUT": "0",
-        "UNSLOTH_GRPO_ZERO_VARIANCE_EXCLUDE": "0",
-        "UNSLOTH_GRPO_ROLLOUT_LOGPROBS_AS_OLD": "0",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_DO_NOT_TRACK": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "HF_HUB_ENABLE_HF_TRANSFER": "0",
-    }
 
 
 def import_unsloth(recipe: Recipe, folder: Path) -> Any:
@@ -77,95 +65,6 @@ def import_unsloth(recipe: Recipe, folder: Path) -> Any:
     return unsloth
 
 
-def vllm_rank(rank: int) -> int:
-    """The smallest rank that vLLM can serve an adapter of this rank with.
-
-    Raises:
-        RecipeError: it is above all of them.
-    """
-    fitting = [allowed for allowed in VLLM_RANKS if allowed >= rank]
-    if not fitting:
-        raise RecipeError(
-            f"lora.rank = {rank} is above what vLLM serves.",
-            hint=f"It takes {', '.join(map(str, VLLM_RANKS))}.",
-        )
-    return fitting[0]
-
-
-def refuse_unkept(recipe: Recipe) -> None:
-    """Settings that Unsloth would silently ignore.
-
-    Raises:
-        RecipeError: the recipe has one.
-    """
-    if recipe.engine.merged_rollouts:
-        raise RecipeError(
-            "engine.merged_rollouts = true cannot be kept: Unsloth folds the adapter only in its "
-            "own generate call, which has no time limit.",
-            hint="Leave it false.",
-        )
-    if not recipe.engine.chunked_prefill:
-        raise RecipeError(
-            "engine.chunked_prefill = false cannot be kept: Unsloth decides it by the GPU.",
-            hint="Leave it true.",
-        )
-
-
-def loading_arguments(recipe: Recipe, source: str, dtype: Any) -> dict[str, Any]:
-    """Arguments of `FastLanguageModel.from_pretrained`, all that a default could change.
-
-    Args:
-        recipe: says what to load.
-        source: a local folder; with vLLM a revision would be ignored.
-        dtype: torch's name for the recipe's dtype.
-    """
-    engine = recipe.engine
-    return {
-        "model_name": source,
-        "max_seq_length": recipe.prompt.max_tokens + longest_completion(recipe),
-        "dtype": dtype,
-        "load_in_4bit": recipe.model.load_in_4bit,
-        "load_in_8bit": False,
-        "load_in_16bit": not recipe.model.load_in_4bit,
-        "load_in_fp8": False,
-        "full_finetuning": False,
-        "trust_remote_code": False,
-        "use_gradient_checkpointing": "unsloth" if engine.gradient_checkpointing else False,
-        "fast_inference": True,
-        "gpu_memory_utilization": engine.gpu_memory_utilization,
-        "float8_kv_cache": False,
-        "random_state": recipe.seed,
-        "max_lora_rank": vllm_rank(recipe.lora.rank),
-        "disable_log_stats": True,
-        "unsloth_vllm_standby": engine.standby,
-        "max_num_seqs": engine.max_num_seqs,
-        "enable_prefix_caching": engine.prefix_caching,
-    }
-
-
-def adapter_arguments(recipe: Recipe) -> dict[str, Any]:
-    """Arguments of `FastLanguageModel.get_peft_model`."""
-    lora = recipe.lora
-    alpha = lora.resolved_alpha
-    return {
-        "r": lora.rank,
-        "target_modules": list(ALL_LINEAR if lora.targets == "all-linear" else lora.targets),
-        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
-        "lora_dropout": lora.dropout,
-        "bias": "none",
-        "use_gradient_checkpointing": "unsloth" if recipe.engine.gradient_checkpointing else False,
-        "random_state": recipe.seed,
-        "use_rslora": lora.alpha_policy is AlphaPolicy.RSLORA,
-        "modules_to_save": None,
-        "init_lora_weights": True,
-    }
-
-
-def longest_completion(recipe: Recipe) -> int:
-    """Tokens of the longest completion that training or any evaluation asks for."""
-    return max([recipe.sampling.max_tokens, *map(recipe.eval_max_tokens, recipe.eval)])
-
-
 class UnslothEngine:
     """A model whose kernels are Unsloth's and whose completions are vLLM's; its own policy."""
 
@@ -180,6 +79,7 @@ class UnslothEngine:
         self._recipe = recipe
         self._sampling_params = sampling_params
         self._folder = folder
+        self._switch_s: dict[str, float] = {}
         config = model.config
         self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self.end_ids = end_ids(model, tokenizer, recipe)
@@ -214,7 +114,7 @@ class UnslothEngine:
                 hint="Check model.id, the network, and access to gated models (budgetrl doctor).",
             ) from None
         model = loader.get_peft_model(base, **adapter_arguments(recipe))
-        check_adapter(model, recipe)
+        check_held(model, recipe, arguments)
         if adapter is not None:
             _load_weights(model, adapter)
         return cls(model, tokenizer, recipe, SamplingParams, folder)
@@ -228,7 +128,7 @@ class UnslothEngine:
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
     ) -> list[Completion | None]:
         """One completion per request; None for those not finished when stopped."""
-        drawn = self._draw(requests, sampling, should_stop)
+        drawn = self._answer(requests, sampling, should_stop)
         return [
             None
             if one is None
@@ -247,15 +147,13 @@ class UnslothEngine:
         inner: InnerRollout,
     ) -> Rollout | None:
         """Completions for training, with the sampler's log-probabilities; not TRL's own."""
-        with self._awake():
-            drawn = draw(
-                self.llm, self._sampling_params, prompt_ids, seeds, sampling,
-                sorted(self.end_ids), self._adapter(), should_stop,
-            )  # fmt: skip
+        self._switch_s = {}
+        drawn = self._draw(prompt_ids, seeds, sampling, should_stop)
         whole = [one for one in drawn if one is not None]
         if len(whole) < len(drawn):
             return None
-        return Rollout([one.ids for one in whole], [one.logps for one in whole], None)
+        ids, logps = [one.ids for one in whole], [one.logps for one in whole]
+        return Rollout(ids, logps, None, switch_s=self._switch_s)
 
     def entropy(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
@@ -267,7 +165,7 @@ class UnslothEngine:
         """
         from budgetrl.engine.logits import entropy_of
 
-        drawn = self._draw(requests, sampling, should_stop)
+        drawn = self._answer(requests, sampling, should_stop)
         whole = [one for one in drawn if one is not None]
         if len(whole) < len(drawn) or should_stop():
             return None
@@ -338,33 +236,51 @@ class UnslothEngine:
         self.model = self.llm = None
         torch.cuda.empty_cache()
 
-    def _draw(
+    def _answer(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
+    ) -> list[Sampled | None]:
+        prompts, seeds = [r.prompt_ids for r in requests], [r.seed for r in requests]
+        return self._draw(prompts, seeds, sampling, should_stop)
+
+    def _draw(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: SamplingSpec,
+        should_stop: StopCheck,
     ) -> list[Sampled | None]:
         with self._awake():
             return draw(
-                self.llm, self._sampling_params, [r.prompt_ids for r in requests],
-                [r.seed for r in requests], sampling, sorted(self.end_ids), self._adapter(),
-                should_stop,
+                self.llm, self._sampling_params, prompt_ids, seeds, sampling,
+                sorted(self.end_ids), self._adapter(), should_stop,
             )  # fmt: skip
 
     def _adapter(self) -> Any:
         """The current adapter as vLLM takes it; a fresh id each time, so none is cached."""
-        return self.model.load_lora(str(self._folder / LORA_NAME), load_tensors=True)
+        with self._timed("sync"):
+            return self.model.load_lora(str(self._folder / LORA_NAME), load_tensors=True)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self._switch_s[name] = self._switch_s.get(name, 0.0) + time.monotonic() - start
 
     @contextmanager
     def _awake(self) -> Iterator[None]:
         """vLLM awake inside, asleep after it where the recipe says standby."""
         engine = self.llm.llm_engine
-        if engine.is_sleeping():
-            self.llm.wake_up()
+        with self._timed("wake"):
+            if engine.is_sleeping():
+                self.llm.wake_up()
         try:
             yield
         finally:
-            # The KV cache holds keys of the adapter that was; the next one must not find them.
-            self.llm.reset_prefix_cache()
-            if engine.vllm_config.model_config.enable_sleep_mode:
-                self.llm.sleep(1)
+            with self._timed("sleep"):
+                # The KV cache holds keys of the adapter that was; the next must not find them.
+                self.llm.reset_prefix_cache()
+                if engine.vllm_config.model_config.enable_sleep_mode:
+                    self.llm.sleep(1)
 
 
 def snapshot(model_id: str, revision: str | None) -> str:
@@ -385,35 +301,6 @@ def snapshot(model_id: str, revision: str | None) -> str:
             f"model {model_id!r} cannot be downloaded: {_first_line(error)}",
             hint="Check the network and, for gated models, `huggingface-cli login`.",
         ) from None
-
-
-def check_adapter(model: Any, recipe: Recipe) -> None:
-    """What PEFT holds is what the recipe says.
-
-    Raises:
-        ModelError: names each field that differs, with both values.
-    """
-    config = model.peft_config["default"]
-    wanted = adapter_arguments(recipe)
-    held = {
-        "r": config.r,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": config.lora_dropout,
-        "bias": config.bias,
-        "use_rslora": config.use_rslora,
-        "target_modules": sorted(config.target_modules),
-    }
-    wanted["target_modules"] = sorted(wanted["target_modules"])
-    differing = [
-        f"{name}: asked {wanted[name]!r}, peft holds {value!r}"
-        for name, value in held.items()
-        if wanted[name] != value
-    ]
-    if differing:
-        raise ModelError(
-            "the adapter is not what the recipe says:\n  " + "\n  ".join(differing),
-            hint="`budgetrl doctor` shows whether the installed versions are tested ones.",
-        )
 
 
 def _load_weights(model: Any, adapter: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from budgetrl.engine.base import SamplingSpec, StopCheck
+from budgetrl.engine.unsloth_settings import refuse_differing
 
 ABORTED = "abort"
 
@@ -49,6 +50,9 @@ def draw(
         should_stop: asked after every engine step, that is between tokens.
     """
     params = [sampling_params(**sampling_arguments(sampling, seed, end_ids)) for seed in seeds]
+    if params and sampling.temperature > 0:  # a greedy one rightly forgets top_p and so on
+        asked = sampling_arguments(sampling, seeds[0], end_ids)
+        refuse_differing([("vllm", k, v, getattr(params[0], k)) for k, v in asked.items()])
     prompts = [{"prompt_token_ids": list(ids)} for ids in prompt_ids]
     internal = llm.enqueue(prompts, params, lora_request=adapter, use_tqdm=False)
     place = {name: i for i, request in enumerate(internal) for name in _names(request)}

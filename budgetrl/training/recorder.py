@@ -43,6 +43,8 @@ class StepRecord:
     """Of the sampled tokens under the sampler; None where it does not tell."""
     logp_gap: float | None = None
     """Mean difference between sampler and trainer, in nats; None where they are one."""
+    switch_s: Counter[str] = field(default_factory=Counter)
+    """Seconds of wake, sync and sleep; empty where sampler and trainer are one."""
     replaced: set[int] = field(default_factory=set)
     """Groups that gave way to resampled ones."""
     slots: list[int] = field(default_factory=list)
@@ -76,6 +78,7 @@ class StepRecord:
             self.entropy_sum = (self.entropy_sum or 0.0) + rollout.entropy_sum
         if rollout.logps is not None:
             self.logp_sum = (self.logp_sum or 0.0) + sum(map(sum, rollout.logps))
+        self.switch_s.update(rollout.switch_s or {})
         if gap is not None:
             self.logp_gap = max(self.logp_gap or 0.0, gap)
 
@@ -101,6 +104,7 @@ class StepRecord:
             "entropy": self.entropy,
             "entropy_kind": "exact" if self.entropy_sum is not None else "sampled",
             "sampling_logp_diff_mean": self.logp_gap,
+            "switch_s": dict(self.switch_s) or None,
             "groups": len(groups),
             "groups_with_signal": sum(
                 has_signal(group) for i, group in enumerate(groups) if i not in self.replaced
