@@ -258,15 +258,15 @@ def differences(run: RunDir, reference: RunDir) -> list[str]:
     return found
 
 
-def lost_steps(run: RunDir) -> list[str]:
-    """Resumptions that lost more than one checkpoint interval, and time that ran backwards."""
+def lost_steps(run: RunDir, most: float = SAVE_EVERY) -> list[str]:
+    """Resumptions that lost more than `most` updates, and time that ran backwards."""
     found, last, elapsed = [], 0, 0.0
     for event in run.events():
         if event.elapsed_s < elapsed:
             found.append(f"elapsed_s falls to {event.elapsed_s}")
         elapsed = event.elapsed_s
         if isinstance(event, RunResumed):
-            if last - event.from_step > SAVE_EVERY:
+            if last - event.from_step > most:
                 found.append(f"step {last} was reached, resumed from {event.from_step}")
             last = event.from_step
         elif isinstance(event, Step):
