@@ -27,7 +27,7 @@ from budgetrl.engine.tested import installed_versions, refuse_untested
 from budgetrl.errors import BudgetError, HardwareError, ModelError, RunDirError, UsageError
 from budgetrl.estimation.advice import refuse_unfit
 from budgetrl.estimation.cpu import cpu_model, cpu_phase_times, user_cache_dir
-from budgetrl.estimation.estimate import estimate
+from budgetrl.estimation.estimate import estimate, known_factors
 from budgetrl.estimation.request import choose_gpu, price_of
 from budgetrl.files import write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
@@ -108,7 +108,8 @@ def make_plan(
     if card is None:
         times = cpu_phase_times(recipe, None, user_cache_dir(), budget_s=budget.wall_s)
     else:
-        made = estimate(recipe, card, budget)
+        measured = known_factors(recipe, card, user_cache_dir())
+        made = estimate(recipe, card, budget, measured=measured)
         if not force_fit:
             refuse_unfit(made)
         times = made.times

@@ -28,6 +28,30 @@ def test_skipping_leaves_the_gradient_as_it_is(kind: str, tmp_path: Path) -> Non
     assert gap <= harness.TOLERANCE
 
 
+@pytest.mark.parametrize("kind", ["grpo", "dapo", "dr_grpo"])
+def test_filling_micro_batches_by_tokens_leaves_the_gradient_as_it_is(
+    kind: str, tmp_path: Path
+) -> None:
+    filled = harness.train(
+        tmp_path, grpo__loss_type=kind, signal__skip=EXACT, batch__fill='"tokens"'
+    )
+    wanted = harness.expected_gradients(filled)
+    assert harness.distance(filled.updates[0].gradients, wanted) <= harness.TOLERANCE
+
+
+def test_micro_batches_are_filled_by_tokens_up_to_their_limit() -> None:
+    batches = micro_batches([9, 1, 8, 2, 7, 3, 1, 1], parts=4)
+    limit = 2 * (4 + 10)  # two rows of full length
+    packed = repack(batches, loss_type="dapo", trim=True, max_cells=limit)
+    rows = [batch["completion_ids"].shape[0] for batch in packed]
+    assert rows == [2, 2, 4, 0]
+    for batch in packed[:3]:
+        assert batch["completion_ids"].shape[0] * (4 + batch["completion_ids"].shape[1]) <= limit
+    assert sum(int(batch["completion_mask"].sum()) for batch in packed) == 32
+    longest = repack(micro_batches([10] * 8, parts=4), loss_type="dapo", trim=True, max_cells=limit)
+    assert [batch["completion_ids"].shape[0] for batch in longest] == [2, 2, 2, 2]
+
+
 def test_an_update_without_any_signal_is_a_no_op(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,7 +90,7 @@ def micro_batches(lengths: list[int], parts: int = 2, width: int = 10) -> list[d
 
 def test_sorting_keeps_every_token_and_cuts_padding() -> None:
     batches = micro_batches([9, 1, 8, 2, 7, 3])
-    packed = repack(batches, loss_type="dapo", sort=True)
+    packed = repack(batches, loss_type="dapo", trim=True)
     assert [batch["completion_ids"].shape for batch in packed] == [(3, 3), (3, 9)]
     assert all(batch["prompt_ids"].shape[1] == 2 for batch in packed)
     tokens = sum(int(batch["completion_mask"].sum()) for batch in packed)
@@ -80,9 +104,9 @@ def test_rows_that_divide_a_loss_are_made_up_for_in_advantages() -> None:
     batches = micro_batches([5] * 8)
     for batch, live in zip(batches, ([True, False] * 2, [False] * 4), strict=True):
         batch[LIVE] = torch.tensor(live)
-    packed = repack(batches, loss_type="grpo", sort=False)
+    packed = repack(batches, loss_type="grpo", trim=False)
     assert [batch["advantages"].tolist() for batch in packed] == [[0.0], [0.5]]
-    unscaled = repack(batches, loss_type="dapo", sort=False)
+    unscaled = repack(batches, loss_type="dapo", trim=False)
     assert [batch["advantages"].tolist() for batch in unscaled] == [[0.0], [2.0]]
 
 

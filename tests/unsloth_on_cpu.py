@@ -35,6 +35,11 @@ from budgetrl.recipe.load import list_recipes, load_recipe  # noqa: E402
 from budgetrl.recipe.schema import EngineName  # noqa: E402
 from budgetrl.training.trl_args import check_unchanged, grpo_arguments  # noqa: E402
 
+SETTINGS = {
+    "all rows": {},
+    "live rows": {"signal__skip": '"exact"'},
+    "live rows by tokens": {"signal__skip": '"exact"', "batch__fill": '"tokens"'},
+}
 WITHOUT_GPU = {"use_cpu": True, "bf16": False, "fp16": False}
 
 
@@ -82,14 +87,14 @@ def gradients() -> dict[str, float]:
     found = {}
     for kind in ("dapo", "grpo", "dr_grpo"):
         scale = "none" if kind == "dr_grpo" else "group"
-        for skip in ("off", "exact"):
+        for name, settings in SETTINGS.items():
             made = harness.train(
-                FOLDER, grpo__loss_type=kind, grpo__scale_rewards=scale, signal__skip=f'"{skip}"'
+                FOLDER, grpo__loss_type=kind, grpo__scale_rewards=scale, **settings
             )
             # The trained model's methods are patched; the oracle takes a fresh one.
             made.model = PlainEngine.open(made.recipe).model
             wanted = harness.expected_gradients(made)
-            found[f"{kind} {skip}"] = harness.distance(made.updates[0].gradients, wanted)
+            found[f"{kind} {name}"] = harness.distance(made.updates[0].gradients, wanted)
     return found
 
 

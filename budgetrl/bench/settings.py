@@ -51,6 +51,8 @@ def _changes(recipe: Recipe, cores: int) -> Iterator[tuple[str, Any]]:
         yield "batch.micro_batch", double
     if less is not None:
         yield "batch.micro_batch", less
+    if total > recipe.batch.micro_batch:
+        yield "batch.fill", "tokens" if recipe.batch.fill == "rows" else "rows"
     if engine.device == "cpu":
         if cores > 1:
             yield "engine.threads", cores if engine.threads == 1 else 1

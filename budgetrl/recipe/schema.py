@@ -114,6 +114,11 @@ class Recipe(Table):
         """Completions that one update is made from."""
         return self.batch.prompts_per_step * self.grpo.num_generations
 
+    @property
+    def max_cells(self) -> int:
+        """Tokens of a micro-batch of the longest prompts and completions."""
+        return self.batch.micro_batch * (self.prompt.max_tokens + self.sampling.max_tokens)
+
     def with_micro_batch(self, count: int) -> Self:
         """The same update in other pieces: equal up to rounding."""
         batch = self.batch.model_copy(update={"micro_batch": count})
@@ -182,6 +187,11 @@ def _signal_contradictions(recipe: Recipe) -> list[str]:
         found.append('signal.skip changes the bnpo loss; set grpo.loss_type = "dapo"')
     if signal.resample_rounds and grpo.num_iterations > 1:
         found.append("signal.resample_rounds needs grpo.num_iterations = 1")
+    if recipe.engine.name is EngineName.UNSLOTH and signal.resample_rounds and grpo.beta > 0:
+        found.append(
+            "signal.resample_rounds under Unsloth needs grpo.beta = 0: it pads the reference's "
+            "log-probabilities by a rule of its own"
+        )
     if signal.order == "difficulty" and RewardName.ACCURACY not in names:
         found.append('signal.order = "difficulty" needs the accuracy reward')
     if signal.solve_rates is not None and signal.order != "difficulty":

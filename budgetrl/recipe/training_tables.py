@@ -43,6 +43,9 @@ class Batch(Table):
     prompts_per_step: Count = 32
     micro_batch: Count = 8
     """Completions per forward and backward pass."""
+    fill: Literal["rows", "tokens"] = "rows"
+    """tokens: more completions per pass where they are short, never more tokens than micro_batch of
+    full length have; fewer passes for the same update."""
 
 
 class Schedule(Table):

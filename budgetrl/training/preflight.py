@@ -171,15 +171,17 @@ def longest_pass(trainer: Any, recipe: Recipe) -> None:
     ballast = torch.empty(states, dtype=torch.uint8, device=device)
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
     with trainer.accelerator.autocast():
-        loss = trainer.compute_loss(model, _longest_inputs(recipe, device))
+        loss = trainer.compute_loss(model, _longest_inputs(trainer, recipe))
     trainer.accelerator.backward(loss)
     del ballast
 
 
-def _longest_inputs(recipe: Recipe, device: torch.device) -> dict[str, torch.Tensor]:
-    rows = recipe.batch.micro_batch
-    prompt = torch.ones(rows, recipe.prompt.max_tokens, dtype=torch.long, device=device)
-    completion = torch.ones(rows, recipe.sampling.max_tokens, dtype=torch.long, device=device)
+def _longest_inputs(trainer: Any, recipe: Recipe) -> dict[str, torch.Tensor]:
+    rows, device = recipe.batch.micro_batch, trainer.accelerator.device
+    # Unsloth tells padding by its token.
+    token = 0 if trainer.processing_class.pad_token_id else 1
+    prompt = torch.full((rows, recipe.prompt.max_tokens), token, device=device)
+    completion = torch.full((rows, recipe.sampling.max_tokens), token, device=device)
     inputs = {
         "prompt_ids": prompt,
         "prompt_mask": torch.ones_like(prompt),

@@ -21,28 +21,36 @@ _SCALARS = ("num_items_in_batch",)
 Batch = dict[str, Any]
 
 
-def repack(batches: Sequence[Batch], *, loss_type: str, sort: bool) -> list[Batch]:
-    """The same number of micro-batches with only the live rows, and less padding.
+def repack(
+    batches: Sequence[Batch], *, loss_type: str, trim: bool, max_cells: int | None = None
+) -> list[Batch]:
+    """The same number of micro-batches with only the live rows, by length, and less padding.
 
     Args:
         batches: micro-batches of one update, of equal numbers of rows; without the key `live`
             all rows are kept.
         loss_type: grpo and dr_grpo divide by the rows of a micro-batch; dapo by the tokens of
             the whole update, which stay counted in `num_items_in_batch`.
-        sort: by completion length, and cut columns that are only padding.
+        trim: cut columns that are only padding.
+        max_cells: rows times columns that a micro-batch may have; they are filled up to it, and the
+            last ones are empty. None: even shares.
     """
     full_rows = batches[0]["completion_ids"].shape[0]
     rows = _joined(batches)
-    keep = rows.pop(LIVE).nonzero()[:, 0] if LIVE in rows else torch.arange(_rows(rows))
+    live = rows.pop(LIVE) if LIVE in rows else torch.ones(_rows(rows))
+    keep = live.nonzero()[:, 0].to("cpu")  # indexes tensors on any device, as one on a GPU does not
     lengths = rows["completion_mask"].sum(dim=1).to("cpu")
-    if sort:
+    if trim or max_cells is not None:
         keep = keep[lengths[keep].argsort(stable=True)]
+    parts = _split(keep, len(batches))
+    if max_cells is not None:
+        parts = _filled(keep, lengths + rows["prompt_ids"].shape[1], len(batches), max_cells)
     packed = []
-    for part in _split(keep, len(batches)):
+    for part in parts:
         batch = {k: v if k in _SCALARS else v[part] for k, v in rows.items()}
         if loss_type in ("grpo", "dr_grpo"):
             batch["advantages"] = batch["advantages"] * (len(part) / full_rows)
-        packed.append(_trimmed(batch) if sort and len(part) else batch)
+        packed.append(_trimmed(batch) if trim and len(part) else batch)
     return packed
 
 
@@ -98,6 +106,22 @@ def _rows(batch: Mapping[str, Any]) -> int:
 def _split(keep: torch.Tensor, parts: int) -> list[torch.Tensor]:
     """Even shares; the longest rows are in the smallest shares."""
     return list(torch.tensor_split(keep, parts))
+
+
+def _filled(
+    keep: torch.Tensor, lengths: torch.Tensor, parts: int, max_cells: int
+) -> list[torch.Tensor]:
+    """As few shares as hold the rows, the longest first, and empty ones after them.
+
+    They suffice: a share takes at least as many rows as an even one of the longest rows would.
+    """
+    shares: list[list[int]] = []
+    for row in reversed(keep.tolist()):
+        if not shares or (len(shares[-1]) + 1) * int(lengths[shares[-1][0]]) > max_cells:
+            shares.append([])
+        shares[-1].append(row)
+    assert len(shares) <= parts
+    return [torch.tensor(share, dtype=torch.long) for share in [*shares, *[[]] * parts][:parts]]
 
 
 def _trimmed(batch: Batch) -> Batch:

@@ -143,10 +143,15 @@ class BudgetMixin:
         if self._buffered_inputs is before:
             return inputs
         parts = self.parts
-        sort = parts.engine.name == EngineName.PLAIN
-        if sort or parts.recipe.signal.skip != "off":
+        recipe = parts.recipe
+        # Unsloth packs sequences by itself, and knows where its columns are.
+        trim = parts.engine.name == EngineName.PLAIN
+        if trim or recipe.signal.skip != "off" or recipe.batch.fill == "tokens":
             self._buffered_inputs = repack(
-                self._buffered_inputs, loss_type=parts.recipe.grpo.loss_type, sort=sort
+                self._buffered_inputs,
+                loss_type=recipe.grpo.loss_type,
+                trim=trim,
+                max_cells=recipe.max_cells if recipe.batch.fill == "tokens" else None,
             )
         assert parts.record is not None
         parts.record.padding_share = padding_share(self._buffered_inputs)
