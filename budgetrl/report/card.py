@@ -99,7 +99,8 @@ def _protocol(facts: Facts, suite: str) -> str:
     if found is None:
         return f"- {_plain(suite_name(suite))}: how it was evaluated is not recorded."
     return (
-        f"- {_plain(suite_name(suite))}: {found.problems} problems, {found.samples} samples each, "
+        f"- {_plain(suite_name(suite))}: {found.problems} problems, {found.samples} "
+        f"sample{'s' if found.samples > 1 else ''} each, "
         f"temperature {found.temperature:g}, top_p {found.top_p:g}, at most {found.max_tokens} "
         "tokens; the same problems and settings before and after."
     )
