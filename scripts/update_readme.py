@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from budgetrl.estimation.request import Request, answer
@@ -94,6 +95,23 @@ def estimate(found: Measured) -> str:
     )
 
 
+def plans(found: Measured) -> str:
+    """The plan that each run was given, against its bill."""
+
+    def errors(planned: str, paid: str) -> str:
+        off = sorted(abs(row[planned] / row[paid] - 1) for row in found["rows"])
+        return f"{_percent(median(off))} (nine in ten within {_percent(off[int(0.9 * len(off))])})"
+
+    return (
+        f"Plans of {len(found['rows'])} finished runs of the quickstart under many budgets, "
+        f"against their bills ({found['cpu']}, {found['date']}, `scripts/collect_plans.py`): the "
+        f"bill is off by "
+        f"{errors('planned_total_s', 'paid_s')}, the seconds of an update by "
+        f"{errors('planned_step_s', 'measured_step_s')}, in the median; some of the runs shared "
+        "their cores with other work."
+    )
+
+
 def signal(found: Measured) -> str:
     """Groups with signal per minute against plain TRL."""
     lines = [
@@ -147,6 +165,7 @@ BLOCKS: dict[str, Callable[[Measured], str]] = {
     "quickstart": quickstart,
     "grading": grading,
     "estimate": estimate,
+    "plans": plans,
     "signal": signal,
 }
 

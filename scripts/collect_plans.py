@@ -1,0 +1,30 @@
+"""Make docs/measurements/plans.json from the table of plan against bill that runs append to.
+
+    python scripts/collect_plans.py [~/.cache/budgetrl/estimates.jsonl ...]
+
+Every finished run leaves a row there (supervise/ending.py); the README takes its figure from here.
+"""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from budgetrl.estimation.cpu import cpu_model, user_cache_dir
+from budgetrl.files import read_jsonl, write_json
+from budgetrl.supervise.ending import ESTIMATES
+
+OUT = Path(__file__).resolve().parents[1] / "docs" / "measurements" / "plans.json"
+
+
+def main() -> None:
+    """Read the tables, write one file."""
+    tables = [Path(name) for name in sys.argv[1:]] or [user_cache_dir() / ESTIMATES]
+    rows = [row for table in tables for row in read_jsonl(table)]
+    date = datetime.now(UTC).date().isoformat()
+    write_json(OUT, {"date": date, "cpu": cpu_model(), "rows": rows})
+    json.dump({"rows": len(rows)}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
