@@ -24,6 +24,7 @@ from budgetrl.budget import BASELINE_SHARE, Budget, PhaseTimes, plan
 from budgetrl.data.difficulty import solve_rates
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.engine.tested import installed_versions, refuse_untested
+from budgetrl.engine.unsloth_settings import refuse_unkept
 from budgetrl.errors import BudgetError, HardwareError, ModelError, RunDirError, UsageError
 from budgetrl.estimation.advice import refuse_unfit
 from budgetrl.estimation.cpu import cpu_model, cpu_phase_times, user_cache_dir
@@ -33,7 +34,7 @@ from budgetrl.files import write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
-from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.recipe.window import check_window
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
 from budgetrl.types import Plan
@@ -93,12 +94,15 @@ def make_plan(
 
     Raises:
         UsageError: there is no budget, dollars without a price, or an unknown GPU.
+        RecipeError: a setting that the engine cannot keep.
         DataError, ModelError: a local file of the recipe is missing or unusable.
         HardwareError: a GPU recipe and no GPU, or one that is too small.
         RefusedError: packages are missing, or of versions that were never tried together.
         BudgetError: the budget pays for nothing useful.
     """
     recipe = loaded.recipe
+    if recipe.engine.name is EngineName.UNSLOTH:
+        refuse_unkept(recipe)
     check_local_files(recipe)
     card = _card(recipe, gpu, dry_run)
     if not dry_run and not force_versions:

@@ -137,9 +137,6 @@ def _faster(recipe: Recipe) -> Iterator[Change]:
         yield Change(
             {"signal.skip": "accuracy"}, "if half the groups have no signal; changes the algorithm"
         )
-    unsloth = recipe.engine.name is EngineName.UNSLOTH
-    if unsloth and not recipe.engine.merged_rollouts:
-        yield Change({"engine.merged_rollouts": True})
     total = recipe.completions_per_step
     if total % (4 * recipe.batch.micro_batch) == 0:
         yield Change({"batch.micro_batch": 4 * recipe.batch.micro_batch})
