@@ -82,7 +82,8 @@ def test_a_micro_batch_that_does_not_fit_is_halved_once_and_said(tmp_path: Path)
 
 
 def test_a_rehearsed_training_is_the_same_training(tmp_path: Path) -> None:
-    recipe = load_recipe("quickstart", [*SMALL, "batch.micro_batch=4"]).recipe
+    sets = ["batch.micro_batch=4", "engine.gradient_checkpointing=true"]
+    recipe = load_recipe("quickstart", [*SMALL, *sets]).recipe
     made = []
     for rehearsed in (False, True):
         with workbench(tmp_path, recipe, rehearsed) as (*_, build):
