@@ -1,12 +1,14 @@
 """Proof that an adapter takes part: the model's next-token logits differ from its base's."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 
 from budgetrl.engine.base import Engine
 from budgetrl.engine.plain import merged
 from budgetrl.errors import ModelError
+from budgetrl.recipe.schema import EngineName
 
 PROMPTS = 3
 
@@ -14,7 +16,8 @@ PROMPTS = 3
 def adapter_effect(engine: Engine, prompts: Sequence[Sequence[int]]) -> float:
     """The largest difference in next-token logits between policy and base, over the prompts.
 
-    The policy's side is computed with the adapter merged, as completions are drawn.
+    The policy's side is computed as completions are drawn: with the adapter merged (plain), or
+    beside the weights (vLLM).
     """
     model, largest = engine.model, 0.0
     was_training = model.training
@@ -25,7 +28,7 @@ def adapter_effect(engine: Engine, prompts: Sequence[Sequence[int]]) -> float:
                 row = torch.tensor([list(ids)], device=model.device)
                 with model.disable_adapter():
                     base = model(input_ids=row).logits[0, -1].float()
-                with merged(model):
+                with merged(model) if engine.name == EngineName.PLAIN else nullcontext():
                     policy = model(input_ids=row).logits[0, -1].float()
                 largest = max(largest, float((policy - base).abs().max()))
     finally:
