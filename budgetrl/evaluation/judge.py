@@ -158,7 +158,9 @@ def evaluate_target(
     with ExitStack() as stack:
         pool = stack.enter_context(GradingPool())
         pool.start()
-        engine = open_engine(target.recipe, folder.parent, target.adapter)
+        # vLLM makes room for what is asked for here, which may be more than the recipe's own.
+        asked = target.recipe.model_copy(update={"eval": tuple(specs)})
+        engine = open_engine(asked, folder.parent, target.adapter)
         stack.callback(engine.close)
         _check_windows(target.recipe, specs, engine.context_tokens)
         prompted = [_prompted(engine, target.recipe, problems) for _, problems in suites]
