@@ -27,7 +27,7 @@ NEWS_S = 0.25
 CLOCK_S = 1.0
 """Between two frames when only the clock goes on."""
 SLOWEST_S = 3.0
-CPU_SHARE = 0.005
+CPU_SHARE = 0.004
 """Of one core, for frames: where they are costly there are fewer of them."""
 REPAIR_S = 15.0
 """Between two frames that are sent whole, in case something else wrote on the terminal."""

@@ -16,7 +16,7 @@ from budgetrl.errors import RunDirError
 from budgetrl.rundir import RunDir, list_runs
 from budgetrl.types import RunStatus
 
-TICK_S = 0.25
+TICK_S = 0.5
 ONCE_SIZE = (100, 60)
 """Columns and lines of a frame that is printed where there is no terminal."""
 HINT = "Ctrl-C leaves this view; the run goes on"
