@@ -276,10 +276,8 @@ class RunDir:
 
     def newest_checkpoint(self) -> CheckpointFile | None:
         """The newest complete checkpoint that can be resumed from, every byte as it was written."""
-        for checkpoint in reversed(self.checkpoints()):
-            if checkpoint.resumable and not damaged_files(checkpoint):
-                return checkpoint
-        return None
+        resumable = (c for c in reversed(self.checkpoints()) if c.resumable)
+        return next((c for c in resumable if not damaged_files(c)), None)
 
 
 class EventWriter:
@@ -350,15 +348,11 @@ def open_run(path: str | Path) -> RunDir:
         RunDirError: no such folder, or not one of ours.
     """
     folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise RunDirError(
-            f"no run directory {str(path)!r}.", hint="`budgetrl runs` lists the runs under ./runs."
-        )
     if not (folder / RESOLVED).is_file():
-        raise RunDirError(
-            f"{path} is not a run directory: it holds no {RESOLVED}.",
-            hint="`budgetrl runs` lists the runs under ./runs.",
-        )
+        wrong = f"no run directory {str(path)!r}"
+        if folder.is_dir():
+            wrong = f"{path} is not a run directory: it holds no {RESOLVED}"
+        raise RunDirError(f"{wrong}.", hint="`budgetrl runs` lists the runs under ./runs.")
     return RunDir(folder.resolve())
 
 
