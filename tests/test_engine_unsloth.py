@@ -19,7 +19,7 @@ import torch
 from peft import LoraConfig
 
 from budgetrl.engine.base import SamplingSpec
-from budgetrl.engine.unsloth import UnslothEngine
+from budgetrl.engine.unsloth import UnslothEngine, snapshot
 from budgetrl.engine.unsloth_settings import (
     adapter_arguments,
     check_held,
@@ -53,6 +53,12 @@ def unsloth_recipes() -> list[Recipe]:
 
 
 # --- arguments
+
+
+def test_a_model_that_is_nowhere_is_named_before_anything_is_loaded() -> None:
+    with pytest.raises(ModelError, match="'nobody/nothing' cannot be downloaded"):
+        snapshot("nobody/nothing", "main")
+    assert Path(snapshot("asset:tiny/quickstart", None)).is_dir()
 
 
 def test_every_argument_is_one_that_the_pinned_versions_take() -> None:
@@ -348,10 +354,10 @@ def test_the_preflight_halves_the_micro_batch_of_the_patched_trainer(
 
 
 def test_gradients_of_the_patched_trainer_agree_with_the_oracle(on_cpu: dict[str, Any]) -> None:
-    # 1e-3 is what autocast may cost on a GPU; here, in float32, it was 4e-6.
+    # 1e-3 is what autocast may cost on a GPU; here, in float32, it was 5e-6.
     assert max(on_cpu["gradients"].values()) <= 1e-3
     assert set(on_cpu["gradients"]) == {
         f"{kind} {rows}"
         for kind in ("dapo", "grpo", "dr_grpo")
-        for rows in ("all rows", "live rows", "live rows by tokens")
+        for rows in ("all rows", "live rows", "all rows with KL", "live rows by tokens")
     }

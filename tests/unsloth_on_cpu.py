@@ -27,6 +27,7 @@ rl._patch_trl_rl_trainers("grpo_trainer")
 
 import test_grpo_oracle as harness  # noqa: E402
 import test_preflight as rehearsal  # noqa: E402
+import torch  # noqa: E402
 import trl  # noqa: E402
 
 from budgetrl.engine.plain import PlainEngine  # noqa: E402
@@ -35,9 +36,13 @@ from budgetrl.recipe.load import list_recipes, load_recipe  # noqa: E402
 from budgetrl.recipe.schema import EngineName  # noqa: E402
 from budgetrl.training.trl_args import check_unchanged, grpo_arguments  # noqa: E402
 
-SETTINGS = {
+# Without a GPU it would compute the reference's log-probabilities in float16: 5e-3 off with KL.
+trl.GRPOTrainer._autocast_enabled, trl.GRPOTrainer._autocast_dtype = False, torch.float16
+
+SETTINGS: dict[str, dict[str, Any]] = {
     "all rows": {},
     "live rows": {"signal__skip": '"exact"'},
+    "all rows with KL": {"grpo__beta": 0.05},
     "live rows by tokens": {"signal__skip": '"exact"', "batch__fill": '"tokens"'},
 }
 WITHOUT_GPU = {"use_cpu": True, "bf16": False, "fp16": False}

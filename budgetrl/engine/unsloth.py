@@ -39,6 +39,8 @@ from budgetrl.recipe.schema import Recipe
 from budgetrl.types import Completion
 
 LORA_NAME = "budgetrl_adapter"
+OTHER_FORMATS = ("original/*", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
+"""The same weights once more; Llama's repositories double their size with them."""
 GAP_ROWS = 4
 """Completions of which sampler and trainer are compared at each step."""
 GAP_TOKENS = 256
@@ -295,7 +297,9 @@ def snapshot(model_id: str, revision: str | None) -> str:
     import huggingface_hub
 
     try:
-        return huggingface_hub.snapshot_download(source, revision=revision)
+        return huggingface_hub.snapshot_download(
+            source, revision=revision, ignore_patterns=list(OTHER_FORMATS)
+        )
     except (OSError, ValueError) as error:
         raise ModelError(
             f"model {model_id!r} cannot be downloaded: {_first_line(error)}",
