@@ -40,6 +40,9 @@ from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
 from budgetrl.types import Plan
 from budgetrl.units import duration
 
+SETUP_MARGIN = 1.5
+"""On what imports and loading are planned to take, before a run is refused or not."""
+
 RECORDED_PACKAGES = (
     *("torch", "transformers", "trl", "peft", "accelerate", "datasets", "math-verify", "numpy"),
     *("unsloth", "unsloth_zoo", "vllm", "bitsandbytes"),
@@ -177,20 +180,21 @@ def refuse_unpayable(planned: Planned) -> None:
     """Setup, one round of the baseline evaluation and the report must fit.
 
     The baseline may take 40 % of what setup and report leave, because the end needs as much again.
+    Setup is the least certain part: it reads gigabytes that may or may not be in memory already.
 
     Raises:
         BudgetError: they do not; says what the smallest useful budget is.
     """
     made, suites = planned.plan, planned.recipe.eval
     round_s = made.baseline_s / max((spec.samples for spec in suites), default=1)
-    least = made.setup_s + round_s / BASELINE_SHARE + made.report_s
+    least = SETUP_MARGIN * made.setup_s + round_s / BASELINE_SHARE + made.report_s
     if made.affordable_steps == 0 and (least > made.budget_s or not suites):
         one_step = made.setup_s + made.baseline_s + made.step_s + made.reserve_s + made.report_s
         raise BudgetError(
-            f"{duration(made.budget_s)} pays for nothing useful: setup {duration(made.setup_s)}, "
-            f"a round of the baseline evaluation {duration(round_s)}, as much again at the end, "
-            f"and report {duration(made.report_s)} need {duration(least)} (times from "
-            f"{made.source}).",
+            f"{duration(made.budget_s)} pays for nothing useful: setup {duration(made.setup_s)} or "
+            f"half as long again, a round of the baseline evaluation {duration(round_s)}, as much "
+            f"again at the end, and report {duration(made.report_s)} need {duration(least)} (times "
+            f"from {made.source}).",
             hint=f"The smallest budget with an update is about --hours {one_step * 1.1:.0f}s.",
         )
 

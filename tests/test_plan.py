@@ -101,11 +101,11 @@ def test_a_budget_without_an_update_runs_only_if_it_pays_for_an_evaluation(
     measured_here: MeasuredHere,
 ) -> None:
     measured_here(TIMES)
-    assert planned(**seconds(17.5)).plan.steps == 0
+    assert planned(**seconds(20.0)).plan.steps == 0
     with pytest.raises(BudgetError, match="pays for nothing useful") as caught:
-        planned(**seconds(17.4))
+        planned(**seconds(19.9))
     assert caught.value.exit_code == ExitCode.REFUSED
-    assert "need 17 s" in str(caught.value)
+    assert "need 20 s" in str(caught.value)
 
 
 def test_the_smallest_budget_that_a_refusal_names_buys_an_update(
