@@ -115,15 +115,16 @@ def plans(found: Measured) -> str:
 def signal(found: Measured) -> str:
     """Groups with signal per minute against plain TRL."""
     lines = [
-        "| problems | plain TRL's groups with signal | updates a minute, skipping alone (bound) "
-        "| groups with signal a minute | held-out accuracy at equal time |",
-        "|---|---|---|---|---|",
+        "| problems | plain TRL's groups with signal | groups with signal a minute "
+        "| skipping alone (bound) | its updates a minute | held-out accuracy at equal time |",
+        "|---|---|---|---|---|---|",
     ]
     for name, mix in found["mixes"].items():
         low, high = mix["interval_95"]
         lines.append(
-            f"| {name} | {_percent(mix['live_share'])} | {mix['skip_ratio']:.2f}x "
-            f"({mix['bound']:.2f}x) | {mix['ratio']:.2f}x | {_percent(mix['accuracy']['trl'])} -> "
+            f"| {name} | {_percent(mix['live_share'])} | {mix['ratio']:.2f}x "
+            f"| {mix['skip_ratio']:.2f}x ({mix['bound']:.2f}x) "
+            f"| {mix['skip_update_ratio']:.2f}x | {_percent(mix['accuracy']['trl'])} -> "
             f"{_percent(mix['accuracy']['ours'])}: {100 * mix['accuracy_difference']:+.1f} points "
             f"({100 * low:+.1f} to {100 * high:+.1f}) |"
         )
