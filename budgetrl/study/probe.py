@@ -28,6 +28,7 @@ from budgetrl.rewards.grading import GRADER_VERSION, gold_problem
 from budgetrl.rewards.shaping import think_format
 from budgetrl.rewards.worker import GradingPool
 from budgetrl.study.feasibility import ProbeVerdict, Seen, judge
+from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
 from budgetrl.types import EvalResult, EvalWhen, Plan, Problem, Verdict
 
 SOLVE_RATES = "solve_rates.json"
@@ -95,7 +96,7 @@ def probe(
     plan = _plan(loaded)
     end = started + limit_s
     tell(f"loading {recipe.model.id}")
-    with GradingPool() as pool:
+    with GradingPool() as pool, hold_gpu(gpu_for(recipe), folder.absolute(), end):
         pool.start()
         engine = open_engine(recipe, folder)
         try:
