@@ -131,3 +131,22 @@ def test_runs_lists_it(quickstart: Done) -> None:
     listed = json.loads(budgetrl("runs", "--out", str(quickstart.run.path.parent), "--json").stdout)
     assert [row["status"] for row in listed] == ["finished"]
     assert Path(listed[0]["run_dir"]) == quickstart.run.path
+
+
+def test_data_without_any_signal_ends_the_run_with_advice(tmp_path: Path) -> None:
+    data, suite = tmp_path / "dead.jsonl", tmp_path / "suite.jsonl"
+    for file, plus in ((data, 3), (suite, 4)):
+        rows = [{"problem": f"Compute {i}+{plus}.", "answer": "-77777"} for i in range(2, 9)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sets = [f"data.path={data}", f"eval.heldout.path={suite}", "eval.heldout.samples=1"]
+    sets += ["eval.heldout.k=[1]", "batch.prompts_per_step=4", "batch.micro_batch=32"]
+    options = [part for text in sets for part in ("--set", text)]
+    done = budgetrl(
+        *("run", "quickstart", "--out", str(tmp_path / "runs"), "--hours", "10m"),
+        *("--json", "--display", "none", *options),
+    )
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["stop_reason"], result["steps"]) == (0, "no_signal", 3)
+    assert result["final"]["heldout"]["pass_at"]["1"] == 0.0
+    warned = read_history(open_run(result["run_dir"])).warnings["no_signal"]
+    assert "0 % of the groups" in warned.message and "budgetrl probe" in warned.message

@@ -249,7 +249,7 @@ class StepCallback(TrainerCallback):
             advice = "`budgetrl probe` says whether this model can learn from this data"
             self.log.warn(
                 "no_signal",
-                f"in the last {MAX_EMPTY_UPDATES} updates 0 % of the groups had both right and wrong "
+                f"in the last {MAX_EMPTY_UPDATES} updates 0 % of the groups had right and wrong "
                 f"completions, so nothing is learnt; {advice}, or give easier problems",
             )
             if self.recipe.signal.on_empty == "stop":
