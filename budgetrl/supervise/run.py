@@ -14,14 +14,10 @@ from budgetrl.rundir import RunDir
 from budgetrl.supervise.attempt import Attempt, smaller_micro_batch
 from budgetrl.supervise.ending import finish, last_event, record_death, write_report
 from budgetrl.supervise.gpu_lock import gpu_of, hold_gpu
-from budgetrl.supervise.worker import Signals, Worker
+from budgetrl.supervise.worker import WRITES_AT_END, Signals, Worker
 
 MAX_RESTARTS = 2
 """Of one supervisor; `budgetrl resume` starts the count anew."""
-
-
-WRITES_AT_END = 4
-"""Files that are written after the report; on a slow disk they are what takes the time."""
 
 
 class Ended(NamedTuple):

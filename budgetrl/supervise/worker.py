@@ -19,6 +19,8 @@ CLOSE_SIGNAL = signal.SIGUSR1
 TICK_S = 0.1
 EXIT_MARGIN_S = 1.0
 """Between the end of a worker that was told to leave and the end of its supervisor."""
+WRITES_AT_END = 4
+"""Files that are written after a worker's end; on a slow disk they are what takes the time."""
 INTERRUPTED_REPORT_S = 5.0
 """Longer than this nobody waits for a report after Ctrl-C."""
 
@@ -101,8 +103,9 @@ class Worker:
             now = time.monotonic()
             self._beat(now)
             self._forward(worker)
-            # The next heartbeat may keep this loop as long as the slowest one did.
-            soon = now + self.slow_s
+            # The next heartbeat may take as long as the slowest one did, and so may each file that
+            # is written after the worker's end.
+            soon = now + (1 + WRITES_AT_END) * self.slow_s
             if soon >= self._close_at and not closing:
                 closing = True
                 _send(worker, CLOSE_SIGNAL)

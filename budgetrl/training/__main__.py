@@ -27,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one attempt; returns the exit code."""
     options = _parse(arguments)
     stopper = Stopper(options.supervisor)
+    # Imports and loading cannot be aborted and may take long; so far nothing would be lost.
+    stopper.nothing_to_save = True
     stopper.install()
     try:
         return _attempt(options, stopper)

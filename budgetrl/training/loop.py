@@ -82,6 +82,7 @@ def _learn(
 ) -> None:
     """Updates until the steps are done, the budget is used, or somebody stops the run."""
     newest = run.newest_checkpoint()
+    follower.stopper.nothing_to_save = False
     follower.learn_from_baseline(baseline)
     if newest is not None:
         state = read_state(newest)

@@ -33,6 +33,8 @@ class Stopper:
     def __init__(self, supervisor: int | None = None) -> None:
         self.reason: StopReason | None = None
         self.exit_code = ExitCode.OK
+        self.nothing_to_save = False
+        """While it is true a signal ends the process at once; its supervisor writes the end."""
         self._parent = os.getppid() if supervisor is None else supervisor
         self._interrupts = 0
 
@@ -67,11 +69,13 @@ class Stopper:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += 1
-        if self._interrupts > 1:
+        if self._interrupts > 1 or self.nothing_to_save:
             os._exit(ExitCode.INTERRUPTED)
         self._stop(StopReason.INTERRUPTED, ExitCode.INTERRUPTED)
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
+        if self.nothing_to_save:
+            os._exit(ExitCode.TERMINATED)
         self._stop(StopReason.INTERRUPTED, ExitCode.TERMINATED)
 
     def _close(self, number: int, frame: FrameType | None) -> None:
