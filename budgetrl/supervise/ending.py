@@ -61,6 +61,7 @@ def record_death(
                     exit_code=exit_code,
                 )
             )
+        run.clear_temporary()
         if not again:
             events.write(last_event(run, history, signals, at_deadline=at_deadline))
 
