@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -26,10 +27,23 @@ def watch(
     if once:
         view.print_frame(chosen, sys.stdout)
         return
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+    caught: list[int] = []
+
+    def leave(number: int, frame: FrameType | None = None) -> None:
+        """Leaves the view before the process ends, so the terminal is put right."""
+        caught.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    def pause(seconds: float) -> None:
+        """Python drops an exception that a handler raises inside a destructor: ask once more."""
+        if caught:
+            leave(caught[0])
+        time.sleep(seconds)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
     try:
-        view.watch(chosen, sys.stdout, sys.stderr)
+        view.watch(chosen, sys.stdout, sys.stderr, pause)
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.OK) from None
 
@@ -50,8 +64,3 @@ def runs(
         print_runs(rows, sys.stdout)
     else:
         print(f"No runs under {out}. Start one with `budgetrl run quickstart`.", file=sys.stderr)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """A signal that would end the process leaves the view first, so the terminal is put right."""
-    raise SystemExit(128 + number)
