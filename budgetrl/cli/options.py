@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -33,6 +33,11 @@ AllowCode = Annotated[
 OnFinish = Annotated[
     str | None,
     typer.Option("--on-finish", metavar="CMD", help="Shell command to run at the very end."),
+]
+
+DisplayOption = Annotated[
+    Literal["auto", "live", "plain", "json", "none"],
+    typer.Option("--display", help="How the run is shown; auto: live on a terminal, else plain."),
 ]
 
 

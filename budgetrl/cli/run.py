@@ -4,12 +4,13 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from budgetrl.cli.options import (
     AllowCode,
+    DisplayOption,
     Hours,
     Json,
     OnFinish,
@@ -34,12 +35,6 @@ class Force(StrEnum):
     """The GPU's memory seems too small."""
     VERSIONS = "versions"
     """The installed versions were never tested together."""
-
-
-DisplayOption = Annotated[
-    Literal["auto", "live", "plain", "json", "none"],
-    typer.Option("--display", help="How the run is shown; auto: live on a terminal, else plain."),
-]
 
 
 def run(

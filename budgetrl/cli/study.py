@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from budgetrl.cli.options import Hours, Json, Price, Sets, Usd, hours_of, usd_of
-from budgetrl.cli.run import DisplayOption
+from budgetrl.cli.options import DisplayOption, Hours, Json, Price, Sets, Usd, hours_of, usd_of
 from budgetrl.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
