@@ -125,7 +125,7 @@ def plan(times: PhaseTimes, budget: Budget, requested_steps: int | None = None) 
         evals = (n // times.step_evals_every) * times.step_eval_s if times.step_evals_every else 0.0
         return fixed + n * times.step_s + evals + _saves_s(times, n)
 
-    affordable = _largest(cost, budget.wall_s)
+    affordable = largest_affordable(cost, budget.wall_s)
     steps = affordable if requested_steps is None else min(affordable, requested_steps)
     evals_s = (steps // times.step_evals_every) * times.step_eval_s if times.step_evals_every else 0
     saves = _saves_s(times, steps)
@@ -158,7 +158,7 @@ def _saves_s(times: PhaseTimes, steps: int) -> float:
     return math.floor(steps * times.step_s / times.saves_every_s) * times.save_s
 
 
-def _largest(cost: Callable[[int], float], limit: float) -> int:
+def largest_affordable(cost: Callable[[int], float], limit: float) -> int:
     """The largest n >= 0 with cost(n) <= limit; 0 also when nothing fits. `cost` never falls."""
     high = 1
     while cost(high) <= limit and high < 10**7:

@@ -13,6 +13,7 @@ from budgetrl.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from budgetrl.display.base import DisplayKind
+    from budgetrl.recipe.base import AlphaPolicy
     from budgetrl.study.plan import StudyPlan
     from budgetrl.study.probe import Probe
     from budgetrl.study.state import StudyDir
@@ -74,18 +75,19 @@ def replicate(
     in_hours, in_usd, per_hour = hours_of(hours), usd_of(usd), usd_of(price, "--price")
     if in_hours is None and in_usd is None:
         in_hours = chosen.hours
+    policies = _alphas(alpha)
     config: dict[str, Any] = {
         "family": chosen.name,
         "ranks": _ranks(ranks) if ranks is not None else list(chosen.ranks),
         "seeds": seeds,
-        "alpha": [policy.value for policy in _alphas(alpha)],
+        "alpha": [policy.value for policy in policies],
         "split": split,
     }
     if out is not None and is_study(out) and not plan:
         study = open_study(out)
         study.check_config(config)
         return _run(study, started, gpu, display, as_json)
-    specs = arms_of(chosen, config["ranks"], seeds, _alphas(alpha))
+    specs = arms_of(chosen, config["ranks"], seeds, policies)
     made = plan_study(specs, Limits(in_hours, in_usd, per_hour), split=split, gpu=gpu, dry_run=plan)
     if plan:
         return _print_plan(made, config, as_json)
@@ -281,7 +283,7 @@ def _ranks(text: str) -> list[int]:
     return ranks
 
 
-def _alphas(text: str) -> list[Any]:
+def _alphas(text: str) -> "list[AlphaPolicy]":
     from budgetrl.recipe.base import AlphaPolicy
 
     names = text.split(",")

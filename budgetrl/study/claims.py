@@ -121,7 +121,8 @@ def _improves(arm: Arm, suite: str, whole: int) -> Claim:
 def _rank_claims(arms: Sequence[Arm], suite: str, whole: int) -> Iterator[Claim]:
     """The highest against the lowest rank, at equal scale and at the paper's fixed alpha."""
     name = suite_name(suite)
-    equal = _ends(_at_equal_scale(arms))
+    alike = _at_equal_scale(arms)
+    equal = _ends(alike)
     if equal is not None:
         low, high = equal
         claim = f"At equal scale, rank {high.rank} ends above rank {low.rank} on {name}"
@@ -131,7 +132,7 @@ def _rank_claims(arms: Sequence[Arm], suite: str, whole: int) -> Iterator[Claim]
             f"A higher rank ends higher on {name}", ClaimVerdict.TOO_SHORT, None, None, 0, 0,
             "no two arms differ in the rank alone; add --alpha fixed,equal_rank",
         )  # fmt: skip
-    fixed = _ends([arm for arm in arms if arm not in _at_equal_scale(arms)] or arms)
+    fixed = _ends([arm for arm in arms if arm not in alike] or arms)
     if fixed is not None and fixed != equal:
         low, high = fixed
         scales = f"scales {low.scale:.3g} and {high.scale:.3g}"

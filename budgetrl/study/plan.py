@@ -7,24 +7,24 @@ own setup, updates, final evaluation and report; only its model's first arm pays
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from budgetrl.budget import Budget, PhaseTimes, plan
+from budgetrl.budget import Budget, PhaseTimes, largest_affordable, plan
 from budgetrl.errors import BudgetError
 from budgetrl.evaluation.passk import t_quantile
 from budgetrl.plan import Limits, Planned, budget_of, make_plan
+from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe
 from budgetrl.report.paper import SUITE_SIZES
 from budgetrl.study.arms import ArmSpec, check_protocols
+from budgetrl.study.feasibility import MIN_UPDATES
 from budgetrl.types import Plan
 from budgetrl.units import duration
 
 Split = Literal["time", "steps"]
 
-MIN_UPDATES = 10
-"""An arm with fewer shows nothing."""
 REPORT_S = 10.0
 """Kept for the study's own report, and as much again per ten arms."""
 
@@ -84,7 +84,6 @@ def plan_study(
     split: Split = "time",
     gpu: str | None = None,
     dry_run: bool = False,
-    elapsed_s: float = 0.0,
 ) -> StudyPlan:
     """Split a budget over arms.
 
@@ -94,7 +93,6 @@ def plan_study(
         split: equal seconds or equal updates for every arm.
         gpu: name of the GPU to plan for.
         dry_run: plan only, so the GPU need not be here.
-        elapsed_s: seconds that this process has used up already.
 
     Raises:
         BudgetError: an arm would get fewer than `MIN_UPDATES`; says how many arms fit.
@@ -111,7 +109,7 @@ def plan_study(
     ]
     budget = budget_of(loaded[0].recipe, limits, alone[0].card)
     report_s = REPORT_S * (1 + len(specs) / 10)
-    share_s = budget.wall_s - elapsed_s - report_s
+    share_s = budget.wall_s - report_s
     shared = _by_time if split == "time" else _by_steps
     parts = shared(times, [made.recipe for made in alone], share_s)
     arms = []
@@ -147,7 +145,7 @@ def _by_steps(times: Sequence[PhaseTimes], recipes: Sequence[Recipe], share_s: f
     def costs(steps: int) -> list[float]:
         return [_cost_s(own, steps) for own in times]
 
-    steps = _largest(lambda n: sum(costs(n)) <= share_s, min(wanted))
+    steps = min(*wanted, largest_affordable(lambda n: sum(costs(n)), share_s))
     needed = costs(steps)
     widened = max(1.0, share_s / sum(needed))
     return [(seconds * widened, steps) for seconds in needed]
@@ -157,15 +155,6 @@ def _cost_s(times: PhaseTimes, steps: int) -> float:
     """The least budget that pays for so many updates, with the reserve of `budget.plan`."""
     made = plan(times, Budget(math.inf), steps)
     return made.total_s - (times.final_s + times.save_s if steps else 0.0) + made.reserve_s
-
-
-def _largest(fits: Callable[[int], bool], most: int) -> int:
-    """The largest n up to `most` that fits; 0 where none does."""
-    low, high = 0, most + 1
-    while low + 1 < high:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
 
 
 def _too_many(
@@ -187,8 +176,6 @@ def _problems(path: str | None) -> int | None:
     """Lines of a local suite; None for suites on the hub."""
     if path is None:
         return None
-    from budgetrl.recipe.assets import local_path
-
     with open(local_path(path), encoding="utf-8") as file:
         return sum(bool(line.strip()) for line in file)
 

@@ -21,6 +21,7 @@ from budgetrl.estimation.profile import run_recipe
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.history import read_history
 from budgetrl.plan import Limits, Planned, create_run, make_plan
+from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.rundir import RunDir
 from budgetrl.study.state import ArmState, StudyDir
 from budgetrl.supervise.attempt import Attempt, paid_seconds
@@ -115,50 +116,53 @@ def _begin(
     gpu: str | None,
 ) -> Ended:
     arm = study.arms[index]
-    planned = _planned(study, arm, min(arm.row["budget_s"], left_s), gpu)
+    loaded = _loaded(study, arm)
+    source = _baseline_source(study, loaded.recipe.model.id)
+    budget_s = min(arm.row["budget_s"], left_s)
+    planned = _planned(loaded, budget_s, study.budget, gpu, has_baseline=source is not None)
     command = ["budgetrl", *sys.argv[1:]]
     run = create_run(planned, study.path, command)
     study.update(index, run=run.name)
-    _share_baseline(study, index, run)
+    if source is not None:
+        _share_baseline(source, run)
     display.start(run)
     return supervise(run, Attempt.first(run, started, allow_code=False), display)
 
 
-def _planned(study: StudyDir, arm: ArmState, budget_s: float, gpu: str | None) -> Planned:
-    """The arm's plan; without a baseline where an arm on the same model has it."""
-    sets = arm.spec.sets
+def _loaded(study: StudyDir, arm: ArmState) -> LoadedRecipe:
+    """The arm's recipe, with its number of updates where all arms make as many."""
     if study.config["split"] == "steps":
-        sets = (*sets, f"schedule.stop_after_steps={arm.row['planned_steps']}")
-    loaded = replace(arm.spec, sets=sets).load()
+        return arm.spec.load(f"schedule.stop_after_steps={arm.row['planned_steps']}")
+    return arm.spec.load()
+
+
+def _planned(
+    loaded: LoadedRecipe, budget_s: float, whole: Budget, gpu: str | None, *, has_baseline: bool
+) -> Planned:
+    """The arm's plan; without a baseline where an arm on the same model has it."""
     if budget_s <= 0:
         raise BudgetError("nothing of the study's budget is left for it.")
-    whole = study.budget
     limits = Limits(hours=budget_s / 3600, price=whole.usd_per_hour)
     made = make_plan(loaded, limits, gpu=gpu)
-    if _baseline_source(study, loaded.recipe.model.id) is None:
+    if not has_baseline:
         return made
     times = replace(made.times, baseline_s=0.0)
     bought = plan(times, made.budget, loaded.recipe.schedule.stop_after_steps)
     return replace(made, times=times, plan=bought)
 
 
-def _share_baseline(study: StudyDir, index: int, run: RunDir) -> None:
+def _share_baseline(source: RunDir, run: RunDir) -> None:
     """Copy a finished baseline evaluation; the worker then finds it done.
 
     B = 0 at the start of every arm, so the baseline is the base model's, whatever the rank.
     """
-    source = _baseline_source(study, run_recipe(run).model.id, besides=run)
-    if source is None:
-        return
     for file in sorted((source.path / "evals").glob("*/baseline.*")):
         shutil.copy2(file, run.eval_folder(file.parent.name) / file.name)
 
 
-def _baseline_source(study: StudyDir, model: str, besides: RunDir | None = None) -> RunDir | None:
+def _baseline_source(study: StudyDir, model: str) -> RunDir | None:
     """The first run on a model whose baseline evaluations are all complete."""
     for run in study.runs():
-        if besides is not None and run.path == besides.path:
-            continue
         recipe = run_recipe(run)
         if recipe.model.id != model:
             continue
@@ -186,7 +190,7 @@ def _go_on(run: RunDir, left_s: float, display: GuardedDisplay, started: float) 
 
 def study_budget(study: StudyDir) -> dict[str, float | None]:
     """Limit and bill of a study, for JSON."""
-    whole: Budget = study.budget
+    whole = study.budget
     paid_s = study.paid_s()
     return {
         "wall_s": whole.wall_s,

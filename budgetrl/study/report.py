@@ -18,10 +18,10 @@ from budgetrl.report.paper_tables import ModelRows, table_1, table_2
 from budgetrl.report.several import models_of, several_document
 from budgetrl.report.text import interval_text, points, suite_name
 from budgetrl.report.write import FORMATS, write_document
-from budgetrl.rundir import RunDir
 from budgetrl.study.claims import Claim, ClaimVerdict, claims_of
 from budgetrl.study.replicate import study_budget
 from budgetrl.study.state import StudyDir
+from budgetrl.supervise.attempt import paid_seconds
 from budgetrl.units import duration, usd
 
 _TONES: dict[ClaimVerdict, Tone] = {
@@ -154,7 +154,7 @@ def _bill(study: StudyDir) -> Table:
                 f"{arm.row['planned_steps']:,}",
                 f"{history.steps[-1].step if history.steps else 0:,}",
                 duration(arm.row["expected_s"]),
-                duration(_paid_s(study, run)),
+                duration(0.0 if run is None else paid_seconds(run, history)),
             ]
         )
     total = study_budget(study)
@@ -174,7 +174,7 @@ def _arm_json(study: StudyDir, index: int) -> dict[str, Any]:
     arm = study.arms[index]
     run = study.run_of(arm)
     history = read_history(run) if run is not None else History()
-    paid_s = _paid_s(study, run)
+    paid_s = 0.0 if run is None else paid_seconds(run, history)
     return {
         **arm.row,
         "run_dir": str(run.path) if run is not None else None,
@@ -183,10 +183,6 @@ def _arm_json(study: StudyDir, index: int) -> dict[str, Any]:
         "steps": history.steps[-1].step if history.steps else 0,
         "spent": {"wall_s": paid_s, "usd": study.budget.usd_of(paid_s)},
     }
-
-
-def _paid_s(study: StudyDir, run: RunDir | None) -> float:
-    return 0.0 if run is None else read_facts(run).paid_s
 
 
 def _baselines(models: Sequence[ModelRows]) -> dict[str, Any]:

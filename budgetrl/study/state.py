@@ -6,11 +6,12 @@
 The runs lie beside it, so `budgetrl runs --out STUDY` lists them.
 """
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from budgetrl.budget import Budget
 from budgetrl.errors import RunDirError, UsageError
@@ -19,9 +20,11 @@ from budgetrl.history import read_history
 from budgetrl.recipe.base import AlphaPolicy
 from budgetrl.rundir import RESOLVED, RunDir
 from budgetrl.study.arms import ArmSpec
-from budgetrl.study.plan import StudyPlan, plan_rows
 from budgetrl.supervise.attempt import paid_seconds
 from budgetrl.types import RunStatus
+
+if TYPE_CHECKING:
+    from budgetrl.study.plan import StudyPlan
 
 STUDY = "study.json"
 SCHEMA_VERSION = 1
@@ -49,12 +52,15 @@ class StudyDir:
         self.arms = [_arm(entry) for entry in document["arms"]]
 
     @classmethod
-    def create(cls, path: Path, made: StudyPlan, config: Mapping[str, Any]) -> "StudyDir":
+    def create(cls, path: Path, made: "StudyPlan", config: Mapping[str, Any]) -> "StudyDir":
         """A new study in an empty or new folder.
 
         Raises:
             RunDirError: the folder cannot be made, or holds something else.
         """
+        # Not at the top: reports look for a study too, and need nothing of planning.
+        from budgetrl.study.plan import plan_rows
+
         try:
             path.mkdir(parents=True, exist_ok=True)
             taken = any(path.iterdir())
@@ -167,8 +173,6 @@ def open_study(path: Path) -> StudyDir:
     Raises:
         RunDirError: none there, or one of another version.
     """
-    import json
-
     try:
         document = json.loads((path / STUDY).read_text(encoding="utf-8"))
         if document["schema_version"] != SCHEMA_VERSION:
