@@ -22,7 +22,7 @@ from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, StopCheck
 from budgetrl.errors import RecipeError, UsageError
 from budgetrl.evaluation.rows import StoredEval, load_eval
-from budgetrl.evaluation.run import Progress, PromptedProblem, evaluate, never, protocol_of
+from budgetrl.evaluation.run import Progress, PromptedProblem, evaluate, never, protocol_in
 from budgetrl.evaluation.target import Target
 from budgetrl.recipe.schema import Eval, Recipe, SuiteName
 from budgetrl.recipe.window import check_window
@@ -186,16 +186,7 @@ def _one(
     on_progress: OnProgress | None,
 ) -> Evaluated:
     recipe = target.recipe
-    protocol = protocol_of(
-        spec.suite,
-        items,
-        temperature=spec.temperature,
-        top_p=spec.top_p,
-        max_tokens=recipe.eval_max_tokens(spec),
-        seed=spec.seed,
-        grader=GRADER_VERSION,
-        stop=recipe.sampling.stop,
-    )
+    protocol = protocol_in(recipe, spec, items, GRADER_VERSION)
     equals_base = target.adapter is not None and not applied
     place = folder / spec.suite
     if equals_base and (base := _stored_baseline(place, protocol, spec.samples)) is not None:

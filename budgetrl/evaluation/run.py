@@ -31,6 +31,7 @@ from budgetrl.evaluation.rows import (
 )
 from budgetrl.evaluation.summary import summarise
 from budgetrl.files import write_json
+from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.types import Completion, EvalResult, Problem, Verdict
 from budgetrl.types import Protocol as EvalProtocol
 
@@ -112,6 +113,22 @@ def protocol_of(
     )
 
 
+def protocol_in(
+    recipe: Recipe, spec: Eval, prompted: Sequence[PromptedProblem], grader: str
+) -> EvalProtocol:
+    """The protocol of one of a recipe's evaluations, or of one asked as it would be."""
+    return protocol_of(
+        spec.suite,
+        prompted,
+        temperature=spec.temperature,
+        top_p=spec.top_p,
+        max_tokens=recipe.eval_max_tokens(spec),
+        seed=spec.seed,
+        grader=grader,
+        stop=recipe.sampling.stop,
+    )
+
+
 def evaluate(
     policy: Policy,
     prompted: Sequence[PromptedProblem],
@@ -135,7 +152,7 @@ def evaluate(
     Args:
         policy: answers the prompts.
         prompted: the suite's problems, ids unique.
-        protocol: as `protocol_of` makes it.
+        protocol: as `protocol_of` or `protocol_in` makes it.
         samples: rounds that are wanted.
         ks: the k of pass@k; those above the complete rounds are left out.
         grader: judges completions.

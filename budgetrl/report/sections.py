@@ -144,7 +144,8 @@ def _what_was_run(facts: Facts) -> Iterator[Block]:
             ("Rewards", ", ".join(f"{r.weight:g} {r.name}" for r in recipe.rewards)),
             ("Seed", str(recipe.seed)),
         ]  # fmt: skip
-    items += [(key, _brief(value)) for key, value in facts.manifest.items() if key in _MANIFEST]
+    manifest = facts.manifest.items()
+    items += [(_label(key), _brief(value)) for key, value in manifest if key in _MANIFEST]
     yield Listing(items)
     if recipe is not None:
         if recipe.inferred:
@@ -165,8 +166,14 @@ def _value(facts: Facts, key: str) -> str:
     return "" if value is None else str(value)
 
 
+def _label(key: str) -> str:
+    return key.upper() if key == "gpu" else key.capitalize()
+
+
 def _brief(value: Any) -> str:
     """A manifest entry in one line."""
+    if value in (None, {}, []):
+        return "none"
     if isinstance(value, Mapping):
         parts = ((key, _brief(inner)) for key, inner in value.items() if inner is not None)
         return ", ".join(

@@ -6,24 +6,26 @@ The policy is the base model (B = 0), asked as a run would ask it; nothing is tr
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from budgetrl.data.difficulty import SolveRates
 from budgetrl.data.prompts import PromptRenderer
-from budgetrl.data.rows import load_problems, load_suite
+from budgetrl.data.rows import LoadedProblems, load_problems, load_suite
 from budgetrl.data.sampler import ProblemSampler
+from budgetrl.data.usable import usable_problems
 from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, Request, SamplingSpec, sample_seed
 from budgetrl.errors import BudgetError
 from budgetrl.evaluation.passk import maj_at_k
-from budgetrl.evaluation.run import evaluate, protocol_of
+from budgetrl.evaluation.run import evaluate, protocol_in
 from budgetrl.files import write_json
 from budgetrl.plan import Limits, make_plan
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.window import check_window
 from budgetrl.rewards.grading import GRADER_VERSION, gold_problem
 from budgetrl.rewards.shaping import think_format
 from budgetrl.rewards.worker import GradingPool
@@ -100,14 +102,18 @@ def probe(
         pool.start()
         engine = open_engine(recipe, folder)
         try:
+            check_window(recipe, engine.context_tokens)
             renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
+            data = load_problems(recipe.data, gold_problem)
+            suites = {spec.suite: load_suite(spec, gold_problem) for spec in recipe.eval}
+            usable = usable_problems(data, suites, renderer, recipe.prompt.max_tokens)
             now = time.monotonic()
             eval_end = now + EVAL_SHARE * (end - now)
-            suites = _evaluate(recipe, engine, renderer, pool, folder, eval_end, tell)
-            seen, rates = _roll_out(recipe, engine, renderer, pool, end, tell)
+            results = _evaluate(recipe, engine, renderer, suites, pool, folder, eval_end, tell)
+            seen, rates = _roll_out(recipe, engine, renderer, usable.problems, pool, end, tell)
         finally:
             engine.close()
-    if not suites and not seen.correct:
+    if not results and not seen.correct:
         raise BudgetError(
             "the time was over before anything was seen.", hint="Give more with --hours."
         )
@@ -118,13 +124,13 @@ def probe(
     forecast = {
         "steps": plan.steps,
         "step_s": plan.step_s,
-        "total_s": plan.total_s,
-        "total_usd": plan.total_usd,
+        "total_s": plan.total_s if plan.steps else None,
+        "total_usd": plan.total_usd if plan.steps else None,
         "groups_with_signal_per_hour": pace,
         "source": plan.source,
     }
     seconds = time.monotonic() - started
-    found = Probe(recipe.name, suites, seen, forecast, verdict, why, folder, seconds)
+    found = Probe(recipe.name, results, seen, forecast, verdict, why, folder, seconds)
     write_json(folder / "probe.json", found.to_json())
     return found
 
@@ -135,13 +141,14 @@ def _plan(loaded: LoadedRecipe) -> Plan:
         return make_plan(loaded, Limits()).plan
     except BudgetError:
         wide = make_plan(loaded, Limits(hours=1000.0)).plan
-        return Plan(**(asdict(wide) | {"affordable_steps": 0}))
+        return replace(wide, affordable_steps=0)
 
 
 def _evaluate(
     recipe: Recipe,
     engine: Engine,
     renderer: PromptRenderer,
+    suites: Mapping[str, LoadedProblems],
     pool: GradingPool,
     folder: Path,
     end: float,
@@ -155,21 +162,12 @@ def _evaluate(
     for number, spec in enumerate(specs):
         now = time.monotonic()
         suite_end = now + (end - now) / (len(specs) - number)
-        items = prompted(renderer, load_suite(spec, gold_problem).problems)
+        items = prompted(renderer, suites[spec.suite].problems)
         tell(f"evaluating {spec.suite}")
         result = evaluate(
             engine.policy,
             items,
-            protocol_of(
-                spec.suite,
-                items,
-                temperature=spec.temperature,
-                top_p=spec.top_p,
-                max_tokens=recipe.eval_max_tokens(spec),
-                seed=spec.seed,
-                grader=GRADER_VERSION,
-                stop=recipe.sampling.stop,
-            ),
+            protocol_in(recipe, spec, items, GRADER_VERSION),
             samples=spec.samples,
             ks=spec.k,
             grader=pool,
@@ -190,6 +188,7 @@ def _roll_out(
     recipe: Recipe,
     engine: Engine,
     renderer: PromptRenderer,
+    problems: Sequence[Problem],
     pool: GradingPool,
     end: float,
     tell: Progress,
@@ -197,7 +196,6 @@ def _roll_out(
     """Groups of the problems that the first updates would train on."""
     from budgetrl.training.trainer import training_sampling
 
-    problems = load_problems(recipe.data, gold_problem).problems
     size = recipe.grpo.num_generations
     sampler = ProblemSampler(problems, recipe.seed, recipe.batch.prompts_per_step)
     seen, rates = Seen(size), SolveRates(recipe.signal.decay)

@@ -84,21 +84,19 @@ def _run_arm(
     """One arm to its end, unless it has ended before."""
     arm, run = study.arms[index], study.run_of(study.arms[index])
     place = f"arm {index + 1} of {len(study.arms)}: {arm.spec.label}"
+    if run is not None and run.status() is RunStatus.RUNNING:
+        raise RunDirError(
+            f"{run.path} is running.", hint=f"Look at it with `budgetrl watch {run.path}`."
+        )
     try:
         if run is None:
             display.message(place)
             ended = _begin(study, index, left_s, display, started or time.monotonic(), gpu)
-        elif run.status() is RunStatus.RUNNING:
-            raise RunDirError(
-                f"{run.path} is running.", hint=f"Look at it with `budgetrl watch {run.path}`."
-            )
         elif run.status() in (RunStatus.CRASHED, RunStatus.INTERRUPTED):
             display.message(f"{place}, continued")
             ended = _go_on(run, left_s, display, started or time.monotonic())
         else:
             return ExitCode.OK
-    except RunDirError:
-        raise
     except BudgetRLError as error:
         # The other arms may still work; the study says which did not, and why.
         display.message(f"{place} did not run: {error.message}")

@@ -7,7 +7,7 @@ from typing import Literal
 from budgetrl.budget import Clock
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.engine.base import Policy, Request, StopCheck, sample_seed
-from budgetrl.evaluation.run import Grader, PromptedProblem, evaluate, protocol_of
+from budgetrl.evaluation.run import Grader, PromptedProblem, evaluate, protocol_in
 from budgetrl.events import Entropy, Evaluation
 from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.rundir import RunDir
@@ -61,16 +61,7 @@ class Evaluator:
             if only is not None and spec.suite != only:
                 continue
             prompted = self.suites[spec.suite]
-            protocol = protocol_of(
-                spec.suite,
-                prompted,
-                temperature=spec.temperature,
-                top_p=spec.top_p,
-                max_tokens=self.recipe.eval_max_tokens(spec),
-                seed=spec.seed,
-                grader=self.grader_version,
-                stop=self.recipe.sampling.stop,
-            )
+            protocol = protocol_in(self.recipe, spec, prompted, self.grader_version)
             result = evaluate(
                 self.policy,
                 prompted,

@@ -9,12 +9,11 @@ from typing import Any
 
 from budgetrl.budget import Forecaster
 from budgetrl.data.difficulty import solve_rates
-from budgetrl.data.overlap import find_overlap
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import LoadedProblems, load_problems, load_suite
 from budgetrl.data.sampler import ProblemSampler
+from budgetrl.data.usable import Usable, usable_problems
 from budgetrl.engine.base import TrainableEngine
-from budgetrl.errors import DataError
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
 from budgetrl.rewards.grading import GRADER_VERSION, gold_problem
@@ -30,10 +29,6 @@ from budgetrl.training.stopper import Stopper
 from budgetrl.training.trackers import open_tracker
 from budgetrl.training.trainer import TrainerParts, build_trainer
 from budgetrl.training.trl_args import UNLIMITED_STEPS
-from budgetrl.types import Problem
-
-MAX_TOKEN_CHARS = 512
-"""No tokenizer has tokens this long; Qwen's longest has 128 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,9 @@ def prepare(
     renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
     loaded = load_problems(recipe.data, gold_problem)
     suites = {spec.suite: load_suite(spec, gold_problem) for spec in recipe.eval}
-    problems = _usable(loaded, suites, renderer, recipe, log)
+    usable = usable_problems(loaded, suites, renderer, recipe.prompt.max_tokens)
+    _tell_left_out(loaded, usable, recipe.prompt.max_tokens, log)
+    problems = usable.problems
     reward = build_reward(
         recipe.rewards,
         prefilled=renderer.prefilled,
@@ -155,14 +152,8 @@ def build_follower(
     return follower
 
 
-def _usable(
-    loaded: LoadedProblems,
-    suites: dict[str, LoadedProblems],
-    renderer: PromptRenderer,
-    recipe: Recipe,
-    log: RunLog,
-) -> list[Problem]:
-    """Training problems without bad rows, copies of evaluation problems and overlong prompts."""
+def _tell_left_out(loaded: LoadedProblems, usable: Usable, limit: int, log: RunLog) -> None:
+    """One warning for each reason why problems of the data are not trained on."""
     if loaded.dropped:
         first = loaded.dropped[0]
         log.warn(
@@ -170,42 +161,18 @@ def _usable(
             f"{len(loaded.dropped)} training rows were left out, such as {first.where}: "
             f"{first.why}; all are listed in the manifest",
         )
-    overlap = find_overlap(loaded.problems, {n: suite.problems for n, suite in suites.items()})
+    overlap = usable.overlap
     if overlap.exact or overlap.near:
         log.warn(
             "overlap",
             f"{len(overlap.exact)} training problems also stand in an evaluation suite and were "
             f"left out; {len(overlap.near)} share 13 words with one",
         )
-    kept = [problem for problem in loaded.problems if problem.id not in overlap.exact]
-    limit = recipe.prompt.max_tokens
-    # A text of megabytes, which no limit would pass, would keep the tokenizer busy for minutes.
-    readable = [problem for problem in kept if len(problem.text) <= MAX_TOKEN_CHARS * limit]
-    fitting = [problem for problem in readable if len(renderer.ids(problem)) <= limit]
-    if len(fitting) < len(kept):
+    if usable.overlong:
         log.warn(
             "overlong_prompts",
-            f"{len(kept) - len(fitting)} prompts are longer than {limit} tokens and were left out",
+            f"{usable.overlong} prompts are longer than {limit} tokens and were left out",
         )
-    if not fitting:
-        raise DataError(
-            f"{loaded.source}: no problem is left to train on.",
-            hint="Raise prompt.max_tokens, or give other data.",
-        )
-    _refuse_overlong(suites, renderer, limit)
-    return fitting
-
-
-def _refuse_overlong(
-    suites: dict[str, LoadedProblems], renderer: PromptRenderer, limit: int
-) -> None:
-    for name, suite in suites.items():
-        longest = max(len(renderer.ids(problem)) for problem in suite.problems)
-        if longest > limit:
-            raise DataError(
-                f"suite {name}: a prompt has {longest} tokens, above prompt.max_tokens = {limit}.",
-                hint=f"Set prompt.max_tokens >= {longest}; an evaluation leaves no problem out.",
-            )
 
 
 def _describe(loaded: LoadedProblems) -> dict[str, Any]:
