@@ -7,10 +7,10 @@
 For the first, the run is made up and written through the package's own writer; the viewers are
 real processes, the live one on a pseudo-terminal, while updates go on arriving.
 
-For the second, one real run on this machine is watched in every other block of updates: a live
-view of 120 x 40 is stopped and continued by signals. A block with it is compared with the mean
-of the blocks without it before and after, so that neither the trend of a training nor a slow
-drift of the machine counts.
+For the second, one real run on this machine is watched by turns: a live view of 120 x 40 is
+stopped and continued by signals. Of four blocks of updates in a row the inner two are watched and
+compared with the outer two, so that neither the trend of a training nor a slow drift of the
+machine counts. The learning rate is next to nothing, so that one update is as long as another.
 """
 
 import argparse
@@ -33,10 +33,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+STEADY = ("schedule.learning_rate=1e-9", "schedule.stop_after_steps=100000", 'signal.skip="off"')
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import synthetic_run as made  # noqa: E402
 
+from budgetrl.evaluation.passk import mean_interval  # noqa: E402
 from budgetrl.events import Phase, Step  # noqa: E402
 from budgetrl.rundir import RunDir, list_runs  # noqa: E402
 
@@ -165,6 +167,7 @@ def slow_down(folder: Path, recipe: str, hours: str, size: int) -> dict[str, Any
     """
     command = [sys.executable, "-m", "budgetrl", "run", recipe, "--hours", hours]
     command += ["--display", "none", "--out", str(folder)]
+    command += [word for setting in STEADY for word in ("--set", setting)]
     training = subprocess.Popen(command, cwd=ROOT)
     try:
         run = _first_run(folder, training)
@@ -180,22 +183,26 @@ def slow_down(folder: Path, recipe: str, hours: str, size: int) -> dict[str, Any
 
 
 class Block(NamedTuple):
-    """Some updates in a row; every other block is watched."""
+    """Some updates in a row."""
 
     wall_s: float
     cpu_s: float
     """Of the worker."""
 
 
+def _is_watched(number: int) -> bool:
+    """Of every four blocks the inner two."""
+    return number % 4 in (1, 2)
+
+
 def _compare(blocks: list[float]) -> dict[str, float]:
-    """Watched blocks over the mean of their two neighbours, minus 1, with a 95 % interval."""
-    ratios = [
-        math.log(on / ((before + after) / 2))
-        for before, on, after in zip(blocks[::2], blocks[1::2], blocks[2::2], strict=False)
-    ]
-    mean = statistics.mean(ratios)
-    half = 1.96 * statistics.stdev(ratios) / math.sqrt(len(ratios))
-    ends = {"mean": mean, "low_95": mean - half, "high_95": mean + half}
+    """Watched over unwatched blocks, minus 1, with a 95 % interval over groups of four."""
+    fours = zip(*(blocks[i::4] for i in range(4)), strict=False)
+    ratios = [math.log((b + c) / (a + d)) for a, b, c, d in fours]
+    interval = mean_interval(ratios)
+    if interval is None:
+        raise SystemExit("too few updates to compare; give the training more --hours")
+    ends = {"mean": statistics.mean(ratios), "low_95": interval[0], "high_95": interval[1]}
     return {name: round(math.exp(value) - 1, 4) for name, value in ends.items()}
 
 
@@ -212,7 +219,7 @@ def _first_run(folder: Path, training: "subprocess.Popen[bytes]") -> RunDir:
 def _watch_in_blocks(
     run: RunDir, training: "subprocess.Popen[bytes]", size: int
 ) -> tuple[list[Block], float]:
-    """Blocks of updates, the odd ones watched; and the view's share of a core meanwhile."""
+    """Blocks of updates by turns with the view and without, and its share of a core meanwhile."""
     viewer, worker = Viewer(run.path), _child(training.pid)
     time.sleep(1.0)
     viewer.process.send_signal(signal.SIGSTOP)
@@ -228,17 +235,18 @@ def _watch_in_blocks(
             current.append(sum(step.phase_s.values()))
             if len(current) < size:
                 continue
-            if len(blocks) % 2:
+            if _is_watched(len(blocks)):
                 watched_s += sum(current)
                 used_s += _cpu_s(viewer.process.pid) - before
             blocks.append(Block(sum(current), _cpu_s(worker) - worker_before))
             current, worker_before = [], _cpu_s(worker)
-            viewer.process.send_signal(signal.SIGCONT if len(blocks) % 2 else signal.SIGSTOP)
+            watched = _is_watched(len(blocks))
+            viewer.process.send_signal(signal.SIGCONT if watched else signal.SIGSTOP)
             before = _cpu_s(viewer.process.pid)
         time.sleep(0.02)
     viewer.close()
-    # The first block began before anything was stopped.
-    return blocks[2:], used_s / watched_s if watched_s else 0.0
+    # The first block began before anything was stopped: its group of four is left out.
+    return blocks[4:], used_s / watched_s if watched_s else 0.0
 
 
 def _child(pid: int) -> int:
