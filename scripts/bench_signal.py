@@ -44,6 +44,9 @@ SIDES = ("trl", "skip", "ours")
 MIXES = ("hard", "easy")
 HELD_OUT = {"hard": "heldout_hard", "easy": "heldout"}
 SEEDS = (1, 2, 3, 4, 5)
+LEARNING_RATE = 5e-4
+"""Half the quickstart's: with the accuracy reward alone completions may outgrow their limit at 1e-3
+and training does not recover, with and without skipping (recipes/LOG.md)."""
 EVAL_SAMPLES = 2
 
 
@@ -70,10 +73,11 @@ class Tally:
         return 60 * self.signal / self.seconds
 
 
-def recipe_of(mix: str, side: str, seed: int) -> Recipe:
+def recipe_of(mix: str, side: str, seed: int, learning_rate: float) -> Recipe:
     """The quickstart with the accuracy reward alone, as a side trains it."""
     sets = ["rewards.format.weight=0", f'data.path="asset:tiny/data/train_{mix}.jsonl"']
     sets += [f"recipe.seed={seed}", "batch.micro_batch=32", 'signal.on_empty="continue"']
+    sets.append(f"schedule.learning_rate={learning_rate}")
     if side != "trl":
         sets.append('signal.skip="exact"')
     if side == "ours":
@@ -224,11 +228,13 @@ def held_out_accuracy(engine: Any, recipe: Recipe, mix: str, pool: GradingPool) 
     return right / (EVAL_SAMPLES * len(problems))
 
 
-def best_trl_settings(pool: GradingPool, folder: Path, seconds: float) -> dict[str, Any]:
+def best_trl_settings(
+    pool: GradingPool, folder: Path, seconds: float, learning_rate: float
+) -> dict[str, Any]:
     """The fastest of merged or unmerged generation and three micro-batch sizes."""
     speeds = {}
     for merge, micro in itertools.product((True, False), (64, 32, 16)):
-        recipe = recipe_of("hard", "trl", 1)
+        recipe = recipe_of("hard", "trl", 1, learning_rate)
         _, tally = train_trl(recipe, pool, folder, seconds, merge, micro)
         speeds[merge, micro] = tally.steps / tally.seconds
         gc.collect()
@@ -241,17 +247,16 @@ def best_trl_settings(pool: GradingPool, folder: Path, seconds: float) -> dict[s
 
 
 def run_side(
-    side: str, mix: str, seed: int, pool: GradingPool, folder: Path, limit_s: float, best: Any
+    recipe: Recipe, side: str, mix: str, pool: GradingPool, folder: Path, limit_s: float, best: Any
 ) -> Tally:
     """One side on one mix and seed: train for the time, then evaluate."""
-    recipe = recipe_of(mix, side, seed)
     if side == "trl":
         engine, tally = train_trl(recipe, pool, folder, limit_s, best["merge"], best["micro_batch"])
     else:
         engine, tally = train_ours(recipe, pool, folder, limit_s)
     tally.accuracy = held_out_accuracy(engine, recipe, mix, pool)
     print(
-        f"{mix} seed {seed} {side}: {tally.steps} updates in {tally.seconds:.0f} s, "
+        f"{mix} seed {recipe.seed} {side}: {tally.steps} updates in {tally.seconds:.0f} s, "
         f"{tally.signal} of {tally.groups} groups with signal, accuracy {tally.accuracy:.3f}",
         file=sys.stderr,
     )
@@ -294,6 +299,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=20.0, help="wall time of the whole bench")
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="of all sides")
     parser.add_argument("--json", action="store_true", help="accepted; the output is always JSON")
     options = parser.parse_args()
     seeds = SEEDS[: options.seeds]
@@ -302,16 +308,20 @@ def main() -> None:
         pool.start()
         folder = Path(name)
         total_s = 60 * options.minutes
-        best = best_trl_settings(pool, folder, max(6.0, 0.01 * total_s))
+        rate = options.learning_rate
+        best = best_trl_settings(pool, folder, max(6.0, 0.01 * total_s), rate)
         left_s = total_s - (time.monotonic() - start)
         limit_s = left_s / (len(MIXES) * len(seeds) * len(SIDES)) - 6.0
         mixes = {}
         for mix in MIXES:
             rows = []
             for seed in seeds:
-                order = SIDES if seed % 2 else SIDES[::-1]
-                rows.append({s: run_side(s, mix, seed, pool, folder, limit_s, best) for s in order})
-                gc.collect()
+                row = {}
+                for side in SIDES if seed % 2 else SIDES[::-1]:
+                    recipe = recipe_of(mix, side, seed, rate)
+                    row[side] = run_side(recipe, side, mix, pool, folder, limit_s, best)
+                    gc.collect()
+                rows.append(row)
             mixes[mix] = summarise(rows)
     print(
         json.dumps(
@@ -320,6 +330,7 @@ def main() -> None:
                 "cpu": cpu_model(),
                 "minutes": options.minutes,
                 "seeds": len(seeds),
+                "learning_rate": rate,
                 "seconds_per_side": round(limit_s, 1),
                 "trl_settings": best,
                 "mixes": mixes,

@@ -130,8 +130,9 @@ def signal(found: Measured) -> str:
         )
     return (
         'With `signal.skip = "exact"` and `signal.order = "difficulty"`, against TRL\'s own '
-        f"GRPOTrainer with the fastest of six settings, on the same model, data and "
-        f"{found['seconds_per_side']:.0f} seconds of one core; {found['seeds']} paired seeds, "
+        f"GRPOTrainer with the fastest of six settings, on the same model, data, learning rate "
+        f"({found['learning_rate']:g}) and {found['seconds_per_side']:.0f} seconds of one core; "
+        f"{found['seeds']} paired seeds, "
         f"{found['date']} (`scripts/bench_signal.py`):\n\n" + "\n".join(lines)
     )
 

@@ -184,6 +184,7 @@ def test_a_problem_never_asked_borrows_the_rate_of_its_level() -> None:
         (['signal.skip="exact"', 'grpo.loss_type="bnpo"'], "bnpo"),
         (['signal.order="difficulty"', "rewards.accuracy.weight=0"], "accuracy reward"),
         (["signal.resample_rounds=-1"], "greater than or equal to 0"),
+        (["signal.resample_rounds=0"], "would replace nothing"),
     ],
 )
 def test_contradicting_settings_are_refused_with_the_reason(sets: list[str], said: str) -> None:

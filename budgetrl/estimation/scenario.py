@@ -196,11 +196,9 @@ def _under_limit(mean: float, limit: int) -> float:
 
 def _signal(recipe: Recipe) -> tuple[float, float]:
     """Share of completions that are trained on, and rollouts per group kept."""
-    if recipe.signal.skip == "off" and recipe.signal.resample_rounds == 0:
-        return 1.0, 1.0
     if recipe.signal.resample_rounds:
         return 1.0, 1.0 + LIVE_GROUPS
-    return LIVE_GROUPS, 1.0
+    return (1.0 if recipe.signal.skip == "off" else LIVE_GROUPS), 1.0
 
 
 def _logprob_passes(recipe: Recipe) -> int:

@@ -185,6 +185,11 @@ def _signal_contradictions(recipe: Recipe) -> list[str]:
         )
     if signal.skip != "off" and grpo.loss_type == "bnpo":
         found.append('signal.skip changes the bnpo loss; set grpo.loss_type = "dapo"')
+    if signal.resample_rounds == 0:
+        found.append(
+            "signal.resample_rounds = 0 would replace nothing; leave it out for no dynamic "
+            "sampling, or allow at least 1 round"
+        )
     if signal.resample_rounds and grpo.num_iterations > 1:
         found.append("signal.resample_rounds needs grpo.num_iterations = 1")
     if recipe.engine.name is EngineName.UNSLOTH and signal.resample_rounds and grpo.beta > 0:

@@ -116,8 +116,8 @@ class Signal(Table):
     """A table of solve rates to start from, from `budgetrl probe` (order = "difficulty")."""
     explore: Share = 0.2
     """Share of each batch drawn uniformly under order = "difficulty"."""
-    resample_rounds: Annotated[int, Field(ge=0)] = 0
-    """How often groups without signal are replaced by fresh prompts within a step; 0: never."""
+    resample_rounds: Annotated[int, Field(ge=0)] | None = None
+    """How often groups without signal are replaced by fresh prompts within a step; None: never."""
     on_empty: Literal["stop", "continue"] = "stop"
     """After three steps in which no group had signal."""
 

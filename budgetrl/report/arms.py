@@ -132,8 +132,12 @@ def _best_validation(run: Facts) -> float | None:
 
 
 def _over_seeds(values: Iterable[float]) -> Estimate | None:
+    """Seeds that agree exactly show no spread, which is not the same as none: no interval."""
     known = list(values)
-    return Estimate(fmean(known), mean_interval(known), len(known)) if known else None
+    if not known:
+        return None
+    interval = mean_interval(known) if len(set(known)) > 1 else None
+    return Estimate(fmean(known), interval, len(known))
 
 
 def _mean(values: Iterable[float]) -> float | None:

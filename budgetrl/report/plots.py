@@ -4,6 +4,7 @@ Colours are placeholders (`ink`), so that one picture serves light and dark page
 """
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,9 +50,10 @@ WIDE = (4.6, 2.9)
 """Inches of a figure that has half a page for itself."""
 _MARGIN = {
     "left": 0.56,
-    "right": 0.12,
+    "right": 0.22,
     "bottom": 0.46,
-    "bottom_legend": 0.72,
+    "legend": 0.08,
+    "legend_row": 0.18,
     "top": 0.44,
     "top_axis": 0.64,
 }
@@ -113,7 +115,10 @@ def draw(panel: Panel) -> str:
     with matplotlib.rc_context(_STYLE):
         width, height = panel.size
         top = _MARGIN["top"] if panel.second_axis is None else _MARGIN["top_axis"]
-        bottom = _MARGIN["bottom"] if len(panel.lines) == 1 else _MARGIN["bottom_legend"]
+        bottom = _MARGIN["bottom"]
+        if len(panel.lines) > 1:
+            rows = math.ceil(len(panel.lines) / _legend_columns(panel))
+            bottom += _MARGIN["legend"] + rows * _MARGIN["legend_row"]
         figure = Figure(figsize=panel.size)
         axes = figure.add_axes(
             (
@@ -169,8 +174,14 @@ def _finish(axes: Any, panel: Panel) -> None:
         _second_axis(axes, *panel.second_axis)
     axes.xaxis.set_major_locator(MaxNLocator(5 if panel.size[0] > 4 else 6))
     if len(panel.lines) > 1:
-        columns = len(panel.lines) if len(panel.lines) < 4 else 3
-        axes.figure.legend(loc="lower center", ncols=columns, columnspacing=1.2, handlelength=1.4)
+        axes.figure.legend(
+            loc="lower center", ncols=_legend_columns(panel), columnspacing=1.2, handlelength=1.4
+        )
+
+
+def _legend_columns(panel: Panel) -> int:
+    """Three side by side; four in two rows, which look better than three and one."""
+    return 2 if len(panel.lines) == 4 else min(3, len(panel.lines))
 
 
 def _second_axis(axes: Any, label: str, x: Sequence[float], values: Sequence[float]) -> None:

@@ -71,7 +71,7 @@ class BudgetMixin:
         torch.manual_seed(sample_seed(parts.recipe.seed, "step", step))
         parts.record = StepRecord(step + 1, parts.recipe.grpo.num_generations)
         batch = self._roll_out(parts.sampler.batch(step))
-        for draw in range(1, parts.recipe.signal.resample_rounds + 1):
+        for draw in range(1, (parts.recipe.signal.resample_rounds or 0) + 1):
             batch = self._resample(batch, step, draw)
         if parts.recipe.signal.skip != "off":
             batch[LIVE] = torch.tensor(self._live_rows(), device=batch["advantages"].device)
