@@ -133,7 +133,22 @@ def signal(found: Measured) -> str:
         f"GRPOTrainer with the fastest of six settings, on the same model, data, learning rate "
         f"({found['learning_rate']:g}) and {found['seconds_per_side']:.0f} seconds of one core; "
         f"{found['seeds']} paired seeds, "
-        f"{found['date']} (`scripts/bench_signal.py`):\n\n" + "\n".join(lines)
+        f"{found['date']} (`scripts/bench_signal.py`):\n\n" + "\n".join(lines) + _other_rate()
+    )
+
+
+def _other_rate() -> str:
+    """The same bench at the learning rate that plain TRL likes better."""
+    other = json.loads((MEASUREMENTS / "signal_1e-3.json").read_text(encoding="utf-8"))
+    hard = other["mixes"]["hard"]
+    low, high = hard["interval_95"]
+    return (
+        f"\n\nAt a rate of {other['learning_rate']:g}, which suits plain TRL better, on `hard` "
+        f"({other['date']}): {_percent(hard['accuracy']['trl'])} -> "
+        f"{_percent(hard['accuracy']['ours'])}: {100 * hard['accuracy_difference']:+.1f} points "
+        f"({100 * low:+.1f} to {100 * high:+.1f}). There skipping without the order by difficulty "
+        f"collapsed in one of {other['seeds']} seeds, as the same updates do without skipping "
+        "(recipes/LOG.md)."
     )
 
 
