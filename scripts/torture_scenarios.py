@@ -35,6 +35,8 @@ GRACE_S = 20.0
 INTERRUPT_S = 10.0
 AT_ONCE_S = 3.0
 MAX_RESUMES = 6
+MAX_TRIES = 5
+"""Runs that a harm is tried on, if it comes after their end."""
 
 
 @dataclass(slots=True)
@@ -88,12 +90,30 @@ def reference_run(lab: Lab) -> Reference:
 def kill_run(
     lab: Lab, reference: Reference, name: str, rng: random.Random, kills: Sequence[Kill]
 ) -> Outcome:
-    """One run through some kills; `count` says how many of them met a living process."""
+    """Some kills; those that would come after the end of a run meet another one."""
     outcome = Outcome("kill", name)
+    for number in range(MAX_TRIES):
+        left = kills[outcome.count :]
+        if not left or outcome.faults:
+            break
+        _kill_one_run(lab, reference, f"{name}-{number}", rng, left, outcome)
+    return outcome
+
+
+def _kill_one_run(
+    lab: Lab,
+    reference: Reference,
+    name: str,
+    rng: random.Random,
+    kills: Sequence[Kill],
+    outcome: Outcome,
+) -> None:
+    """One run through kills until it ends; `count` grows by those that met a living process."""
     process = lab.start_run(name)
     run = lab.run_of(name, process)
     if run is None:
-        return _never_started(outcome, process)
+        _never_started(outcome, process)
+        return
     for kill in kills:
         if not _moment(run, process, kill, rng, reference.wall_s) or not process.kill(kill.whom):
             break
@@ -106,7 +126,6 @@ def kill_run(
         _leave(run, outcome)
         process = lab.resume(run, name)
     _to_the_end(lab, run, process, outcome, reference)
-    return outcome
 
 
 def _moment(run: RunDir, process: Process, kill: Kill, rng: random.Random, wall_s: float) -> bool:
@@ -152,11 +171,12 @@ def _to_the_end(
     most_lost: float = SAVE_EVERY,
 ) -> None:
     """Resume as often as it takes, then compare with the reference."""
+    name = run.path.parent.name
     code, _ = process.wait()
     for _ in range(MAX_RESUMES):
         if code == 0:
             break
-        process = lab.resume(run, outcome.name)
+        process = lab.resume(run, name)
         code, _ = process.wait()
     if code != 0:
         outcome.faults.append(f"could not be resumed: exit {code}: {process.errors()[-400:]}")
@@ -170,7 +190,7 @@ def _to_the_end(
     outcome.faults += lost_steps(run, most_lost)
     outcome.faults += differences(run, reference.run)
     outcome.faults += unreadable(run, at_rest=True)
-    outcome.faults += _left_behind(lab, outcome.name)
+    outcome.faults += _left_behind(lab, name)
 
 
 def _left_behind(lab: Lab, name: str) -> list[str]:
@@ -242,6 +262,16 @@ def signal_run(
     lab: Lab, reference: Reference, name: str, rng: random.Random, numbers: Sequence[signal.Signals]
 ) -> Outcome:
     """SIGTERM, or SIGINT once or twice, at any moment; then on to the end."""
+    for number in range(MAX_TRIES):
+        outcome = _signal_one_run(lab, reference, f"{name}-{number}", rng, numbers)
+        if outcome.count or outcome.faults:
+            break
+    return outcome
+
+
+def _signal_one_run(
+    lab: Lab, reference: Reference, name: str, rng: random.Random, numbers: Sequence[signal.Signals]
+) -> Outcome:
     process = lab.start_run(name)
     run = lab.run_of(name, process)
     kind = "sigterm" if numbers[0] is signal.SIGTERM else "sigint"
