@@ -115,3 +115,8 @@ class RewardError(BudgetRLError, RuntimeError):
 
 class TrainingError(BudgetRLError, RuntimeError):
     """Training cannot go on: non-finite losses, or a library that changed the recipe."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, short enough for a message of ours."""
+    return str(error).strip().split("\n")[0][:300] or type(error).__name__

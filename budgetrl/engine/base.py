@@ -143,6 +143,11 @@ class TrainableEngine(Engine, Protocol):
         ...
 
 
+def completion_of(engine: TrainableEngine, ids: Sequence[int]) -> Completion:
+    """Drawn tokens as a completion; truncated where no end token is the last."""
+    return Completion(engine.decode(ids), len(ids), not ids or ids[-1] not in engine.end_ids)
+
+
 def sample_seed(seed: int, problem_id: str, sample: int) -> int:
     """The seed of one completion: a hash of (evaluation seed, problem, sample), below 2^63."""
     digest = hashlib.sha256(f"{seed}:{problem_id}:{sample}".encode()).digest()

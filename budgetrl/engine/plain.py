@@ -21,10 +21,11 @@ from budgetrl.engine.base import (
     Rollout,
     SamplingSpec,
     StopCheck,
+    completion_of,
 )
 from budgetrl.engine.ends import end_ids
 from budgetrl.engine.sampling import SeededSampler, StopWhen
-from budgetrl.errors import HardwareError, ModelError
+from budgetrl.errors import HardwareError, ModelError, first_line
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import AlphaPolicy, Lora, Recipe
 from budgetrl.types import Completion
@@ -97,12 +98,9 @@ class PlainEngine:
         """One completion per request; None for those not finished when stopped."""
         prompts = [request.prompt_ids for request in requests]
         drawn = self.draw(prompts, [r.seed for r in requests], sampling, should_stop)
-        texts = [self.decode(ids) for ids in drawn.ids]
         return [
-            Completion(text, len(ids), ids[-1:] == [] or ids[-1] not in self.end_ids)
-            if finished
-            else None
-            for text, ids, finished in zip(texts, drawn.ids, drawn.finished, strict=True)
+            completion_of(self, ids) if finished else None
+            for ids, finished in zip(drawn.ids, drawn.finished, strict=True)
         ]
 
     def draw(
@@ -277,7 +275,7 @@ def _load(source: str, recipe: Recipe) -> Any:
         )
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"model {recipe.model.id!r} cannot be loaded: {_first_line(error)}",
+            f"model {recipe.model.id!r} cannot be loaded: {first_line(error)}",
             hint="Check model.id (a hub id or a folder), the network, and access to gated models.",
         ) from None
 
@@ -289,7 +287,7 @@ def _load_tokenizer(source: str, recipe: Recipe) -> Any:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"model {recipe.model.id!r} has no usable tokenizer: {_first_line(error)}",
+            f"model {recipe.model.id!r} has no usable tokenizer: {first_line(error)}",
             hint="A model folder needs tokenizer.json and tokenizer_config.json.",
         ) from None
     if tokenizer.pad_token_id is None:
@@ -302,14 +300,10 @@ def _load_adapter(base: Any, adapter: Path) -> Any:
         return peft.PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(
-            f"adapter {adapter} does not fit the model: {_first_line(error)}",
+            f"adapter {adapter} does not fit the model: {first_line(error)}",
             hint="Give an adapter that was trained on the same base model.",
         ) from None
 
 
 def _lora_layers(model: Any) -> Iterator[LoraLayer]:
     return (module for module in model.modules() if isinstance(module, LoraLayer))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:300] or type(error).__name__

@@ -23,6 +23,7 @@ from budgetrl.engine.base import (
     Rollout,
     SamplingSpec,
     StopCheck,
+    completion_of,
 )
 from budgetrl.engine.ends import end_ids
 from budgetrl.engine.unsloth_settings import (
@@ -33,7 +34,7 @@ from budgetrl.engine.unsloth_settings import (
     refuse_unkept,
 )
 from budgetrl.engine.vllm_loop import Sampled, draw
-from budgetrl.errors import HardwareError, ModelError
+from budgetrl.errors import HardwareError, ModelError, first_line
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe
 from budgetrl.types import Completion
@@ -112,7 +113,7 @@ class UnslothEngine:
             base, tokenizer = loader.from_pretrained(**arguments)
         except (OSError, ValueError) as error:
             raise ModelError(
-                f"model {recipe.model.id!r} cannot be loaded: {_first_line(error)}",
+                f"model {recipe.model.id!r} cannot be loaded: {first_line(error)}",
                 hint="Check model.id, the network, and access to gated models (budgetrl doctor).",
             ) from None
         model = loader.get_peft_model(base, **adapter_arguments(recipe))
@@ -131,14 +132,7 @@ class UnslothEngine:
     ) -> list[Completion | None]:
         """One completion per request; None for those not finished when stopped."""
         drawn = self._answer(requests, sampling, should_stop)
-        return [
-            None
-            if one is None
-            else Completion(
-                self.decode(one.ids), len(one.ids), not one.ids or one.ids[-1] not in self.end_ids
-            )
-            for one in drawn
-        ]
+        return [None if one is None else completion_of(self, one.ids) for one in drawn]
 
     def rollout(
         self,
@@ -302,7 +296,7 @@ def snapshot(model_id: str, revision: str | None) -> str:
         )
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"model {model_id!r} cannot be downloaded: {_first_line(error)}",
+            f"model {model_id!r} cannot be downloaded: {first_line(error)}",
             hint="Check the network and, for gated models, `huggingface-cli login`.",
         ) from None
 
@@ -321,7 +315,3 @@ def _load_weights(model: Any, adapter: Path) -> None:
             f"adapter {adapter} does not fit the model: {result.unexpected_keys[0]} is unknown.",
             hint="Give an adapter that was trained on the same base model and targets.",
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:300] or type(error).__name__

@@ -19,7 +19,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.sampler import ProblemSampler
-from budgetrl.engine.base import SamplingSpec, StopCheck, TrainableEngine, sample_seed
+from budgetrl.engine.base import (
+    SamplingSpec,
+    StopCheck,
+    TrainableEngine,
+    completion_of,
+    sample_seed,
+)
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.recorder import RewardFunction, StepRecord, has_signal, is_constant
@@ -34,7 +40,7 @@ from budgetrl.training.signal import (
 )
 from budgetrl.training.stopper import StepAborted
 from budgetrl.training.trl_args import check_unchanged, grpo_arguments
-from budgetrl.types import Completion, Problem
+from budgetrl.types import Problem
 
 
 @dataclass(slots=True)
@@ -209,13 +215,10 @@ class BudgetMixin:
 
 def score(parts: TrainerParts, completion_ids: Sequence[Sequence[int]]) -> list[float | None]:
     """The one reward that TRL sees: the recipe's weighted sum; None for a faulty row."""
-    record, ends = parts.record, parts.engine.end_ids
+    record = parts.record
     assert record is not None
     first = len(record.completions)
-    completions = [
-        Completion(parts.engine.decode(ids), len(ids), not ids or ids[-1] not in ends)
-        for ids in completion_ids
-    ]
+    completions = [completion_of(parts.engine, ids) for ids in completion_ids]
     golds = [problem.answer for problem in record.problems for _ in range(record.group_size)]
     breakdowns = parts.reward(
         [completion.text for completion in completions],
