@@ -96,6 +96,11 @@ def test_what_fits_is_told_how_to_get_more() -> None:
     assert any(line.startswith("grpo.beta = 0") and "instead of" in line for line in lines)
 
 
+def test_an_amd_card_is_told_that_the_install_is_for_cuda() -> None:
+    assert "AMD" in advise(estimate(recipe_of("deepscaler_r64"), find_gpu("MI300X"), DAY))[0]
+    assert not any("AMD" in line for line in advise(estimate(recipe_of("deepscaler_r64"), A40)))
+
+
 def test_prompt_and_answer_beyond_the_window_are_refused_with_the_largest_that_fits() -> None:
     with pytest.raises(RecipeError, match="window") as caught:
         estimate(recipe_of("qwen2.5_math_r8", "sampling.max_tokens=4000"), A40)

@@ -157,6 +157,11 @@ def _gain_line(made: Estimate, saved: float, change: Change, other: Estimate) ->
 def _remarks(made: Estimate) -> list[str]:
     """What stands out about this plan."""
     lines = []
+    if made.scenario.gpu.compute_capability.startswith("gfx"):
+        lines.append(
+            "this is an AMD card: `scripts/install.sh gpu` installs CUDA packages, and no set for "
+            "ROCm was tried"
+        )
     if made.memory.waves > 1.3:
         room, wanted = made.memory.kv_room / GIB, made.memory.kv_wanted / GIB
         lines.append(
