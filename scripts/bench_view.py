@@ -10,7 +10,7 @@ real processes, the live one on a pseudo-terminal, while updates go on arriving.
 For the second, one real run on this machine is watched by turns: a live view of 120 x 40 is
 stopped and continued by signals. Of four blocks of updates in a row the inner two are watched and
 compared with the outer two, so that neither the trend of a training nor a slow drift of the
-machine counts. The learning rate is next to nothing, so that one update is as long as another.
+machine counts. All updates are made to do the same work.
 """
 
 import argparse
@@ -33,7 +33,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-STEADY = ("schedule.learning_rate=1e-9", "schedule.stop_after_steps=100000", 'signal.skip="off"')
+STEADY = (
+    "schedule.learning_rate=1e-9",
+    "schedule.stop_after_steps=100000",
+    "sampling.temperature=0.01",
+    "data.limit=16",
+    'signal.skip="off"',
+    'signal.on_empty="continue"',
+)
+"""Every update asks the same problems of the same model, which answers the same."""
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import synthetic_run as made  # noqa: E402
