@@ -61,16 +61,18 @@ def test_base_and_revision_are_those_of_the_hub_wherever_the_engine_loaded_them_
 def test_the_card_says_what_came_out_and_how_to_load_it(run: RunDir) -> None:
     change(run, "recipe.resolved.json", "model", id="Qwen/Qwen3-0.6B", revision="abc123")
     change(run, "recipe.resolved.json", "data", id="knoveleng/open-rs", path=None)
-    card = model_card(read_facts(run), 41)
+    result = json.loads((EXAMPLE / "result.json").read_text())
+    steps = result["steps"]
+    card = model_card(read_facts(run), steps)
     head = metadata(card)
     assert (head["base_model"], head["base_model_relation"]) == ("Qwen/Qwen3-0.6B", "adapter")
     assert (head["library_name"], head["datasets"]) == ("peft", ["knoveleng/open-rs"])
     assert "license" not in head
-    recorded = json.loads((EXAMPLE / "result.json").read_text())["difference"]["heldout"]
+    recorded = result["difference"]["heldout"]
     gain = re.search(r"\| heldout \| 1 \| .* \| ([+-][\d.]+) \(", card)
     assert gain is not None
     assert float(gain[1]) == pytest.approx(100 * recorded["pass_at"]["1"], abs=0.05)
-    assert "the adapter after 41 of 41 updates" in card
+    assert f"the adapter after {steps} of {steps} updates" in card
     assert "vllm serve Qwen/Qwen3-0.6B --revision abc123 --enable-lora --max-lora-rank 64" in card
     assert 'FastLanguageModel.from_pretrained("adapter")' in card
     assert 'AutoPeftModelForCausalLM.from_pretrained("adapter")' in card
