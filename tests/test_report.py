@@ -8,6 +8,7 @@ import pytest
 from run_builder import Story, Suite, build_run
 
 from budgetrl.errors import UsageError
+from budgetrl.report.plots import Line, Panel, draw
 from budgetrl.report.write import write_report
 from budgetrl.rundir import RunDir
 
@@ -44,6 +45,14 @@ def test_html_needs_no_network_and_runs_no_script(tmp_path: Path) -> None:
     assert "default-src 'none'" in html
     namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     assert set(re.findall(r"https?://[^\s\"'<)]+", html)) <= namespaces
+
+
+def test_a_legend_of_four_suites_leaves_the_axis_its_room() -> None:
+    names, font = ("one", "two", "three", "four"), 9
+    lines = [Line(name, [0.0, 1.0], [0.2, 0.4]) for name in names]
+    svg = draw(Panel("Suites", "update", lines))
+    y = {name: float(y) for y, name in re.findall(r'<text[^>]*? y="([\d.]+)"[^>]*>(\w+)<', svg)}
+    assert y["update"] + font < min(y[name] for name in names)
 
 
 @pytest.mark.parametrize("text", [

@@ -79,6 +79,15 @@ def test_seeds_are_averaged_with_an_interval_over_seeds(tmp_path: Path) -> None:
     assert baseline.interval_95 == own.interval_95["1"]  # one base model, not three
 
 
+def test_seeds_that_agree_exactly_are_not_certain(tmp_path: Path) -> None:
+    suites = {"heldout": Suite(12, 2, 0.0, 1.0)}
+    runs = [build_run(tmp_path, Story(seed=seed, steps=2, suites=suites)) for seed in (1, 2)]
+    (arm,) = arms_of(map(read_facts, runs))
+    gain = arm.gain("heldout", 1)
+    assert gain is not None
+    assert (gain.value, gain.seeds, gain.interval_95) == (1.0, 2, None)
+
+
 def test_ranks_at_different_scales_are_different_arms(tmp_path: Path) -> None:
     stories = [Story(rank=8, alpha=8.0, steps=2), Story(rank=8, alpha=128.0, steps=2)]
     arms = arms_of(read_facts(build_run(tmp_path, story)) for story in stories)
