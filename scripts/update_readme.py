@@ -120,13 +120,10 @@ def signal(found: Measured) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, mix in found["mixes"].items():
-        low, high = mix["interval_95"]
         lines.append(
             f"| {name} | {_percent(mix['live_share'])} | {mix['ratio']:.2f}x "
             f"| {mix['skip_ratio']:.2f}x ({mix['bound']:.2f}x) "
-            f"| {mix['skip_update_ratio']:.2f}x | {_percent(mix['accuracy']['trl'])} -> "
-            f"{_percent(mix['accuracy']['ours'])}: {100 * mix['accuracy_difference']:+.1f} points "
-            f"({100 * low:+.1f} to {100 * high:+.1f}) |"
+            f"| {mix['skip_update_ratio']:.2f}x | {_accuracy_gain(mix)} |"
         )
     return (
         'With `signal.skip = "exact"` and `signal.order = "difficulty"`, against TRL\'s own '
@@ -140,15 +137,20 @@ def signal(found: Measured) -> str:
 def _other_rate() -> str:
     """The same bench at the learning rate that plain TRL likes better."""
     other = json.loads((MEASUREMENTS / "signal_1e-3.json").read_text(encoding="utf-8"))
-    hard = other["mixes"]["hard"]
-    low, high = hard["interval_95"]
     return (
         f"\n\nAt a rate of {other['learning_rate']:g}, which suits plain TRL better, on `hard` "
-        f"({other['date']}): {_percent(hard['accuracy']['trl'])} -> "
-        f"{_percent(hard['accuracy']['ours'])}: {100 * hard['accuracy_difference']:+.1f} points "
-        f"({100 * low:+.1f} to {100 * high:+.1f}). There skipping without the order by difficulty "
-        f"collapsed in one of {other['seeds']} seeds, as the same updates do without skipping "
-        "(recipes/LOG.md)."
+        f"({other['date']}): {_accuracy_gain(other['mixes']['hard'])}. There skipping without the "
+        f"order by difficulty collapsed in one of {other['seeds']} seeds, as the same updates do "
+        "without skipping (recipes/LOG.md)."
+    )
+
+
+def _accuracy_gain(mix: Measured) -> str:
+    """Plain TRL's accuracy and ours, and the difference with its interval."""
+    low, high = mix["interval_95"]
+    return (
+        f"{_percent(mix['accuracy']['trl'])} -> {_percent(mix['accuracy']['ours'])}: "
+        f"{100 * mix['accuracy_difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
     )
 
 

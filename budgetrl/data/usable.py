@@ -1,12 +1,13 @@
-"""Which of the loaded problems a run trains on: no copies of evaluation problems, none too long."""
+"""What a recipe trains on and is judged by: no copies of suite problems, no overlong prompts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from budgetrl.data.overlap import Overlap, find_overlap
 from budgetrl.data.prompts import PromptRenderer
-from budgetrl.data.rows import LoadedProblems
+from budgetrl.data.rows import AnswerCheck, LoadedProblems, load_problems, load_suite
 from budgetrl.errors import DataError
+from budgetrl.recipe.schema import Recipe
 from budgetrl.types import Problem
 
 MAX_TOKEN_CHARS = 512
@@ -15,31 +16,28 @@ MAX_TOKEN_CHARS = 512
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """Problems to train on, and why others are not among them."""
+    """Problems to train on, why others are not among them, and the suites."""
 
+    loaded: LoadedProblems
+    """The training data as it was found."""
+    suites: Mapping[str, LoadedProblems]
+    """All evaluations of the recipe."""
     problems: tuple[Problem, ...]
     overlap: Overlap
     overlong: int
     """Problems left out because their prompt is too long."""
 
 
-def usable_problems(
-    loaded: LoadedProblems,
-    suites: Mapping[str, LoadedProblems],
-    renderer: PromptRenderer,
-    limit: int,
-) -> Usable:
-    """Training problems without exact copies of evaluation problems and overlong prompts.
-
-    Args:
-        loaded: the training data.
-        suites: all evaluations of the recipe.
-        renderer: makes prompts.
-        limit: tokens of a prompt.
+def load_usable(recipe: Recipe, renderer: PromptRenderer, check_answer: AnswerCheck) -> Usable:
+    """Load data and suites; leave out exact copies of evaluation problems and overlong prompts.
 
     Raises:
-        DataError: no problem is left, or a suite has an overlong prompt: none is left out there.
+        DataError: unusable rows, no problem is left, or a suite has an overlong prompt: none is
+            left out there.
     """
+    limit = recipe.prompt.max_tokens
+    loaded = load_problems(recipe.data, check_answer)
+    suites = {spec.suite: load_suite(spec, check_answer) for spec in recipe.eval}
     overlap = find_overlap(loaded.problems, {n: suite.problems for n, suite in suites.items()})
     kept = [problem for problem in loaded.problems if problem.id not in overlap.exact]
     # A text of megabytes, which no limit would pass, would keep the tokenizer busy for minutes.
@@ -57,4 +55,4 @@ def usable_problems(
                 f"suite {name}: a prompt has {longest} tokens, above prompt.max_tokens = {limit}.",
                 hint=f"Set prompt.max_tokens >= {longest}; an evaluation leaves no problem out.",
             )
-    return Usable(tuple(fitting), overlap, len(kept) - len(fitting))
+    return Usable(loaded, suites, tuple(fitting), overlap, len(kept) - len(fitting))

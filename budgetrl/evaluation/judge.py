@@ -22,7 +22,14 @@ from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, StopCheck
 from budgetrl.errors import RecipeError, UsageError
 from budgetrl.evaluation.rows import StoredEval, load_eval
-from budgetrl.evaluation.run import Progress, PromptedProblem, evaluate, never, protocol_in
+from budgetrl.evaluation.run import (
+    Progress,
+    PromptedProblem,
+    evaluate,
+    never,
+    prompted,
+    protocol_in,
+)
 from budgetrl.evaluation.target import Target
 from budgetrl.recipe.schema import Eval, Recipe, SuiteName
 from budgetrl.recipe.window import check_window
@@ -163,11 +170,11 @@ def evaluate_target(
         engine = open_engine(asked, folder.parent, target.adapter)
         stack.callback(engine.close)
         _check_windows(target.recipe, specs, engine.context_tokens)
-        prompted = [_prompted(engine, target.recipe, problems) for _, problems in suites]
-        first = [item.prompt_ids for item in prompted[0]]
+        items_of = [_prompted(engine, target.recipe, problems) for _, problems in suites]
+        first = [item.prompt_ids for item in items_of[0]]
         applied = target.adapter is not None and _applied(engine, first)
         found = []
-        for spec, items in zip(specs, prompted, strict=True):
+        for spec, items in zip(specs, items_of, strict=True):
             found.append(
                 _one(target, spec, items, engine, pool, folder, applied, should_stop, on_progress)
             )
@@ -225,8 +232,7 @@ def _stored_baseline(place: Path, protocol: Protocol, samples: int) -> StoredEva
 def _prompted(engine: Engine, recipe: Recipe, problems: Sequence[Any]) -> list[PromptedProblem]:
     if engine.tokenizer is None:  # a script answers by problem, not by prompt
         return [PromptedProblem(problem, problem.text, ()) for problem in problems]
-    renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
-    return [PromptedProblem(p, renderer.text(p), renderer.ids(p)) for p in problems]
+    return prompted(PromptRenderer(engine.tokenizer, recipe.prompt), problems)
 
 
 def _applied(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import fingerprint
 from budgetrl.engine.base import Policy, Request, SamplingSpec, StopCheck, sample_seed
 from budgetrl.errors import DataError, ProtocolError
@@ -66,6 +67,11 @@ class PromptedProblem:
     prompt: str
     """Rendered text."""
     prompt_ids: tuple[int, ...]
+
+
+def prompted(renderer: PromptRenderer, problems: Sequence[Problem]) -> list[PromptedProblem]:
+    """Problems with their rendered prompts."""
+    return [PromptedProblem(p, renderer.text(p), renderer.ids(p)) for p in problems]
 
 
 class Progress(NamedTuple):

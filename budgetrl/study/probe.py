@@ -13,14 +13,14 @@ from typing import Any
 
 from budgetrl.data.difficulty import SolveRates
 from budgetrl.data.prompts import PromptRenderer
-from budgetrl.data.rows import LoadedProblems, load_problems, load_suite
+from budgetrl.data.rows import LoadedProblems
 from budgetrl.data.sampler import ProblemSampler
-from budgetrl.data.usable import usable_problems
+from budgetrl.data.usable import load_usable
 from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, Request, SamplingSpec, sample_seed
 from budgetrl.errors import BudgetError
 from budgetrl.evaluation.passk import maj_at_k
-from budgetrl.evaluation.run import evaluate, protocol_in
+from budgetrl.evaluation.run import evaluate, prompted, protocol_in
 from budgetrl.files import write_json
 from budgetrl.plan import Limits, make_plan
 from budgetrl.recipe.load import LoadedRecipe
@@ -104,12 +104,12 @@ def probe(
         try:
             check_window(recipe, engine.context_tokens)
             renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
-            data = load_problems(recipe.data, gold_problem)
-            suites = {spec.suite: load_suite(spec, gold_problem) for spec in recipe.eval}
-            usable = usable_problems(data, suites, renderer, recipe.prompt.max_tokens)
+            usable = load_usable(recipe, renderer, gold_problem)
             now = time.monotonic()
             eval_end = now + EVAL_SHARE * (end - now)
-            results = _evaluate(recipe, engine, renderer, suites, pool, folder, eval_end, tell)
+            results = _evaluate(
+                recipe, engine, renderer, usable.suites, pool, folder, eval_end, tell
+            )
             seen, rates = _roll_out(recipe, engine, renderer, usable.problems, pool, end, tell)
         finally:
             engine.close()
@@ -155,8 +155,6 @@ def _evaluate(
     tell: Progress,
 ) -> dict[str, EvalResult]:
     """The recipe's baseline evaluation, in as many rounds as there is time for."""
-    from budgetrl.training.evals import prompted
-
     found = {}
     specs = [spec for spec in recipe.eval if EvalWhen.BASELINE in spec.when]
     for number, spec in enumerate(specs):

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from budgetrl.budget import Clock
-from budgetrl.data.prompts import PromptRenderer
 from budgetrl.engine.base import Policy, Request, StopCheck, sample_seed
 from budgetrl.evaluation.run import Grader, PromptedProblem, evaluate, protocol_in
 from budgetrl.events import Entropy, Evaluation
@@ -13,7 +12,7 @@ from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.rundir import RunDir
 from budgetrl.training.log import RunLog
 from budgetrl.training.trainer import training_sampling
-from budgetrl.types import EvalResult, EvalWhen, Problem
+from budgetrl.types import EvalResult, EvalWhen
 
 Moment = Literal["baseline", "step", "final"]
 
@@ -136,8 +135,3 @@ class Evaluator:
                 seconds=result.seconds,
             )
         )
-
-
-def prompted(renderer: PromptRenderer, problems: Sequence[Problem]) -> list[PromptedProblem]:
-    """Problems with their rendered prompts."""
-    return [PromptedProblem(p, renderer.text(p), renderer.ids(p)) for p in problems]

@@ -10,10 +10,11 @@ from typing import Any
 from budgetrl.budget import Forecaster
 from budgetrl.data.difficulty import solve_rates
 from budgetrl.data.prompts import PromptRenderer
-from budgetrl.data.rows import LoadedProblems, load_problems, load_suite
+from budgetrl.data.rows import LoadedProblems
 from budgetrl.data.sampler import ProblemSampler
-from budgetrl.data.usable import Usable, usable_problems
+from budgetrl.data.usable import Usable, load_usable
 from budgetrl.engine.base import TrainableEngine
+from budgetrl.evaluation.run import prompted
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
 from budgetrl.rewards.grading import GRADER_VERSION, gold_problem
@@ -23,7 +24,7 @@ from budgetrl.rundir import MANIFEST, PLAN, RunDir
 from budgetrl.training.alarms import Alarms
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.clock import PHASES, PhaseClock
-from budgetrl.training.evals import Evaluator, prompted
+from budgetrl.training.evals import Evaluator
 from budgetrl.training.log import RunLog
 from budgetrl.training.stopper import Stopper
 from budgetrl.training.trackers import open_tracker
@@ -59,11 +60,9 @@ def prepare(
     """
     check_window(recipe, engine.context_tokens)
     renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
-    loaded = load_problems(recipe.data, gold_problem)
-    suites = {spec.suite: load_suite(spec, gold_problem) for spec in recipe.eval}
-    usable = usable_problems(loaded, suites, renderer, recipe.prompt.max_tokens)
-    _tell_left_out(loaded, usable, recipe.prompt.max_tokens, log)
-    problems = usable.problems
+    usable = load_usable(recipe, renderer, gold_problem)
+    _tell_left_out(usable, recipe.prompt.max_tokens, log)
+    problems, suites = usable.problems, usable.suites
     reward = build_reward(
         recipe.rewards,
         prefilled=renderer.prefilled,
@@ -74,7 +73,7 @@ def prepare(
     manifest = run.read_json(MANIFEST) or {}
     manifest |= {
         "engine": engine.describe(),
-        "data": _describe(loaded) | {"used": len(problems)},
+        "data": _describe(usable.loaded) | {"used": len(problems)},
         "suites": {name: _describe(suite) for name, suite in suites.items()},
         "prompt": {"fingerprint": renderer.fingerprint(), "prefilled": renderer.prefilled},
         "grader": GRADER_VERSION,
@@ -152,13 +151,13 @@ def build_follower(
     return follower
 
 
-def _tell_left_out(loaded: LoadedProblems, usable: Usable, limit: int, log: RunLog) -> None:
+def _tell_left_out(usable: Usable, limit: int, log: RunLog) -> None:
     """One warning for each reason why problems of the data are not trained on."""
-    if loaded.dropped:
-        first = loaded.dropped[0]
+    if dropped := usable.loaded.dropped:
+        first = dropped[0]
         log.warn(
             "dropped_rows",
-            f"{len(loaded.dropped)} training rows were left out, such as {first.where}: "
+            f"{len(dropped)} training rows were left out, such as {first.where}: "
             f"{first.why}; all are listed in the manifest",
         )
     overlap = usable.overlap
