@@ -38,7 +38,7 @@ from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.recipe.window import check_window
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
 from budgetrl.types import Plan
-from budgetrl.units import duration
+from budgetrl.units import duration, hours_option
 
 SETUP_MARGIN = 1.5
 """On what imports and loading are planned to take, before a run is refused or not."""
@@ -190,12 +190,13 @@ def refuse_unpayable(planned: Planned) -> None:
     least = SETUP_MARGIN * made.setup_s + round_s / BASELINE_SHARE + made.report_s
     if made.affordable_steps == 0 and (least > made.budget_s or not suites):
         one_step = made.setup_s + made.baseline_s + made.step_s + made.reserve_s + made.report_s
+        smallest = hours_option(one_step * 1.1)
         raise BudgetError(
             f"{duration(made.budget_s)} pays for nothing useful: setup {duration(made.setup_s)} or "
             f"half as long again, a round of the baseline evaluation {duration(round_s)}, as much "
             f"again at the end, and report {duration(made.report_s)} need {duration(least)} (times "
             f"from {made.source}).",
-            hint=f"The smallest budget with an update is about --hours {one_step * 1.1:.0f}s.",
+            hint=f"The smallest budget with an update is about --hours {smallest}.",
         )
 
 

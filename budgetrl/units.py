@@ -29,6 +29,15 @@ def parse_duration_s(text: str) -> float:
     return seconds
 
 
+def hours_option(seconds: float) -> str:
+    """Seconds, rounded up, as `--hours` takes them: "152s", "31m", "5.1"."""
+    if seconds < 300:
+        return f"{math.ceil(seconds)}s"
+    if seconds < 7200:
+        return f"{math.ceil(seconds / 60)}m"
+    return f"{math.ceil(seconds / 360) / 10:g}"
+
+
 def parse_usd(text: str) -> float:
     """Dollars of "5", "$5" or "0.44".
 

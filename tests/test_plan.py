@@ -24,6 +24,7 @@ from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import list_runs
 from budgetrl.types import RunStatus
+from budgetrl.units import parse_duration_s
 
 MeasuredHere = Callable[[PhaseTimes], None]
 NAMED = "recipe.name=measured"
@@ -114,7 +115,7 @@ def test_the_smallest_budget_that_a_refusal_names_buys_an_update(
     measured_here(replace(TIMES, imports_s=90.0, final_s=33.0))
     with pytest.raises(BudgetError) as caught:
         planned(**seconds(30))
-    named = float(caught.value.hint.rpartition("--hours ")[2].rstrip("s."))
+    named = parse_duration_s(caught.value.hint.rpartition("--hours ")[2].removesuffix("."))
     assert planned(**seconds(named)).plan.steps >= 1
 
 

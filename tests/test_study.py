@@ -166,7 +166,8 @@ def test_a_studys_report_names_claims_arms_and_what_failed(study: StudyDir) -> N
     ("arguments", "code", "words"),
     [
         (("qwen4",), 2, "Did you mean qwen3"),
-        (("quickstart", "--hours", "60s"), 3, "arms fit"),
+        (("qwen3", "--gpu", "A40", "--hours", "1", "--plan"), 3, "not even one arm fits"),
+        (("qwen3", "--gpu", "A40", "--hours", "4", "--plan"), 3, "2 of 3 arms fit"),
         (("qwen3", "--ranks", "8,12", "--gpu", "A40", "--plan"), 2, "rank"),
         (("quickstart", "--ranks", "8,8"), 2, "--ranks"),
         (("quickstart", "--alpha", "big"), 2, "equal_rank"),

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budgetrl.units import GIB, duration, gib, parse_duration_s, parse_usd, percent, usd
+from budgetrl.units import (
+    GIB,
+    duration,
+    gib,
+    hours_option,
+    parse_duration_s,
+    parse_usd,
+    percent,
+    usd,
+)
 
 
 @pytest.mark.parametrize(
@@ -19,6 +28,16 @@ def test_a_duration_is_hours_unless_it_says_otherwise(text: str, seconds: float)
 def test_what_is_no_positive_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a duration|above zero"):
         parse_duration_s(text)
+
+
+@given(st.floats(1, 1e6))
+def test_an_advised_duration_is_read_back_as_enough_and_hardly_more(seconds: float) -> None:
+    advised = parse_duration_s(hours_option(seconds))
+    assert seconds * (1 - 1e-9) <= advised <= seconds * 1.05 + 1
+
+
+def test_an_advised_duration_is_short_to_type() -> None:
+    assert [hours_option(s) for s in (151.2, 1812, 18073, 86400)] == ["152s", "31m", "5.1", "24"]
 
 
 @pytest.mark.parametrize(("text", "amount"), [("5", 5.0), ("$5", 5.0), (" 0.44 ", 0.44)])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.display.view import RunView, number
-from budgetrl.units import duration, percent, usd
+from budgetrl.units import duration, hours_option, percent, usd
 
 STOPPED = {
     "completed": "All updates that the recipe asks for are made",
@@ -119,9 +119,7 @@ def next_command(view: RunView, result: Mapping[str, Any]) -> str:
     if reason in (None, "interrupted", "failed"):
         return f"budgetrl resume {run}"
     if reason == "budget" and view.budget_s:
-        minutes = max(1, round(view.budget_s / 60))
-        more = f"{minutes}m" if minutes < 120 else f"{minutes / 60:.3g}"
-        return f"budgetrl resume {run} --hours {more}"
+        return f"budgetrl resume {run} --hours {hours_option(view.budget_s)}"
     return f"budgetrl eval {run}"
 
 

@@ -21,7 +21,7 @@ from budgetrl.report.paper import SUITE_SIZES
 from budgetrl.study.arms import ArmSpec, check_protocols
 from budgetrl.study.feasibility import MIN_UPDATES
 from budgetrl.types import Plan
-from budgetrl.units import duration
+from budgetrl.units import duration, hours_option
 
 Split = Literal["time", "steps"]
 
@@ -168,7 +168,7 @@ def _too_many(
     return BudgetError(
         f"{duration(budget.wall_s)} give an arm only {least} updates, and fewer than {MIN_UPDATES} "
         f"show nothing; {some}.",
-        hint=f"Give --hours {math.ceil(all_s)}s, or fewer arms with --ranks, --seeds or --alpha.",
+        hint=f"Give --hours {hours_option(all_s)}, or fewer arms with --ranks, --seeds or --alpha.",
     )
 
 
