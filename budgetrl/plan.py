@@ -108,9 +108,10 @@ def make_plan(
         refuse_unkept(recipe)
     check_local_files(recipe)
     card = _card(recipe, gpu, dry_run)
-    if not dry_run and not force_versions:
+    if not dry_run:
         engine = recipe.engine.name
-        refuse_untested(engine, installed_versions(engine), cuda=card is not None)
+        installed = installed_versions(engine)
+        refuse_untested(engine, installed, cuda=card is not None, forced=force_versions)
     budget = budget_of(recipe, limits, card)
     if card is None:
         times = cpu_phase_times(recipe, None, user_cache_dir(), budget_s=budget.wall_s)

@@ -48,6 +48,12 @@ def test_a_gpu_run_needs_the_cuda_build_of_torch() -> None:
         refuse_untested(EngineName.PLAIN, plain, cuda=True)
 
 
+def test_a_package_that_no_engine_can_do_without_is_not_to_be_forced() -> None:
+    refuse_untested(EngineName.UNSLOTH, GOOD | {"vllm": None, "trl": "1.15.0"}, forced=True)
+    with pytest.raises(RefusedError, match=r"not installed: torch, peft\..*Run bash"):
+        refuse_untested(EngineName.UNSLOTH, GOOD | {"torch": None, "peft": None}, forced=True)
+
+
 def test_the_nearest_set_is_named() -> None:
     assert nearest_set("unsloth", GOOD).differences(GOOD) == []
     (only,) = nearest_set("unsloth", GOOD | {"numpy": "1.0", "vllm": "0.31.0"}).differences(

@@ -76,7 +76,7 @@ def disk_checks(folder: Path, recipe: Recipe, gpu: DetectedGpu | None) -> Iterat
 
 def _python() -> Check:
     ok = (3, 11) <= sys.version_info[:2] <= (3, 12)
-    fix = "Install Python 3.12 and run scripts/install.sh again."
+    fix = "Install Python 3.12 and make the environment anew with it."
     return Check.of("python", ok, "quickstart", platform.python_version(), "3.11 or 3.12", fix)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 from budgetrl.errors import RefusedError
@@ -39,9 +40,17 @@ class VersionSet:
     date: str
     ran: str
     """What was run with it, for people."""
-    install: str
-    """The command that installs it."""
+    extra: str
+    """The extra of this package that requires it."""
     versions: Mapping[str, str]
+
+    @property
+    def install(self) -> str:
+        """The command that installs it: the script of this checkout, or pip where there is none."""
+        script = Path(__file__).resolve().parents[2] / "scripts" / "install.sh"
+        if script.exists():
+            return f"bash scripts/install.sh {self.extra}"
+        return f"pip install 'budgetrl[{self.extra}]'"
 
     def differences(self, installed: Mapping[str, str | None]) -> list[Difference]:
         """Packages that are missing or of another version; local builds (+cpu) are the same."""
@@ -71,14 +80,19 @@ def nearest_set(engine: str, installed: Mapping[str, str | None]) -> VersionSet:
 
 
 def refuse_untested(
-    engine: EngineName, installed: Mapping[str, str | None], *, cuda: bool = False
+    engine: EngineName,
+    installed: Mapping[str, str | None],
+    *,
+    cuda: bool = False,
+    forced: bool = False,
 ) -> None:
-    """Stop before a run with versions that nobody tried together.
+    """Stop before a run with packages missing, or with versions that nobody tried together.
 
     Args:
         engine: that of the recipe.
         installed: versions by package.
         cuda: the run takes a GPU, which torch's CPU build cannot use.
+        forced: refuse only if a package is missing that no engine can do without.
 
     Raises:
         RefusedError: names the packages, both versions, and the command that installs a tested set.
@@ -86,6 +100,11 @@ def refuse_untested(
     if not version_sets(engine):
         return
     nearest = nearest_set(engine, installed)
+    essential = version_sets(EngineName.PLAIN)[0].versions
+    if missing := [package for package in essential if installed.get(package) is None]:
+        raise RefusedError(f"not installed: {', '.join(missing)}.", hint=f"Run {nearest.install}.")
+    if forced:
+        return
     wrong = [
         f"{package} {'is not installed' if found is None else found} (tested: {wanted})"
         for package, found, wanted in nearest.differences(installed)

@@ -26,6 +26,7 @@ from budgetrl.engine.base import (
     completion_of,
 )
 from budgetrl.engine.ends import end_ids
+from budgetrl.engine.tested import nearest_set
 from budgetrl.engine.unsloth_settings import (
     adapter_arguments,
     check_held,
@@ -36,7 +37,7 @@ from budgetrl.engine.unsloth_settings import (
 from budgetrl.engine.vllm_loop import Sampled, draw
 from budgetrl.errors import HardwareError, ModelError, first_line
 from budgetrl.recipe.assets import local_path
-from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.types import Completion
 
 LORA_NAME = "budgetrl_adapter"
@@ -61,9 +62,10 @@ def import_unsloth(recipe: Recipe, folder: Path) -> Any:
     try:
         import unsloth
     except ImportError as error:
+        install = nearest_set(EngineName.UNSLOTH, {}).install
         raise HardwareError(
             f"the unsloth engine cannot be imported: {error}.",
-            hint="Install it with `bash scripts/install.sh gpu`; `budgetrl doctor` says more.",
+            hint=f"Install it with `{install}`; `budgetrl doctor` says more.",
         ) from None
     return unsloth
 
