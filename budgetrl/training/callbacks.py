@@ -23,7 +23,7 @@ from budgetrl.training.log import RunLog
 from budgetrl.training.recorder import StepRecord
 from budgetrl.training.saving import Best, Saver
 from budgetrl.training.stopper import Stopper
-from budgetrl.training.trackers import TrackerGuard
+from budgetrl.training.trackers import TrackerThread
 from budgetrl.training.trainer import TrainerParts
 from budgetrl.types import EvalResult, EvalWhen, StopReason, Verdict
 
@@ -47,7 +47,7 @@ class StepCallback(TrainerCallback):
     evaluator: Evaluator
     alarms: Alarms
     stopper: Stopper
-    tracker: TrackerGuard | None = None
+    tracker: TrackerThread
     trainer: Any = None
     saver: Saver = field(init=False)
     best: Best = field(default_factory=Best)
@@ -224,8 +224,7 @@ class StepCallback(TrainerCallback):
             **facts,
         )
         self.log.emit(event)
-        if self.tracker is not None:
-            self.tracker.log(event)
+        self.tracker.log(event, self.ledger.spend())
         for alarm in self.alarms.observe(record):
             self.log.warn(*alarm)
         check_faults(record.breakdowns)

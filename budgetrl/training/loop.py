@@ -53,9 +53,9 @@ def train(
         baseline = _baseline(run, bench.evaluator, log, stopper, before)
         if not stopper.requested():
             _learn(run, follower, log, baseline)
+        follower.tracker.finish()
         final = _final(run, recipe, engine, follower, log, baseline)
-        if follower.tracker is not None:
-            follower.tracker.close()
+        follower.tracker.wait(log.ledger.remaining_s, stopper.requested())
         return _finish(follower, log, baseline, final)
 
 

@@ -1,16 +1,28 @@
 """Forward step events to an experiment tracker; one that fails costs one warning, not the run.
 
-The trackers are optional packages: tensorboard, wandb or trackio, chosen by `tracker.kind`.
+The trackers are optional packages: tensorboard, wandb or trackio, chosen by `tracker.kind`. They
+work in a thread of their own, so that one that waits for its server keeps no update waiting. A
+resumed run goes on in the tracker's run of the same name.
 """
 
+import importlib
+import queue
+import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from budgetrl.events import Step
+from budgetrl.events import Event, Step
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import RunDir
+from budgetrl.types import Spend
 
 Warn = Callable[[str, str], None]
+
+BACKLOG = 1000
+"""Steps that may wait for the tracker."""
+LAST_WAIT_S = 10.0
+HURRIED_WAIT_S = 3.0
+"""That a tracker gets at most to send what is left; less when somebody stops the run."""
 
 
 class Tracker(Protocol):
@@ -25,47 +37,79 @@ class Tracker(Protocol):
         ...
 
 
-class TrackerGuard:
-    """A tracker that is given up at its first fault.
+class _Row(NamedTuple):
+    numbers: dict[str, float]
+    step: int
+
+
+class TrackerThread:
+    """A tracker in its own thread, given up at its first fault.
 
     Args:
-        open_tracker: makes the tracker; may fail like any of its calls.
+        open_tracker: makes the tracker; may fail, or never return, like any of its calls. None:
+            there is no tracker.
         kind: its name, for the warning.
-        warn: takes a code and a message.
+        warn: takes a code and a message; called by the methods here, never by the thread.
     """
 
-    def __init__(self, open_tracker: Callable[[], Tracker], kind: str, warn: Warn) -> None:
+    def __init__(self, open_tracker: Callable[[], Tracker] | None, kind: str, warn: Warn) -> None:
         self._kind, self._warn = kind, warn
-        self._tracker: Tracker | None = None
-        self._guarded(lambda: self._open(open_tracker))
+        self._rows: queue.Queue[_Row | None] = queue.Queue(BACKLOG)
+        self._fault: str | None = None
+        self._given_up = open_tracker is None
+        if open_tracker is not None:
+            # A daemon: the process does not wait for it.
+            self._thread = threading.Thread(target=self._serve, args=(open_tracker,), daemon=True)
+            self._thread.start()
 
-    def log(self, event: Step) -> None:
-        """Forward the numbers of a step event."""
-        tracker = self._tracker
-        if tracker is not None:
-            numbers = numbers_of(event)
-            self._guarded(lambda: tracker.log(numbers, event.step))
+    def log(self, event: Step, spend: Spend) -> None:
+        """Forward the numbers of a step event, which may carry no stamp yet."""
+        self._put(_Row(numbers_of(event, spend), event.step))
 
-    def close(self) -> None:
-        """Send what is left."""
-        if self._tracker is not None:
-            self._guarded(self._tracker.close)
+    def finish(self) -> None:
+        """No more steps will come: the thread sends what is left."""
+        self._put(None)
 
-    def _open(self, open_tracker: Callable[[], Tracker]) -> None:
-        self._tracker = open_tracker()
+    def wait(self, remaining_s: float, hurried: bool) -> None:
+        """Wait, after `finish`, until all is sent, with half of the remaining time at most."""
+        if self._given_up:
+            return
+        limit_s = HURRIED_WAIT_S if hurried else LAST_WAIT_S
+        self._thread.join(max(0.0, min(limit_s, remaining_s / 2)))
+        if self._thread.is_alive() and self._fault is None:
+            self._fault = "it did not finish in time, and may lack the last updates"
+        self._tell_fault()
 
-    def _guarded(self, call: Callable[[], None]) -> None:
+    def _put(self, row: _Row | None) -> None:
+        if self._given_up:
+            return
         try:
-            call()
+            self._rows.put_nowait(row)
+        except queue.Full:
+            self._fault = f"{BACKLOG} updates wait for it"
+        self._tell_fault()
+
+    def _tell_fault(self) -> None:
+        if self._fault is not None and not self._given_up:
+            self._given_up = True
+            self._warn("tracker", f"{self._kind} failed and is left out: {self._fault}")
+
+    def _serve(self, open_tracker: Callable[[], Tracker]) -> None:
+        try:
+            tracker = open_tracker()
+            while (row := self._rows.get()) is not None:
+                tracker.log(row.numbers, row.step)
+            tracker.close()
         except Exception as error:  # whatever a tracker or its server raises must not end a run
-            self._tracker = None
-            self._warn("tracker", f"{self._kind} failed and is left out: {error}")
+            self._fault = f"{type(error).__name__}: {error}"
 
 
-def numbers_of(event: Step) -> dict[str, float]:
+def numbers_of(event: Step, spend: Spend) -> dict[str, float]:
     """The numbers of a step event, nested ones with a slash: "phase_s/rollout"."""
-    numbers: dict[str, float] = {}
-    for key, value in event.model_dump().items():
+    numbers = {"elapsed_s": spend.wall_s}
+    if spend.usd is not None:
+        numbers["spent_usd"] = spend.usd
+    for key, value in event.model_dump(exclude={*Event.model_fields, "step"}).items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
         for name, part in parts:
             if isinstance(part, int | float) and not isinstance(part, bool):
@@ -73,17 +117,15 @@ def numbers_of(event: Step) -> dict[str, float]:
     return numbers
 
 
-def open_tracker(run: RunDir, recipe: Recipe, warn: Warn) -> TrackerGuard | None:
-    """The tracker of a recipe; None without one."""
+def open_tracker(run: RunDir, recipe: Recipe, warn: Warn) -> TrackerThread:
+    """The tracker of a recipe."""
     kind = recipe.tracker.kind
-    if kind == "none":
-        return None
     makers: dict[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: _Tensorboard(run),
-        "wandb": lambda: _RunBased("wandb", run, recipe),
+        "wandb": lambda: _RunBased("wandb", run, recipe, id=run.name, dir=str(run.path)),
         "trackio": lambda: _RunBased("trackio", run, recipe),
     }
-    return TrackerGuard(makers[kind], kind, warn)
+    return TrackerThread(makers.get(kind), kind, warn)
 
 
 class _Tensorboard:
@@ -103,12 +145,14 @@ class _Tensorboard:
 class _RunBased:
     """wandb, and trackio, which copies its interface."""
 
-    def __init__(self, module: str, run: RunDir, recipe: Recipe) -> None:
-        import importlib
-
+    def __init__(self, module: str, run: RunDir, recipe: Recipe, **own: str) -> None:
         self._module: Any = importlib.import_module(module)
         self._module.init(
-            project=recipe.tracker.project, name=run.name, config=recipe.model_dump(mode="json")
+            project=recipe.tracker.project,
+            name=run.name,
+            config=recipe.model_dump(mode="json"),
+            resume="allow",
+            **own,
         )
 
     def log(self, numbers: dict[str, float], step: int) -> None:
