@@ -88,7 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         context = getattr(error, "ctx", None)
         if context is not None:
             hint = f"`{context.command_path} --help` shows what is possible."
-        return _failed("UsageError", error.format_message(), hint, ExitCode.USER, as_json)
+        message = error.format_message()
+        message += "" if message.endswith((".", "?")) else "."
+        return _failed("UsageError", message, hint, ExitCode.USER, as_json)
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
