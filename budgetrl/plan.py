@@ -37,6 +37,7 @@ from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.recipe.window import check_window
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
+from budgetrl.rundir import SCHEMA_VERSION as RUNDIR_VERSION
 from budgetrl.types import Plan
 from budgetrl.units import duration, hours_option
 
@@ -288,7 +289,7 @@ def plan_document(planned: Planned) -> dict[str, Any]:
 def manifest(command: Sequence[str], card: Gpu | None) -> dict[str, Any]:
     """What made this run: command, versions, machine; no environment, so no secrets."""
     return {
-        "schema_version": 1,
+        "schema_version": RUNDIR_VERSION,
         "command": shlex.join(command),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "budgetrl": budgetrl.__version__,

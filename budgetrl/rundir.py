@@ -16,14 +16,14 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from budgetrl.errors import RunDirError
-from budgetrl.events import Event, RunFinished, parse, to_line
+from budgetrl.events import Event, EventWriter, RunFinished, Stamp, parse
 from budgetrl.files import fsync_folder, lock_exclusively, write_atomic, write_json
 from budgetrl.types import RunStatus, StopReason
 
@@ -36,8 +36,8 @@ HEARTBEAT = "heartbeat.json"
 RESULT = "result.json"
 CHECKPOINT_MANIFEST = "checkpoint.json"
 
-Stamp = Callable[[], Mapping[str, Any]]
-"""Gives `elapsed_s`, `spent_usd` and `attempt` of the moment."""
+SCHEMA_VERSION = 1
+"""Of the run directory as a whole, in its manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,72 +280,11 @@ class RunDir:
         return next((c for c in resumable if not damaged_files(c)), None)
 
 
-class EventWriter:
-    """Appends stamped events; each line reaches the file whole or not at all."""
-
-    def __init__(self, path: Path, stamp: Stamp) -> None:
-        self._path = path
-        self._stamp = stamp
-        self._elapsed_s, self._usd = 0.0, 0.0
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._size = self._cut_torn_line()
-        self._elapsed_s, self._usd = self._last_stamp()
-
-    def write(self, event: Event) -> None:
-        """Append one event.
-
-        Raises:
-            OSError: the disk is full or gone; the file is as it was before.
-        """
-        stamp = dict(self._stamp()) | {"t": time.time()}
-        self._elapsed_s = stamp["elapsed_s"] = max(self._elapsed_s, stamp["elapsed_s"])
-        if stamp.get("spent_usd") is not None:
-            self._usd = stamp["spent_usd"] = max(self._usd, stamp["spent_usd"])
-        data = (to_line(event, stamp) + "\n").encode()
-        try:
-            written = os.pwrite(self._file, data, self._size)
-            while written < len(data):
-                written += os.pwrite(self._file, data[written:], self._size + written)
-        except OSError:
-            os.ftruncate(self._file, self._size)
-            raise
-        self._size += len(data)
-
-    def close(self) -> None:
-        """Make everything durable and close."""
-        with suppress(OSError):
-            os.fsync(self._file)
-        os.close(self._file)
-
-    def _cut_torn_line(self) -> int:
-        size = os.fstat(self._file).st_size
-        position = size
-        while position > 0:
-            start = max(0, position - 65536)
-            block = os.pread(self._file, position - start, start)
-            newline = block.rfind(b"\n")
-            if newline >= 0:
-                position = start + newline + 1
-                break
-            position = start
-        if position < size:
-            os.ftruncate(self._file, position)
-        return position
-
-    def _last_stamp(self) -> tuple[float, float]:
-        tail = os.pread(self._file, 1 << 20, max(0, self._size - (1 << 20)))
-        for line in reversed(tail.splitlines()):
-            event = parse(line)
-            if event is not None:
-                return event.elapsed_s, event.spent_usd or 0.0
-        return 0.0, 0.0
-
-
 def open_run(path: str | Path) -> RunDir:
     """An existing run directory.
 
     Raises:
-        RunDirError: no such folder, or not one of ours.
+        RunDirError: no such folder, not one of ours, or of a newer budgetrl.
     """
     folder = Path(path).expanduser()
     if not (folder / RESOLVED).is_file():
@@ -353,7 +292,16 @@ def open_run(path: str | Path) -> RunDir:
         if folder.is_dir():
             wrong = f"{path} is not a run directory: it holds no {RESOLVED}"
         raise RunDirError(f"{wrong}.", hint="`budgetrl runs` lists the runs under ./runs.")
-    return RunDir(folder.resolve())
+    run = RunDir(folder.resolve())
+    made_by = run.read_json(MANIFEST) or {}
+    version = made_by.get("schema_version", SCHEMA_VERSION)
+    if version > SCHEMA_VERSION:
+        raise RunDirError(
+            f"{path} is of a newer budgetrl ({made_by.get('budgetrl')}): its run directories have "
+            f"version {version}, and this one knows {SCHEMA_VERSION}.",
+            hint="Update budgetrl, or use the one that made it.",
+        )
+    return run
 
 
 def list_runs(out: str | Path = "runs") -> list[RunDir]:

@@ -16,8 +16,9 @@ from budgetrl import events
 from budgetrl.evaluation.compare import difference
 from budgetrl.evaluation.rows import EvalRow, append_rows, header, load_eval
 from budgetrl.evaluation.summary import summarise
+from budgetrl.events import EventWriter
 from budgetrl.files import write_json
-from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RESULT, EventWriter, RunDir
+from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.types import EvalResult, Protocol, StopReason, Verdict
 
 PHASES = {"rollout": 1.6, "reward": 0.1, "logprob": 0.3, "update": 0.9, "other": 0.1}

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl import events
-from budgetrl.rundir import HEARTBEAT, PLAN, RESOLVED, RESULT, EventWriter, RunDir
+from budgetrl.events import EventWriter
+from budgetrl.rundir import HEARTBEAT, PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.types import StopReason
 
 RECIPE = {

@@ -23,6 +23,7 @@ from budgetrl.rundir import (
     EVENTS,
     HEARTBEAT,
     RESOLVED,
+    SCHEMA_VERSION,
     RunDir,
     damaged_files,
     list_runs,
@@ -85,6 +86,15 @@ def test_only_run_directories_are_opened(run: RunDir, tmp_path: Path) -> None:
     for path, says in ((tmp_path / "nope", "no run directory"), (tmp_path, "not a run directory")):
         with pytest.raises(RunDirError, match=says):
             open_run(path)
+
+
+def test_a_run_directory_of_a_newer_version_is_refused(run: RunDir) -> None:
+    run.write_json("manifest.json", {"schema_version": 2, "budgetrl": "7.0.0"})
+    with pytest.raises(RunDirError, match=r"newer budgetrl \(7\.0\.0\).* version 2") as caught:
+        open_run(run.path)
+    assert "Update budgetrl" in caught.value.hint
+    run.write_json("manifest.json", {"schema_version": SCHEMA_VERSION})
+    assert open_run(run.path).path == run.path
 
 
 def test_files_are_read_as_written_and_broken_ones_are_named(run: RunDir) -> None:

@@ -8,10 +8,10 @@ from typing import Self
 
 from budgetrl.budget import Budget, Ledger
 from budgetrl.errors import OUT_OF_MEMORY_EXIT
-from budgetrl.events import RunResumed
+from budgetrl.events import RunResumed, Stamp
 from budgetrl.history import History
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RunDir, Stamp
+from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RunDir
 
 
 @dataclass(frozen=True, slots=True)

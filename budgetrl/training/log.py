@@ -5,10 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from budgetrl.budget import Ledger
-from budgetrl.events import Event, Phase, PhaseName, RunResumed, RunStarted, RunWarning
+from budgetrl.events import (
+    Event,
+    EventWriter,
+    Phase,
+    PhaseName,
+    RunResumed,
+    RunStarted,
+    RunWarning,
+    Stamp,
+)
 from budgetrl.history import History
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import PLAN, RESOLVED, EventWriter, RunDir, Stamp
+from budgetrl.rundir import PLAN, RESOLVED, RunDir
 
 
 class RunLog:
