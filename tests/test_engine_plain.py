@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from budgetrl.engine.base import Request, SamplingSpec
 from budgetrl.engine.plain import PlainEngine, merged
 from budgetrl.engine.sampling import SeededSampler
 from budgetrl.errors import ModelError, RecipeError
+from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.types import Completion
 
@@ -300,3 +302,14 @@ def test_opening_says_what_is_missing(tmp_path: Path) -> None:
         recipe = load_recipe("quickstart", [f"model.id={fault}"]).recipe
         with pytest.raises(ModelError, match=r"cannot be loaded"):
             PlainEngine.open(recipe)
+
+
+@pytest.mark.parametrize("kept", [100, 100_000], ids=["header", "tensors"])
+def test_weights_that_are_cut_off_are_named(tmp_path: Path, kept: int) -> None:
+    shutil.copytree(local_path("asset:tiny/quickstart"), tmp_path / "model")
+    with (tmp_path / "model" / "model.safetensors").open("r+b") as file:
+        file.truncate(kept)
+    recipe = load_recipe("quickstart", [f"model.id={tmp_path / 'model'}"]).recipe
+    with pytest.raises(ModelError, match=r"model '.*/model': .* damaged or cut off") as caught:
+        PlainEngine.open(recipe)
+    assert "again" in caught.value.hint

@@ -18,7 +18,7 @@ from budgetrl.evaluation.rows import load_eval, load_rows
 from budgetrl.evaluation.run import Progress
 from budgetrl.evaluation.target import find_target
 from budgetrl.recipe.load import load_recipe
-from budgetrl.rundir import RESOLVED, RunDir
+from budgetrl.rundir import CHECKPOINT_MANIFEST, RESOLVED, RunDir
 
 MODEL = "asset:tiny/quickstart"
 
@@ -188,6 +188,13 @@ def test_a_half_written_checkpoint_is_refused(
         find_target(str(checkpoint))
     with pytest.raises(RunDirError, match="no complete checkpoint"):
         find_target(str(run.path))
+    shutil.copytree(checkpoint, tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match="not a complete checkpoint"):
+        find_target(str(tmp_path / "elsewhere"))
+    (tmp_path / "elsewhere" / CHECKPOINT_MANIFEST).unlink()
+    target = find_target(str(tmp_path / "elsewhere"))
+    with pytest.raises(ModelError, match=r"adapter .* damaged or cut off"):
+        evaluate_target(target, suite_specs(target.recipe, [str(suite)], samples=1), tmp_path)
 
 
 def test_a_run_of_another_version_is_named(

@@ -7,10 +7,12 @@ A policy is the model with its current adapter. Engines know models, not rewards
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from budgetrl.errors import ModelError, first_line
 from budgetrl.types import Completion
 
 StopCheck = Callable[[], bool]
@@ -50,6 +52,24 @@ class EntropyEstimate:
     completions: int
     tokens: int
     mean_nats: float
+
+
+@contextmanager
+def reading_weights(owner: str) -> Iterator[None]:
+    """Reads weight files of a model or adapter, which `owner` names.
+
+    Raises:
+        ModelError: one of them is no whole safetensors file.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise ModelError(
+            f"{owner}: a file of its weights is damaged or cut off: {first_line(error)}.",
+            hint="Copy or download it again.",
+        ) from None
 
 
 class Policy(Protocol):

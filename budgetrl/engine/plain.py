@@ -22,6 +22,7 @@ from budgetrl.engine.base import (
     SamplingSpec,
     StopCheck,
     completion_of,
+    reading_weights,
 )
 from budgetrl.engine.ends import end_ids
 from budgetrl.engine.sampling import SeededSampler, StopWhen
@@ -264,20 +265,22 @@ def _load(source: str, recipe: Recipe) -> Any:
     quantization = None
     if recipe.model.load_in_4bit:
         quantization = transformers.BitsAndBytesConfig(load_in_4bit=True)
-    try:
-        return transformers.AutoModelForCausalLM.from_pretrained(
-            source,
-            revision=recipe.model.revision,
-            dtype=getattr(torch, recipe.model.dtype),
-            attn_implementation="sdpa",
-            quantization_config=quantization,
-            trust_remote_code=False,
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"model {recipe.model.id!r} cannot be loaded: {first_line(error)}",
-            hint="Check model.id (a hub id or a folder), the network, and access to gated models.",
-        ) from None
+    with reading_weights(f"model {recipe.model.id!r}"):
+        try:
+            return transformers.AutoModelForCausalLM.from_pretrained(
+                source,
+                revision=recipe.model.revision,
+                dtype=getattr(torch, recipe.model.dtype),
+                attn_implementation="sdpa",
+                quantization_config=quantization,
+                trust_remote_code=False,
+            )
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"model {recipe.model.id!r} cannot be loaded: {first_line(error)}",
+                hint="Check model.id (a hub id or a folder), the network, and access to gated "
+                "models.",
+            ) from None
 
 
 def _load_tokenizer(source: str, recipe: Recipe) -> Any:
@@ -296,13 +299,14 @@ def _load_tokenizer(source: str, recipe: Recipe) -> Any:
 
 
 def _load_adapter(base: Any, adapter: Path) -> Any:
-    try:
-        return peft.PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"adapter {adapter} does not fit the model: {first_line(error)}",
-            hint="Give an adapter that was trained on the same base model.",
-        ) from None
+    with reading_weights(f"adapter {adapter}"):
+        try:
+            return peft.PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"adapter {adapter} does not fit the model: {first_line(error)}",
+                hint="Give an adapter that was trained on the same base model.",
+            ) from None
 
 
 def _lora_layers(model: Any) -> Iterator[LoraLayer]:

@@ -24,6 +24,7 @@ from budgetrl.engine.base import (
     SamplingSpec,
     StopCheck,
     completion_of,
+    reading_weights,
 )
 from budgetrl.engine.ends import end_ids
 from budgetrl.engine.tested import nearest_set
@@ -111,13 +112,15 @@ class UnslothEngine:
         source = snapshot(recipe.model.id, recipe.model.revision)
         loader = unsloth.FastLanguageModel
         arguments = loading_arguments(recipe, source, getattr(torch, recipe.model.dtype))
-        try:
-            base, tokenizer = loader.from_pretrained(**arguments)
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"model {recipe.model.id!r} cannot be loaded: {first_line(error)}",
-                hint="Check model.id, the network, and access to gated models (budgetrl doctor).",
-            ) from None
+        with reading_weights(f"model {recipe.model.id!r}"):
+            try:
+                base, tokenizer = loader.from_pretrained(**arguments)
+            except (OSError, ValueError) as error:
+                raise ModelError(
+                    f"model {recipe.model.id!r} cannot be loaded: {first_line(error)}",
+                    hint="Check model.id, the network, and access to gated models "
+                    "(budgetrl doctor).",
+                ) from None
         model = loader.get_peft_model(base, **adapter_arguments(recipe))
         check_held(model, recipe, arguments)
         if adapter is not None:
@@ -308,7 +311,8 @@ def _load_weights(model: Any, adapter: Path) -> None:
     from safetensors.torch import load_file
 
     try:
-        weights = load_file(str(adapter / "adapter_model.safetensors"))
+        with reading_weights(f"adapter {adapter}"):
+            weights = load_file(str(adapter / "adapter_model.safetensors"))
     except OSError as error:
         raise ModelError(f"adapter {adapter}: cannot be read: {error}.") from None
     result = peft.set_peft_model_state_dict(model, weights)

@@ -74,6 +74,8 @@ def find_target(text: str, recipe_ref: str | None = None) -> Target:
     if path.parent.name == "checkpoints" and (path.parent.parent / RESOLVED).is_file():
         return _of_checkpoint(open_run(path.parent.parent), _complete(path))
     if (path / ADAPTER_CONFIG).is_file():
+        if (path / CHECKPOINT_MANIFEST).is_file():
+            _complete(path)
         return _of_adapter(path.resolve(), recipe_ref)
     if (path / "config.json").is_file():
         return _of_model(str(path.resolve()), recipe_ref)
@@ -114,7 +116,7 @@ def _complete(path: Path) -> CheckpointFile:
     if checkpoint is None:
         raise ModelError(
             f"{path}: not a complete checkpoint; it was cut off while it was written, or changed.",
-            hint="Choose another one of the run, or name the run itself.",
+            hint="Choose another one of its run, or name the run itself.",
         )
     return checkpoint
 
