@@ -17,6 +17,7 @@ from budgetrl import events
 from budgetrl.display.base import NoDisplay, can_be_live, open_display
 from budgetrl.display.output import PENDING_LIMIT, Output
 from budgetrl.display.plain import PlainDisplay
+from budgetrl.rundir import PLAN
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,6 +55,19 @@ def test_plain_lines_tell_phases_updates_evaluations_and_the_end(tmp_path: Path)
     ):
         assert fact in told, fact
     assert told.isascii() and errors.getvalue() == ""
+
+
+def test_no_more_updates_are_promised_than_the_recipe_asks_for(tmp_path: Path) -> None:
+    run, clock, stream = made.create(tmp_path), made.Clock(), io.StringIO()
+    plan = run.read_json(PLAN)
+    run.write_json(PLAN, plan | {"plan": plan["plan"] | {"requested_steps": 8}})
+    display = PlainDisplay(stream)
+    display.start(run)
+    with run.writer(clock.stamp) as writer:
+        writer.write(made.make_step(5, 8, forecast_steps=40))
+    display.tick()
+    assert "update 5 of 8  accuracy" in stream.getvalue()
+    assert "about 3 more" in stream.getvalue()
 
 
 def test_fast_updates_are_told_at_a_pace_and_the_last_one_always(tmp_path: Path) -> None:

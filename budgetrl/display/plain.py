@@ -1,7 +1,7 @@
 """Plain lines for logs and pipes: phases, updates at a sensible pace, evaluations, the end.
 
     [    12 s] model: done in 3.1 s
-    [1 m 05 s] update 12  accuracy 38.1 %  reward 0.41  tokens 52  signal 60 %  1.9 s  ~41 more
+    [1 m 05 s] update 12 of 60  accuracy 38.1 %  reward 0.410  ...  left 3 m 05 s, about 48 more
 
 Only ASCII of its own, so that every terminal and log shows it.
 """
@@ -136,7 +136,8 @@ class PlainDisplay:
 
     def _step(self, step: Step) -> None:
         self._held, self._last_step_s = None, step.elapsed_s
-        self._line(_step(step), step.elapsed_s)
+        asked = self.view.plan.get("requested_steps") if self.view is not None else None
+        self._line(_step(step, asked), step.elapsed_s)
 
 
 def _phase(event: Phase) -> str:
@@ -158,14 +159,17 @@ def _evaluation(event: Evaluation) -> str:
     return f"{when}: {', '.join(parts)}; {rounds}; {duration(event.seconds)}"
 
 
-def _step(step: Step) -> str:
+def _step(step: Step, asked: int | None) -> str:
+    made, more = str(step.step), step.forecast_steps
+    if asked is not None:
+        made, more = f"{made} of {asked}", max(0, min(more, asked - step.step))
     reward = "-" if step.reward_mean is None else f"{step.reward_mean:.3f}"
     entropy = "" if step.entropy is None else f"  entropy {step.entropy:.2f}"
     signal = step.groups_with_signal / step.groups if step.groups else None
     spent = "" if step.spent_usd is None else f"  {usd(step.spent_usd)}"
     return (
-        f"update {step.step}  accuracy {percent(step.accuracy_mean)}  reward {reward}"
+        f"update {made}  accuracy {percent(step.accuracy_mean)}  reward {reward}"
         f"  tokens {step.completion_tokens_mean:.0f}{entropy}  signal {percent(signal, 0)}"
         f"  {duration(sum(step.phase_s.values()))}{spent}"
-        f"  left {duration(step.remaining_s)}, about {step.forecast_steps} more"
+        f"  left {duration(step.remaining_s)}, about {more} more"
     )
