@@ -137,6 +137,10 @@ C ~ (C) 12
 (C)\ \frac12 ~ C
 C. ~ C
 C) 12 ~ C
+C) ~ C
+D) !~ C
+"yes" ~ yes
+``Yes'' ~ yes
 (C)12 ~ C
 (c) ~ C
 \mathrm{C} ~ C

@@ -28,6 +28,7 @@ from grading_table import assert_judged, cases
 5\text{ m} ~ 5
 5\text{m} ~ 5
 12 ways ~ 12
+500 yen ~ 500
 5 apples ~ 5
 5\text{ apples} ~ 5
 17\text{ any text} ~ 17
@@ -183,6 +184,14 @@ x\le 3 ~ x\leqslant 3
 5\, ~ 5
 5\\ ~ 5
 \;5\; ~ 5
+12{:}30 ~ 12:30
+{5 \choose 2} ~ \binom{5}{2}
+{5 \choose 2} ~ 10
+{5 \choose 2} !~ 20
+10^{th} ~ 10
+10^{\text{th}} ~ 10
+3^\text{rd} ~ 3
+2^{n} !~ 2
 """)
 def test_typography_does_not_matter(answer: str, gold: str, equal: bool) -> None:
     assert_judged(answer, gold, equal)

@@ -193,6 +193,8 @@ def test_values_that_are_only_close_or_look_alike_are_wrong(
 -37_8 ~ -31
 \text{A5}_{11} ~ 115
 FF_{16} ~ FF_{16}
+FF_16 ~ 255
+F_{16} !~ 15
 2\frac12 !~ 1
 2\cdot\frac12 !~ 5/2
 1011 !~ 1011_2

@@ -132,6 +132,13 @@ _FONT = re.compile(
     r"\\(?:(text|textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|operatorname)|"
     r"(?:mathbf|mathit|mathsf|mathtt|boldsymbol|bm|emph))\*?\s*\{([^{}]*)\}"
 )
+_QUOTES = re.compile(r"``(.*?)''|\"")
+_BRACED_COLON = re.compile(r"\{\s*:\s*\}")
+_CHOOSE = re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}")
+_ORDINAL = re.compile(
+    r"(?<=\d)\s*\^\s*(?:\{\s*(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|st|nd|rd|th)\s*\}|"
+    r"\\text\{\s*(?:st|nd|rd|th)\s*\})"
+)
 _OLD_FONT = re.compile(r"\{\s*\\(?:rm|bf|it)(?![A-Za-z])\s*([^{}]*)\}")
 _ONLY_WORDS = re.compile(r"\s*(?:\\text\{([^{}]*)\}|\{\s*\\text\{([^{}]*)\}\s*\})[\s.,;]*")
 _WORDS = re.compile(r"(\\text\{[^{}]*\})")
@@ -174,7 +181,9 @@ def normalise(text: str) -> str:
     text = _NULL_BRACKET.sub("", _INVISIBLE.sub("", text))
     text = _OLD_FONT.sub(r"\\text{\1}", _QUADX.sub(" ", text))
     text = _COMMAND.sub(lambda m: _COMMANDS.get(m.group(1), m.group()), text)
-    text = _BASE_WORD.sub(_base, _fonts(_SPACING.sub(" ", text)))
+    text = _QUOTES.sub(r"\1", _BRACED_COLON.sub(":", text))
+    text = _CHOOSE.sub(r"\\binom{\1}{\2}", _SPACING.sub(" ", text))
+    text = _ORDINAL.sub("", _BASE_WORD.sub(_base, _fonts(text)))
     text = "".join(
         _in_words(part) if part.startswith("\\text{") else _outside_words(part)
         for part in _WORDS.split(text)

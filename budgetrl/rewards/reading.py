@@ -78,6 +78,7 @@ _LABEL = re.compile(
     r"((?![+=^_/*<>,|)\]-]|\\(?:cdot|times|cup|cap|in|leq|geq|neq|pm|setminus|approx|and|or)(?![a-z]))\S.*)",
     re.DOTALL,
 )
+_ONLY_LABEL = re.compile(r"^([A-J])\s*\)$")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _CLOCK = re.compile(r"\d{1,2}(?::\d\d){1,2}")
 _DECIMAL = re.compile(r"-?\d*\.\d+(?:\.\.\.|\\ldots)?(?:\s*\\%)?")
@@ -138,6 +139,7 @@ def _read_one(text: str) -> Node:
     words = plain_words(text)
     if words is not None:
         return Node(Kind.WORDS, words)
+    text = _ONLY_LABEL.sub(r"\1", text)
     label = _LABEL.fullmatch(text)
     if label:
         return replace(read(label[3]), label=label[1] or label[2])

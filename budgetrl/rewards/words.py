@@ -26,7 +26,7 @@ _GLUED_UNITS = frozenset(("mm", "cm", "km", "kg", "mL", "kW", "kWh"))
 _UNIT_NAMES = (
     "m s g h L N J W V K A dm ft in yd mi mg lb lbs oz ms sec secs min mins hr hrs day days yr yrs "
     "mph kph kmh fps rpm ml cc gal cup cups sq cu unit units per of deg rad usd USD EUR GBP Rs "
-    "way ways Hz kHz MHz kJ kPa Pa mol"
+    "way ways Hz kHz MHz kJ kPa Pa mol yen won"
 )
 _UNITS = _GLUED_UNITS | frozenset(_UNIT_NAMES.split())
 _LAST_WORD = re.compile(r"(?<![A-Za-z\\])([A-Za-z]+)\.?(?:\s*\^\s*(?:\{-?\d\}|\d))?$")
