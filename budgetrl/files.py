@@ -34,12 +34,24 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSONL file; torn and foreign lines are left out."""
     with path.open("rb") as file:
         for line in file:
-            with suppress(ValueError, RecursionError):
-                row = json.loads(line)
+            with suppress(ValueError):
+                row = parse_json(line)
                 if isinstance(row, dict):
                     yield row
 

@@ -9,7 +9,6 @@ Not here: what a recipe needs (`estimation`). No torch: the table answers on any
 
 import difflib
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.errors import UsageError
+from budgetrl.files import parse_json
 from budgetrl.units import GIB
 
 _VENDORS = {"nvidia", "geforce", "tesla", "amd", "instinct", "generation", "sxm2", "sxm4"}
@@ -148,7 +148,7 @@ def load_gpu(path: Path) -> Gpu:
         UsageError: no such file, not JSON, or a row with missing or impossible values.
     """
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
+        row = parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}.") from None
     except ValueError as error:
@@ -276,7 +276,12 @@ def _gpu(row: Mapping[str, Any]) -> Gpu:
 def _row_problems(row: Any) -> list[str]:
     if not isinstance(row, dict):
         return ["must hold one JSON object"]
-    problems = [] if isinstance(row.get("name"), str) and row["name"] else ["name is missing"]
+    name = row.get("name")
+    known = isinstance(name, str) and name and name.isprintable()
+    problems = [] if known else ["name is missing or holds control characters"]
+    for key, kind in (("bf16", bool), ("fp8_hw", bool), ("aliases", list), ("arch", str)):
+        if not isinstance(row.get(key, kind()), kind):
+            problems.append(f"{key} = {row[key]!r} is no {kind.__name__}")
     tflops = "bf16_dense_tflops" if row.get("bf16", True) else "fp16_dense_tflops_fp32acc"
     for key in ("memory_gb", "bandwidth_gb_s", tflops):
         problems += _number_problem(key, row.get(key), required=True)
@@ -291,6 +296,11 @@ def _row_problems(row: Any) -> list[str]:
         return [*problems, f"prices_usd_per_gpu_hour needs {', '.join(sorted(needed))} in each"]
     for price in prices:
         problems += _number_problem("a price's usd", price["usd"], required=True)
+        if not isinstance(price["date"], str):
+            problems.append(f"a price's date = {price['date']!r} is no str")
+    usable, whole = row.get("usable_memory_gib_reported"), row.get("memory_gb")
+    if not problems and usable is not None and usable > whole:
+        problems.append(f"usable_memory_gib_reported = {usable} is more than memory_gb = {whole}")
     return problems
 
 
@@ -298,8 +308,8 @@ def _number_problem(key: str, value: Any, *, required: bool) -> list[str]:
     if value is None:
         return [f"{key} is missing"] if required else []
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:
-        return [f"{key} = {value!r} must be a number above zero"]
+    if not number or not 1e-6 <= value <= 1e6:
+        return [f"{key} = {str(value)[:40]} must be a number above zero, at most a million"]
     return []
 
 

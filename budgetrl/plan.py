@@ -242,9 +242,9 @@ def _window(config: Path) -> int | None:
     return window if isinstance(window, int) else None
 
 
-def _empty(answer: str) -> str | None:
-    """What can be said of a gold answer without the grader, which the worker asks."""
-    return None if answer.strip() else "it is empty"
+def _empty(answers: Sequence[str]) -> list[str | None]:
+    """What can be said of gold answers without the grader, which the worker asks."""
+    return [None if answer.strip() else "it is empty" for answer in answers]
 
 
 def create_run(planned: Planned, out: Path, command: Sequence[str]) -> RunDir:

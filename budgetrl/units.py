@@ -10,6 +10,7 @@ import re
 
 GIB = 1 << 30
 
+_MOST_S = 100 * 365 * 24 * 3600.0
 _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _DURATION = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([hms]?)\s*", re.IGNORECASE)
 
@@ -18,14 +19,16 @@ def parse_duration_s(text: str) -> float:
     """Seconds of "24" (hours), "1.5h", "90m" or "45s".
 
     Raises:
-        ValueError: not a duration, or not above zero.
+        ValueError: not a duration, not above zero, or beyond 100 years.
     """
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a duration; write 24 (hours), 1.5h, 90m or 45s")
     seconds = float(match[1]) * _UNITS_S[match[2].lower() or "h"]
-    if not math.isfinite(seconds) or seconds <= 0:
+    if seconds <= 0:
         raise ValueError(f"{text!r} must be above zero")
+    if seconds > _MOST_S:
+        raise ValueError(f"{text!r} is more than 100 years")
     return seconds
 
 
@@ -42,14 +45,16 @@ def parse_usd(text: str) -> float:
     """Dollars of "5", "$5" or "0.44".
 
     Raises:
-        ValueError: not an amount, or not above zero.
+        ValueError: not an amount, not above zero, or beyond reason.
     """
     try:
         amount = float(text.strip().removeprefix("$"))
     except ValueError:
         raise ValueError(f"{text!r} is not an amount in dollars; write 5 or $5") from None
-    if not math.isfinite(amount) or amount <= 0:
+    if not amount > 0:
         raise ValueError(f"{text!r} must be above zero")
+    if not 1e-6 <= amount <= 1e9:
+        raise ValueError(f"{text!r} must lie between a millionth and a billion dollars")
     return amount
 
 

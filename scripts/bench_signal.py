@@ -32,7 +32,6 @@ from budgetrl.estimation.cpu import cpu_model
 from budgetrl.evaluation.passk import mean_interval
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Eval, Recipe
-from budgetrl.rewards.grading import gold_problem
 from budgetrl.rewards.registry import build_reward
 from budgetrl.rewards.worker import GradingPool
 from budgetrl.training.clock import PhaseClock
@@ -94,7 +93,7 @@ def train_ours(
     tally = Tally()
     engine = PlainEngine.open(recipe)
     renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
-    problems = load_problems(recipe.data, gold_problem).problems
+    problems = load_problems(recipe.data, pool.gold_problems).problems
     by_difficulty = recipe.signal.order == "difficulty"
     rates = SolveRates(recipe.signal.decay) if by_difficulty else None
     sampler = ProblemSampler(
@@ -142,7 +141,7 @@ def train_trl(
     tally = Tally()
     engine = PlainEngine.open(recipe)
     renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
-    problems = load_problems(recipe.data, gold_problem).problems
+    problems = load_problems(recipe.data, pool.gold_problems).problems
     size = recipe.grpo.num_generations
     clock = PhaseClock(time.monotonic)
 
@@ -215,7 +214,7 @@ def held_out_accuracy(engine: Any, recipe: Recipe, mix: str, pool: GradingPool) 
     spec = Eval(suite="heldout", path=f"asset:tiny/data/{HELD_OUT[mix]}.jsonl")
     renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
     right = 0
-    problems = load_suite(spec, gold_problem).problems
+    problems = load_suite(spec, pool.gold_problems).problems
     for sample in range(EVAL_SAMPLES):
         requests = [
             Request(p.id, "", renderer.ids(p), sample, sample_seed(1, p.id, sample))

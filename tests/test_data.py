@@ -1,6 +1,7 @@
 """Problems from files, what they share with suites, and how they become prompts."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from budgetrl.types import Problem
 Write = Callable[[Sequence[Any]], str]
 
 
-def check(answer: str) -> str | None:
+def check(answers: Sequence[str]) -> list[str | None]:
     """A gold answer must be a number here."""
-    return None if answer.strip().lstrip("-").isdigit() else f"{answer!r} is no number"
+    return [
+        None if answer.strip().lstrip("-").isdigit() else f"{answer!r} is no number"
+        for answer in answers
+    ]
 
 
 def row(number: int, **changes: Any) -> dict[str, Any]:
@@ -71,8 +75,9 @@ def test_bad_rows_are_dropped_and_say_where_and_why(write: Write) -> None:
         52: (row(900, id="p7"), "the id 'p7' occurs before"),
         53: (row(901, answer=""), "the answer '' cannot be used: '' is no number"),
         54: (row(902, problem="  "), "the problem is empty or not text"),
-        55: (row(903, answer=True), "the answer is not text"),
+        55: (row(903, answer=True), "the answer is neither text nor a number"),
         56: (row(904, problem=None), "the problem is empty or not text"),
+        57: (row(905, answer=math.nan), "the answer is neither text nor a number"),
     }
     good = [row(number) for number in range(200)]
     path = write([*good[:50], *(line for line, _ in bad.values()), *good[50:]])
@@ -91,6 +96,7 @@ def test_more_than_five_percent_of_bad_rows_are_refused_and_listed(write: Write)
     assert "6 of 101 rows cannot be used" in message
     assert "data.jsonl:96: the answer 'x' cannot be used: 'x' is no number" in message
     assert "data.jsonl:101: the answer 'x' cannot be used: 'x' is no number" in message
+    assert len(load(write([*good, *bad[:5]]), limit=10).problems) == 10
     many = refusal(write([row(number, answer="x") for number in range(30)]))
     assert "and 10 more" in many
 

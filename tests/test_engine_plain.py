@@ -45,7 +45,7 @@ def engine() -> PlainEngine:
 def requests(engine: PlainEngine) -> list[Request]:
     """Twelve problems whose prompts differ in length."""
     renderer = PromptRenderer(engine.tokenizer, RECIPE.prompt)
-    problems = load_problems(RECIPE.data, lambda answer: None).problems[:12]
+    problems = load_problems(RECIPE.data, lambda golds: [None] * len(golds)).problems[:12]
     made = [
         Request(problem.id, renderer.text(problem), renderer.ids(problem), 0, seed=100 + number)
         for number, problem in enumerate(problems)

@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,6 +157,28 @@ def test_a_damaged_cached_profile_is_not_used(tmp_path: Path, content: str) -> N
     times = cpu_phase_times(recipe, None, tmp_path)
     assert "bundled profile" in times.source
     assert times.step_s > 0
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [
+        ("times", "rollout_s", -5.0),
+        ("times", "rollout_s", math.nan),
+        ("times", "rollout_s", "1.0"),
+        ("times", "rollout_s", None),
+        ("times", "update_s", 10**400),
+        ("work", "completions", 0),
+        ("work", "max_tokens", "64"),
+    ],
+)
+def test_a_cached_profile_with_absurd_numbers_is_not_used(
+    tmp_path: Path, table: str, key: str, value: object
+) -> None:
+    recipe = recipe_of(tmp_path)
+    file = store_profile(recipe, MEASURED, tmp_path)
+    data = json.loads(file.read_text())
+    file.write_text(json.dumps(data | {table: data[table] | {key: value}}))
+    assert "bundled profile" in cpu_phase_times(recipe, None, tmp_path).source
 
 
 def test_a_profile_file_says_what_was_measured_where(tmp_path: Path) -> None:

@@ -8,7 +8,13 @@ from budgetrl.budget import Budget, PhaseTimes
 from budgetrl.errors import HardwareError, ModelError, RecipeError, UsageError
 from budgetrl.estimation.advice import advise, refuse_unfit
 from budgetrl.estimation.document import document, document_all
-from budgetrl.estimation.estimate import Measured, estimate, gpu_phase_times
+from budgetrl.estimation.estimate import (
+    Measured,
+    estimate,
+    gpu_phase_times,
+    gpu_profile_path,
+    known_factors,
+)
 from budgetrl.estimation.memory import Verdict
 from budgetrl.estimation.profile import phase_factors, predicted_phases, profile_document
 from budgetrl.estimation.request import Request, answer, answer_all, price_of
@@ -227,6 +233,22 @@ def test_a_profile_file_keeps_factors() -> None:
     stored = profile_document(recipe, A40, {"rollout": 1.23456}, "2026-11-21")
     assert stored["factors"] == {"rollout": 1.235}
     assert (stored["gpu"], stored["schema_version"]) == ("A40", 1)
+
+
+@pytest.mark.parametrize("factor", ["-5", "NaN", "1e308", f"1{'0' * 400}", "[" * 10_000])
+def test_an_absurd_profile_in_the_cache_is_not_used(tmp_path: Path, factor: str) -> None:
+    recipe = recipe_of("deepscaler_r8")
+    file = gpu_profile_path(A40, recipe.name, tmp_path)
+    file.parent.mkdir()
+    head = '{"schema_version": 1, "gpu": "A40", "recipe": "x", "measured": "y", '
+    head += '"factors": {"rollout": '
+    file.write_text(head + "1.5}}")
+    assert known_factors(recipe, A40, tmp_path) == Measured(
+        {"rollout": 1.5}, "`budgetrl bench` of x on A40, y"
+    )
+    file.write_text(head + factor + "}}")
+    (file.parent / "gpu-A40--dangling.json").symlink_to("nowhere")
+    assert known_factors(recipe, A40, tmp_path) is None
 
 
 def test_a_model_from_its_config_json_is_planned(tmp_path: Path) -> None:

@@ -102,6 +102,12 @@ def test_any_model_works_from_its_config_json(tmp_path: Path) -> None:
         assert find_shape(reference).params == 596_049_920
 
 
+CONFIG = (
+    '{"num_hidden_layers": 2, "intermediate_size": 8, "vocab_size": 9, '
+    '"max_position_embeddings": 99, "num_attention_heads": %s, "hidden_size": %s}'
+)
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
@@ -109,6 +115,11 @@ def test_any_model_works_from_its_config_json(tmp_path: Path) -> None:
         ("{", "not JSON"),
         ('{"num_attention_heads": 4}', "has no num_hidden_layers"),
         ('{"num_attention_heads": 4, "num_experts": 8}', "mixture of experts"),
+        (CONFIG % ("0", "64"), "config.json"),
+        (CONFIG % ("4", "-5"), "describes no model"),
+        (CONFIG % ("4", "Infinity"), "config.json"),
+        (CONFIG % ("4", f"1{'0' * 400}"), "describes no model"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 def test_a_bad_config_says_what_is_wrong(tmp_path: Path, content: str, complaint: str) -> None:

@@ -107,6 +107,10 @@ x=1,y=2 !~ x=2,y=1
 \emptyset !~ 0
 0 !~ \emptyset
 (1,2,3) !~ (1,3,2)
+(y,x)=(1,2) !~ (x,y)=(1,2)
+(a,b)=(1,2) !~ (x,y)=(1,2)
+(y,x)=(2,1) ~ (x,y)=(1,2)
+(x,y)=(1,2) ~ (x, y) = (1, 2)
 x\neq 2 !~ x=2
 \mathbb{R} !~ \mathbb{Z}
 """)
@@ -138,6 +142,9 @@ C ~ (C) 12
 C. ~ C
 C) 12 ~ C
 C) ~ C
+(A)(B) !~ A
+\textbf{(A)} \textbf{(B)} !~ A
+(C)(D) 5 !~ C
 D) !~ C
 "yes" ~ yes
 ``Yes'' ~ yes

@@ -117,6 +117,8 @@ A = 3 \cdot 4 = 12 ~ 12
 x = 5 + 6 = 11 ~ 11
 V = \pi r^2 h = 12\pi ~ 12\pi
 \frac{dy}{dx} = 2x ~ 2x
+f(3)=5 ~ f(3)=5
+f(2)=5 !~ f(3)=5
 """)
 def test_a_leading_name_does_not_matter(answer: str, gold: str, equal: bool) -> None:
     assert_judged(answer, gold, equal)

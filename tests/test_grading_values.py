@@ -194,6 +194,10 @@ def test_values_that_are_only_close_or_look_alike_are_wrong(
 \text{A5}_{11} ~ 115
 FF_{16} ~ FF_{16}
 FF_16 ~ 255
+\sqrt[3]{-8} ~ -2
+-2 ~ \sqrt[5]{-32}
+2^3^2 !~ 64
+2^3^2 !~ 512
 F_{16} !~ 15
 2\frac12 !~ 1
 2\cdot\frac12 !~ 5/2

@@ -72,6 +72,22 @@ def test_rows_are_graded_in_order_with_their_boxes(pool: GradingPool) -> None:
     assert pool.grade([]) == []
 
 
+def test_golds_are_checked_within_the_time_limit(pool: GradingPool) -> None:
+    golds = ["5", "", "{", r"\frac{1}{2}", HOSTILE[0], "++", HOSTILE[1], "x"]
+    problems = pool.gold_problems(golds)
+    assert [gold for gold, why in zip(golds, problems, strict=True) if why is None] == [
+        *("5", r"\frac{1}{2}", "x")
+    ]
+    assert problems[1:3] == ["it is empty", "a brace or bracket is not closed"]
+    assert problems[4] == problems[6] == "reading it takes more than 1 s"
+    assert problems[5] == "it cannot be read"
+
+
+def test_a_number_that_is_too_large_to_be_read_equals_its_own_text(pool: GradingPool) -> None:
+    rows = [(box(text), text) for text in HOSTILE[:2]]
+    assert [row.verdict for row in pool.grade(rows)] == [Verdict.CORRECT] * 2
+
+
 def test_verdicts_are_those_of_many_rows_of_every_kind(pool: GradingPool) -> None:
     answers = [f"0.{i:03d}" for i in range(1, 300)]
     graded = pool.grade([(box(answer), r"\frac{1}{8}") for answer in answers])

@@ -114,7 +114,7 @@ def train(folder: Path, steps: int = 1, **settings: Any) -> Training:
     recipe = load_recipe("quickstart", [f"{k}={v}" for k, v in (sets | named).items()]).recipe
     engine = DictatedEngine.open(recipe)
     renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
-    problems = load_problems(recipe.data, lambda answer: None).problems
+    problems = load_problems(recipe.data, lambda golds: [None] * len(golds)).problems
     sampler = ProblemSampler(problems, recipe.seed, PROMPTS)
     parts = TrainerParts(
         recipe=recipe,

@@ -79,6 +79,9 @@ def test_a_gpu_can_come_from_a_file(tmp_path: Path) -> None:
     assert (gpu.name, gpu.dense_tflops, gpu.bf16, gpu.price()) == ("X1", 90, True, None)
 
 
+ROW = '{"name": "X", "memory_gb": 48, "bandwidth_gb_s": 700, "bf16_dense_tflops": 150, %s}'
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
@@ -88,6 +91,12 @@ def test_a_gpu_can_come_from_a_file(tmp_path: Path) -> None:
         ('{"name":"X","memory_gb":-1,"bandwidth_gb_s":1,"bf16_dense_tflops":1}', "above zero"),
         ('{"name":"X","memory_gb":NaN,"bandwidth_gb_s":1,"bf16_dense_tflops":1}', "above zero"),
         ('{"memory_gb":1,"bandwidth_gb_s":1,"bf16_dense_tflops":1}', "name is missing"),
+        (ROW % '"aliases": 5', "aliases = 5 is no list"),
+        (ROW % '"bf16": "false"', "bf16 = 'false' is no bool"),
+        (ROW % '"usable_memory_gib_reported": 100', "more than memory_gb"),
+        (ROW % f'"memory_gb": 1{"0" * 400}', "at most a million"),
+        (ROW % '"name": "a\\u001b[31m"', "control characters"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 def test_a_bad_gpu_file_says_what_is_wrong(tmp_path: Path, content: str, complaint: str) -> None:

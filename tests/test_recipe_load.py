@@ -107,6 +107,32 @@ def test_bundled_recipes_can_be_extended_by_name_but_not_in_a_circle(write: Writ
     assert "extends = 'nope': no such file" in problem_of(path.parent / "c.toml")
     write('[recipe]\nname = "d"\nextends = "a"', "d.toml")
     assert "must be a list" in problem_of(path.parent / "d.toml")
+    write(f'[recipe]\nname = "e"\nextends = ["{"e" * 300}"]', "e.toml")
+    assert "File name too long" in problem_of(path.parent / "e.toml")
+    for number in range(20):
+        extends = f'extends = ["f{number + 1}", "f{number + 1}"]' if number < 19 else ""
+        write(f'[recipe]\nname = "f"\n{extends}', f"f{number}.toml")
+    assert "extends more than 100 files" in problem_of(path.parent / "f0.toml")
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        (f"[lora]\nrank = {'9' * 5000}", "not valid TOML"),
+        (f"[x{'.a' * 3000}]\nb = 1", "not valid TOML"),
+        (f"[lora]\nrank = {'{a=' * 300}1{'}' * 300}", "too deep in one another"),
+    ],
+)
+def test_what_is_too_large_for_a_recipe_is_refused_in_one_line(
+    write: Write, table: str, says: str
+) -> None:
+    problem = problem_of(write(f'[recipe]\nname = "x"\nextends = ["quickstart"]\n{table}'))
+    assert says in problem and len(problem) < 500
+
+
+def test_a_byte_order_mark_does_not_matter(write: Write) -> None:
+    path = write('\ufeff[recipe]\nname = "x"\nextends = ["quickstart"]')
+    assert load_recipe(path).recipe.name == "x"
 
 
 def test_arrays_of_tables_merge_by_their_key(write: Write) -> None:
@@ -163,7 +189,7 @@ def test_an_override_is_toml_or_else_a_string() -> None:
             "recipe.summary=",
             "eval.heldout.samples=8",
             "rewards.format.weight=0",
-            "rewards.format.parameters.strict=true",
+            "prompt.template_kwargs.enable_thinking=false",
         ],
         seed=7,
     ).recipe
@@ -173,7 +199,7 @@ def test_an_override_is_toml_or_else_a_string() -> None:
     assert recipe.engine.gradient_checkpointing is True
     assert [(e.suite, e.samples, e.k) for e in recipe.eval] == [("heldout", 8, (1, 4))]
     assert recipe.rewards[1].weight == 0
-    assert recipe.rewards[1].parameters == {"strict": True}
+    assert recipe.prompt.template_kwargs == {"enable_thinking": False}
 
 
 def test_an_element_whose_name_holds_dots_can_be_overridden(write: Write) -> None:

@@ -26,7 +26,7 @@ def test_a_duration_is_hours_unless_it_says_otherwise(text: str, seconds: float)
 
 @pytest.mark.parametrize("text", ["", "h", "0", "0s", "-1h", "1h30m", "nan", "inf", "1e400", "5d"])
 def test_what_is_no_positive_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"not a duration|above zero"):
+    with pytest.raises(ValueError, match=r"not a duration|above zero|100 years"):
         parse_duration_s(text)
 
 
@@ -45,9 +45,11 @@ def test_dollars_are_read_with_and_without_the_sign(text: str, amount: float) ->
     assert parse_usd(text) == amount
 
 
-@pytest.mark.parametrize("text", ["", "$", "five", "0", "-1", "nan", "inf", "5 EUR"])
+@pytest.mark.parametrize(
+    "text", ["", "$", "five", "0", "-1", "nan", "inf", "1e10", "1e-9", "5 EUR"]
+)
 def test_what_is_no_positive_amount_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"not an amount|above zero"):
+    with pytest.raises(ValueError, match=r"not an amount|above zero|a billion"):
         parse_usd(text)
 
 

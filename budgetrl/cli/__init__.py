@@ -8,6 +8,7 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -74,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug, as_json = "--debug" in given, "--json" in given
     if debug:
         given.remove("--debug")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # "?" where there is no UTF-8
+            stream.reconfigure(errors="replace")
     try:
         outcome = app(given, prog_name="budgetrl", standalone_mode=False)
         return outcome if isinstance(outcome, int) else ExitCode.OK
@@ -89,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if context is not None:
             hint = f"`{context.command_path} --help` shows what is possible."
         message = error.format_message()
+        if not message:  # nothing but a group of commands was given, and its help is shown
+            return ExitCode.USER
         message += "" if message.endswith((".", "?")) else "."
         return _failed("UsageError", message, hint, ExitCode.USER, as_json)
     except (KeyboardInterrupt, typer.Abort):

@@ -19,6 +19,8 @@ _NUM_FAILURES = 10
 _MAX_OF_A_KIND = 3
 """Of timeouts, errors and missing boxes, so that wrong answers are shown too."""
 _MAX_SHOWN_CHARS = 60
+_MAX_WORKERS = 256
+_MAX_TIMEOUT_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,12 @@ def grade_file(path: Path, workers: int, timeout_s: float, as_json: bool) -> int
         UsageError: no workers, or no time.
         DataError: the file cannot be read.
     """
-    if workers < 1:
-        raise UsageError(f"--workers {workers}: must be 1 or more.")
-    if not 0 < timeout_s < float("inf"):
-        raise UsageError(f"--timeout {timeout_s}: must be a number of seconds above zero.")
+    if not 1 <= workers <= _MAX_WORKERS:
+        raise UsageError(f"--workers {workers}: must be from 1 to {_MAX_WORKERS}.")
+    if not 0 < timeout_s <= _MAX_TIMEOUT_S:
+        raise UsageError(f"--timeout {timeout_s}: must be above zero, and at most an hour (3600).")
     rows, problems = _read(path)
+    workers = min(workers, max(1, len(rows)))
     for problem in problems:
         sys.stderr.write(f"DataError: {problem}\n")
     with GradingPool(workers, timeout_s) as pool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from budgetrl.cli.options import Json, Sets
-from budgetrl.errors import BudgetRLError, RecipeError, UsageError
+from budgetrl.errors import BudgetRLError, ExitCode, RecipeError, UsageError
 
 if TYPE_CHECKING:
     from budgetrl.recipe.load import LoadedRecipe
@@ -79,14 +79,16 @@ def copy(
     from budgetrl.recipe.load import load_recipe
 
     loaded = load_recipe(recipe)
-    target = dest / loaded.path.name if dest.is_dir() else dest
-    if target.exists():
-        raise UsageError(f"{target} is there already.", hint="Nothing is overwritten: rename it.")
     try:
+        target = dest / loaded.path.name if dest.is_dir() else dest
+        if target.exists():
+            raise UsageError(
+                f"{target} is there already.", hint="Nothing is overwritten: rename it."
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(loaded.text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{target}: cannot be written: {error.strerror}.") from None
+        raise UsageError(f"{dest}: cannot be written: {error.strerror}.") from None
     try:
         load_recipe(target)
     except RecipeError as error:
@@ -124,14 +126,22 @@ def check(
             {"name": one.name, "path": str(one.path), "ok": one.error is None, "error": one.error}
             for one in found
         ]
-        _print_json({"ok": not bad, "recipes": rows})
+        document: dict[str, Any] = {"ok": not bad, "recipes": rows}
+        if bad:
+            document["error"] = {
+                "type": "RecipeError",
+                "message": f"{len(bad)} of {len(found)} recipes are not valid.",
+                "hint": "`recipes` says why.",
+                "exit_code": int(ExitCode.USER),
+            }
+        _print_json(document)
     else:
         for one in found:
             sys.stdout.write(f"{'ok ' if one.error is None else 'BAD'}  {one.name}\n")
             if one.error is not None:
                 sys.stdout.write(f"     {one.error}\n")
         sys.stdout.write(f"{len(found) - len(bad)} of {len(found)} are valid\n")
-    return 2 if bad else 0
+    return ExitCode.USER if bad else ExitCode.OK
 
 
 def _check_bundled() -> Iterator[Checked]:

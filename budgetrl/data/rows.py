@@ -8,6 +8,7 @@ Not here: grading (the answer check is an argument), prompts and sampling.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ from budgetrl.types import Problem
 MAX_DROPPED_SHARE = 0.05
 """More bad training rows than this are an error, not a warning."""
 
-AnswerCheck = Callable[[str], str | None]
-"""Says why a gold answer cannot be used, or None."""
+AnswerCheck = Callable[[Sequence[str]], Sequence[str | None]]
+"""Says of each gold answer why it cannot be used, or None."""
 
 
 class HubSuite(NamedTuple):
@@ -77,8 +78,6 @@ def load_problems(data: Data, check_answer: AnswerCheck) -> LoadedProblems:
     rows, source = _rows(data.path, data.id, data.revision, data.split)
     kept = [row for row in rows if _passes(row, data.filter)]
     problems, dropped = _problems(kept, data.columns, check_answer, source)
-    if data.limit is not None:
-        problems = problems[: data.limit]
     if not problems and not dropped:
         raise DataError(f"{source}: holds no rows.", hint="Check data.split and data.filter.")
     if len(dropped) > MAX_DROPPED_SHARE * (len(problems) + len(dropped)):
@@ -87,6 +86,7 @@ def load_problems(data: Data, check_answer: AnswerCheck) -> LoadedProblems:
             + _listing(dropped),
             hint="Clean the file, or choose other columns with data.columns.",
         )
+    problems = problems[: data.limit]
     return LoadedProblems(tuple(problems), tuple(dropped), fingerprint(problems), source)
 
 
@@ -173,12 +173,15 @@ def _passes(row: _Row, wanted: Mapping[str, Sequence[str]]) -> bool:
 
 
 def _problems(
-    rows: Iterable[_Row], columns: Columns, check_answer: AnswerCheck, source: str
+    rows: Sequence[_Row], columns: Columns, check_answer: AnswerCheck, source: str
 ) -> tuple[list[Problem], list[Dropped]]:
     problems: list[Problem] = []
     dropped: list[Dropped] = []
     texts: set[str] = set()
     ids: set[str] = set()
+    found = (row.values.get(columns.answer) for row in rows)
+    answers = list(dict.fromkeys(str(answer) for answer in found if _is_answer(answer)))
+    why_not = dict(zip(answers, check_answer(answers), strict=True))
     for number, row in enumerate(rows):
         for column in (columns.problem, columns.answer, columns.id, columns.level):
             if column is not None and column not in row.values:
@@ -190,7 +193,7 @@ def _problems(
         text, answer = row.values[columns.problem], row.values[columns.answer]
         own_id = row.values.get(columns.id or "id")
         identifier = f"row-{number:06d}" if own_id in (None, "") else str(own_id)
-        why = _unusable(text, answer, texts, check_answer)
+        why = _unusable(text, answer, texts, why_not)
         if why is None and not _is_unicode(f"{text}{answer}{identifier}"):
             why = "it holds half a character (a lone surrogate)"
         if why is None and identifier in ids:
@@ -207,14 +210,22 @@ def _problems(
     return problems, dropped
 
 
-def _unusable(text: Any, answer: Any, texts: set[str], check_answer: AnswerCheck) -> str | None:
+def _is_answer(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _unusable(
+    text: Any, answer: Any, texts: set[str], why_not: Mapping[str, str | None]
+) -> str | None:
     if not isinstance(text, str) or not text.strip():
         return "the problem is empty or not text"
     if text.strip() in texts:
         return "the problem occurs before"
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-        return "the answer is not text"
-    why = check_answer(str(answer))
+    if not _is_answer(answer):
+        return "the answer is neither text nor a number"
+    why = why_not[str(answer)]
     return None if why is None else f"the answer {str(answer)[:60]!r} cannot be used: {why}"
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from budgetrl.budget import PhaseTimes
 from budgetrl.estimation.cadence import saves_every_s, step_evals_every
+from budgetrl.files import parse_json
 from budgetrl.hardware import Gpu
 from budgetrl.recipe.schema import Recipe
 from budgetrl.types import EvalWhen
@@ -36,6 +37,8 @@ PHASES = ("imports_s", "data_s", "baseline_s", "rollout_s", "update_s", "final_s
 """Those that are long enough to matter."""
 BUNDLED = "assets/profiles/cpu.json"
 
+_MOST = 10**9
+"""No time in seconds and no count of a usable profile is above it."""
 _MATRIX = 64
 """Small enough that BLAS stays on one thread: the result does not depend on the core count."""
 _MEASURE_S = 0.2
@@ -286,16 +289,28 @@ def _profile_path(recipe: Recipe, cache_dir: Path) -> Path:
 
 
 def _read_profile(path: Path) -> Profile | None:
-    """A cached profile; None where there is none, or one of another version or cut short."""
+    """A cached profile; None where there is none, or it is of another version, cut or absurd."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         return _profile(data) if data["schema_version"] == SCHEMA_VERSION else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
 def _profile(data: Mapping[str, Any]) -> Profile:
+    """The profile in a file's content.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: a value is missing, or no such number.
+    """
     work = data.get("work")
+    numbers = {"gflops": data["gflops"], **data["times"], **(work or {})}
+    for name, number in numbers.items():
+        if name == "source" or (number is None and name in ("early_step_s", "step_evals_every")):
+            continue
+        least = 1 if name in ("completions", "max_tokens") else 0
+        if not least <= number <= _MOST:
+            raise ValueError(f"{name} = {number} in a profile")
     return Profile(
         recipe=data["recipe"],
         cpu=data["cpu"],

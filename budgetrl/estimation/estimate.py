@@ -7,7 +7,6 @@ Pure and fast (about a millisecond); no torch, no network, no GPU. Every total h
 the seeded draws of the constants' ranges lie in it.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from budgetrl.estimation.memory import MemoryEstimate, Verdict
 from budgetrl.estimation.phases import Phases, make_phases, profile_phases, with_measured
 from budgetrl.estimation.scenario import Scenario, make_scenario, memory_of
 from budgetrl.estimation.terms import BAND, DRAWS, Band, quantiles
+from budgetrl.files import parse_json
 from budgetrl.hardware import Gpu, Price
 from budgetrl.recipe.schema import Recipe
 from budgetrl.types import Plan
@@ -33,8 +33,12 @@ PROFILE_SCHEMA_VERSION = 1
 _ONCE = ("imports", "model", "data", "baseline", "final", "report")
 """Phases that a run has once."""
 
-_NO_LIMIT_S = 10 * 365 * 24 * 3600.0
+_NO_LIMIT_S = 1e15
 """Stands for "as long as it takes" where only a number of updates is asked for."""
+
+
+_LEAST_FACTOR = 1e-3
+"""A measured time is not further from its prediction than a factor of a thousand."""
 
 
 class Measured(NamedTuple):
@@ -148,10 +152,14 @@ def estimate_cpu(
 def known_factors(recipe: Recipe, gpu: Gpu, cache_dir: Path) -> Measured | None:
     """What was measured on this GPU: by the user (this recipe first), else what ships; or None."""
     own = gpu_profile_path(gpu, recipe.name, cache_dir)
-    others = own.parent.glob(gpu_profile_path(gpu, "*", cache_dir).name)
-    newest_first = sorted(others, key=lambda file: -file.stat().st_mtime)
+    try:
+        others = own.parent.glob(gpu_profile_path(gpu, "*", cache_dir).name)
+        found = [file for file in others if file.is_file()]
+        newest_first = sorted(found, key=lambda file: -file.stat().st_mtime)
+    except OSError:  # a cache that cannot be read is as good as none
+        newest_first = []
     for file in [own, *newest_first]:
-        factors = _read_factors(file, gpu, "`budgetrl bench`") if file.is_file() else None
+        factors = _read_factors(file, gpu, "`budgetrl bench`")
         if factors is not None:
             return factors
     return bundled_factors(gpu)
@@ -176,15 +184,18 @@ def bundled_factors(gpu: Gpu) -> Measured | None:
 
 
 def _read_factors(file: Traversable, gpu: Gpu, whose: str) -> Measured | None:
-    """The factors of a profile; None if it is of another GPU or version, or cut short."""
+    """The factors of a profile; None if it is of another GPU or version, cut short or absurd."""
     try:
-        profile = json.loads(file.read_text(encoding="utf-8"))
+        profile = parse_json(file.read_text(encoding="utf-8"))
         if profile["schema_version"] != PROFILE_SCHEMA_VERSION or profile["gpu"] != gpu.name:
             return None
         what = f"{profile['recipe']} on {gpu.name}, {profile['measured']}"
-        return Measured({k: float(v) for k, v in profile["factors"].items()}, f"{whose} of {what}")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        factors = {phase: float(factor) for phase, factor in profile["factors"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None
+    if not all(_LEAST_FACTOR <= factor <= 1 / _LEAST_FACTOR for factor in factors.values()):
+        return None
+    return Measured(factors, f"{whose} of {what}")
 
 
 def _assemble(

@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.errors import ModelError
+from budgetrl.files import parse_json
 from budgetrl.recipe.assets import local_path
 
 _NORMS_PER_LAYER = {"gemma2": 4, "gemma3_text": 4}
 _QK_NORM = {"qwen3", "gemma3_text"}
 _QKV_BIAS = {"qwen2"}
 _TIED_BY_DEFAULT = {"gemma", "gemma2", "gemma3_text"}
+
+_MOST = 10**8
+"""No dimension of a model is above it."""
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """What "all-linear" means for these families: every linear layer of a block, not the head."""
@@ -172,7 +176,7 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
     try:
         heads = int(config["num_attention_heads"])
         prior = config.get("completion_tokens")
-        return ModelShape(
+        shape = ModelShape(
             name=name,
             model_type=str(config.get("model_type", "llama")),
             layers=int(config["num_hidden_layers"]),
@@ -191,14 +195,22 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
         )
     except KeyError as error:
         raise ModelError(f"{name}: config.json has no {error.args[0]}.") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise ModelError(f"{name}: config.json: {error}.") from None
+    numbers = (shape.layers, shape.hidden, shape.heads, shape.kv_heads, shape.head_dim)
+    if not all(0 < n < _MOST for n in (*numbers, shape.intermediate, shape.vocab, shape.window)):
+        raise ModelError(f"{name}: config.json describes no model: {shape}.")
+    return shape
 
 
 def _local_config(model_id: str) -> Path | None:
     """The config.json of a path or an `asset:NAME`; None for a hub id."""
-    path = Path(local_path(model_id)).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(local_path(model_id)).expanduser()
+        is_folder = path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, ~nobody, a null byte
+        raise ModelError(f"model {model_id[:200]!r} cannot be a path: {error}.") from None
+    if is_folder:
         return path / "config.json"
     is_path = path.suffix == ".json" or model_id.startswith((".", "/", "~"))
     return path if is_path else None
@@ -206,13 +218,17 @@ def _local_config(model_id: str) -> Path | None:
 
 def _read_config(path: Path) -> ModelShape:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}.") from None
+        raise ModelError(
+            f"{path}: cannot be read: {error.strerror}.",
+            hint="Check model.id: a hub id, or a folder with a config.json.",
+        ) from None
     except ValueError as error:
         raise ModelError(f"{path}: not JSON: {error}.") from None
     if not isinstance(config, dict):
         raise ModelError(f"{path}: not a model's config.json.")
+    config.pop("completion_tokens", None)  # what only the bundled shapes say
     return shape_from_config(config, str(path.parent if path.name == "config.json" else path))
 
 

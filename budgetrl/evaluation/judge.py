@@ -33,7 +33,7 @@ from budgetrl.evaluation.run import (
 from budgetrl.evaluation.target import Target
 from budgetrl.recipe.schema import Eval, Recipe, SuiteName
 from budgetrl.recipe.window import check_window
-from budgetrl.rewards.grading import GRADER_VERSION, gold_problem
+from budgetrl.rewards.grading import GRADER_VERSION
 from budgetrl.rewards.worker import GradingPool
 from budgetrl.types import EvalResult, Protocol
 
@@ -160,11 +160,11 @@ def evaluate_target(
         ModelError: a model or adapter that is missing, does not fit, or is not applied.
         HardwareError: no GPU for an engine that needs one.
     """
-    suites = [(spec, load_suite(spec, gold_problem).problems) for spec in specs]
     folder = out if target.run is None else target.run.path / "evals"
     with ExitStack() as stack:
         pool = stack.enter_context(GradingPool())
         pool.start()
+        suites = [(spec, load_suite(spec, pool.gold_problems).problems) for spec in specs]
         # vLLM makes room for what is asked for here, which may be more than the recipe's own.
         asked = target.recipe.model_copy(update={"eval": tuple(specs)})
         engine = open_engine(asked, folder.parent, target.adapter)

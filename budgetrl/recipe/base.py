@@ -1,5 +1,6 @@
 """What all recipe tables share: the strict base model, number types, and closed sets of names."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -8,10 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Adapter ranks that vLLM can serve."""
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_MOST = 10**9
+"""Above every sensible value, and small enough that no product of a few overflows."""
+Positive = Annotated[float, Field(gt=0, le=_MOST, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=_MOST)]
 
 
 class Table(BaseModel):
@@ -33,6 +36,18 @@ class RewardName(StrEnum):
     """+1 for a right answer, -1 otherwise (DeepScaleR)."""
     SOFT_OVERLONG = "soft_overlong"
     """Penalty for completions near the token limit (DAPO)."""
+
+
+REWARD_PARAMETERS: Mapping[RewardName, frozenset[str]] = {
+    RewardName.ACCURACY: frozenset(),
+    RewardName.FORMAT: frozenset(),
+    RewardName.COSINE: frozenset(
+        ("max_tokens", "min_correct", "max_correct", "min_wrong", "max_wrong")
+    ),
+    RewardName.SIGNED: frozenset(),
+    RewardName.SOFT_OVERLONG: frozenset(("max_tokens", "cache_tokens")),
+}
+"""What `parameters` of a [[rewards]] may hold: numbers."""
 
 
 class SuiteName(StrEnum):

@@ -21,7 +21,7 @@ class Eval(Table):
     split: str | None = None
     columns: Columns | None = None
     samples: Count = 16
-    k: tuple[Count, ...] = (1,)
+    k: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
     max_tokens: Count | None = None
     """sampling.max_tokens where absent."""
     temperature: NonNegative = 0.6

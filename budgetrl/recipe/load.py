@@ -8,6 +8,7 @@ drops the provenance ([[stated]], [[inferred]], [[deviation]]) that an earlier l
 All problems of a recipe are reported at once.
 """
 
+import copy
 import difflib
 import json
 import tomllib
@@ -23,6 +24,7 @@ from budgetrl.recipe.flat import MERGE_KEYS, PROVENANCE, flat_items, flat_values
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.validate import Located, validate
 
+_MOST_LAYERS = 100
 _PATH_KEYS = ("data.path", "engine.script", "checkpoint.mirror", "signal.solve_rates")
 
 
@@ -80,7 +82,9 @@ def load_recipe(ref: str | Path, sets: Sequence[str] = (), seed: int | None = No
     """
     path = find_recipe(ref)
     merged = _Merged()
-    for layer in _layers(path, ()):
+    for number, layer in enumerate(_layers(path, ())):
+        if number == _MOST_LAYERS:
+            raise RecipeError(f"{path}: extends more than {_MOST_LAYERS} files.")
         merged.add(layer)
     for text in (*sets, *([] if seed is None else [f"recipe.seed={seed}"])):
         override = _parse_set(text, merged.tables)
@@ -113,6 +117,11 @@ def find_recipe(ref: str | Path) -> Path:
     name = text.removesuffix(".toml").removeprefix("recipes/")
     if name in bundled:
         return bundled[name]
+    if name.startswith("overlays/") and (recipes_root() / f"{name}.toml").is_file():
+        raise RecipeError(
+            f"{name} is an overlay, no recipe by itself.",
+            hint=f'Name it in a recipe of yours: extends = ["deepscaler_r64", "{name}"].',
+        )
     near = difflib.get_close_matches(name, bundled, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     raise RecipeError(
@@ -145,6 +154,8 @@ def _layers(path: Path, chain: tuple[Path, ...]) -> Iterator[_Layer]:
     """The layers of one file, what it extends first."""
     if path in chain:
         raise RecipeError(f"{path}: extends itself by way of {chain[-1]}.")
+    if len(chain) == _MOST_LAYERS:
+        raise RecipeError(f"{chain[0]}: extends more than {_MOST_LAYERS} files.")
     tables = _parse(path)
     info = tables.get("recipe", {})
     bases = info.pop("extends", []) if isinstance(info, dict) else []
@@ -159,9 +170,12 @@ def _layers(path: Path, chain: tuple[Path, ...]) -> Iterator[_Layer]:
 def _find_base(base: str, path: Path) -> Path:
     candidates = [path.parent / base, path.parent / f"{base}.toml"]
     candidates += [recipes_root() / base, recipes_root() / f"{base}.toml"]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate.resolve()
+    try:
+        for candidate in candidates:
+            if candidate.is_file():
+                return candidate.resolve()
+    except (OSError, ValueError) as error:  # too long, a null byte, not permitted
+        raise RecipeError(f"{path}: [recipe] extends = {base[:200]!r}: {error}.") from None
     raise RecipeError(
         f"{path}: [recipe] extends = {base!r}: no such file, neither beside the recipe nor bundled."
     )
@@ -169,7 +183,7 @@ def _find_base(base: str, path: Path) -> Path:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(
             f"{path}: not UTF-8 text (byte {error.start}).", hint="A recipe is a TOML text file."
@@ -181,8 +195,8 @@ def _read_text(path: Path) -> str:
 def _parse(path: Path) -> dict[str, Any]:
     text = _read_text(path)
     try:
-        tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        tables: dict[str, Any] = _as_json(tomllib.loads(text))
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not valid TOML: {error}.") from None
     if not tables:
         raise RecipeError(
@@ -192,6 +206,11 @@ def _parse(path: Path) -> dict[str, Any]:
     return tables
 
 
+def _as_json(value: Any) -> Any:
+    """A TOML value with text for dates and times, which no recipe value is."""
+    return json.loads(json.dumps(value, default=str))
+
+
 def _parse_set(text: str, merged: Mapping[str, Any]) -> dict[str, Any]:
     """The tables of an override; elements of arrays must be in the merged recipe already."""
     key, equals, raw = text.partition("=")
@@ -199,8 +218,8 @@ def _parse_set(text: str, merged: Mapping[str, Any]) -> dict[str, Any]:
     if not equals or not all(parts) or len(parts) < 2:
         raise UsageError(f"--set {text!r} is not of the form table.key=value.")
     try:
-        value: Any = tomllib.loads(f"value = {raw}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+        value: Any = _as_json(tomllib.loads(f"value = {raw}")["value"])
+    except (ValueError, RecursionError):
         value = raw
     table, rest = parts[0], ".".join(parts[1:])
     if table in MERGE_KEYS:
@@ -264,7 +283,7 @@ def _merge(base: dict[str, Any], extra: Mapping[str, Any]) -> None:
         elif key in MERGE_KEYS and is_tables(value):
             base[key] = _merge_array(old if is_tables(old) else [], value, MERGE_KEYS[key])
         else:
-            base[key] = json.loads(json.dumps(value, default=str))
+            base[key] = copy.deepcopy(value)
 
 
 def _merge_array(old: Any, new: Any, merge_key: str) -> list[dict[str, Any]]:

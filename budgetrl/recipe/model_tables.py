@@ -33,7 +33,7 @@ class Lora(Table):
     alpha: Positive | None = None
     alpha_policy: AlphaPolicy = AlphaPolicy.FIXED
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
 
     @model_validator(mode="after")
     def _alpha_matches_policy(self) -> Self:

@@ -1,10 +1,22 @@
 """Recipe tables about training: rewards, algorithm, batch, schedule, sampling, budget."""
 
+import math
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from budgetrl.recipe.base import Count, NonNegative, Positive, RewardName, Share, Table
+from budgetrl.recipe.base import (
+    REWARD_PARAMETERS,
+    Count,
+    NonNegative,
+    Positive,
+    RewardName,
+    Share,
+    Table,
+)
+
+_OWN_FUNCTION = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 class Reward(Table):
@@ -15,10 +27,22 @@ class Reward(Table):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _known_name(self) -> Self:
-        if ":" not in self.name and self.name not in set(RewardName):
+    def _known_name_and_parameters(self) -> Self:
+        if _OWN_FUNCTION.fullmatch(self.name):
+            return self
+        if self.name not in set(RewardName):
             known = ", ".join(RewardName)
             raise ValueError(f"unknown reward {self.name!r}; known: {known}, or module:function")
+        allowed = REWARD_PARAMETERS[RewardName(self.name)]
+        if unknown := sorted(set(self.parameters) - allowed):
+            known = ", ".join(sorted(allowed)) or "none"
+            raise ValueError(f"unknown parameters {', '.join(unknown)}; known: {known}")
+        for key, value in self.parameters.items():
+            least = 1 if key.endswith("_tokens") else -math.inf
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not math.isfinite(value) or value < least:
+                wanted = "a number of tokens" if least == 1 else "a number"
+                raise ValueError(f"{key} = {value!r} must be {wanted}")
         return self
 
 

@@ -64,10 +64,14 @@ def _line(error: dict[str, Any], tables: Mapping[str, Any], located: Located) ->
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = ": unknown key" + _did_you_mean(loc)
+    elif error["type"] == "json_invalid":
+        message = ": its tables lie too deep in one another"
     elif error["type"] == "missing":
         message = " is missing"
     elif "input" in error and not isinstance(error["input"], dict | list):
-        message = f" = {error['input']!r}: {message[:1].lower()}{message[1:]}"
+        shown = repr(error["input"])
+        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+        message = f" = {shown}: {message[:1].lower()}{message[1:]}"
     else:
         message = f": {message}"
     return f"{file}: {where}{message}." if where else f"{file}{message}."

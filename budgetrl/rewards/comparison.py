@@ -15,6 +15,7 @@ from budgetrl.rewards.values import expression, proportional, same_value
 
 _LETTER = re.compile(r"[A-Ja-j]")
 _SUM_OF_NAMES = re.compile(r"-?[A-Za-z]{1,3}(?:\s*[+-]\s*[A-Za-z]{1,3})*")
+_CALL_AT = re.compile(r"([A-Za-z])\((-?\d+)\)")
 _NUMBERED = re.compile(r"([A-Za-z])_\{?(\d)\}?")
 _COLLECTIONS = (Kind.LIST, Kind.SET)
 
@@ -25,6 +26,8 @@ def equal(gold: Node, answer: Node) -> bool:
         return False
     if gold.label or answer.label:
         return _same_choice(gold, answer)
+    if gold.name.startswith("(") and answer.name.startswith("("):
+        return _same_point(gold, answer)
     if Kind.EQUATION in (gold.kind, answer.kind) or _names_differ(gold, answer):
         return _same_equation(gold, answer)
     if gold.kind is Kind.VALUE and answer.kind is Kind.VALUE:
@@ -55,12 +58,25 @@ def _same_choice(gold: Node, answer: Node) -> bool:
     return equal(plain_gold, plain_answer)
 
 
+def _same_point(gold: Node, answer: Node) -> bool:
+    """(x, y) = (1, 2) is (y, x) = (2, 1), and neither (y, x) = (1, 2) nor (a, b) = (1, 2)."""
+    wanted, given = (node.name.strip("()").split(",") for node in (gold, answer))
+    if sorted(wanted) != sorted(given):
+        return False
+    gold, answer = replace(gold, name=""), replace(answer, name="")
+    if wanted != given and len(answer.items) == len(given):
+        by_name = dict(zip(given, answer.items, strict=True))
+        answer = replace(answer, items=tuple(by_name[name] for name in wanted))
+    return equal(gold, answer)
+
+
 def _names_differ(gold: Node, answer: Node) -> bool:
-    """x = 5 is not y = 5; but f(x) = 5 may be y = 5, and x = 5 may be 5."""
-    return (
-        is_variable(gold.name)
-        and is_variable(answer.name)
-        and gold.name.lower() != answer.name.lower()
+    """x = 5 is not y = 5, nor f(2) = 5 f(3) = 5; but f(x) = 5 may be y = 5, and x = 5 may be 5."""
+    if gold.name.lower() == answer.name.lower():
+        return False
+    calls = [_CALL_AT.fullmatch(node.name) for node in (gold, answer)]
+    return (is_variable(gold.name) and is_variable(answer.name)) or (
+        calls[0] is not None and calls[1] is not None and calls[0][1] == calls[1][1]
     )
 
 

@@ -36,6 +36,7 @@ MAX_CHARS = 2_000
 """Longer answers are compared letter by letter only; longer golds are unusable."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
+_HUGE = re.compile(r"\s*[\d^{}()!]*\d[\d^{}()!]*[\^!][\d^{}()!]*\s*")
 _BROKEN = re.compile(
     r"\{\s*\}|(?:[+\-*/^_=<>]|\\(?:cdot|times|frac|sqrt|leq|geq|neq|pm|cup|cap|in))\s*$|^\s*[*/^_]"
 )
@@ -54,6 +55,8 @@ def grade(completion: str, gold: str) -> Verdict:
 
 def judge(answer: str, gold: str) -> Verdict:
     """Compares the content of a box with a gold answer, without a time limit."""
+    if gold.strip() == answer.strip() and _may_be_huge(gold):
+        return Verdict.CORRECT
     node = _read_gold(gold)
     if isinstance(node, str):
         return Verdict.ERROR
@@ -69,15 +72,35 @@ def judge(answer: str, gold: str) -> Verdict:
     return Verdict.CORRECT if right else Verdict.WRONG
 
 
+def _may_be_huge(gold: str) -> bool:
+    """Whether it is a power or factorial, perhaps too large to read: equal texts must do."""
+    return bool(_HUGE.fullmatch(gold)) and is_balanced(gold) and not _BROKEN.search(gold)
+
+
 def gold_problem(gold: str) -> str | None:
-    """Why a gold answer cannot be graded against; None if it can."""
+    """Why a gold answer cannot be graded against; None if it can. May take as long as `judge`."""
     node = _read_gold(gold)
+    return node if isinstance(node, str) else None
+
+
+def form_problem(gold: str) -> str | None:
+    """What is wrong with the form of a gold answer, in linear time; None if only values can be."""
+    node = _tree(gold)
     return node if isinstance(node, str) else None
 
 
 @lru_cache(maxsize=4096)
 def _read_gold(gold: str) -> Node | str:
-    """The tree of a gold answer, in a box or not; or what is wrong with it."""
+    """The tree of a gold answer whose values can be read; or what is wrong with it."""
+    node = _tree(gold)
+    if isinstance(node, str):
+        return node
+    broken = next((text for text in _values(node) if not _is_usable(text)), None)
+    return node if broken is None else f"{broken!r} is no answer"
+
+
+def _tree(gold: str) -> Node | str:
+    """The tree of a gold answer, in a box or not; or what is wrong with its form."""
     content = find_answer(gold) if _BOX.search(gold) else gold
     if content is None or is_blank(content):
         return "it is empty"
@@ -86,11 +109,9 @@ def _read_gold(gold: str) -> Node | str:
     if not is_balanced(content):
         return "a brace or bracket is not closed"
     try:
-        node = read(normalise(content))
+        return read(normalise(content))
     except RecursionError:
         return "too many brackets inside each other"
-    broken = next((text for text in _values(node) if not _is_usable(text)), None)
-    return node if broken is None else f"{broken!r} is no answer"
 
 
 def _values(node: Node) -> list[str]:

@@ -75,7 +75,7 @@ _NAME = re.compile(rf"{_ONE_NAME}|\(\s*{_ONE_NAME}(?:\s*,\s*{_ONE_NAME})+\s*\)|{
 _SIMPLE_VARIABLE = re.compile(rf"{_LETTER}(?:_(?:\{{[^{{}}]*\}}|\w))?")
 _LABEL = re.compile(
     r"(?:\(\s*([A-J])\s*\)|([A-J])\s*[).:](?=\s))\s*"
-    r"((?![+=^_/*<>,|)\]-]|\\(?:cdot|times|cup|cap|in|leq|geq|neq|pm|setminus|approx|and|or)(?![a-z]))\S.*)",
+    r"((?!\(\s*[A-J]\s*\)|[+=^_/*<>,|)\]-]|\\(?:cdot|times|cup|cap|in|leq|geq|neq|pm|setminus|approx|and|or)(?![a-z]))\S.*)",
     re.DOTALL,
 )
 _ONLY_LABEL = re.compile(r"^([A-J])\s*\)$")

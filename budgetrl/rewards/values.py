@@ -47,6 +47,7 @@ _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _DEGREES = re.compile(
     rf"({_DIGITS}|\([^()]*\)|\\?[A-Za-z]+|\\frac\{{[^{{}}]*\}}\{{[^{{}}]*\}})\^\{{\\circ\}}"
 )
+_ODD_ROOT = re.compile(r"\\sqrt\[([3579])\]\{\s*-\s*(\d+)\s*\}")
 _SCRIPT = re.compile(r"([\^_])\s*(\d+)")
 _FRAC = re.compile(r"\\frac(?=\{)")
 _PRODUCT = re.compile(r"(?<=[\d)])\s*(?=\()|(?<=\))\s*(?=\d)")
@@ -55,7 +56,8 @@ _PERCENT = re.compile(r"\s*\\%$")
 _UNREADABLE = re.compile(
     # what the parser would drop or misread in silence
     r"[^\x20-\x7e]|['\"#&@?`~;$%]|\\(?:ldots|pmod|text|begin|mid|Rightarrow|angle|triangle|Gamma|and|or)"
-    r"(?![a-z])|\^\s*\{?\s*(?:T|\\top|\\circ|\\ast)\s*\}?(?![a-z])|\d\s+[\d.]|\.\s*\.|[\d)]\s*_"
+    r"(?![a-z])|\^\s*\{?\s*(?:T|\\top|\\circ|\\ast)\s*\}?(?![a-z])|\d\s+[\d.]|\.\s*\.|[\d)]\s*_|"
+    r"\^\s*(?:\{[^{}]*\}|[\w.])\s*\^"
 )
 
 
@@ -304,6 +306,7 @@ def _for_parser(text: str) -> str:
         text = _DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text)
     text = text.replace("^{\\circ}", "").replace("\\bmod", "\\mod")
     text = re.sub(r"\\lg(?![a-z])", r"\\log_{10}", text)
+    text = _ODD_ROOT.sub(r"(-\\sqrt[\1]{\2})", text)
     text = re.sub(r"\\log_(?:e|\{e\})(?![a-z])", r"\\ln", text)
     text = re.sub(r"\\gamma(?![a-z])", r"\\xi_{99}", text)  # the parser takes it for 0.5772
     text = _SCRIPT.sub(r"\1{\2}", text)

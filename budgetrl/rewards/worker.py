@@ -33,7 +33,7 @@ from budgetrl.errors import RewardError
 from budgetrl.rewards import DEFAULT_TIMEOUT_S
 from budgetrl.rewards.extraction import find_answer
 from budgetrl.rewards.forkserver import READY, serve
-from budgetrl.rewards.grading import MAX_CHARS
+from budgetrl.rewards.grading import MAX_CHARS, form_problem
 from budgetrl.types import Verdict
 
 CAN_FORK = hasattr(os, "fork") and hasattr(socket, "AF_UNIX")
@@ -172,6 +172,18 @@ class GradingPool:
         with self._lock:
             return self._grade(rows, on_progress)
 
+    def gold_problems(self, golds: Sequence[str]) -> list[str | None]:
+        """Why each gold answer cannot be graded against, or None: too slow to read is a reason."""
+        asked = [gold for gold in golds if not _is_whole(gold)]
+        rows = self.grade([("", gold) for gold in asked])
+        problems: dict[str, str | None] = {}
+        for gold, row in zip(asked, rows, strict=True):
+            if row.verdict is Verdict.TIMEOUT:
+                problems[gold] = f"reading it takes more than {self._timeout_s:g} s"
+            elif row.verdict is Verdict.ERROR:
+                problems[gold] = form_problem(gold) or "it cannot be read"
+        return [problems.get(gold) for gold in golds]
+
     def _grade(
         self, rows: Sequence[tuple[str, str]], on_progress: Callable[[int], None]
     ) -> list[GradedRow]:
@@ -254,13 +266,14 @@ class GradingPool:
 
     def _new_worker(self) -> _Worker:
         for _ in range(2):  # the second time after somebody ended the fork server
-            self.start()
-            assert self._start_worker is not None
             try:
+                self.start()
+                assert self._start_worker is not None
                 self._workers.append(self._start_worker())
                 return self._workers[-1]
             except (OSError, EOFError):
-                self._start_worker.close()
+                if self._start_worker is not None:
+                    self._start_worker.close()
                 self._start_worker = None
         raise RewardError(
             "The grading processes could not be started.",

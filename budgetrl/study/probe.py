@@ -26,7 +26,7 @@ from budgetrl.plan import Limits, make_plan
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
-from budgetrl.rewards.grading import GRADER_VERSION, gold_problem
+from budgetrl.rewards.grading import GRADER_VERSION
 from budgetrl.rewards.shaping import think_format
 from budgetrl.rewards.worker import GradingPool
 from budgetrl.study.feasibility import ProbeVerdict, Seen, judge
@@ -104,7 +104,7 @@ def probe(
         try:
             check_window(recipe, engine.context_tokens)
             renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
-            usable = load_usable(recipe, renderer, gold_problem)
+            usable = load_usable(recipe, renderer, pool.gold_problems)
             now = time.monotonic()
             eval_end = now + EVAL_SHARE * (end - now)
             results = _evaluate(

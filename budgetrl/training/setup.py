@@ -17,7 +17,7 @@ from budgetrl.engine.base import TrainableEngine
 from budgetrl.evaluation.run import prompted
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
-from budgetrl.rewards.grading import GRADER_VERSION, gold_problem
+from budgetrl.rewards.grading import GRADER_VERSION
 from budgetrl.rewards.registry import RewardSum, build_reward
 from budgetrl.rewards.worker import GradingPool
 from budgetrl.rundir import MANIFEST, PLAN, RunDir
@@ -60,7 +60,7 @@ def prepare(
     """
     check_window(recipe, engine.context_tokens)
     renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
-    usable = load_usable(recipe, renderer, gold_problem)
+    usable = load_usable(recipe, renderer, pool.gold_problems)
     _tell_left_out(usable, recipe.prompt.max_tokens, log)
     problems, suites = usable.problems, usable.suites
     reward = build_reward(
