@@ -73,7 +73,7 @@ def test_rows_are_graded_in_order_with_their_boxes(pool: GradingPool) -> None:
 
 
 def test_golds_are_checked_within_the_time_limit(pool: GradingPool) -> None:
-    golds = ["5", "", "{", r"\frac{1}{2}", HOSTILE[0], "++", HOSTILE[1], "x"]
+    golds = ["5", "", "{1", r"\frac{1}{2}", HOSTILE[0], "++", HOSTILE[1], "x"]
     problems = pool.gold_problems(golds)
     assert [gold for gold, why in zip(golds, problems, strict=True) if why is None] == [
         *("5", r"\frac{1}{2}", "x")
