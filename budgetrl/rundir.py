@@ -249,6 +249,24 @@ class RunDir:
             folder.rename(doomed)
             shutil.rmtree(doomed)
 
+    def set_aside_after(self, step: int) -> list[str]:
+        """Rename the checkpoints of later steps, to make room for those of a resumed run.
+
+        They are damaged or cannot be resumed from, or the run would go on from one of them.
+
+        Returns:
+            Their new names.
+        """
+        names = []
+        for folder in sorted((self.path / "checkpoints").glob("step_*")):
+            number = folder.name.removeprefix("step_")
+            if number.isdecimal() and int(number) > step:
+                kept = folder.with_name(f"unused_{folder.name}")
+                shutil.rmtree(kept, ignore_errors=True)
+                folder.rename(kept)
+                names.append(kept.name)
+        return names
+
     def reduce_checkpoint(self, checkpoint: CheckpointFile, dropped: Sequence[str]) -> None:
         """Take files away for good; it is complete at every moment, but no longer resumable."""
         manifest = json.loads((checkpoint.path / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))

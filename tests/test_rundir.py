@@ -365,6 +365,19 @@ def test_the_newest_complete_resumable_checkpoint_is_found(run: RunDir) -> None:
     assert damaged_files(newest) == []
 
 
+def test_later_checkpoints_than_the_resumed_one_are_set_aside(run: RunDir) -> None:
+    for step in (10, 20, 30):
+        save(run, step)
+    with (run.checkpoint_path(30) / "adapter.bin").open("r+b") as file:
+        file.truncate(1)
+    assert run.set_aside_after(10) == ["unused_step_000020", "unused_step_000030"]
+    assert steps_of(run) == [10]
+    assert (run.path / "checkpoints/unused_step_000020/adapter.bin").exists()
+    save(run, 20)
+    assert run.set_aside_after(10) == ["unused_step_000020"]
+    assert run.set_aside_after(10) == []
+
+
 @pytest.mark.parametrize("name", ["adapter.bin", "nested/state.json", CHECKPOINT_MANIFEST])
 @pytest.mark.parametrize("how", ["missing", "shorter"])
 def test_a_half_checkpoint_is_not_seen(run: RunDir, name: str, how: str) -> None:

@@ -16,7 +16,7 @@ from budgetrl.errors import TrainingError
 from budgetrl.events import PlanEvent, Step
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.registry import check_faults
-from budgetrl.rundir import RunDir
+from budgetrl.rundir import RunDir, damaged_files, read_checkpoint
 from budgetrl.training.alarms import Alarms
 from budgetrl.training.evals import Evaluator
 from budgetrl.training.log import RunLog
@@ -98,9 +98,23 @@ class StepCallback(TrainerCallback):
         """Whether the running rollout has used up its time."""
         return self.ledger.clock() > self.rollout_deadline
 
+    def best_step(self) -> int | None:
+        """The update that the final evaluation judges, by [select]; None: the last one."""
+        step = self.best.step if self.recipe.select.use == "best" else None
+        if step is None:
+            return None
+        checkpoint = read_checkpoint(self.run.checkpoint_path(step))
+        if checkpoint is not None and not damaged_files(checkpoint):
+            return step
+        self.best = Best()
+        self.log.warn(
+            "best_lost", f"the best checkpoint, of step {step}, is gone: the last update is judged"
+        )
+        return None
+
     def best_checkpoint(self) -> str | None:
         """The checkpoint that the final evaluation judges, relative to the run directory."""
-        best = self.best.step if self.recipe.select.use == "best" else None
+        best = self.best_step()
         step = self.saver.saved_step if best is None else best
         return (
             self.run.checkpoint_path(step).relative_to(self.run.path).as_posix() if step else None
@@ -190,7 +204,10 @@ class StepCallback(TrainerCallback):
         self.saver.saved_step = step
         self.best = Best(**state["best"])
         self._fractions_done = {(suite, share) for suite, share in state["fractions_done"]}
-        self._empty_updates = state["empty_updates"]
+        # A run that was stopped for want of signal and is resumed all the same has another chance.
+        empty = state["empty_updates"]
+        stopped = empty >= MAX_EMPTY_UPDATES and self.recipe.signal.on_empty == "stop"
+        self._empty_updates = 0 if stopped else empty
         if self.parts.sampler.rates is not None and state["solve_rates"] is not None:
             self.parts.sampler.rates.restore(state["solve_rates"])
 
@@ -316,8 +333,10 @@ class StepCallback(TrainerCallback):
 
     def _note_best(self, step: int, value: float) -> None:
         if self.best.value is None or value > self.best.value:
-            self.best = Best(step, value)
+            before, self.best = self.best, Best(step, value)
             self.save("best")
+            if self.saver.saved_step != step:
+                self.best = before
 
     def _allow_rollout(self, decision: Decision) -> None:
         self.rollout_deadline = self.ledger.clock() + decision.rollout_limit_s

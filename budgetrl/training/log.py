@@ -78,6 +78,12 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
         log.emit(
             RunResumed(from_step=from_step, budget_s=budget_s, gap_s=gap_s, micro_batch=smaller)
         )
+        if unused := run.set_aside_after(from_step):
+            log.warn(
+                "checkpoints",
+                f"the checkpoints after update {from_step} are damaged or cannot be resumed from; "
+                f"they are kept as checkpoints/{', '.join(unused)}",
+            )
         if smaller is not None:
             log.warn(
                 "micro_batch",

@@ -54,7 +54,7 @@ def train(
         if not stopper.requested():
             _learn(run, follower, log, baseline)
         follower.tracker.finish()
-        final = _final(run, recipe, engine, follower, log, baseline)
+        final = _final(run, engine, follower, log, baseline)
         follower.tracker.wait(log.ledger.remaining_s, stopper.requested())
         return _finish(follower, log, baseline, final)
 
@@ -102,7 +102,6 @@ def _learn(
 
 def _final(
     run: RunDir,
-    recipe: Recipe,
     engine: Any,
     follower: StepCallback,
     log: RunLog,
@@ -116,7 +115,7 @@ def _final(
         return baseline
     over = stopper.until(lambda: log.ledger.remaining_s - END_MARGIN_S)
     with log.phase("final"):
-        best = follower.best.step if recipe.select.use == "best" else None
+        best = follower.best_step()
         if best is not None and best != steps:
             load_adapter_weights(engine.model, run.checkpoint_path(best))
         final = follower.evaluator.evaluate("final", steps, over)

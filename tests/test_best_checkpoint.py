@@ -1,0 +1,78 @@
+"""The best checkpoint: what is named so is there, and its loss costs a warning, not the run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_preflight import SMALL, workbench
+
+from budgetrl.events import RunWarning
+from budgetrl.recipe.load import load_recipe
+from budgetrl.rundir import RunDir
+from budgetrl.training import saving
+from budgetrl.training.callbacks import StepCallback
+
+RECIPE = load_recipe(
+    "quickstart", ["batch.micro_batch=16", *SMALL, "select.use=best", "select.suite=heldout"]
+).recipe
+
+
+@pytest.fixture
+def follower(tmp_path: Path) -> Iterator[StepCallback]:
+    with workbench(tmp_path, RECIPE, rehearsed=False) as (_, _, _, build):
+        made: StepCallback = build()
+        made.saver.begin()
+        yield made
+
+
+def after_update(follower: StepCallback, step: int, accuracy: float) -> None:
+    """As if an evaluation after this update had given this accuracy."""
+    follower.trainer.create_optimizer_and_scheduler(num_training_steps=9)
+    follower.trainer.state.global_step = step
+    follower._note_best(step, accuracy)
+
+
+def warnings(run: RunDir) -> list[str]:
+    return [event.code for event in run.events() if isinstance(event, RunWarning)]
+
+
+def test_the_best_one_is_judged(follower: StepCallback) -> None:
+    after_update(follower, 1, 0.5)
+    after_update(follower, 2, 0.4)
+    assert follower.best_step() == 1
+    assert follower.best_checkpoint() == "checkpoints/step_000001"
+
+
+def test_what_could_not_be_saved_is_not_the_best(
+    follower: StepCallback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Path:
+        raise OSError(28, "No space left on device")
+
+    after_update(follower, 1, 0.5)
+    monkeypatch.setattr(saving, "save_checkpoint", full)
+    after_update(follower, 2, 0.6)
+    assert follower.best_step() == 1
+    assert warnings(follower.run) == ["not_saved"]
+
+
+@pytest.mark.parametrize("harm", ["gone", "changed"])
+def test_where_it_is_lost_the_last_update_is_judged(follower: StepCallback, harm: str) -> None:
+    after_update(follower, 1, 0.5)
+    file = follower.run.checkpoint_path(1) / "adapter_model.safetensors"
+    if harm == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(bytes(file.stat().st_size))
+    assert follower.best_step() is None
+    assert follower.best_checkpoint() == "checkpoints/step_000001"
+    assert warnings(follower.run) == ["best_lost"]
+
+
+def test_a_run_that_stopped_without_signal_gets_another_chance(follower: StepCallback) -> None:
+    state = follower.state()
+    follower.restore(4, state | {"empty_updates": 3})
+    for _ in range(3):
+        follower._watch_signal(0)
+    assert follower.stop_reason == "no_signal"
