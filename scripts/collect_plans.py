@@ -5,6 +5,7 @@
 Every finished run leaves a row there (supervise/ending.py); the README takes its figure from here.
 """
 
+import argparse
 import json
 import sys
 from datetime import UTC, datetime
@@ -19,8 +20,9 @@ OUT = Path(__file__).resolve().parents[1] / "docs" / "measurements" / "plans.jso
 
 def main() -> None:
     """Read the tables, write one file."""
-    tables = [Path(name) for name in sys.argv[1:]] or [user_cache_dir() / ESTIMATES]
-    rows = [row for table in tables for row in read_jsonl(table)]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tables", nargs="*", type=Path, default=[user_cache_dir() / ESTIMATES])
+    rows = [row for table in parser.parse_args().tables for row in read_jsonl(table)]
     date = datetime.now(UTC).date().isoformat()
     write_json(OUT, {"date": date, "cpu": cpu_model(), "rows": rows})
     json.dump({"rows": len(rows)}, sys.stdout)

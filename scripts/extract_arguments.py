@@ -6,9 +6,9 @@
 Nothing is imported: vllm needs a GPU's libraries, and unsloth patches other packages.
 """
 
+import argparse
 import ast
 import json
-import sys
 import zipfile
 from pathlib import Path
 
@@ -61,8 +61,10 @@ def arguments(tree: ast.Module, name: str) -> list[str]:
 
 def main() -> None:
     """Read wheels, print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("wheels", nargs="+", type=Path)
     found: dict[str, dict[str, list[str]]] = {}
-    for path in map(Path, sys.argv[1:]):
+    for path in parser.parse_args().wheels:
         package, version = path.name.split("-")[:2]
         with zipfile.ZipFile(path) as wheel:
             found[f"{package} {version}"] = {

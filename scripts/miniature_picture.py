@@ -6,6 +6,7 @@
 Held-out pass@1 before and after, by start and rank, with 95 % intervals; numbers from that file.
 """
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -26,6 +27,7 @@ INKS = ("#8a93a3", "#2f6fde", "#d9822b", "#3f9b6c")
 
 def main() -> None:
     """Read, draw, write."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     table = json.loads(FOUND.read_text(encoding="utf-8"))["table1"]
     figure = Figure(figsize=(7.6, 3.4))
     axes = figure.subplots()
