@@ -194,6 +194,26 @@ def test_a_terminal_that_stops_reading_gets_fewer_frames_and_nobody_waits(
     os.close(primary)
 
 
+def test_the_planning_gives_way_to_the_hint_and_later_messages_stay(
+    training: made.RunDir,
+) -> None:
+    primary, secondary = os.openpty()
+    resize(secondary, 80, 24)
+
+    def last_line() -> str:
+        return screen(os.read(primary, 1 << 20))[24]
+
+    with os.fdopen(secondary, "w", encoding="utf-8") as stream:
+        display = LiveDisplay(stream)
+        display.message("planning quickstart")
+        os.read(primary, 1 << 20)
+        display.start(training)
+        assert "Ctrl-C saves and stops" in last_line()
+        display.message("writing the report")
+        assert "writing the report" in last_line()
+    os.close(primary)
+
+
 def test_frames_come_at_most_four_times_a_second(training: made.RunDir) -> None:
     primary, secondary = os.openpty()
     resize(secondary, 80, 24)

@@ -64,13 +64,15 @@ class LiveDisplay:
         self.view: RunView | None = None
         self._prepared = view
         self._messages: deque[str] = deque(maxlen=KEPT_MESSAGES)
+        self._notice = ""
         self._news = True
         self._drawn_at = self._whole_at = clock()
         self._size = (0, 0)
         self._pause_s = NEWS_S
 
     def start(self, run: RunDir) -> None:
-        """Show what is there."""
+        """Show what is there; what was said of the planning gives way to the hint."""
+        self._notice = ""
         self.view = self._prepared or RunView(run)
         self.view.catch_up()
         self._draw()
@@ -88,6 +90,7 @@ class LiveDisplay:
     def message(self, text: str) -> None:
         """Show it in the last line, and again above the end screen."""
         self._messages.append(text)
+        self._notice = text
         # A message often answers a key, which the terminal has echoed somewhere on the screen.
         self._whole_at = float("-inf")
         self._draw()
@@ -111,8 +114,7 @@ class LiveDisplay:
     def _scene(self, view: RunView, ended: RunStatus | None = None) -> Scene:
         now = self._clock()
         status = ended or (RunStatus.RUNNING if self._own else view.status(now))
-        message = self._messages[-1] if self._messages and ended is None else ""
-        return Scene(view, now, status, self._glyphs, message)
+        return Scene(view, now, status, self._glyphs, "" if ended else self._notice)
 
     def _draw(self) -> None:
         if not self._screen.ready():
