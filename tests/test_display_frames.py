@@ -11,6 +11,7 @@ from budgetrl.display.frame import frame
 from budgetrl.display.glyphs import ASCII, MONOCHROME, UNICODE, Glyphs
 from budgetrl.display.scene import Scene, bill_of
 from budgetrl.display.view import RunView
+from budgetrl.rundir import RESULT
 from budgetrl.types import RunStatus
 
 HEBREW = "\u05e9\u05dc\u05d5\u05dd"
@@ -166,6 +167,15 @@ def test_the_end_says_outcome_bill_checkpoint_report_and_next_command(tmp_path: 
         assert fact in shown, fact
     assert "budgetrl resume" in text_of(interrupted(tmp_path), RunStatus.INTERRUPTED, 80, 24)
     assert "Crashed after 34 updates" in text_of(training(tmp_path), RunStatus.CRASHED, 80, 24)
+
+
+def test_an_interrupted_run_says_whether_it_was_saved(tmp_path: Path) -> None:
+    run = interrupted(tmp_path)
+    shown = text_of(run, RunStatus.INTERRUPTED, 80, 24)
+    assert "Interrupted and saved after 34 updates." in shown
+    run.write_json(RESULT, run.read_json(RESULT) | {"best_checkpoint": None})
+    shown = text_of(run, RunStatus.INTERRUPTED, 80, 24)
+    assert "Interrupted after 34 updates; nothing was saved." in shown
 
 
 def test_warnings_come_before_other_panels_and_stay_until_they_are_resolved(tmp_path: Path) -> None:

@@ -55,13 +55,17 @@ def gain(result: Mapping[str, Any]) -> tuple[str, str, float, Any] | None:
     return None
 
 
-def outcome(result: Mapping[str, Any]) -> str:
+def outcome(view: RunView, result: Mapping[str, Any]) -> str:
     """One sentence: what the run made of the model."""
     stopped = STOPPED.get(str(result.get("stop_reason")), "The run is over")
     found = gain(result)
     if found is None:
         made = updates(int(number(result.get("steps")) or 0))
-        early = result.get("stop_reason") in ("interrupted", "failed")
+        reason = result.get("stop_reason")
+        saved = result.get("best_checkpoint") or view.run.checkpoints()
+        if reason == "interrupted" and not saved:
+            return f"Interrupted after {made}; nothing was saved."
+        early = reason in ("interrupted", "failed")
         return f"{stopped} after {made}" + (
             "." if early else "; before and after are not compared."
         )
@@ -125,7 +129,7 @@ def next_command(view: RunView, result: Mapping[str, Any]) -> str:
 
 def ending(view: RunView, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The lines of the end screen, as label and text."""
-    lines = [("result", outcome(result))]
+    lines = [("result", outcome(view, result))]
     if view.history.errors and result.get("stop_reason") == "failed":
         error = view.history.errors[-1]
         lines.append(("error", f"{error.type}: {error.message} {error.hint}".strip()))
