@@ -85,6 +85,21 @@ def test_fast_updates_are_told_at_a_pace_and_the_last_one_always(tmp_path: Path)
     assert "update 2000 " in lines[-1]
 
 
+def test_the_last_update_is_told_before_what_came_after_it(tmp_path: Path) -> None:
+    run, clock, stream = made.create(tmp_path), made.Clock(), io.StringIO()
+    display = PlainDisplay(stream)
+    display.start(run)
+    with run.writer(clock.stamp) as writer:
+        for number in (1, 2, 3):
+            clock.elapsed_s += 0.1
+            writer.write(made.make_step(number, 3))
+            if number == 2:
+                writer.write(events.Phase(name="train", state="ended"))
+    display.message("writing the report")
+    told = [line.split("] ")[1].split("  ")[0] for line in stream.getvalue().splitlines()[2:]]
+    assert told == ["update 1", "update 2", "train: done", "update 3", "writing the report"]
+
+
 def test_a_long_silence_is_broken(tmp_path: Path) -> None:
     run, clock, stream = made.create(tmp_path), made.Clock(), io.StringIO()
     display = PlainDisplay(stream)

@@ -74,7 +74,8 @@ class PlainDisplay:
         self._out.flush()
 
     def message(self, text: str) -> None:
-        """A line."""
+        """A line, after those for what is new."""
+        self.tick()
         self._line(scrub(text))
 
     def close(self, result: Mapping[str, Any] | None = None) -> None:
@@ -89,6 +90,8 @@ class PlainDisplay:
         self._out.close()
 
     def _line(self, text: str, at_s: float | None = None) -> None:
+        if self._held is not None:
+            self._step(self._held)  # it was before this line
         elapsed = at_s if at_s is not None else self.view.elapsed_s() if self.view else 0.0
         self._last_line_s = elapsed
         self._out.write(f"[{duration(elapsed):>8}] {text}\n")
