@@ -122,8 +122,10 @@ def test_warnings_and_errors_are_told_without_control_characters(tmp_path: Path)
         writer.write(events.RunWarning(code="grader", message="slow\x1b[2J grader"))
         writer.write(events.Error(type="OutOfMemory", message="no\x07 room", hint="Use less."))
         writer.write(events.RunWarning(code="grader", message="slow grader", resolved=True))
+        writer.write(made.evaluation("step", 1, 0.5, suite="held\x1b[2Jout"))
     display.tick()
     told = stream.getvalue()
+    assert "\x1b" not in told and "heldout step after update 1" in told
     assert "warning: slow grader [grader]" in told
     assert "error: OutOfMemory: no room Use less." in told
     assert "warning lifted: slow grader" in told

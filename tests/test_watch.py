@@ -97,6 +97,19 @@ def test_runs_is_a_table_with_status_spent_and_gain(tmp_path: Path, capsys: Capt
         assert fact in told
 
 
+def test_runs_shows_folder_names_as_they_are_and_no_escapes(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    for name in ("b[/x]", "exp[lora]", "moves\x1b[2J\nturns"):
+        made.make_run(tmp_path / name, steps=1)
+        assert main(["runs", "--out", str(tmp_path / name)]) == 0
+    assert main(["runs", "--out", str(tmp_path / "none\x1b[2J")]) == 0
+    told = capsys.readouterr()
+    for name in ("b[/x]/", "exp[lora]/", "moves turns/"):
+        assert name in told.out, name
+    assert "\x1b" not in told.out + told.err
+
+
 def test_runs_as_json_follow_the_contract(tmp_path: Path, capsys: Capture) -> None:
     made.make_run(tmp_path, steps=69, of=69, end="budget")
     made.make_run(tmp_path, steps=3)

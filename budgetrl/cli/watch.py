@@ -56,6 +56,7 @@ def runs(
 ) -> None:
     """List runs, oldest first: status, updates, spent, gain."""
     from budgetrl.display.runs_table import print_runs, runs
+    from budgetrl.display.scrub import scrub
 
     rows = runs(out)
     if as_json:
@@ -63,4 +64,5 @@ def runs(
     elif rows:
         print_runs(rows, sys.stdout)
     else:
-        print(f"No runs under {out}. Start one with `budgetrl run quickstart`.", file=sys.stderr)
+        where = scrub(str(out))
+        print(f"No runs under {where}. Start one with `budgetrl run quickstart`.", file=sys.stderr)

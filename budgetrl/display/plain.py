@@ -52,7 +52,7 @@ class PlainDisplay:
         """Say which run it is."""
         self.view = view = RunView(run)
         view.catch_up()
-        self._line(f"run directory {short_path(run.path)}")
+        self._line(f"run directory {scrub(short_path(run.path))}")
         plan = view.plan
         if plan:
             budget = money(view.budget_s, view.usd_of(view.budget_s))
@@ -110,7 +110,7 @@ class PlainDisplay:
             case Phase() if event.name not in QUIET_PHASES:
                 self._line(_phase(event), event.elapsed_s)
             case Evaluation():
-                self._line(_evaluation(event), event.elapsed_s)
+                self._line(scrub(_evaluation(event)), event.elapsed_s)
             case Checkpoint():
                 best = ", the best so far" if event.best else ""
                 self._line(f"checkpoint after update {event.step}{best}", event.elapsed_s)

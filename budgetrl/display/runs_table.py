@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from budgetrl.display.scrub import scrub
 from budgetrl.display.view import RunView
 from budgetrl.display.words import gain, points, short_path
 from budgetrl.rundir import list_runs
@@ -50,6 +51,7 @@ def print_runs(rows: Sequence[dict[str, Any]], stream: TextIO) -> None:
     """The same for people."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(file=stream, highlight=False)
     if not console.is_terminal:
@@ -64,11 +66,11 @@ def print_runs(rows: Sequence[dict[str, Any]], stream: TextIO) -> None:
         found = gain(entry)
         gained = "-" if found is None else f"{found[0]} pass@{found[1]} {points(found[2])}"
         table.add_row(
-            short_path(Path(entry["run_dir"])),
-            f"[{STATUS_STYLE[status]}]{status.value}[/]",
+            Text(scrub(short_path(Path(entry["run_dir"])))),
+            Text(status.value, STATUS_STYLE[status]),
             str(entry["steps"]),
             duration(entry["spent"].get("wall_s")),
             usd(entry["spent"].get("usd")),
-            gained,
+            Text(scrub(gained)),
         )
     console.print(table)
