@@ -407,3 +407,45 @@ def test_bad_training_rows_are_left_out_counted_and_listed(
     assert list(reasons) == [f"some_bad_rows.jsonl:{line}" for line in (81, 82, 83)]
     found = ", ".join(reasons.values())
     assert re.search("occurs before, .*it is empty, .*frac.*not closed", found), found
+
+
+FULL = "OutputError: no space left for the output. Free some space, or send the output elsewhere.\n"
+GONE = "UsageError: the current folder is gone. cd to one that exists.\n"
+PLAN = "run quickstart --dry-run"
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code", "says", "stderr"),
+    [
+        (f"{PLAN} >&-", 0, "", ""),
+        (f"{PLAN} --json 2>&-", 0, '{"', ""),
+        (f"{PLAN} <&- >&- 2>&-", 0, "", ""),
+        ("recipes list >/dev/full", 1, "", FULL),
+        (f"{PLAN} --json >/dev/full", 1, "", FULL),
+        ("run absent 2>/dev/full", 1, "", ""),
+        ("recipes list --json | true", 0, "", ""),
+        (PLAN, 2, "", GONE),
+    ],
+)
+def test_streams_and_folders_that_are_gone_need_no_traceback(
+    command: str, exit_code: int, says: str, stderr: str, tmp_path: Path
+) -> None:
+    enter = 'mkdir gone; cd gone; rmdir "$PWD"; ' if stderr == GONE else ""
+    # Buffered, as users have it: the failure comes when the buffer is written at the end.
+    environment = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f'{enter}"$0" -m budgetrl {command}; exit ${{PIPESTATUS[0]}}',
+            sys.executable,
+        ],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (exit_code, stderr)
+    assert done.stdout.startswith(says)

@@ -75,6 +75,24 @@ def test_what_is_no_run_directory_is_a_user_error(
         assert capsys.readouterr().err.startswith("RunDirError: ")
 
 
+def test_an_error_names_a_path_without_the_codes_in_it(tmp_path: Path, capsys: Capture) -> None:
+    folder = tmp_path / "clears\x1b[2J"
+    folder.mkdir()
+    assert main(["watch", str(folder)]) == 2
+    told = capsys.readouterr().err
+    assert "clears is not a run directory" in told and "\x1b" not in told
+
+
+def test_a_frame_that_the_disk_cannot_hold_is_one_line_of_error(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made.make_run(tmp_path, end="budget")
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main(["watch", str(run.path), "--once"]) == 1
+    assert capsys.readouterr().err.startswith("OutputError: no space left")
+
+
 def test_a_run_without_a_single_event_has_a_frame(tmp_path: Path, capsys: Capture) -> None:
     run = made.create(tmp_path)
     assert "crashed" in once(run, capsys)

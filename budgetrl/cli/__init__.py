@@ -4,7 +4,10 @@ Commands parse, call one function and render. Everything heavy is imported insid
 that `budgetrl --help` answers at once.
 """
 
+import contextlib
+import errno
 import json
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -24,7 +27,11 @@ from budgetrl.cli import report as report_commands
 from budgetrl.cli import run as run_commands
 from budgetrl.cli import study as study_commands
 from budgetrl.cli import watch as watch_commands
+from budgetrl.display.output import silence
+from budgetrl.display.scrub import scrub
 from budgetrl.errors import BudgetRLError, ExitCode
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 app = typer.Typer(
     name="budgetrl",
@@ -70,6 +77,38 @@ app.command()(doctor_commands.doctor)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _open_closed_streams()
+    code: int = ExitCode.OK
+    try:
+        code = _command(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        pass  # the reader has what it wanted (`| head`)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        code = ExitCode.FAILED
+        where = f"{error.filename}: " if error.filename else ""
+        hint = "Free some space, or send the output elsewhere."
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"OutputError: {where}no space left for the output. {hint}\n")
+    for stream in (sys.stdout, sys.stderr):
+        silence(stream)
+    return code
+
+
+def _open_closed_streams() -> None:
+    """A standard stream that is closed (`>&-`) is as /dev/null, for child processes too."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # The lowest free number, so in this order each gets its own.
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(nowhere, True)
+            setattr(sys, name, os.fdopen(nowhere, mode))
+
+
+def _command(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Like --version, --debug and --json work wherever they stand.
     debug, as_json = "--debug" in given, "--json" in given
@@ -99,9 +138,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed("UsageError", message, hint, ExitCode.USER, as_json)
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return ExitCode.OK
+    except FileNotFoundError:
+        if _in_a_folder():
+            raise
+        if debug:
+            traceback.print_exc()
+        gone = "the current folder is gone."
+        return _failed("UsageError", gone, "cd to one that exists.", ExitCode.USER, as_json)
+
+
+def _in_a_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
 
 
 def _failed(kind: str, message: str, hint: str, exit_code: int, as_json: bool) -> int:
@@ -109,5 +159,6 @@ def _failed(kind: str, message: str, hint: str, exit_code: int, as_json: bool) -
         error = {"type": kind, "message": message, "hint": hint, "exit_code": int(exit_code)}
         sys.stdout.write(json.dumps({"error": error}) + "\n")
     between = "\n" if "\n" in message else " "
-    sys.stderr.write(f"{kind}: {message}{between}{hint}".rstrip() + "\n")
+    lines = f"{kind}: {message}{between}{hint}".rstrip().split("\n")
+    sys.stderr.write("".join(f"{x if x.isprintable() else scrub(x)}\n" for x in lines))
     return exit_code

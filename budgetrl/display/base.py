@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Literal, Protocol, Self, TextIO
 
+from budgetrl.display.output import silence
 from budgetrl.display.view import RunView
 from budgetrl.rundir import RunDir
 
@@ -127,7 +128,7 @@ class GuardedDisplay:
                     # The reader is gone (`| head`, a closed terminal): nobody to tell.
                     self._leave()
                     self._display = NoDisplay()
-                    _silence(self._stream)
+                    silence(self._stream)
             except Exception as error:
                 # A view shows; whatever is wrong with it must not end a run that costs money.
                 self._degrade(error)
@@ -153,14 +154,6 @@ class GuardedDisplay:
         """Give the terminal back, if the failed display still can."""
         with suppress(Exception):
             self._display.close(None)
-
-
-def _silence(stream: TextIO) -> None:
-    """Point a stream nobody reads to nowhere, so that a later flush does not fail."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
 
 
 def open_display(kind: DisplayKind, stream: TextIO, errors: TextIO) -> GuardedDisplay:

@@ -103,7 +103,10 @@ def money(seconds: float | None, dollars: float | None) -> str:
 
 def short_path(path: Path) -> str:
     """A path as one would type it here."""
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except FileNotFoundError:  # the current folder is gone
+        return str(path)
     return relative if len(relative) < len(str(path)) else str(path)
 
 
