@@ -172,7 +172,7 @@ def test_the_end_says_outcome_bill_checkpoint_report_and_next_command(tmp_path: 
 def test_an_interrupted_run_says_whether_it_was_saved(tmp_path: Path) -> None:
     run = interrupted(tmp_path)
     shown = text_of(run, RunStatus.INTERRUPTED, 80, 24)
-    assert "Interrupted and saved after 34 updates." in shown
+    assert "Interrupted after 34 updates; the newest checkpoint is kept." in shown
     run.write_json(RESULT, run.read_json(RESULT) | {"best_checkpoint": None})
     shown = text_of(run, RunStatus.INTERRUPTED, 80, 24)
     assert "Interrupted after 34 updates; nothing was saved." in shown

@@ -16,7 +16,7 @@ STOPPED = {
     "completed": "All updates that the recipe asks for are made",
     "budget": "The budget is used: one more update did not fit",
     "no_signal": "Stopped: no group had anything left to learn from",
-    "interrupted": "Interrupted and saved",
+    "interrupted": "Interrupted",
     "failed": "Failed",
 }
 
@@ -63,11 +63,11 @@ def outcome(view: RunView, result: Mapping[str, Any]) -> str:
         made = updates(int(number(result.get("steps")) or 0))
         reason = result.get("stop_reason")
         saved = result.get("best_checkpoint") or view.run.checkpoints()
-        if reason == "interrupted" and not saved:
-            return f"Interrupted after {made}; nothing was saved."
-        early = reason in ("interrupted", "failed")
+        if reason == "interrupted":
+            kept = "the newest checkpoint is kept" if saved else "nothing was saved"
+            return f"{stopped} after {made}; {kept}."
         return f"{stopped} after {made}" + (
-            "." if early else "; before and after are not compared."
+            "." if reason == "failed" else "; before and after are not compared."
         )
     suite, k, value, bounds = found
     before, after = (
