@@ -70,7 +70,7 @@ def _print(found: "Bench") -> None:
             one.name, f"{one.step_s:.2f}", f"{one.phase_s['rollout']:.2f}",
             f"{one.phase_s['update']:.2f}", f"{one.tokens_per_s:,.0f}", peak,
         )  # fmt: skip
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(f"{found.recipe} on {found.machine}, completions to {found.max_tokens} tokens")
     console.print(table)
     if found.fastest.name != found.settings[0].name:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from budgetrl.cli.options import Json, Sets
+from budgetrl.display.scrub import scrub
 from budgetrl.errors import BudgetRLError, ExitCode, RecipeError, UsageError
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def check(
         for one in found:
             sys.stdout.write(f"{'ok ' if one.error is None else 'BAD'}  {one.name}\n")
             if one.error is not None:
-                sys.stdout.write(f"     {one.error}\n")
+                sys.stdout.write(f"     {scrub(one.error)}\n")
         sys.stdout.write(f"{len(found) - len(bad)} of {len(found)} are valid\n")
     return ExitCode.USER if bad else ExitCode.OK
 
