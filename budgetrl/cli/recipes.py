@@ -140,7 +140,7 @@ def check(
         for one in found:
             sys.stdout.write(f"{'ok ' if one.error is None else 'BAD'}  {one.name}\n")
             if one.error is not None:
-                sys.stdout.write(f"     {scrub(one.error)}\n")
+                sys.stdout.writelines(f"     {scrub(line)}\n" for line in one.error.splitlines())
         sys.stdout.write(f"{len(found) - len(bad)} of {len(found)} are valid\n")
     return ExitCode.USER if bad else ExitCode.OK
 
