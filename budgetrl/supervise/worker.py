@@ -8,9 +8,10 @@ import sys
 import time
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 from budgetrl.display.base import Display
+from budgetrl.errors import RunDirError
 from budgetrl.rundir import RunDir
 from budgetrl.supervise.attempt import Attempt, heartbeat
 
@@ -21,6 +22,8 @@ EXIT_MARGIN_S = 1.0
 """Between the end of a worker that was told to leave and the end of its supervisor."""
 WRITES_AT_END = 4
 """Files that are written after a worker's end; on a slow disk they are what takes the time."""
+ABORT_S = 10.0
+"""What a worker has after Ctrl-C, besides a save, to finish or give up what it does."""
 INTERRUPTED_REPORT_S = 5.0
 """Longer than this nobody waits for a report after Ctrl-C."""
 
@@ -88,7 +91,7 @@ class Worker:
 
     def watch(self) -> int:
         """The worker's exit code; negative for a signal, as in `subprocess`."""
-        with (self._run.path / "worker.log").open("ab") as log:
+        with self._open_log() as log:
             worker = subprocess.Popen(
                 self._command(),
                 stdin=subprocess.DEVNULL,
@@ -105,7 +108,7 @@ class Worker:
             self._forward(worker)
             # The next heartbeat may take as long as the slowest one did, and so may each file that
             # is written after the worker's end.
-            soon = now + (1 + WRITES_AT_END) * self.slow_s
+            soon = now + self._writes_s()
             if soon >= self._close_at and not closing:
                 closing = True
                 _send(worker, CLOSE_SIGNAL)
@@ -149,9 +152,26 @@ class Worker:
                 else "told to leave: saving"
             )
             _send(worker, number)
-            if number is signal.SIGTERM:
-                leave_by = self._signals.leave_by(self._attempt.grace_s)
-                self._kill_at = min(self._kill_at, leave_by - EXIT_MARGIN_S)
+            self._kill_at = min(self._kill_at, self.patience(number))
+
+    def patience(self, number: signal.Signals) -> float:
+        """Monotonic seconds at which a worker that was told to leave is ended by force."""
+        if number is signal.SIGTERM:
+            return self._signals.leave_by(self._attempt.grace_s) - EXIT_MARGIN_S
+        if self._signals.received.count(signal.SIGINT) > 1:
+            return 0.0
+        save_s = max(5.0, 3 * self._attempt.save_s)
+        return time.monotonic() + ABORT_S + save_s + self._writes_s()
+
+    def _writes_s(self) -> float:
+        return (1 + WRITES_AT_END) * self.slow_s
+
+    def _open_log(self) -> BinaryIO:
+        file = self._run.path / "worker.log"
+        try:
+            return file.open("ab")
+        except OSError as error:
+            raise RunDirError(f"{file}: cannot be written: {error.strerror}.") from None
 
 
 def worker_environment() -> dict[str, str]:
