@@ -29,6 +29,7 @@ from budgetrl.types import RunStatus, StopReason
 
 EVENTS = "events.jsonl"
 LOCK = "events.lock"
+SUPERVISOR_LOCK = "supervisor.lock"
 RESOLVED = "recipe.resolved.json"
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
@@ -111,18 +112,39 @@ class RunDir:
         Raises:
             RunDirError: another process holds the lock.
         """
-        lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            if not lock_exclusively(lock):
-                raise RunDirError(
-                    f"{self.path} is in use: another process writes its events.",
-                    hint=f"Look at it with `budgetrl watch {self.path}`.",
-                )
+        with self._locked(LOCK, "writes its events"):
             writer = EventWriter(self.path / EVENTS, stamp)
             try:
                 yield writer
             finally:
                 writer.close()
+
+    @contextmanager
+    def supervised(self) -> Iterator[None]:
+        """The one supervisor of the run, from before its first write to after its last.
+
+        Raises:
+            RunDirError: there is one already, or the folder cannot be written.
+        """
+        with self._locked(SUPERVISOR_LOCK, "runs it"):
+            yield
+
+    @contextmanager
+    def _locked(self, name: str, does: str) -> Iterator[None]:
+        try:
+            lock = os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise RunDirError(
+                f"cannot write to the run directory {self.path}: {error.strerror}.",
+                hint="Make it writable, or copy it to where you can write.",
+            ) from None
+        try:
+            if not lock_exclusively(lock):
+                raise RunDirError(
+                    f"{self.path} is in use: another process {does}.",
+                    hint=f"Look at it with `budgetrl watch {self.path}`.",
+                )
+            yield
         finally:
             os.close(lock)
 

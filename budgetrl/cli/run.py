@@ -79,7 +79,7 @@ def run(
     with open_display("none" if dry_run else kind, stream, sys.stderr) as shown:
         shown.message(f"planning {recipe}")
         # Imported under the first screen, because together they take half a second.
-        from budgetrl.plan import Limits, create_run, make_plan
+        from budgetrl.plan import Limits, make_plan
         from budgetrl.recipe.load import load_recipe
 
         loaded = load_recipe(recipe, sets or (), seed)
@@ -94,13 +94,18 @@ def run(
         )
         if dry_run:
             return _print_plan(planned, as_json)
-        made = create_run(planned, out, ["budgetrl", *sys.argv[1:]])
-        shown.start(made)
-        from budgetrl.supervise.attempt import Attempt, process_start
-        from budgetrl.supervise.run import supervise
+        from budgetrl.supervise.attempt import process_start
+        from budgetrl.supervise.run import start_run
 
-        first = Attempt.first(made, process_start(), allow_code=allow_code)
-        ended = supervise(made, first, shown, on_finish)
+        ended = start_run(
+            planned,
+            out,
+            ["budgetrl", *sys.argv[1:]],
+            shown,
+            process_start(),
+            on_finish=on_finish,
+            allow_code=allow_code,
+        )
     return _print_result(ended, as_json)
 
 

@@ -28,6 +28,7 @@ from budgetrl.supervise.attempt import Attempt, paid_seconds
 from budgetrl.supervise.ending import run_reporter
 from budgetrl.supervise.resume import continue_run
 from budgetrl.supervise.run import Ended, supervise
+from budgetrl.supervise.worker import Signals
 from budgetrl.types import RunStatus
 from budgetrl.units import duration
 
@@ -124,7 +125,9 @@ def _begin(
     if source is not None:
         _share_baseline(source, run)
     display.start(run)
-    return supervise(run, Attempt.first(run, started, allow_code=False), display)
+    attempt = Attempt.first(run, started, allow_code=False)
+    with Signals() as signals, run.supervised():
+        return supervise(run, attempt, display, signals)
 
 
 def _loaded(study: StudyDir, arm: ArmState) -> LoadedRecipe:

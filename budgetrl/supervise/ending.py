@@ -118,7 +118,8 @@ def run_reporter(command: Sequence[str], file: Path, end: float, display: Displa
             child.wait()
 
 
-def _report_file(run: RunDir) -> str | None:
+def report_file(run: RunDir) -> str | None:
+    """The report's page, if there is one."""
     page = run.path / "report" / "report.html"
     return str(page) if page.exists() else None
 
@@ -200,6 +201,6 @@ def result_of(run: RunDir, history: History) -> dict[str, Any]:
         "difference": finished.difference,
         "best_checkpoint": finished.best_checkpoint,
         "attempts": history.attempt,
-        "report": _report_file(run),
+        "report": report_file(run),
         "adapter": str(run.path / EXPORTED) if (run.path / EXPORTED).is_dir() else None,
     }

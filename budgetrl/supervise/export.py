@@ -16,6 +16,8 @@ from budgetrl.rundir import CheckpointFile, RunDir
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+CARD = "README.md"
+"""Written last."""
 
 
 def export_adapter(run: RunDir) -> Path | None:
@@ -41,7 +43,7 @@ def export_adapter(run: RunDir) -> Path | None:
     # An engine may have loaded the base from a snapshot on this machine's disk.
     config |= {"base_model_name_or_path": local_path(facts.model), "revision": base_revision(facts)}
     write_json(folder / CONFIG, config)
-    write_atomic(folder / "README.md", model_card(facts, checkpoint.step))
+    write_atomic(folder / CARD, model_card(facts, checkpoint.step))
     return folder
 
 

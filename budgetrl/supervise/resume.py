@@ -1,17 +1,22 @@
 """Continue a run that was interrupted, crashed, or gets more budget."""
 
+import math
+from contextlib import suppress
 from dataclasses import replace
 
 from budgetrl.budget import Budget, reserve_s
 from budgetrl.display.base import Display
 from budgetrl.errors import BudgetError, RunDirError, UsageError
+from budgetrl.evaluation.target import EXPORTED
 from budgetrl.history import History, read_history
 from budgetrl.plan import Limits
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import PLAN, RESOLVED, RunDir
+from budgetrl.rundir import PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.supervise.attempt import Attempt, paid_seconds, resumed_micro_batch
-from budgetrl.supervise.ending import finish, write_report
-from budgetrl.supervise.run import Ended, supervise
+from budgetrl.supervise.ending import report_file, result_of, write_report
+from budgetrl.supervise.export import CARD, export_adapter
+from budgetrl.supervise.run import Ended, call_at_end, supervise
+from budgetrl.supervise.worker import Signals
 from budgetrl.training.mirror import mirror_of, restore_from_mirror
 from budgetrl.types import RunStatus
 from budgetrl.units import duration
@@ -41,34 +46,41 @@ def continue_run(
         BudgetError: too little is left for one more update; nothing is changed.
         UsageError: dollars without a price.
     """
-    history = read_history(run)
-    status = run.status(history.finished)
-    if status is RunStatus.RUNNING:
-        raise RunDirError(
-            f"{run.path} is running.", hint=f"Look at it with `budgetrl watch {run.path}`."
+    with run.supervised():
+        history = read_history(run)
+        status = run.status(history.finished)
+        if status is RunStatus.RUNNING:
+            raise RunDirError(
+                f"{run.path} is running.", hint=f"Look at it with `budgetrl watch {run.path}`."
+            )
+        new_allowance = limits.hours is not None or limits.usd is not None
+        if status is RunStatus.FINISHED and not new_allowance:
+            call_at_end(on_finish, run)
+            return _complete(run, history, display)
+        attempt = replace(
+            Attempt.first(run, started, allow_code=allow_code),
+            paid_s=paid_seconds(run, history),
+            number=history.attempt + 1 if history.started is not None else 1,
+            micro_batch=resumed_micro_batch(run, history),
         )
-    attempt = replace(
-        Attempt.first(run, started, allow_code=allow_code),
-        paid_s=paid_seconds(run, history),
-        number=history.attempt + 1 if history.started is not None else 1,
-        micro_batch=resumed_micro_batch(run, history),
-    )
-    new_allowance = limits.hours is not None or limits.usd is not None
-    if status is RunStatus.FINISHED and not new_allowance:
-        return _complete(run, attempt, history, display)
-    budget = _budget(attempt, limits, history)
-    attempt = replace(attempt, budget=budget)
-    _refuse_too_little(run, attempt)
-    _bring_back_checkpoints(run, display)
-    display.start(run)
-    return supervise(run, attempt, display, on_finish)
+        attempt = replace(attempt, budget=_budget(attempt, limits, history))
+        _refuse_too_little(run, attempt)
+        _bring_back_checkpoints(run, display)
+        display.start(run)
+        with Signals() as signals:
+            return supervise(run, attempt, display, signals, on_finish)
 
 
-def _complete(run: RunDir, attempt: Attempt, history: History, display: Display) -> Ended:
-    """A run that has ended: make a missing report, and say how it ended."""
-    if not (run.path / "report" / "report.html").exists():
-        write_report(run, attempt.end, display)
-    result = finish(run, attempt, history)
+def _complete(run: RunDir, history: History, display: Display) -> Ended:
+    """A run that has ended: make what is missing, and say how it ended; nothing of it is paid."""
+    if report_file(run) is None:
+        write_report(run, math.inf, display)
+    with suppress(OSError):
+        if not (run.path / EXPORTED / CARD).exists():
+            export_adapter(run)
+    result = result_of(run, history)
+    with suppress(OSError):
+        run.write_json(RESULT, result)
     display.start(run)
     display.close(result)
     assert history.finished is not None

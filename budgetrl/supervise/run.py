@@ -1,20 +1,30 @@
 """Run workers until a run has ended, then make its report."""
 
+import atexit
 import shutil
-import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from budgetrl.display.base import Display
-from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode, HardwareError
+from budgetrl.errors import (
+    OUT_OF_MEMORY_EXIT,
+    BudgetRLError,
+    ExitCode,
+    HardwareError,
+    RunDirError,
+)
 from budgetrl.history import read_history
-from budgetrl.rundir import RunDir
+from budgetrl.plan import Planned, create_run
+from budgetrl.rundir import RESOLVED, RunDir
 from budgetrl.supervise.attempt import Attempt, smaller_micro_batch
 from budgetrl.supervise.ending import finish, last_event, record_death, write_report
 from budgetrl.supervise.gpu_lock import gpu_of, hold_gpu
 from budgetrl.supervise.worker import WRITES_AT_END, Signals, Worker
+from budgetrl.training.on_finish import run_on_finish
 
 MAX_RESTARTS = 2
 """Of one supervisor; `budgetrl resume` starts the count anew."""
@@ -41,21 +51,56 @@ class SetupError(BudgetRLError):
         return self._kind
 
 
+def start_run(
+    planned: Planned,
+    out: Path,
+    command: Sequence[str],
+    display: Display,
+    started: float,
+    *,
+    on_finish: str | None = None,
+    allow_code: bool = False,
+) -> Ended:
+    """Make the directory of a planned run, and run it; from here on signals end it as interrupted.
+
+    Args:
+        planned: the run.
+        out: folder of the run directory.
+        command: what the user typed.
+        display: shows the run.
+        started: monotonic seconds at which this process began to cost.
+        on_finish: as in `supervise`, whose errors this raises too.
+        allow_code: whether rewards of the user may be imported.
+    """
+    with Signals() as signals:
+        run = create_run(planned, out, command)
+        with run.supervised():
+            display.start(run)
+            attempt = Attempt.first(run, started, allow_code=allow_code)
+            return supervise(run, attempt, display, signals, on_finish)
+
+
 def supervise(
-    run: RunDir, attempt: Attempt, display: Display, on_finish: str | None = None
+    run: RunDir,
+    attempt: Attempt,
+    display: Display,
+    signals: Signals,
+    on_finish: str | None = None,
 ) -> Ended:
     """Run workers until the run has ended, then make the report.
 
     Args:
-        run: planned, or to be continued.
+        run: planned, or to be continued; the caller holds it (`RunDir.supervised`).
         attempt: what the first worker may use.
         display: shows the run.
+        signals: noted while the caller holds them.
         on_finish: shell command that is run at every end, such as one that stops the machine; not
             if another run has the GPU, for its machine must go on.
 
     Raises:
         HardwareError: another run has the GPU; a new run's directory is gone.
         SetupError: the first worker refused to start; the run directory is gone.
+        RunDirError: somebody removed the run directory, or it cannot be written.
     """
     with ExitStack() as held:
         try:
@@ -63,16 +108,20 @@ def supervise(
         except HardwareError:
             _remove_unstarted(run, attempt)
             raise
-        try:
-            with Signals() as signals:
-                ended = _to_its_end(run, attempt, display, on_finish, signals, gpu)
-            display.close(ended.result)
-            return ended
-        finally:
-            held.close()  # on_finish may start the next run
-            if on_finish is not None:
-                place = run.path if run.path.is_dir() else None
-                subprocess.run(on_finish, shell=True, cwd=place, check=False)
+        call_at_end(on_finish, run)
+        ended = _to_its_end(run, attempt, display, on_finish, signals, gpu)
+        display.close(ended.result)
+        return ended
+
+
+def call_at_end(on_finish: str | None, run: RunDir) -> None:
+    """Have a command run when this process ends.
+
+    Only then the result or the error is printed, and the command may stop the machine; and the
+    locks are free, for it may start the next run.
+    """
+    if on_finish is not None:
+        atexit.register(run_on_finish, on_finish, run)
 
 
 def _to_its_end(
@@ -89,6 +138,8 @@ def _to_its_end(
     while True:
         worker = Worker(run, attempt, signals, display, on_finish, gpu)
         exit_code = worker.watch()
+        if not (run.path / RESOLVED).is_file():
+            raise RunDirError(f"the run directory {run.path} was removed while the run lasted.")
         slow_s = max(slow_s, worker.slow_s)
         history = read_history(run)
         ended = history.finished
@@ -110,6 +161,8 @@ def _to_its_end(
                 again=again,
                 at_deadline=worker.at_deadline,
             )
+        except RunDirError:  # the worker of a supervisor that was killed still writes
+            raise
         except OSError as error:
             display.message(f"the end of the run could not be written down: {error}")
             again = False

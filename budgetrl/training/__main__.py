@@ -5,7 +5,6 @@ Light until the first event is written; torch and its family are imported in the
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 import traceback
@@ -19,6 +18,7 @@ from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
 from budgetrl.training.log import RunLog, stamp_of
+from budgetrl.training.on_finish import run_on_finish
 from budgetrl.training.stopper import Stopper
 from budgetrl.types import StopReason
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _attempt(options, stopper)
     finally:
         if options.on_finish is not None and stopper.supervisor_is_gone():
-            subprocess.run(options.on_finish, shell=True, cwd=options.run_dir, check=False)
+            run_on_finish(options.on_finish, RunDir(options.run_dir))
 
 
 def _attempt(options: argparse.Namespace, stopper: Stopper) -> int:

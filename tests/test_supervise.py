@@ -1,0 +1,216 @@
+"""One supervisor per run: what it refuses, how it ends its worker, and what it says at the end."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budgetrl.display.base import NoDisplay
+from budgetrl.errors import ExitCode, RunDirError
+from budgetrl.plan import Limits, Planned, create_run, make_plan
+from budgetrl.recipe.load import load_recipe
+from budgetrl.rundir import HEARTBEAT, PLAN, RESULT, RunDir, list_runs
+from budgetrl.supervise import worker
+from budgetrl.supervise.attempt import Attempt
+from budgetrl.supervise.resume import continue_run
+from budgetrl.supervise.run import start_run, supervise
+from budgetrl.supervise.worker import Signals, Worker
+from budgetrl.types import RunStatus
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "docs" / "example_run"
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> RunDir:
+    """A finished run."""
+    return RunDir(Path(shutil.copytree(EXAMPLE, tmp_path / "run")))
+
+
+@pytest.fixture(scope="module")
+def planned() -> Planned:
+    return make_plan(load_recipe("quickstart"), Limits(hours=1.0))
+
+
+@pytest.fixture
+def new(planned: Planned, tmp_path: Path) -> RunDir:
+    """A run before its first attempt."""
+    return create_run(planned, tmp_path / "runs", ["budgetrl"])
+
+
+class Acting(NoDisplay):
+    """Does something once, at the start of the display or when it is first asked for a frame."""
+
+    def __init__(
+        self, at_start: Callable[[], None] | None = None, at_tick: Callable[[], None] | None = None
+    ) -> None:
+        self.at_start, self.at_tick = at_start, at_tick
+
+    def start(self, run: RunDir) -> None:
+        if self.at_start is not None:
+            self.at_start()
+
+    def tick(self) -> None:
+        if self.at_tick is not None:
+            act, self.at_tick = self.at_tick, None
+            act()
+
+
+def first(run: RunDir) -> Attempt:
+    return Attempt.first(run, time.monotonic(), allow_code=False)
+
+
+def child() -> int:
+    path = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    return int(path.read_text().split()[-1])
+
+
+def content(run: RunDir) -> dict[str, tuple[int, bytes]]:
+    files = (path for path in run.path.rglob("*") if path.is_file())
+    return {str(f): (f.stat().st_mtime_ns, f.read_bytes()) for f in files}
+
+
+def resume(run: RunDir, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "budgetrl", "resume", str(run.path), *arguments, "--json"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+# --- one at a time
+
+
+@pytest.mark.parametrize("hours", [(), ("--hours", "60s")])
+def test_the_second_of_two_resumptions_changes_nothing_and_finishes_nothing(
+    finished: RunDir, hours: tuple[str, ...]
+) -> None:
+    with finished.supervised():
+        before = content(finished)
+        done = resume(finished, *hours, "--on-finish", "touch ../finished")
+        assert content(finished) == before
+    assert done.returncode == ExitCode.USER
+    assert json.loads(done.stdout)["error"]["type"] == "RunDirError"
+    assert "in use" in done.stderr
+    assert not (finished.path.parent / "finished").exists()
+
+
+def test_a_worker_does_not_hold_the_lock_of_its_supervisor(new: RunDir) -> None:
+    with new.supervised():
+        outlives = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        with new.supervised():
+            pass
+    finally:
+        outlives.kill()
+        outlives.wait()
+
+
+def test_a_run_whose_orphaned_worker_still_writes_is_not_continued(finished: RunDir) -> None:
+    with finished.writer(lambda: {"elapsed_s": 0.0}):
+        before = (finished.path / RESULT).read_bytes()
+        with pytest.raises(RunDirError, match="is running"):
+            continue_run(finished, Limits(), NoDisplay(), time.monotonic())
+    assert (finished.path / RESULT).read_bytes() == before
+
+
+# --- a finished run
+
+
+def test_a_missing_report_is_made_and_what_was_paid_stays(finished: RunDir) -> None:
+    shutil.rmtree(finished.path / "report")
+    finished.write_json(HEARTBEAT, {"paid_s": 151.0, "attempt": 1, "t": 0.0})  # all of its budget
+    before = (finished.path / HEARTBEAT).read_bytes()
+    for _ in range(2):
+        ended = continue_run(finished, Limits(), NoDisplay(), time.monotonic() - 100)
+        assert ended.exit_code == ExitCode.OK
+        assert ended.result["report"] == str(finished.path / "report" / "report.html")
+        assert ended.result["spent"]["wall_s"] == 151.0
+        assert finished.read_json(RESULT) == ended.result
+        assert (finished.path / HEARTBEAT).read_bytes() == before
+
+
+# --- the user's command at the end
+
+
+def test_on_finish_follows_the_result_and_speaks_on_standard_error(finished: RunDir) -> None:
+    done = resume(finished, "--on-finish", "pwd; echo done; exit 3")
+    assert done.returncode == ExitCode.OK
+    assert json.loads(done.stdout)["stop_reason"] == "completed"
+    said = done.stderr.splitlines()
+    assert said[-3:-1] == [str(finished.path), "done"]
+    assert said[-1] == "--on-finish ended with exit code 3: pwd; echo done; exit 3"
+
+
+# --- a directory that goes away or cannot be written
+
+
+def test_a_run_directory_that_is_removed_ends_the_run_with_its_name(new: RunDir) -> None:
+    def remove() -> None:
+        os.killpg(child(), signal.SIGKILL)
+        shutil.rmtree(new.path)
+
+    with (
+        Signals() as signals,
+        new.supervised(),
+        pytest.raises(RunDirError, match=f"{new.path} was removed"),
+    ):
+        supervise(new, first(new), Acting(at_tick=remove), signals)
+    assert not new.path.exists()
+
+
+@pytest.mark.parametrize("name", ["supervisor.lock", "worker.log"])
+def test_a_run_directory_that_cannot_be_written_is_a_user_error(new: RunDir, name: str) -> None:
+    (new.path / name).mkdir()
+    with pytest.raises(RunDirError, match="written|write"):
+        continue_run(new, Limits(hours=1.0), NoDisplay(), time.monotonic())
+
+
+# --- signals
+
+
+def test_a_signal_before_the_worker_starts_ends_the_run_as_interrupted(
+    planned: Planned, tmp_path: Path
+) -> None:
+    display = Acting(at_start=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    ended = start_run(planned, tmp_path, ["budgetrl"], display, time.monotonic())
+    assert ended.exit_code == ExitCode.TERMINATED
+    (run,) = list_runs(tmp_path)
+    assert run.status() is RunStatus.INTERRUPTED
+    assert run.read_json(RESULT)["stop_reason"] == "interrupted"
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_ends_a_worker_that_does_not_answer(
+    new: RunDir, presses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if presses == 1:
+        monkeypatch.setattr(worker, "ABORT_S", -5.0)  # no patience beyond the shortest save
+
+    def stop() -> None:
+        os.kill(child(), signal.SIGSTOP)
+        for _ in range(presses):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with Signals() as signals:
+        watched = Worker(new, first(new), signals, Acting(at_tick=stop), None)
+        assert watched.watch() == -signal.SIGKILL
+    assert not watched.at_deadline
+
+
+def test_a_save_that_takes_longer_gets_its_time_after_ctrl_c(new: RunDir) -> None:
+    document: dict[str, Any] = new.read_json(PLAN)
+    document["times"]["save_s"] = 60.0
+    new.write_json(PLAN, document)
+    with Signals() as signals:
+        watched = Worker(new, first(new), signals, NoDisplay(), None)
+        signals.received.append(signal.SIGINT)
+        once = watched.patience(signal.SIGINT) - time.monotonic()
+        signals.received.append(signal.SIGINT)
+        twice = watched.patience(signal.SIGINT)
+    assert once > 2 * 60.0
+    assert twice <= time.monotonic()
