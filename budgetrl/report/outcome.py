@@ -30,7 +30,7 @@ _ENDS = {
     StopReason.COMPLETED: "It made all the updates that the recipe asks for",
     StopReason.BUDGET: "It stopped because one more update did not fit into the budget",
     StopReason.NO_SIGNAL: "It stopped early because no group had anything left to learn from",
-    StopReason.INTERRUPTED: "It was interrupted and saved",
+    StopReason.INTERRUPTED: "It was interrupted",
     StopReason.FAILED: "It failed",
 }
 
