@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -252,24 +253,33 @@ def create_run(planned: Planned, out: Path, command: Sequence[str]) -> RunDir:
 
     Raises:
         RunDirError: the folder cannot be made or written; nothing is left of it.
+        UsageError: the second copy would be the run itself.
     """
+    mirror = planned.recipe.checkpoint.mirror
+    if mirror is not None and Path(mirror).resolve() == out.expanduser().resolve():
+        raise UsageError(
+            f"checkpoint.mirror is {mirror}, where the run itself goes: that is no second copy.",
+            hint="Name a folder on another disk, or give another --out.",
+        )
     run = RunDir.create(out, planned.recipe.name)
     resolved = {
         "recipe": planned.recipe.model_dump(mode="json"),
         "sources": dict(planned.loaded.sources),
     }
-    try:
-        write_atomic(run.path / "recipe.toml", planned.loaded.text)
-        run.write_json(PLAN, plan_document(planned))
-        run.write_json(MANIFEST, manifest(command, planned.card))
-        # Last, because a folder that holds it is a run (rundir.list_runs).
-        run.write_json(RESOLVED, resolved)
-    except OSError as error:
-        shutil.rmtree(run.path, ignore_errors=True)
-        raise RunDirError(
-            f"cannot write to the run directory {run.path}: {error.strerror}.",
-            hint="Free some space, or give another folder with --out.",
-        ) from None
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, run.path, ignore_errors=True)
+        try:
+            write_atomic(run.path / "recipe.toml", planned.loaded.text)
+            run.write_json(PLAN, plan_document(planned))
+            run.write_json(MANIFEST, manifest(command, planned.card))
+            # Last, because a folder that holds it is a run (rundir.list_runs).
+            run.write_json(RESOLVED, resolved)
+        except OSError as error:
+            raise RunDirError(
+                f"cannot write to the run directory {run.path}: {error.strerror}.",
+                hint="Free some space, or give another folder with --out.",
+            ) from None
+        undo.pop_all()
     return run
 
 

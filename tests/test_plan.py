@@ -1,6 +1,7 @@
 """Recipe and flags become a plan and a run directory, or a refusal that leaves nothing behind."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from budgetrl.budget import PhaseTimes
+from budgetrl.budget import Budget, PhaseTimes
 from budgetrl.errors import (
     BudgetError,
     DataError,
@@ -176,6 +177,26 @@ def test_a_folder_that_cannot_be_written_leaves_nothing_half_made(
     with pytest.raises(RunDirError):
         create_run(planned(**seconds(100)), tmp_path / "runs", ["budgetrl"])
     assert (tmp_path / "runs").read_text() == "a file where the folder should be"
+
+
+def test_whatever_goes_wrong_nothing_half_made_is_left(
+    measured_here: MeasuredHere, tmp_path: Path
+) -> None:
+    measured_here(TIMES)
+    endless = replace(planned(**seconds(100)), budget=Budget(math.inf))  # JSON cannot say it
+    with pytest.raises(ValueError, match="JSON"):
+        create_run(endless, tmp_path / "runs", ["budgetrl"])
+    assert not any((tmp_path / "runs").iterdir())
+
+
+def test_a_second_copy_in_the_place_of_the_first_is_refused(
+    measured_here: MeasuredHere, tmp_path: Path
+) -> None:
+    measured_here(TIMES)
+    made = planned(f"checkpoint.mirror={tmp_path}/runs", **seconds(100))
+    with pytest.raises(UsageError, match="no second copy"):
+        create_run(made, tmp_path / "runs", ["budgetrl"])
+    assert not (tmp_path / "runs").exists()
 
 
 def test_what_follows_the_worker_is_kept_out_of_its_deadline(measured_here: MeasuredHere) -> None:
