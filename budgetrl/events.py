@@ -252,7 +252,7 @@ def parse(line: str | bytes) -> Event | None:
     `Event` with its fields as extras.
     """
     try:
-        data = json.loads(line)
+        data = json.loads(line, parse_float=_finite_number, parse_constant=_finite_number)
     except (ValueError, RecursionError):
         return None
     if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
@@ -326,6 +326,13 @@ class EventWriter:
             if event is not None:
                 return event.elapsed_s, event.spent_usd or 0.0
         return 0.0, 0.0
+
+
+def _finite_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"no writer of ours writes {text}")
+    return number
 
 
 def _finite(value: Any) -> Any:

@@ -64,6 +64,7 @@ class RunDir:
         Raises:
             RunDirError: the folder cannot be made.
         """
+        out = out.expanduser()
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
         label = recipe_name.replace("/", "-")
         path = out / f"{label}--{stamp}--{secrets.token_hex(3)}"
@@ -91,17 +92,20 @@ class RunDir:
         write_json(self.path / name, value)
 
     def read_json(self, name: str) -> Any:
-        """One of the run's JSON files; None if it is absent.
+        """The object in one of the run's JSON files; None if it is absent.
 
         Raises:
-            RunDirError: it is there and not JSON.
+            RunDirError: it is there and holds no JSON object.
         """
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            value = json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunDirError(f"{self.path / name}: cannot be read: {error}.") from None
+        if not isinstance(value, dict):
+            raise RunDirError(f"{self.path / name}: is damaged: it holds no JSON object.")
+        return value
 
     # --- events
 
@@ -187,6 +191,8 @@ class RunDir:
                     data += more
         except (FileNotFoundError, NotADirectoryError):
             return [], offset
+        except OSError as error:
+            raise RunDirError(f"{self.path / EVENTS}: cannot be read: {error.strerror}.") from None
         whole = data.rfind(b"\n") + 1
         return data[:whole].splitlines(), offset + whole
 
@@ -333,9 +339,12 @@ def open_run(path: str | Path) -> RunDir:
             wrong = f"{path} is not a run directory: it holds no {RESOLVED}"
         raise RunDirError(f"{wrong}.", hint="`budgetrl runs` lists the runs under ./runs.")
     run = RunDir(folder.resolve())
-    made_by = run.read_json(MANIFEST) or {}
-    version = made_by.get("schema_version", SCHEMA_VERSION)
-    if version > SCHEMA_VERSION:
+    try:
+        made_by = run.read_json(MANIFEST) or {}
+    except RunDirError:  # a run can be looked at without it; who needs it will say so
+        made_by = {}
+    version = made_by.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
         raise RunDirError(
             f"{path} is of a newer budgetrl ({made_by.get('budgetrl')}): its run directories have "
             f"version {version}, and this one knows {SCHEMA_VERSION}.",
@@ -345,10 +354,17 @@ def open_run(path: str | Path) -> RunDir:
 
 
 def list_runs(out: str | Path = "runs") -> list[RunDir]:
-    """All run directories under a folder, oldest first."""
+    """All run directories under a folder, oldest first; without those of unreadable events."""
     folder = Path(out).expanduser()
-    found = [RunDir(file.parent.resolve()) for file in folder.glob(f"*/{RESOLVED}")]
+    files = folder.glob(f"*/{RESOLVED}")
+    found = [RunDir(file.parent.resolve()) for file in files if _has_readable_events(file.parent)]
     return sorted(found, key=lambda run: (run.path / RESOLVED).stat().st_mtime)
+
+
+def _has_readable_events(folder: Path) -> bool:
+    """Whether its events can be read, or there are none yet."""
+    events = folder / EVENTS
+    return not events.exists() or (events.is_file() and os.access(events, os.R_OK))
 
 
 def read_checkpoint(folder: Path) -> CheckpointFile | None:

@@ -1,5 +1,8 @@
 """The second copy of a run holds what the run holds, and never half of anything."""
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from budgetrl.training.checkpoints import prune
 from budgetrl.training.mirror import (
     MirrorGuard,
     copy_documents,
+    reason_of,
     restore_from_mirror,
     update_mirror,
 )
@@ -90,6 +94,13 @@ def test_a_disk_that_fails_is_one_warning_and_its_return_another(
     guard.update()
     assert told == [("not_mirrored", False), ("not_mirrored", True)]
     assert states(mirror) == states(run)
+
+
+def test_a_copy_of_many_files_that_fails_has_one_short_reason() -> None:
+    files = ["adapter_model.safetensors", "optimizer.pt"]
+    failed = shutil.Error([(f"here/{f}", f"there/{f}", "[Errno 28] No space left") for f in files])
+    assert reason_of(OSError(errno.EIO, os.strerror(errno.EIO), "there")) == "Input/output error"
+    assert reason_of(failed) == "[Errno 28] No space left"
 
 
 def test_copying_documents_stops_when_there_is_no_time(run: RunDir, mirror: RunDir) -> None:

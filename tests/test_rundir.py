@@ -81,6 +81,11 @@ def test_a_folder_that_cannot_be_made_is_a_user_error_that_names_it(tmp_path: Pa
     assert "--out" in caught.value.hint
 
 
+def test_a_tilde_is_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert RunDir.create(Path("~/runs"), "quickstart").path.parent == tmp_path / "runs"
+
+
 def test_only_run_directories_are_opened(run: RunDir, tmp_path: Path) -> None:
     assert open_run(run.path).path == run.path
     for path, says in ((tmp_path / "nope", "no run directory"), (tmp_path, "not a run directory")):
@@ -103,6 +108,9 @@ def test_files_are_read_as_written_and_broken_ones_are_named(run: RunDir) -> Non
     assert run.read_json("absent.json") is None
     (run.path / "plan.json").write_text("{")
     with pytest.raises(RunDirError, match=r"plan\.json: cannot be read"):
+        run.read_json("plan.json")
+    (run.path / "plan.json").write_text("[3]")
+    with pytest.raises(RunDirError, match=r"plan\.json: is damaged"):
         run.read_json("plan.json")
 
 
@@ -205,6 +213,13 @@ def test_foreign_lines_are_left_out_and_left_alone(run: RunDir) -> None:
     assert codes(run) == ["one", "two"]
     assert b"[1, 2]" in (run.path / EVENTS).read_bytes()
     assert len(list(read_jsonl(run.path / EVENTS))) == 3
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity", "1" + "0" * 400])
+def test_a_line_with_a_number_that_no_clock_can_show_is_foreign(run: RunDir, number: str) -> None:
+    line = f'{{"kind": "warning", "code": "one", "message": "", "elapsed_s": {number}}}\n'
+    (run.path / EVENTS).write_text(line)
+    assert list(run.events()) == []
 
 
 def test_a_reader_continues_where_it_was_and_waits_for_the_end_of_a_line(run: RunDir) -> None:

@@ -13,14 +13,27 @@ from typing import Any
 
 import pytest
 
+from budgetrl.budget import Budget
 from budgetrl.display.base import NoDisplay
 from budgetrl.errors import ExitCode, RunDirError
+from budgetrl.history import History, read_history
 from budgetrl.plan import Limits, Planned, create_run, make_plan
 from budgetrl.recipe.load import load_recipe
-from budgetrl.rundir import HEARTBEAT, PLAN, RESULT, RunDir, list_runs
+from budgetrl.rundir import (
+    EVENTS,
+    HEARTBEAT,
+    MANIFEST,
+    PLAN,
+    RESOLVED,
+    RESULT,
+    SUPERVISOR_LOCK,
+    RunDir,
+    list_runs,
+    open_run,
+)
 from budgetrl.supervise import worker
-from budgetrl.supervise.attempt import Attempt
-from budgetrl.supervise.resume import continue_run
+from budgetrl.supervise.attempt import Attempt, paid_seconds
+from budgetrl.supervise.resume import continue_run, new_budget
 from budgetrl.supervise.run import start_run, supervise
 from budgetrl.supervise.worker import Signals, Worker
 from budgetrl.types import RunStatus
@@ -134,6 +147,67 @@ def test_a_missing_report_is_made_and_what_was_paid_stays(finished: RunDir) -> N
         assert (finished.path / HEARTBEAT).read_bytes() == before
 
 
+@pytest.mark.parametrize("code", [77, 0])
+def test_only_exit_codes_of_the_contract_come_from_a_file(finished: RunDir, code: int) -> None:
+    events = finished.path / "events.jsonl"
+    events.write_text(events.read_text().replace('"exit_code": 0', f'"exit_code": {code}'))
+    ended = continue_run(finished, Limits(), NoDisplay(), time.monotonic())
+    assert ended.exit_code == ExitCode.OK
+
+
+# --- damaged files
+
+
+@pytest.mark.parametrize("text", [None, "xx", "[]", "{}", "null", "3"])
+@pytest.mark.parametrize("name", [PLAN, RESOLVED])
+def test_a_damaged_plan_or_recipe_is_named_and_nothing_is_changed(
+    new: RunDir, name: str, text: str | None
+) -> None:
+    (new.path / name).unlink()
+    if text is not None:
+        (new.path / name).write_text(text)
+    before = content(new).keys() | {str(new.path / SUPERVISOR_LOCK)}
+    with pytest.raises(RunDirError, match=name):
+        continue_run(new, Limits(hours=1.0), NoDisplay(), time.monotonic())
+    assert content(new).keys() == before
+
+
+def test_a_damaged_manifest_is_looked_past_but_not_trained_on(new: RunDir) -> None:
+    (new.path / MANIFEST).write_text("3")
+    assert open_run(new.path).path == new.path
+    with pytest.raises(RunDirError, match=MANIFEST):
+        continue_run(new, Limits(hours=1.0), NoDisplay(), time.monotonic())
+
+
+@pytest.mark.parametrize("beat", ["3", "xx", '{"paid_s": "long"}', '{"paid_s": NaN}'])
+def test_a_damaged_heartbeat_leaves_what_the_events_tell(finished: RunDir, beat: str) -> None:
+    (finished.path / HEARTBEAT).write_text(beat)
+    history = read_history(finished)
+    assert paid_seconds(finished, history) == history.elapsed_s > 0
+
+
+def test_events_that_are_a_folder_are_named_and_keep_no_other_run_from_the_list(
+    new: RunDir, planned: Planned
+) -> None:
+    other = create_run(planned, new.path.parent, ["budgetrl"])
+    (new.path / EVENTS).mkdir()
+    with pytest.raises(RunDirError, match=EVENTS):
+        continue_run(new, Limits(hours=1.0), NoDisplay(), time.monotonic())
+    assert [run.path for run in list_runs(new.path.parent)] == [other.path]
+
+
+# --- a new allowance
+
+
+def test_a_new_limit_replaces_both_old_ones_and_counts_from_now() -> None:
+    old = Budget(wall_s=3600.0, usd_per_hour=60.0, usd=60.0)
+    attempt = Attempt(old, started=0.0, paid_s=600.0, reserved_s=1.0, save_s=1.0, grace_s=20.0)
+    history = History(budget_s=3600.0)
+    assert new_budget(attempt, Limits(usd=45.0), history) == Budget(3300.0, 60.0, 55.0)
+    assert new_budget(attempt, Limits(hours=1.0), history) == Budget(4200.0, 60.0, None)
+    assert new_budget(attempt, Limits(), history) == old
+
+
 # --- the user's command at the end
 
 
@@ -166,7 +240,7 @@ def test_a_run_directory_that_is_removed_ends_the_run_with_its_name(new: RunDir)
 @pytest.mark.parametrize("name", ["supervisor.lock", "worker.log"])
 def test_a_run_directory_that_cannot_be_written_is_a_user_error(new: RunDir, name: str) -> None:
     (new.path / name).mkdir()
-    with pytest.raises(RunDirError, match="written|write"):
+    with pytest.raises(RunDirError, match="writ"):
         continue_run(new, Limits(hours=1.0), NoDisplay(), time.monotonic())
 
 

@@ -1,5 +1,6 @@
 """What one attempt of a run may use, and what was paid."""
 
+import math
 import os
 import time
 from contextlib import suppress
@@ -7,11 +8,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from budgetrl.budget import Budget, Ledger
-from budgetrl.errors import OUT_OF_MEMORY_EXIT
+from budgetrl.documents import read_plan, read_recipe
+from budgetrl.errors import OUT_OF_MEMORY_EXIT, RunDirError
 from budgetrl.events import RunResumed, Stamp
 from budgetrl.history import History
-from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RunDir
+from budgetrl.rundir import HEARTBEAT, MANIFEST, RunDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,14 @@ class Attempt:
     @classmethod
     def first(cls, run: RunDir, started: float, *, allow_code: bool) -> Self:
         """The first attempt of a planned run."""
-        document = run.read_json(PLAN)
+        planned = read_plan(run)
         return cls(
-            budget=Budget(**document["budget"]),
+            budget=planned.budget,
             started=started,
             paid_s=0.0,
-            reserved_s=document["reserved_s"],
-            save_s=document["times"]["save_s"],
-            grace_s=document["grace_s"],
+            reserved_s=planned.reserved_s,
+            save_s=planned.times.save_s,
+            grace_s=planned.grace_s,
             allow_code=allow_code,
         )
 
@@ -74,7 +75,7 @@ def smaller_micro_batch(run: RunDir, used: int | None) -> int | None:
         run: says what the recipe has, and what the worker's rehearsal has left of it.
         used: what the last worker was given instead.
     """
-    recipe = Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False)
+    recipe = read_recipe(run)
     rehearsed = (run.read_json(MANIFEST) or {}).get("micro_batch")
     tried = min(filter(None, (recipe.batch.micro_batch, used, rehearsed)))
     return recipe.with_micro_batch(tried).smaller_micro_batch()
@@ -109,6 +110,12 @@ def heartbeat(run: RunDir, attempt: Attempt, now: float) -> None:
 
 
 def paid_seconds(run: RunDir, history: History) -> float:
-    """What earlier attempts have paid: the larger of heartbeat and last event."""
-    beat = run.read_json(HEARTBEAT) or {}
-    return max(float(beat.get("paid_s", 0.0)), history.elapsed_s)
+    """What earlier attempts have paid: the larger of heartbeat and last event.
+
+    A heartbeat that is damaged tells nothing; the events do.
+    """
+    try:
+        paid_s = float((run.read_json(HEARTBEAT) or {})["paid_s"])
+    except (RunDirError, KeyError, TypeError, ValueError):
+        return history.elapsed_s
+    return max(paid_s, history.elapsed_s) if math.isfinite(paid_s) else history.elapsed_s

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.display.base import Display
+from budgetrl.documents import read_plan, read_recipe
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode
 from budgetrl.estimation.cpu import store_profile, user_cache_dir
 from budgetrl.evaluation.outcome import brief, differences, stored_results
 from budgetrl.evaluation.target import EXPORTED
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import History, measured_times
-from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import PLAN, RESOLVED, RESULT, RunDir
+from budgetrl.rundir import RESULT, RunDir
 from budgetrl.supervise.attempt import Attempt, heartbeat, paid_seconds
 from budgetrl.supervise.export import export_adapter
 from budgetrl.supervise.worker import TICK_S, Signals
@@ -96,6 +96,15 @@ def last_event(
     )
 
 
+def exit_code_of(finished: RunFinished) -> ExitCode:
+    """How a run that ended makes its command end; codes that no budgetrl writes mean nothing."""
+    try:
+        return ExitCode(finished.exit_code)
+    except ValueError:
+        meant = {StopReason.FAILED: ExitCode.FAILED, StopReason.INTERRUPTED: ExitCode.INTERRUPTED}
+        return meant.get(finished.stop_reason, ExitCode.OK)
+
+
 def write_report(run: RunDir, end: float, display: Display) -> None:
     """Make the report in a child process, which is over shortly before `end`, monotonic seconds."""
     command = [sys.executable, "-m", "budgetrl", "report", str(run.path), "--json"]
@@ -126,21 +135,20 @@ def report_file(run: RunDir) -> str | None:
 
 def _learn_from(run: RunDir, history: History, result: dict[str, Any]) -> None:
     """What the run measured, for the next plan; and a row of plan against bill."""
-    recipe = Recipe.model_validate_json(json.dumps(run.read_json(RESOLVED)["recipe"]))
+    recipe, planned = read_recipe(run), read_plan(run)
     report_s = result["spent"]["wall_s"] - history.elapsed_s
     times = measured_times(history, report_s, f"run {run.name}")
-    planned = run.read_json(PLAN)
     # An arm of a study that took over its baseline did not measure a whole run.
-    if times is None or history.attempt > 1 or not planned["times"]["baseline_s"]:
+    if times is None or history.attempt > 1 or not planned.times.baseline_s:
         return
     row = {
         "run": run.name,
         "recipe": recipe.name,
         "steps": result["steps"],
-        "source": planned["times"]["source"],
-        "planned_step_s": planned["plan"]["step_s"],
+        "source": planned.times.source,
+        "planned_step_s": planned.plan.step_s,
         "measured_step_s": times.step_s,
-        "planned_total_s": planned["plan"]["total_s"],
+        "planned_total_s": planned.plan.total_s,
         "paid_s": result["spent"]["wall_s"],
     }
     cache = user_cache_dir()
@@ -169,7 +177,7 @@ def finish(run: RunDir, attempt: Attempt, history: History, slow_s: float = 0.0)
         run.write_json(RESULT, result)
     if attempt.end - time.monotonic() > LEARNING_S + 2 * slow_s:
         _learn_from(run, history, result)
-    mirror = mirror_of(run, Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False))
+    mirror = mirror_of(run, read_recipe(run))
     if mirror is not None:
         with suppress(OSError):
             copy_documents(run, mirror, lambda: attempt.end - time.monotonic() < LEARNING_S)
@@ -181,9 +189,9 @@ def result_of(run: RunDir, history: History) -> dict[str, Any]:
     finished = history.finished
     assert finished is not None
     paid = paid_seconds(run, history)
-    budget = (run.read_json(PLAN) or {}).get("budget", {})
+    budget = read_plan(run).budget
     price = history.started.usd_per_hour if history.started is not None else None
-    wall_s = history.budget_s if history.budget_s is not None else budget.get("wall_s")
+    wall_s = history.budget_s if history.budget_s is not None else budget.wall_s
     return {
         "schema_version": 1,
         "run_dir": str(run.path),
@@ -195,7 +203,7 @@ def result_of(run: RunDir, history: History) -> dict[str, Any]:
             "train_s": finished.train_s,
             "usd": None if price is None else paid / 3600 * price,
         },
-        "budget": {"wall_s": wall_s, "usd": budget.get("usd")},
+        "budget": {"wall_s": wall_s, "usd": budget.usd},
         "baseline": finished.baseline,
         "final": finished.final,
         "difference": finished.difference,

@@ -14,17 +14,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from budgetrl.documents import read_recipe
 from budgetrl.errors import HardwareError
 from budgetrl.files import lock_exclusively
 from budgetrl.hardware import detect_gpu
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import RESOLVED, RunDir
+from budgetrl.rundir import RunDir
 from budgetrl.units import duration
 
 
 def gpu_of(run: RunDir) -> str | None:
     """The UUID of the GPU that a run takes; None for runs on a CPU."""
-    return gpu_for(Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False))
+    return gpu_for(read_recipe(run))
 
 
 def gpu_for(recipe: Recipe) -> str | None:

@@ -2,22 +2,22 @@
 
 import math
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from budgetrl.budget import Budget, reserve_s
 from budgetrl.display.base import Display
+from budgetrl.documents import read_plan, read_recipe
 from budgetrl.errors import BudgetError, RunDirError, UsageError
 from budgetrl.evaluation.target import EXPORTED
 from budgetrl.history import History, read_history
 from budgetrl.plan import Limits
-from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import PLAN, RESOLVED, RESULT, RunDir
+from budgetrl.rundir import MANIFEST, PLAN, RESULT, RunDir
 from budgetrl.supervise.attempt import Attempt, paid_seconds, resumed_micro_batch
-from budgetrl.supervise.ending import report_file, result_of, write_report
+from budgetrl.supervise.ending import exit_code_of, report_file, result_of, write_report
 from budgetrl.supervise.export import CARD, export_adapter
 from budgetrl.supervise.run import Ended, call_at_end, supervise
 from budgetrl.supervise.worker import Signals
-from budgetrl.training.mirror import mirror_of, restore_from_mirror
+from budgetrl.training.mirror import mirror_of, reason_of, restore_from_mirror
 from budgetrl.types import RunStatus
 from budgetrl.units import duration
 
@@ -42,7 +42,7 @@ def continue_run(
         allow_code: whether rewards of the user may be imported.
 
     Raises:
-        RunDirError: another process runs it.
+        RunDirError: another process runs it, a file of it is damaged, or it cannot be written.
         BudgetError: too little is left for one more update; nothing is changed.
         UsageError: dollars without a price.
     """
@@ -63,9 +63,15 @@ def continue_run(
             number=history.attempt + 1 if history.started is not None else 1,
             micro_batch=resumed_micro_batch(run, history),
         )
-        attempt = replace(attempt, budget=_budget(attempt, limits, history))
+        attempt = replace(attempt, budget=new_budget(attempt, limits, history))
+        run.read_json(MANIFEST)  # the worker needs it whole
         _refuse_too_little(run, attempt)
-        _bring_back_checkpoints(run, display)
+        try:
+            _bring_back_checkpoints(run, display)
+            planned = run.read_json(PLAN)
+            run.write_json(PLAN, planned | {"budget": asdict(attempt.budget)})
+        except OSError as error:
+            raise RunDirError(f"{run.path} cannot be continued: {reason_of(error)}.") from None
         display.start(run)
         with Signals() as signals:
             return supervise(run, attempt, display, signals, on_finish)
@@ -84,20 +90,25 @@ def _complete(run: RunDir, history: History, display: Display) -> Ended:
     display.start(run)
     display.close(result)
     assert history.finished is not None
-    return Ended(result, history.finished.exit_code)
+    return Ended(result, exit_code_of(history.finished))
 
 
 def _bring_back_checkpoints(run: RunDir, display: Display) -> None:
-    recipe = Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False)
-    mirror = mirror_of(run, recipe)
+    mirror = mirror_of(run, read_recipe(run))
     steps = [] if mirror is None else restore_from_mirror(run, mirror)
     if steps and mirror is not None:
         names = ", ".join(map(str, steps))
         display.message(f"checkpoints of steps {names} are back from {mirror.path}")
 
 
-def _budget(attempt: Attempt, limits: Limits, history: History) -> Budget:
-    """The whole budget of the run: what was paid and the new allowance, or the old one."""
+def new_budget(attempt: Attempt, limits: Limits, history: History) -> Budget:
+    """The whole budget of the run: what was paid and the new allowance, or the old one.
+
+    As in a plan, any new limit replaces both old ones.
+
+    Raises:
+        UsageError: dollars without a price.
+    """
     old = attempt.budget
     try:
         allowance = Budget.of(hours=limits.hours, usd=limits.usd, usd_per_hour=old.usd_per_hour)
@@ -107,18 +118,18 @@ def _budget(attempt: Attempt, limits: Limits, history: History) -> Budget:
         ) from None
     if allowance is None:
         return old if history.budget_s is None else replace(old, wall_s=history.budget_s)
-    return replace(old, wall_s=attempt.paid_s + allowance.wall_s)
+    usd = None if limits.usd is None else (old.usd_of(attempt.paid_s) or 0.0) + limits.usd
+    return replace(old, wall_s=attempt.paid_s + allowance.wall_s, usd=usd)
 
 
 def _refuse_too_little(run: RunDir, attempt: Attempt) -> None:
-    times = run.read_json(PLAN)["times"]
-    step_s = sum(times[f"{name}_s"] for name in ("rollout", "reward", "logprob", "update", "other"))
-    setup_s = times["imports_s"] + times["model_s"] + times["data_s"]
-    end_s = reserve_s(times["final_s"], times["save_s"]) + attempt.reserved_s
+    times = read_plan(run).times
+    needed_s = times.setup_s + times.step_s + reserve_s(times.final_s, times.save_s)
+    needed_s += attempt.reserved_s
     left_s = attempt.budget.wall_s - attempt.paid_s
-    if left_s < setup_s + step_s + end_s:
+    if left_s < needed_s:
         raise BudgetError(
             f"{duration(left_s)} of the budget are left, but setup, one update and the final "
-            f"evaluation need {duration(setup_s + step_s + end_s)}.",
+            f"evaluation need {duration(needed_s)}.",
             hint=f"Give more with --hours: budgetrl resume {run.path} --hours 10m",
         )

@@ -21,7 +21,7 @@ from budgetrl.history import read_history
 from budgetrl.plan import Planned, create_run
 from budgetrl.rundir import RESOLVED, RunDir
 from budgetrl.supervise.attempt import Attempt, smaller_micro_batch
-from budgetrl.supervise.ending import finish, last_event, record_death, write_report
+from budgetrl.supervise.ending import exit_code_of, finish, last_event, record_death, write_report
 from budgetrl.supervise.gpu_lock import gpu_of, hold_gpu
 from budgetrl.supervise.worker import WRITES_AT_END, Signals, Worker
 from budgetrl.training.on_finish import run_on_finish
@@ -34,7 +34,7 @@ class Ended(NamedTuple):
     """How a supervised run ended."""
 
     result: dict[str, Any]
-    exit_code: int
+    exit_code: ExitCode
 
 
 class SetupError(BudgetRLError):
@@ -176,7 +176,8 @@ def _to_its_end(
         history.finished = last_event(run, history, signals, at_deadline=False)
     left_by = min(attempt.end, signals.leave_by(attempt.grace_s))
     write_report(run, left_by - WRITES_AT_END * slow_s, display)
-    return Ended(finish(run, attempt, history, slow_s), history.finished.exit_code)
+    result = finish(run, attempt, history, slow_s)
+    return Ended(result, exit_code_of(history.finished))
 
 
 def _newest_step(run: RunDir) -> int:

@@ -11,12 +11,13 @@ import traceback
 from pathlib import Path
 
 from budgetrl.budget import Budget, Ledger
+from budgetrl.documents import read_recipe
 from budgetrl.engine import import_first
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode, is_out_of_memory
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
+from budgetrl.rundir import MANIFEST, PLAN, RunDir
 from budgetrl.training.log import RunLog, stamp_of
 from budgetrl.training.on_finish import run_on_finish
 from budgetrl.training.stopper import Stopper
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _attempt(options: argparse.Namespace, stopper: Stopper) -> int:
     run = RunDir(options.run_dir)
-    recipe = Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False)
+    recipe = read_recipe(run)
     if options.micro_batch is not None:
         recipe = recipe.with_micro_batch(options.micro_batch)
     ledger = Ledger(

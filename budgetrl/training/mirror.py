@@ -63,7 +63,8 @@ class MirrorGuard:
             update_mirror(self._run, self._mirror)
         except OSError as error:
             if not self._failed:
-                self._warn("not_mirrored", f"no second copy in {self._mirror.path}: {error}", False)
+                told = f"no second copy in {self._mirror.path}: {reason_of(error)}"
+                self._warn("not_mirrored", told, False)
             self._failed = True
             return
         if self._failed:
@@ -135,6 +136,13 @@ def _copy(checkpoint: CheckpointFile, to: RunDir) -> None:
 
 def _manifest(checkpoint: CheckpointFile) -> bytes:
     return (checkpoint.path / CHECKPOINT_MANIFEST).read_bytes()
+
+
+def reason_of(error: OSError) -> str:
+    """Why a copy failed; where several files did (shutil.Error), why the first one did."""
+    if isinstance(error, shutil.Error):
+        return str(error.args[0][0][-1])
+    return error.strerror or str(error)
 
 
 def _is_same(file: Path, copy: Path) -> bool:

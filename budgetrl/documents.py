@@ -1,0 +1,65 @@
+"""What a run was planned to be, read back from its directory and checked: its recipe and its plan.
+
+    read_recipe(run).batch.micro_batch
+    read_plan(run).budget.wall_s
+
+For those who go on with a run. Readers that show one (`display`, `report`) make do with what is
+there.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from budgetrl.budget import Budget, PhaseTimes
+from budgetrl.errors import RunDirError
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rundir import PLAN, RESOLVED, RunDir
+from budgetrl.types import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPlan:
+    """The content of `plan.json`."""
+
+    budget: Budget
+    times: PhaseTimes
+    plan: Plan
+    reserved_s: float
+    """For report and exit, after the worker's deadline."""
+    grace_s: float
+
+
+def read_recipe(run: RunDir) -> Recipe:
+    """The resolved recipe of a run.
+
+    Raises:
+        RunDirError: its file is missing or damaged.
+    """
+    document = run.read_json(RESOLVED) or {}
+    try:
+        return Recipe.model_validate(document.get("recipe"), strict=False)
+    except ValidationError as error:
+        raise _damaged(run.path / RESOLVED, error) from None
+
+
+def read_plan(run: RunDir) -> StoredPlan:
+    """The plan of a run, with the budget that it has now.
+
+    Raises:
+        RunDirError: its file is missing or damaged.
+    """
+    try:
+        return TypeAdapter(StoredPlan).validate_python(run.read_json(PLAN) or {})
+    except ValidationError as error:
+        raise _damaged(run.path / PLAN, error) from None
+
+
+def _damaged(file: Path, error: ValidationError) -> RunDirError:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return RunDirError(
+        f"{file}: missing, damaged, or of another version: {where}: {first['msg']}.",
+        hint="Put the file back from a copy, or start a new run.",
+    )
