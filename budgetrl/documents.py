@@ -58,8 +58,8 @@ def read_plan(run: RunDir) -> StoredPlan:
 
 def _damaged(file: Path, error: ValidationError) -> RunDirError:
     first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
+    what = ": ".join([*map(str, first["loc"]), first["msg"]])
     return RunDirError(
-        f"{file}: missing, damaged, or of another version: {where}: {first['msg']}.",
+        f"{file}: missing, damaged, or of another version: {what}.",
         hint="Put the file back from a copy, or start a new run.",
     )

@@ -172,6 +172,14 @@ def test_a_damaged_plan_or_recipe_is_named_and_nothing_is_changed(
     assert content(new).keys() == before
 
 
+def test_a_damaged_recipe_of_a_finished_run_is_named_too(finished: RunDir) -> None:
+    (finished.path / RESOLVED).write_text("{}")
+    before = (finished.path / RESULT).read_bytes()
+    with pytest.raises(RunDirError, match=RESOLVED):
+        continue_run(finished, Limits(), NoDisplay(), time.monotonic())
+    assert (finished.path / RESULT).read_bytes() == before
+
+
 def test_a_damaged_manifest_is_looked_past_but_not_trained_on(new: RunDir) -> None:
     (new.path / MANIFEST).write_text("3")
     assert open_run(new.path).path == new.path

@@ -47,6 +47,7 @@ def continue_run(
         UsageError: dollars without a price.
     """
     with run.supervised():
+        read_recipe(run)  # a damaged file is found before anything is changed
         history = read_history(run)
         status = run.status(history.finished)
         if status is RunStatus.RUNNING:
