@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from budgetrl.display.base import Display
 from budgetrl.errors import RunDirError
-from budgetrl.rundir import RunDir
+from budgetrl.rundir import RESOLVED, RunDir
 from budgetrl.supervise.attempt import Attempt, heartbeat
 
 CLOSE_SIGNAL = signal.SIGUSR1
@@ -142,6 +142,9 @@ class Worker:
             self._next_beat = now + 1.0
             heartbeat(self._run, self._attempt, now)
             self.slow_s = max(self.slow_s, time.monotonic() - now)
+            with suppress(OSError):  # a disk may fail for a moment
+                if not (self._run.path / RESOLVED).exists():
+                    self._kill_at = now  # removed: nothing that is trained can be kept
 
     def _forward(self, worker: "subprocess.Popen[bytes]") -> None:
         while self._signals.pending:
