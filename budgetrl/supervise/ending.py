@@ -191,7 +191,6 @@ def result_of(run: RunDir, history: History) -> dict[str, Any]:
     paid = paid_seconds(run, history)
     budget = read_plan(run).budget
     price = history.started.usd_per_hour if history.started is not None else None
-    wall_s = history.budget_s if history.budget_s is not None else budget.wall_s
     return {
         "schema_version": 1,
         "run_dir": str(run.path),
@@ -203,7 +202,7 @@ def result_of(run: RunDir, history: History) -> dict[str, Any]:
             "train_s": finished.train_s,
             "usd": None if price is None else paid / 3600 * price,
         },
-        "budget": {"wall_s": wall_s, "usd": budget.usd},
+        "budget": {"wall_s": budget.wall_s, "usd": budget.usd},
         "baseline": finished.baseline,
         "final": finished.final,
         "difference": finished.difference,

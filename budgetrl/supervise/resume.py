@@ -64,7 +64,7 @@ def continue_run(
             number=history.attempt + 1 if history.started is not None else 1,
             micro_batch=resumed_micro_batch(run, history),
         )
-        attempt = replace(attempt, budget=new_budget(attempt, limits, history))
+        attempt = replace(attempt, budget=new_budget(attempt, limits))
         run.read_json(MANIFEST)  # the worker needs it whole
         _refuse_too_little(run, attempt)
         try:
@@ -102,7 +102,7 @@ def _bring_back_checkpoints(run: RunDir, display: Display) -> None:
         display.message(f"checkpoints of steps {names} are back from {mirror.path}")
 
 
-def new_budget(attempt: Attempt, limits: Limits, history: History) -> Budget:
+def new_budget(attempt: Attempt, limits: Limits) -> Budget:
     """The whole budget of the run: what was paid and the new allowance, or the old one.
 
     As in a plan, any new limit replaces both old ones.
@@ -118,7 +118,7 @@ def new_budget(attempt: Attempt, limits: Limits, history: History) -> Budget:
             "this run has no price, so --usd says nothing.", hint="Use --hours."
         ) from None
     if allowance is None:
-        return old if history.budget_s is None else replace(old, wall_s=history.budget_s)
+        return old
     usd = None if limits.usd is None else (old.usd_of(attempt.paid_s) or 0.0) + limits.usd
     return replace(old, wall_s=attempt.paid_s + allowance.wall_s, usd=usd)
 
