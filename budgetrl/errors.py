@@ -117,6 +117,12 @@ class TrainingError(BudgetRLError, RuntimeError):
     """Training cannot go on: non-finite losses, or a library that changed the recipe."""
 
 
+class AbortedError(BudgetRLError):
+    """Ctrl-C while nothing ran that could be saved."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 def first_line(error: BaseException) -> str:
     """What a library's error says, short enough for a message of ours."""
     return str(error).strip().split("\n")[0][:300] or type(error).__name__

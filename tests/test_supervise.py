@@ -255,6 +255,18 @@ def test_a_run_directory_that_cannot_be_written_is_a_user_error(new: RunDir, nam
 # --- signals
 
 
+def test_ctrl_c_while_planning_has_its_json_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "budgetrl", "run", "quickstart", "--json"]
+    command += ["--out", str(tmp_path / "runs")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None and "planning" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    document, _ = process.communicate()
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert json.loads(document)["error"]["exit_code"] == ExitCode.INTERRUPTED
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_signal_before_the_worker_starts_ends_the_run_as_interrupted(
     planned: Planned, tmp_path: Path
 ) -> None:

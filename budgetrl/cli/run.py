@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +23,7 @@ from budgetrl.cli.options import (
     hours_of,
     usd_of,
 )
-from budgetrl.errors import UsageError
+from budgetrl.errors import AbortedError, UsageError
 
 if TYPE_CHECKING:
     from budgetrl.plan import Planned
@@ -76,7 +78,10 @@ def run(
     in_hours, in_usd, per_hour = hours_of(hours), usd_of(usd), usd_of(price, "--price")
     kind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
-    with open_display("none" if dry_run else kind, stream, sys.stderr) as shown:
+    with (
+        _told_when_interrupted(),
+        open_display("none" if dry_run else kind, stream, sys.stderr) as shown,
+    ):
         shown.message(f"planning {recipe}")
         # Imported under the first screen, because together they take half a second.
         from budgetrl.plan import Limits, make_plan
@@ -144,7 +149,7 @@ def resume(
         return continue_study(run_dir, process_start(), display, as_json)
     kind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
-    with open_display(kind, stream, sys.stderr) as shown:
+    with _told_when_interrupted(), open_display(kind, stream, sys.stderr) as shown:
         ended = continue_run(
             open_run(run_dir),
             limits,
@@ -154,6 +159,15 @@ def resume(
             allow_code=allow_code,
         )
     return _print_result(ended, as_json)
+
+
+@contextmanager
+def _told_when_interrupted() -> Iterator[None]:
+    """Ctrl-C before the run begins is told as errors are, so that --json has its document."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise AbortedError("stopped by Ctrl-C; nothing was running.") from None
 
 
 def _print_result(ended: "Ended", as_json: bool) -> int:
