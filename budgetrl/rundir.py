@@ -278,12 +278,9 @@ class RunDir:
             shutil.rmtree(doomed)
 
     def set_aside_after(self, step: int) -> list[str]:
-        """Rename the checkpoints of later steps, to make room for those of a resumed run.
+        """Rename later checkpoints, to make room for a resumed run's; returns their new names.
 
         They are damaged or cannot be resumed from, or the run would go on from one of them.
-
-        Returns:
-            Their new names.
         """
         names = []
         for folder in sorted((self.path / "checkpoints").glob("step_*")):

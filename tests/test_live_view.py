@@ -201,7 +201,12 @@ def test_the_planning_gives_way_to_the_hint_and_later_messages_stay(
     resize(secondary, 80, 24)
 
     def last_line() -> str:
-        return screen(os.read(primary, 1 << 20))[24]
+        """Of a whole frame, which may come in several pieces."""
+        data = b""
+        while 24 not in (rows := screen(data)):
+            data += os.read(primary, 1 << 20) if _readable(primary) else b""
+            display.tick()
+        return rows[24]
 
     with os.fdopen(secondary, "w", encoding="utf-8") as stream:
         display = LiveDisplay(stream)
