@@ -1,7 +1,10 @@
 """The grading pool: order, time limits, hostile answers, dying processes, memory."""
 
+import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -306,3 +309,19 @@ def test_grading_needs_neither_torch_nor_the_main_module(tmp_path: Path) -> None
         [sys.executable, str(script)], capture_output=True, text=True, env=environment, check=True
     )
     assert done.stdout.splitlines() == ["ran", "correct", "[]"]
+
+
+def test_a_parent_that_leaves_early_leaves_no_traceback() -> None:
+    ours, theirs = socket.socketpair()
+    arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
+    server = subprocess.Popen(
+        [sys.executable, "-c", worker_module._COMMAND, *arguments],
+        pass_fds=[theirs.fileno()],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    theirs.close()
+    select.select([ours], [], [])
+    ours.close()  # with its greeting unread, which resets the connection
+    assert server.communicate()[1] == ""
+    assert server.returncode == 0

@@ -22,6 +22,7 @@ import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import Any
 
 MEMORY_BYTES = 2 << 30
@@ -44,19 +45,26 @@ def fork_server(control: socket.socket, parent_id: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps, so there are no zombies
     _load()
-    control.sendall(READY)
-    while _wait(control, parent_id) and control.recv(1):
-        ours, theirs = socket.socketpair()
-        worker_id = os.fork()
-        if worker_id == 0:
-            ours.close()
-            control.close()
-            _end_with(os.getppid())
-            serve(theirs)
-            os._exit(0)
-        theirs.close()
-        socket.send_fds(control, [f"{worker_id}\n".encode()], array.array("i", [ours.fileno()]))
+    with suppress(ConnectionError):  # the parent may close its side at any moment
+        control.sendall(READY)
+        while _wait(control, parent_id) and control.recv(1):
+            _fork_worker(control)
+
+
+def _fork_worker(control: socket.socket) -> None:
+    """Start a worker and send its id and its socket."""
+    ours, theirs = socket.socketpair()
+    worker_id = os.fork()
+    if worker_id == 0:
         ours.close()
+        control.close()
+        _end_with(os.getppid())
+        with suppress(ConnectionError):
+            serve(theirs)
+        os._exit(0)
+    theirs.close()
+    socket.send_fds(control, [f"{worker_id}\n".encode()], array.array("i", [ours.fileno()]))
+    ours.close()
 
 
 def serve(channel: socket.socket) -> None:
