@@ -18,6 +18,9 @@ def adapter_effect(engine: Engine, prompts: Sequence[Sequence[int]]) -> float:
 
     The policy's side is computed as completions are drawn: with the adapter merged (plain), or
     beside the weights (vLLM).
+
+    Raises:
+        ModelError: the policy's logits are no numbers.
     """
     model, largest = engine.model, 0.0
     was_training = model.training
@@ -30,7 +33,13 @@ def adapter_effect(engine: Engine, prompts: Sequence[Sequence[int]]) -> float:
                     base = model(input_ids=row).logits[0, -1].float()
                 with merged(model) if engine.name == EngineName.PLAIN else nullcontext():
                     policy = model(input_ids=row).logits[0, -1].float()
-                largest = max(largest, float((policy - base).abs().max()))
+                if bool(policy.isnan().any()):
+                    raise ModelError(
+                        "with the adapter the model's logits are not numbers (NaN).",
+                        hint="Its weights hold NaN or are far too large: take an earlier one.",
+                    )
+                # A model may bar tokens by logits of minus infinity, on both sides.
+                largest = max(largest, float((policy - base).nan_to_num(nan=0.0).abs().max()))
     finally:
         model.train(was_training)
     return largest
@@ -47,7 +56,8 @@ def prove_applied(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:
         False if every B matrix is exactly zero, so that the policy is its base.
 
     Raises:
-        ModelError: the adapter is not zero, and yet the logits are those of the base.
+        ModelError: the adapter is not zero, and yet the logits are those of the base; or no
+            numbers.
     """
     if engine.model is None or engine.policy.adapter_is_zero():
         return False

@@ -185,8 +185,8 @@ class PlainEngine:
 
     def adapter_is_zero(self) -> bool:
         """Whether every B matrix is exactly zero."""
-        matrices = (b.weight for layer in _lora_layers(self.model) for b in layer.lora_B.values())
-        return not any(bool(weight.any()) for weight in matrices)
+        matrices = [b.weight for layer in _lora_layers(self.model) for b in layer.lora_B.values()]
+        return bool(matrices) and not any(bool(weight.any()) for weight in matrices)
 
     def describe(self) -> dict[str, Any]:
         """For the manifest."""
@@ -301,12 +301,34 @@ def _load_tokenizer(source: str, recipe: Recipe) -> Any:
 def _load_adapter(base: Any, adapter: Path) -> Any:
     with reading_weights(f"adapter {adapter}"):
         try:
-            return peft.PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(
-                f"adapter {adapter} does not fit the model: {first_line(error)}",
-                hint="Give an adapter that was trained on the same base model.",
-            ) from None
+            config = peft.PeftConfig.from_pretrained(str(adapter))
+            config.inference_mode, config.base_model_name_or_path = False, base.name_or_path
+            model = peft.get_peft_model(base, config, adapter_name=ADAPTER)
+            loaded = model.load_adapter(str(adapter), ADAPTER, is_trainable=True)
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+            raise _misfit(adapter, _reason(error)) from None
+    # PEFT only warns of these, and a layer without its weights is silently that of the base.
+    for keys, what in (
+        (loaded.missing_keys, "its file lacks {} of the tensors that its configuration asks for"),
+        (loaded.unexpected_keys, "{} of its tensors belong to no layer of the model"),
+    ):
+        if keys:
+            raise _misfit(adapter, f"{what.format(len(keys))}, such as {keys[0]}")
+    return model
+
+
+def _misfit(adapter: Path, why: str) -> ModelError:
+    return ModelError(
+        f"adapter {adapter} does not fit the model: {why}.",
+        hint="Give an adapter that was trained on the same base model, whole and unchanged.",
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """What a library says, without torch's heading of a list of mismatches."""
+    lines = str(error).strip().split("\n")
+    listed = len(lines) > 1 and lines[0].endswith(":")
+    return (lines[1].strip() if listed else first_line(error))[:300].rstrip(".")
 
 
 def _lora_layers(model: Any) -> Iterator[LoraLayer]:
