@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from budgetrl.cli import main
 from budgetrl.engine.applied import adapter_effect, prove_applied
@@ -17,6 +18,7 @@ from budgetrl.evaluation.judge import evaluate_target, suite_specs
 from budgetrl.evaluation.rows import load_eval, load_rows
 from budgetrl.evaluation.run import Progress
 from budgetrl.evaluation.target import find_target
+from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.rundir import CHECKPOINT_MANIFEST, RESOLVED, RunDir
 
@@ -158,6 +160,85 @@ def test_a_checkpoint_is_evaluated_with_its_adapter(
     assert not found.equals_base
     assert load_eval(found.completions_file).policy == target.policy_id
     assert target.policy_id != find_target(str(adapters[0])).policy_id
+
+
+def copied(adapter: Path, to: Path, **config: object) -> Path:
+    """An adapter with another configuration."""
+    shutil.copytree(adapter, to)
+    file = to / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    return to
+
+
+def test_an_adapter_with_another_configuration_is_another_policy(
+    tmp_path: Path, adapters: tuple[Path, Path, Any]
+) -> None:
+    changed: list[dict[str, object]] = [
+        {"lora_alpha": 1}, {"use_rslora": True}, {"target_modules": ["q_proj"]}]  # fmt: skip
+    changed += [{"peft_version": "0", "lora_dropout": 0.1}, {"target_modules": None}]
+    own = find_target(str(adapters[1])).policy_id
+    found = [
+        find_target(str(copied(adapters[1], tmp_path / f"a{i}", **config))).policy_id
+        for i, config in enumerate(changed)
+    ]
+    assert len({own, *found[:3]}) == 4
+    assert found[3] == own
+
+
+def test_a_model_whose_files_were_replaced_is_another_policy(tmp_path: Path) -> None:
+    for file in Path(local_path(MODEL)).iterdir():
+        shutil.copy(file, tmp_path)
+    before = find_target(str(tmp_path)).policy_id
+    assert find_target(str(tmp_path)).policy_id == before
+    with (tmp_path / "model.safetensors").open("r+b") as weights:
+        weights.seek(-1, 2)
+        weights.write(b"\x01")
+    assert find_target(str(tmp_path)).policy_id != before
+
+
+def test_a_checkpoint_changed_after_it_was_written_is_refused(
+    tmp_path: Path, suite: Path, adapters: tuple[Path, Path, Any]
+) -> None:
+    run = make_run(tmp_path, adapters[1], suite)
+    file = run.path / "checkpoints/step_000007/adapter_config.json"
+    file.write_text(file.read_text().replace('"lora_alpha": 2', '"lora_alpha": 3'))
+    with pytest.raises(ModelError, match=r"adapter_config\.json: was changed"):
+        find_target(str(run.path))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"r": 0}, {"r": -3}, {"lora_alpha": 0}, {"lora_alpha": float("nan")}, {"peft_type": "IA3"},
+     {"r": 1e400}, {"r": [2]}],
+)  # fmt: skip
+def test_configurations_of_no_lora_adapter_are_refused(
+    tmp_path: Path, adapters: tuple[Path, Path, Any], config: dict[str, object]
+) -> None:
+    with pytest.raises(ModelError, match="not the configuration of a LoRA adapter"):
+        find_target(str(copied(adapters[1], tmp_path / "odd", **config)))
+
+
+def test_an_adapter_that_cannot_be_applied_as_a_whole_is_refused(
+    tmp_path: Path, adapters: tuple[Path, Path, Any]
+) -> None:
+    recipe = load_recipe("quickstart").recipe
+    dora = copied(adapters[1], tmp_path / "dora", use_dora=True)
+    with pytest.raises(ModelError, match=r"lacks 28 of the tensors .*lora_magnitude_vector"):
+        PlainEngine.open(recipe, dora)
+    with pytest.raises(ModelError, match="does not fit the model: size mismatch for"):
+        PlainEngine.open(recipe, copied(adapters[1], tmp_path / "rank", r=8))
+    renamed = copied(adapters[1], tmp_path / "renamed") / "adapter_model.safetensors"
+    weights = load_file(renamed)
+    foreign = {name.replace("layers.0", "layers.77"): t for name, t in weights.items()}
+    save_file(foreign, renamed)
+    with pytest.raises(ModelError, match=r"lacks 14 of the tensors .*layers\.0"):
+        PlainEngine.open(recipe, renamed.parent)
+    save_file(foreign | weights, renamed)
+    with pytest.raises(ModelError, match=r"14 of its tensors belong to no layer .*layers\.77"):
+        PlainEngine.open(recipe, renamed.parent)
+    save_file({name: t * float("nan") for name, t in weights.items()}, renamed)
+    with pytest.raises(ModelError, match="not numbers"):
+        prove_applied(PlainEngine.open(recipe, renamed.parent), [[1, 2, 3]])
 
 
 def test_an_adapter_of_another_model_is_refused(

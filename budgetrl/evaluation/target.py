@@ -5,33 +5,39 @@
 No torch: whether model and adapter fit together is for the engine to say.
 """
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from budgetrl.errors import ModelError, RunDirError, UsageError
+from budgetrl.evaluation.identity import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    AdapterConfig,
+    adapter_identity,
+    base_identity,
+    weights_hash,
+)
 from budgetrl.hardware import detect_gpu
 from budgetrl.history import read_history
 from budgetrl.recipe.assets import PREFIX, local_path
 from budgetrl.recipe.load import load_recipe
-from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.schema import AlphaPolicy, Recipe
 from budgetrl.rundir import (
     CHECKPOINT_MANIFEST,
     RESOLVED,
     CheckpointFile,
     RunDir,
+    damaged_files,
     open_run,
     read_checkpoint,
 )
 
-ADAPTER_CONFIG = "adapter_config.json"
 EXPORTED = "adapter"
 """The folder in which a run leaves the adapter of its chosen checkpoint."""
 TEMPLATE = "{problem}\n\nReason step by step, and put the final answer in \\boxed{}."
@@ -49,8 +55,13 @@ class Target:
     run: RunDir | None
     """Where results go, if the target belongs to a run."""
     policy_id: str
-    """Names the weights: base model and a hash of the adapter."""
+    """Names the weights: base model and hashes of what an adapter adds."""
     step: int
+    """Updates that the weights have seen; 0 where nobody knows."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how it was found."""
+    fits_window: bool = False
+    """No recipe limits its prompts: they may take what the completions leave of the window."""
 
 
 def find_target(text: str, recipe_ref: str | None = None) -> Target:
@@ -67,10 +78,9 @@ def find_target(text: str, recipe_ref: str | None = None) -> Target:
     """
     path = Path(text).expanduser()
     if (path / RESOLVED).is_file():
-        run = open_run(path)
-        return _of_checkpoint(run, chosen_checkpoint(run))
+        return _of_run(open_run(path))
     if path.name == EXPORTED and (path.parent / RESOLVED).is_file():
-        return find_target(str(path.parent), recipe_ref)
+        return _of_exported(open_run(path.parent), path.resolve())
     if path.parent.name == "checkpoints" and (path.parent.parent / RESOLVED).is_file():
         return _of_checkpoint(open_run(path.parent.parent), _complete(path))
     if (path / ADAPTER_CONFIG).is_file():
@@ -92,23 +102,47 @@ def find_target(text: str, recipe_ref: str | None = None) -> Target:
     )
 
 
-def chosen_checkpoint(run: RunDir) -> CheckpointFile:
-    """The checkpoint that a run's final evaluation judges: its best or its last one.
-
-    Raises:
-        RunDirError: the run has no complete checkpoint.
-    """
+def _of_run(run: RunDir) -> Target:
+    """The checkpoint that the run's final evaluation judges: its best or its last one."""
     found = run.checkpoints()
     if not found:
+        exported = run.path / EXPORTED
+        there = f"`budgetrl eval {exported}` takes its exported adapter. "
         raise RunDirError(
             f"{run.path}: this run has no complete checkpoint.",
-            hint="Continue it with `budgetrl resume`, or evaluate its base model by id.",
+            hint=f"{there if (exported / ADAPTER_CONFIG).is_file() else ''}"
+            "Continue it with `budgetrl resume`, or evaluate its base model by id.",
         )
-    if _recipe_of(run).select.use == "best":
-        best = [c.step for c in read_history(run).checkpoints if c.best]
-        chosen = [checkpoint for checkpoint in found if best and checkpoint.step == best[-1]]
-        return (chosen or found)[-1]
-    return found[-1]
+    wanted = _judged_step(run)
+    chosen = next((c for c in found if c.step == wanted), found[-1])
+    target = _of_checkpoint(run, chosen)
+    if wanted is None or wanted == chosen.step:
+        return target
+    note = (
+        f"the checkpoint of update {wanted} is damaged or gone: this is the one of update "
+        f"{chosen.step}"
+    )
+    return replace(target, notes=(note,))
+
+
+def _judged_step(run: RunDir) -> int | None:
+    """The update whose checkpoint stands for the run, by its events."""
+    written = read_history(run).checkpoints
+    best = [c.step for c in written if c.best]
+    if best and _recipe_of(run).select.use == "best":
+        return best[-1]
+    return written[-1].step if written else None
+
+
+def _of_exported(run: RunDir, path: Path) -> Target:
+    """The checkpoint that was exported; without it, the exported adapter itself."""
+    identity = adapter_identity(path)
+    for checkpoint in reversed(run.checkpoints()):
+        if adapter_identity(checkpoint.path) == identity:
+            return _of_checkpoint(run, checkpoint)
+    recipe = _recipe_of(run)
+    policy = f"{base_identity(recipe.model.id)} + {identity}"
+    return Target(recipe, path, run, policy, _judged_step(run) or 0)
 
 
 def _complete(path: Path) -> CheckpointFile:
@@ -122,28 +156,37 @@ def _complete(path: Path) -> CheckpointFile:
 
 
 def _of_checkpoint(run: RunDir, checkpoint: CheckpointFile) -> Target:
+    """Sealed when it was written, so the hash of its weights stands for its configuration too."""
     recipe = _recipe_of(run)
-    policy = f"{recipe.model.id} + {_adapter_hash(checkpoint.path)}"
+    changed = {ADAPTER_CONFIG, ADAPTER_WEIGHTS} & set(damaged_files(checkpoint))
+    if changed:
+        raise ModelError(
+            f"{checkpoint.path / min(changed)}: was changed after the checkpoint was written.",
+            hint="Choose another one of its run; or, if the change is meant, copy "
+            f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} elsewhere and evaluate that folder.",
+        )
+    policy = f"{base_identity(recipe.model.id)} + {weights_hash(checkpoint.path)}"
     return Target(recipe, checkpoint.path, run, policy, checkpoint.step)
 
 
 def _of_adapter(path: Path, recipe_ref: str | None) -> Target:
+    config = AdapterConfig.read(path)
+    policy = AlphaPolicy.RSLORA if config.rslora else AlphaPolicy.FIXED
+    lora = {"rank": config.rank, "alpha": config.alpha, "alpha_policy": policy}
     try:
-        config = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        base, rank = str(config["base_model_name_or_path"]), int(config["r"])
-        alpha = float(config["lora_alpha"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if recipe_ref is None:
+            recipe = _plain_recipe(config.base, lora)
+        else:
+            recipe = _with(load_recipe(recipe_ref).recipe, lora=lora)
+            _same_base(path, config.base, recipe)
+    except ValidationError as error:
         raise ModelError(
-            f"{path / ADAPTER_CONFIG}: not the configuration of a LoRA adapter ({error!r}).",
-            hint="A PEFT adapter folder has base_model_name_or_path, r and lora_alpha there.",
+            f"{path}: an adapter of rank {config.rank} at alpha {config.alpha:g} cannot be used: "
+            f"{error.errors()[0]['msg']}.",
+            hint="Check its adapter_config.json.",
         ) from None
-    if recipe_ref is None:
-        lora = {"rank": rank, "alpha": alpha}
-        recipe = _plain_recipe(base, lora)
-    else:
-        recipe = _with(load_recipe(recipe_ref).recipe, lora={"rank": rank, "alpha": alpha})
-        _same_base(path, base, recipe)
-    return Target(recipe, path, None, f"{recipe.model.id} + {_adapter_hash(path)}", 0)
+    identity = f"{base_identity(recipe.model.id)} + {adapter_identity(path)}"
+    return Target(recipe, path, None, identity, 0, fits_window=recipe_ref is None)
 
 
 def _same_base(path: Path, base: str, recipe: Recipe) -> None:
@@ -160,7 +203,7 @@ def _of_model(model: str, recipe_ref: str | None) -> Target:
         recipe = _plain_recipe(model, {"rank": 1, "alpha": 1.0})
     else:
         recipe = _with(load_recipe(recipe_ref).recipe, model={"id": model})
-    return Target(recipe, None, None, model, 0)
+    return Target(recipe, None, None, base_identity(model), 0, fits_window=recipe_ref is None)
 
 
 def _plain_recipe(model: str, lora: Mapping[str, Any]) -> Recipe:
@@ -202,22 +245,4 @@ def _recipe_of(run: RunDir) -> Recipe:
         raise RunDirError(
             f"{run.path / RESOLVED}: the recipe is of another version of budgetrl ({first}).",
             hint="Evaluate its checkpoint as an adapter: copy the folder elsewhere and name it.",
-        ) from None
-
-
-def _adapter_hash(folder: Path) -> str:
-    """Of the adapter's weights; a checkpoint's manifest knows it already."""
-    name = "adapter_model.safetensors"
-    manifest = folder / CHECKPOINT_MANIFEST
-    if manifest.is_file():
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        if name in files:
-            return str(files[name]["sha256"])[:16]
-    try:
-        with (folder / name).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError as error:
-        raise ModelError(
-            f"{folder / name}: cannot be read: {error.strerror}.",
-            hint="An adapter folder holds adapter_config.json and adapter_model.safetensors.",
         ) from None

@@ -1,0 +1,131 @@
+"""Which weights answered: names that change with anything that changes an answer.
+
+adapter_identity(folder)        weights, and what the configuration makes of them
+base_identity("Qwen/Qwen3-0.6B")   the id; of a folder its path and a hash of its files
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from budgetrl.errors import ModelError
+from budgetrl.files import parse_json
+from budgetrl.recipe.assets import PREFIX, asset_root
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_CHANGE_NOTHING = {
+    *("auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights"),
+    *("lora_dropout", "megatron_core", "peft_version", "revision", "runtime_config", "task_type"),
+}
+"""Fields of an adapter's configuration that no answer depends on, given base and weights."""
+_MODEL_FILES = ("*.json", "*.safetensors", "*.bin")
+_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """The `adapter_config.json` of a LoRA adapter."""
+
+    values: Mapping[str, Any]
+    base: str
+    """Hub id, folder, or asset of the model that it was trained on."""
+    rank: int
+    alpha: float
+    rslora: bool
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Of an adapter's folder.
+
+        Raises:
+            ModelError: unreadable, of another kind than LoRA, or with a rank or alpha of no sense.
+        """
+        file = folder / ADAPTER_CONFIG
+        try:
+            values = parse_json(file.read_bytes())
+            base, rank = str(values["base_model_name_or_path"]), int(values["r"])
+            alpha, kind = float(values["lora_alpha"]), str(values.get("peft_type", "LORA"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise _no_lora(file, repr(error)) from None
+        if kind != "LORA":
+            raise _no_lora(file, f"peft_type is {kind!r}")
+        if rank < 1 or not 0 < alpha < math.inf:
+            raise _no_lora(file, f"r = {rank} and lora_alpha = {alpha:g} must be above 0")
+        return cls(values, _known_base(base), rank, alpha, bool(values.get("use_rslora")))
+
+    def decisive(self) -> str:
+        """The values that change answers, one text for equal ones."""
+        values = {key: value for key, value in self.values.items() if key not in _CHANGE_NOTHING}
+        said = {
+            key: sorted(map(str, value)) if isinstance(value, list) else value
+            for key, value in values.items()
+            if value not in (None, False, {}, [], "none")  # what PEFT takes where nothing is said
+        }
+        return json.dumps(said | {"lora_alpha": self.alpha}, sort_keys=True)
+
+
+def adapter_identity(folder: Path) -> str:
+    """A hash of an adapter's weights and one of its decisive configuration.
+
+    Raises:
+        ModelError: a file is missing or of no use.
+    """
+    decisive = AdapterConfig.read(folder).decisive()
+    return f"{weights_hash(folder)} {hashlib.sha256(decisive.encode()).hexdigest()[:_DIGITS]}"
+
+
+def weights_hash(folder: Path) -> str:
+    """Of an adapter's weights.
+
+    Raises:
+        ModelError: there are none.
+    """
+    return _file_hash(
+        folder / ADAPTER_WEIGHTS, f"An adapter folder holds {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}."
+    )[:_DIGITS]
+
+
+def base_identity(model: str) -> str:
+    """A model's id; of a local folder, which may change, with a hash of what is in it.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    return f"{model} {_folder_hash(Path(model))}" if Path(model).is_dir() else model
+
+
+def _folder_hash(folder: Path) -> str:
+    files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern)})
+    hint = "Check the files of the model and who may read them."
+    hashes = {file.name: _file_hash(file, hint) for file in files if not file.is_dir()}
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:_DIGITS]
+
+
+def _file_hash(file: Path, hint: str) -> str:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read: {error.strerror}.", hint=hint) from None
+
+
+def _known_base(base: str) -> str:
+    """A model that ships with budgetrl, where the adapter names it as another installation's."""
+    _, shipped, name = base.partition("/budgetrl/assets/")
+    here, there = asset_root() / name, Path(base)
+    if not (shipped and name and here.is_dir()):
+        return base
+    same = not there.is_dir() or _folder_hash(there) == _folder_hash(here)
+    return f"{PREFIX}{name}" if same else base
+
+
+def _no_lora(file: Path, why: str) -> ModelError:
+    return ModelError(
+        f"{file}: not the configuration of a LoRA adapter that budgetrl can use ({why}).",
+        hint="A PEFT adapter folder has base_model_name_or_path, r and lora_alpha there.",
+    )
