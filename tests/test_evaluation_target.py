@@ -229,7 +229,7 @@ def test_an_adapter_that_cannot_be_applied_as_a_whole_is_refused(
         PlainEngine.open(recipe, copied(adapters[1], tmp_path / "rank", r=8))
     renamed = copied(adapters[1], tmp_path / "renamed") / "adapter_model.safetensors"
     weights = load_file(renamed)
-    foreign = {name.replace("layers.0", "layers.77"): t for name, t in weights.items()}
+    foreign = {name.replace("layers.0", "layers.77"): t.clone() for name, t in weights.items()}
     save_file(foreign, renamed)
     with pytest.raises(ModelError, match=r"lacks 14 of the tensors .*layers\.0"):
         PlainEngine.open(recipe, renamed.parent)
