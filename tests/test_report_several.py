@@ -88,6 +88,57 @@ def test_seeds_that_agree_exactly_are_not_certain(tmp_path: Path) -> None:
     assert (gain.value, gain.seeds, gain.interval_95) == (1.0, 2, None)
 
 
+def learning_rate(value: float) -> dict[str, Any]:
+    return {"schedule": {"learning_rate": value}}
+
+
+def test_only_seeds_of_one_recipe_and_protocol_are_averaged(tmp_path: Path) -> None:
+    same = [Story(steps=2), Story(steps=2, seed=2, name="again", usd_per_hour=1.0)]
+    others = [
+        Story(steps=2, tables=learning_rate(0.01)),
+        Story(steps=2, tables={"data": {"path": "other.jsonl"}}),
+        Story(steps=2, temperature=1.0),
+    ]
+    runs = [build_run(tmp_path, story) for story in (*same, *others)]
+    arms = arms_of(map(read_facts, runs))
+    assert [[run.seed for run in arm.runs] for arm in arms] == [[1, 2], [1], [1], [1]]
+    assert len({arm.label for arm in arms}) == 4
+    assert "learning_rate 0.01" in arms[1].label
+
+
+def test_another_grader_makes_another_arm(tmp_path: Path) -> None:
+    runs = [build_run(tmp_path, Story(steps=2, seed=seed)) for seed in (1, 2)]
+    for file in runs[1].path.glob("evals/*/*.json"):
+        file.write_text(file.read_text().replace('"exact-1"', '"exact-2"'))
+    arms = arms_of(map(read_facts, runs))
+    assert [arm.apart for arm in arms] == ["grader exact-1", "grader exact-2"]
+
+
+def test_a_run_named_twice_counts_once_and_a_note_says_so(tmp_path: Path) -> None:
+    run, other = (build_run(tmp_path, Story(steps=2, seed=seed)) for seed in (1, 2))
+    write_report([run, other, RunDir(run.path)], tmp_path / "out")
+    assert "1 of the runs named were named before" in (tmp_path / "out/report.md").read_text()
+    assert len(json.loads((tmp_path / "out/report.json").read_text())["runs"]) == 2
+
+
+def test_a_cell_says_how_many_seeds_and_samples_it_has(tmp_path: Path) -> None:
+    stories = [Story(steps=2, seed=1), Story(steps=2, seed=2), Story(steps=2, seed=3, end=None)]
+    facts = [read_facts(build_run(tmp_path, story)) for story in stories]
+    table = table_1(models_of(arms_of(facts)))
+    assert table is not None
+    notes = {row[1].text: row[1].note for row in table.rows}
+    assert notes["ours: baseline"] == "n = 4, 3 seeds"
+    assert notes["ours: final, rank 64"] == "n = 4, 2 seeds"
+
+
+def test_an_interval_over_two_seeds_stays_within_what_is_possible(tmp_path: Path) -> None:
+    runs = [build_run(tmp_path, Story(steps=2, seed=seed)) for seed in (1, 2)]
+    (arm,) = arms_of(map(read_facts, runs))
+    gain = arm.gain("heldout", 1)
+    assert gain is not None and gain.interval_95 is not None
+    assert -1 <= gain.interval_95[0] < gain.interval_95[1] <= 1
+
+
 def test_ranks_at_different_scales_are_different_arms(tmp_path: Path) -> None:
     stories = [Story(rank=8, alpha=8.0, steps=2), Story(rank=8, alpha=128.0, steps=2)]
     arms = arms_of(read_facts(build_run(tmp_path, story)) for story in stories)

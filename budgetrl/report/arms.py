@@ -1,13 +1,16 @@
-"""Several runs as arms of one experiment: same model, rank and scale; seeds are repetitions."""
+"""Several runs as arms of one experiment: an arm is one recipe, its seeds are repetitions."""
 
-from collections import Counter
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from statistics import fmean
 from typing import NamedTuple
 
 from budgetrl.evaluation.passk import mean_interval
+from budgetrl.events import Evaluation
 from budgetrl.report.facts import Facts
+from budgetrl.report.grouping import apart, groups_of
 from budgetrl.types import Interval
 
 
@@ -31,25 +34,28 @@ class Arm:
     runs: Sequence[Facts]
     by_scale: bool = False
     """Whether another arm has the same model and rank, at another scale."""
+    apart: str = ""
+    """What tells it from arms of the same model, rank and scale."""
 
     @property
     def label(self) -> str:
         """For legends."""
         rank = f"rank {self.rank}" if self.rank is not None else "rank ?"
-        return f"{rank}, scale {self.scale:.3g}" if self.by_scale else rank
+        scale = f", scale {self.scale:.3g}" if self.by_scale and self.scale is not None else ""
+        return f"{rank}{scale}{f', {self.apart}' if self.apart else ''}"
+
+    def evaluations(self, suite: str, when: str, k: int) -> list[Evaluation]:
+        """Of all runs that have pass@k of a moment."""
+        found = [e for run in self.runs if (e := run.evaluation(when, suite)) is not None]
+        return [e for e in found if str(k) in e.pass_at]
 
     def passes(self, suite: str, when: str, k: int) -> Estimate | None:
         """pass@k of a moment."""
-        found = [e for run in self.runs if (e := run.evaluation(when, suite)) is not None]
-        found = [e for e in found if str(k) in e.pass_at]
+        found = self.evaluations(suite, when, k)
         values = [e.pass_at[str(k)] for e in found]
         if len(set(values)) == 1:  # one run, or one base model evaluated again under one protocol
             return Estimate(values[0], found[0].interval_95.get(str(k)), len(values))
-        mean = _over_seeds(values)
-        if mean is None or mean.interval_95 is None:
-            return mean
-        low, high = mean.interval_95
-        return mean._replace(interval_95=(max(0.0, low), min(1.0, high)))
+        return _over_seeds(values, 0.0, 1.0)
 
     def gain(self, suite: str, k: int) -> Estimate | None:
         """Final minus baseline."""
@@ -57,12 +63,13 @@ class Arm:
             run.differences[suite][k] for run in self.runs if k in run.differences.get(suite, ())
         ]
         if len(found) == 1:
-            return Estimate(found[0].difference, found[0].interval_95, 1)
-        return _over_seeds(part.difference for part in found)
+            return Estimate(found[0].difference, _clipped(found[0].interval_95, -1.0, 1.0), 1)
+        return _over_seeds((part.difference for part in found), -1.0, 1.0)
 
     def entropy_change(self) -> Estimate | None:
         """Relative change of the exact entropy from the start to the end (paper, Table 2)."""
-        return _over_seeds(c for run in self.runs if (c := entropy_change(run)) is not None)
+        found = (c for run in self.runs if (c := entropy_change(run)) is not None)
+        return _over_seeds(found, -1.0, math.inf)
 
     def validation(self) -> float | None:
         """Best pass@1 on the selection's suite: what chooses a rank (paper 2.2)."""
@@ -76,23 +83,17 @@ class Arm:
 
 
 def arms_of(runs: Iterable[Facts]) -> list[Arm]:
-    """Group runs by model, rank and scale, in order of appearance and rank."""
-    grouped: dict[tuple[str, int | None, float | None], list[Facts]] = {}
-    for run in runs:
-        lora = run.recipe.lora if run.recipe else None
-        key = (model_name(run), lora.rank if lora else None, lora.scale if lora else None)
-        grouped.setdefault(key, []).append(run)
-    models = list(dict.fromkeys(key[0] for key in grouped))
-    ordered = sorted(grouped, key=lambda k: (models.index(k[0]), k[1] or 0, k[2] or 0.0))
-    ranks = Counter(key[:2] for key in grouped)
-    return [Arm(*key, grouped[key], by_scale=ranks[key[:2]] > 1) for key in ordered]
-
-
-def model_name(run: Facts) -> str:
-    """The paper's name of the model, else the last part of its id."""
-    if run.recipe is not None and run.recipe.paper is not None and run.recipe.paper.row:
-        return run.recipe.paper.row
-    return run.model.rstrip("/").split("/")[-1]
+    """Group runs into seeds of one recipe, in order of appearance and rank."""
+    groups = groups_of(runs)
+    models = list(dict.fromkeys(group.name for group in groups))
+    groups.sort(key=lambda g: (models.index(g.name), g.rank or 0, g.scale or 0.0))
+    arms = []
+    for (name, rank), of_rank in groupby(groups, key=lambda g: (g.name, g.rank)):
+        scales = [list(alike) for _, alike in groupby(of_rank, key=lambda g: g.scale)]
+        for alike in scales:
+            for group, difference in zip(alike, apart(alike), strict=True):
+                arms.append(Arm(name, rank, group.scale, group.runs, len(scales) > 1, difference))
+    return arms
 
 
 def entropy_change(run: Facts) -> float | None:
@@ -131,13 +132,20 @@ def _best_validation(run: Facts) -> float | None:
     return max(scores) if scores else None
 
 
-def _over_seeds(values: Iterable[float]) -> Estimate | None:
-    """Seeds that agree exactly show no spread, which is not the same as none: no interval."""
+def _over_seeds(values: Iterable[float], lowest: float, highest: float) -> Estimate | None:
+    """Seeds that agree exactly show no spread, which is not the same as none: no interval.
+
+    Student's t knows no bounds, and with two seeds it is wide: cut to what is possible.
+    """
     known = list(values)
     if not known:
         return None
     interval = mean_interval(known) if len(set(known)) > 1 else None
-    return Estimate(fmean(known), interval, len(known))
+    return Estimate(fmean(known), _clipped(interval, lowest, highest), len(known))
+
+
+def _clipped(interval: Interval | None, lowest: float, highest: float) -> Interval | None:
+    return interval and (max(lowest, interval[0]), min(highest, interval[1]))
 
 
 def _mean(values: Iterable[float]) -> float | None:

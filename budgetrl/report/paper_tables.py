@@ -69,13 +69,13 @@ def table_1(models: Sequence[ModelRows]) -> Table | None:
 def table_2(models: Sequence[ModelRows]) -> Table | None:
     """Relative entropy change by rank; None without any number."""
     changes = {
-        (model.name, arm.rank, arm.scale): change
+        (model.name, arm.label): (arm.rank, change)
         for model in models
         for arm in model.arms
         if (change := arm.entropy_change()) is not None
     }
     printed = {rank for model in models if model.numbers for rank in model.numbers.entropies}
-    ranks = sorted(printed | {rank for _, rank, _ in changes if rank is not None})
+    ranks = sorted(printed | {rank for rank, _ in changes.values() if rank is not None})
     if not changes or not ranks:
         return None
     rows: list[Sequence[Cell | str]] = []
@@ -85,9 +85,9 @@ def table_2(models: Sequence[ModelRows]) -> Table | None:
             shown = [Cell("-" if c is None else f"{c:+.1f}", "paper") for c in cells]
             rows.append([Cell(model.name, "paper"), Cell("paper", "paper"), *shown])
         for scales in _by_scale(model.arms):
-            found = [changes.get((model.name, arm.rank, arm.scale)) for arm in scales]
-            by_rank = dict(zip((arm.rank for arm in scales), found, strict=True))
-            if any(by_rank.values()):
+            found = [changes.get((model.name, arm.label)) for arm in scales]
+            by_rank = dict(change for change in found if change is not None)
+            if by_rank:
                 name = "" if model.numbers else model.name
                 cells_here = [_change(by_rank.get(rank)) for rank in ranks]
                 rows.append([name, Cell("ours", strong=True), *cells_here])
@@ -161,8 +161,10 @@ def _measured(
     config = f"ours: {when}" if when == "baseline" else f"ours: final, {arm.label}"
     if when == "final" and len(model.arms) > 1 and best_arm(model.arms) is arm:
         config += ", best by validation"
-    cells: list[Cell | str] = [name, Cell(config, strong=True, note=_samples(arm, when, columns))]
-    for suite, k in columns:
+    sizes = [_size(arm, suite, when, k) for suite, k in columns]
+    usual_size = next(iter(Counter(filter(None, sizes)).most_common(1)), ("", 0))[0]
+    cells: list[Cell | str] = [name, Cell(config, strong=True, note=usual_size)]
+    for (suite, k), size in zip(columns, sizes, strict=True):
         found = arm.passes(suite, when, k)
         marks = ""
         differing = _differing(arm, suite, when, usual[suite])
@@ -174,28 +176,24 @@ def _measured(
             )
         gain = arm.gain(suite, k) if when == "final" else None
         tone = TONES[judgement(gain.interval_95)] if gain is not None else ""
-        cells.append(_estimate(found, marks, tone if tone in ("good", "bad") else ""))
+        own = size if size != usual_size else ""
+        cells.append(_estimate(found, marks, tone if tone in ("good", "bad") else "", own))
     return cells
 
 
-def _samples(arm: Arm, when: str, columns: Sequence[tuple[str, int]]) -> str:
-    suites = {suite for suite, _ in columns}
-    counts = sorted(
-        {
-            found.samples
-            for run in arm.runs
-            for suite in suites
-            if (found := run.evaluation(when, suite)) is not None
-        }
-    )
-    seeds = f", {len(arm.runs)} seeds" if len(arm.runs) > 1 else ""
-    return f"n = {' or '.join(map(str, counts))}{seeds}" if counts else ""
+def _size(arm: Arm, suite: str, when: str, k: int) -> str:
+    """Samples and seeds behind a cell: "n = 16, 2 seeds"."""
+    counts = sorted(found.samples for found in arm.evaluations(suite, when, k))
+    of = "" if len(arm.runs) == 1 else f", {len(counts)} seed{'s' if len(counts) > 1 else ''}"
+    return f"n = {' or '.join(map(str, dict.fromkeys(counts)))}{of}" if counts else ""
 
 
-def _estimate(found: Estimate | None, marks: str, tone: Tone) -> Cell:
+def _estimate(found: Estimate | None, marks: str, tone: Tone, size: str) -> Cell:
+    """A cell; its size where that is not the row's."""
     if found is None:
         return Cell("-", "muted")
-    note = interval_text(found.interval_95) if found.interval_95 else ""
+    interval = interval_text(found.interval_95) if found.interval_95 else ""
+    note = "; ".join(filter(None, (interval, size)))
     return Cell(percent(found.value).removesuffix(" %"), tone, note=note, marks=marks)
 
 

@@ -125,7 +125,7 @@ def _overview(arms: Sequence[Arm]) -> Table:
         seconds, dollars = arm.bill()
         row: list[Cell | str] = [
             "" if arm.model == above else arm.model,
-            str(arm.rank),
+            Cell(str(arm.rank), note=arm.apart),
             "-" if arm.scale is None else f"{arm.scale:.4g}",
             ", ".join(str(run.seed) for run in arm.runs),
             ", ".join(f"{run.steps:,}" for run in arm.runs),
@@ -149,6 +149,8 @@ def _gain(arm: Arm, suite: str) -> Cell:
     drawn = None if interval is None else (interval[0], gain.value, interval[1])
     tone = TONES[judgement(interval)]
     note = interval_text(interval, signed=True)
+    if gain.seeds < len(arm.runs):
+        note += f"; {gain.seeds} of {len(arm.runs)} seeds"
     return Cell(points(gain.value), tone, strong=True, note=note, interval=drawn)
 
 

@@ -1,6 +1,7 @@
 """Write reports: one run, or several side by side, as HTML, Markdown and JSON."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from budgetrl.errors import RunDirError, UsageError
@@ -37,10 +38,15 @@ def write_report(
     if unknown or not runs:
         wrong = f"unknown format {unknown[0]!r}" if unknown else "no run to report"
         raise UsageError(f"{wrong}.", hint=f"--format takes {', '.join(FORMATS)}.")
-    facts = [read_facts(run) for run in runs]
-    folder = out or (runs[0].path / "report" if len(runs) == 1 else Path("report"))
+    once = list({run.path.resolve(): run for run in runs}.values())
+    facts = [read_facts(run) for run in once]
+    document = _document(facts)
+    if len(once) < len(runs):
+        note = f"{len(runs) - len(once)} of the runs named were named before: each counts once."
+        document = replace(document, notices=[note, *document.notices])
+    folder = out or (runs[0].path / "report" if len(once) == 1 else Path("report"))
     try:
-        return write_document(_document(facts), facts, folder, formats)
+        return write_document(document, facts, folder, formats)
     except OSError as error:
         raise RunDirError(
             f"{folder}: the report cannot be written: {error.strerror}.",
