@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 from budgetrl.cli import main
 from budgetrl.engine.applied import adapter_effect, prove_applied
 from budgetrl.engine.plain import PlainEngine
-from budgetrl.errors import ModelError, RunDirError, UsageError
+from budgetrl.errors import DataError, ModelError, RunDirError, UsageError
 from budgetrl.evaluation.judge import evaluate_target, suite_specs
 from budgetrl.evaluation.rows import load_eval, load_rows
 from budgetrl.evaluation.run import Progress
 from budgetrl.evaluation.target import find_target
+from budgetrl.events import Checkpoint
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.rundir import CHECKPOINT_MANIFEST, RESOLVED, RunDir
@@ -141,13 +142,22 @@ def test_a_zero_adapter_takes_the_result_of_its_base(
     specs = suite_specs(target.recipe, [], max_tokens=48)
     first = evaluate_target(target, specs, tmp_path)[0]
     assert first.equals_base
+    assert first.result is not None
     assert first.completions_file.parent == run.path / "evals/heldout"
     for suffix in (".json", ".jsonl"):
         made = first.completions_file.with_suffix(suffix)
         made.rename(made.with_name(f"baseline{suffix}"))
     again = evaluate_target(target, specs, tmp_path)[0]
     assert again.completions_file.name == "baseline.jsonl"
-    assert again.result == first.result
+    assert again.result == replace(first.result, when="baseline")
+    specs = suite_specs(target.recipe, [], max_tokens=48, ks=[1, 2])
+    (other,) = evaluate_target(target, specs, tmp_path)
+    assert other.result is not None and set(other.result.pass_at) == {1, 2}
+    lines = again.completions_file.read_text().splitlines(keepends=True)
+    again.completions_file.write_text("".join(lines[:-1]))
+    (made,) = evaluate_target(target, specs, tmp_path)
+    assert made.completions_file.name.startswith("eval-")
+    assert made.result is not None and made.result.pass_at == other.result.pass_at
 
 
 def test_a_checkpoint_is_evaluated_with_its_adapter(
@@ -276,6 +286,68 @@ def test_a_half_written_checkpoint_is_refused(
     target = find_target(str(tmp_path / "elsewhere"))
     with pytest.raises(ModelError, match=r"adapter .* damaged or cut off"):
         evaluate_target(target, suite_specs(target.recipe, [str(suite)], samples=1), tmp_path)
+
+
+def test_a_lost_checkpoint_is_named_and_the_one_in_its_place_too(
+    tmp_path: Path,
+    suite: Path,
+    adapters: tuple[Path, Path, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = make_run(tmp_path, adapters[1], suite)
+    with run.writer(lambda: {"elapsed_s": 1.0, "spent_usd": None, "attempt": 1}) as writer:
+        for step in (7, 9):
+            path = f"checkpoints/step_{step:06d}"
+            writer.write(Checkpoint(step=step, path=path, seconds=0.1))
+    assert main(["eval", str(run.path), "--samples", "1", "--max-tokens", "48"]) == 0
+    shown = capsys.readouterr()
+    assert "the checkpoint of update 9 is damaged or gone" in shown.err
+    assert "after 7 updates: 8 problems x 1 samples" in shown.out
+
+
+def test_the_exported_adapter_stands_in_for_lost_checkpoints(
+    tmp_path: Path, suite: Path, adapters: tuple[Path, Path, Any]
+) -> None:
+    run = make_run(tmp_path, adapters[1], suite)
+    exported = copied(adapters[1], run.path / "adapter", revision="main")
+    assert find_target(str(exported)).policy_id == find_target(str(run.path)).policy_id
+    shutil.rmtree(run.path / "checkpoints")
+    with pytest.raises(RunDirError, match="takes its exported adapter"):
+        find_target(str(run.path))
+    target = find_target(str(exported))
+    assert target.adapter == exported
+    assert target.run is not None and target.run.path == run.path
+
+
+def test_prompts_and_completions_that_do_not_fit_are_refused(tmp_path: Path, suite: Path) -> None:
+    """The quickstart model has a window of 256; its recipe allows prompts of 128."""
+    bare = find_target(MODEL)
+    with pytest.raises(UsageError, match=r"a prompt has \d+ tokens; .*--max-tokens \d+ fits"):
+        evaluate_target(bare, suite_specs(bare.recipe, [str(suite)], max_tokens=256), tmp_path)
+    fitting = suite_specs(bare.recipe, [str(suite)], max_tokens=48, samples=1)
+    assert evaluate_target(bare, fitting, tmp_path)[0].result is not None
+    long = tmp_path / "long.jsonl"
+    problem = f"Compute {'1+' * 90}1."
+    long.write_text(json.dumps({"id": "l", "problem": problem, "answer": "91"}))
+    target = find_target(MODEL, "quickstart")
+    with pytest.raises(DataError, match=r"suite long: a prompt has \d+ tokens, above prompt.max"):
+        evaluate_target(target, suite_specs(target.recipe, [str(long)], max_tokens=16), tmp_path)
+
+
+def test_results_that_cannot_be_written_are_refused_before_the_model_is_loaded(
+    tmp_path: Path, suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    arguments = ["eval", MODEL, "--recipe", "quickstart", "--suite", str(suite), "--samples", "1"]
+    arguments += ["--max-tokens", "16", "--json", "--out"]
+    assert main([*arguments, str(tmp_path / "file")]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == "RunDirError"
+    assert main([*arguments, str(tmp_path / "out")]) == 0
+    file = Path(json.loads(capsys.readouterr().out)[0]["completions_file"])
+    file.unlink()
+    file.mkdir()
+    assert main([*arguments, str(tmp_path / "out")]) == 2
+    assert "a folder has its name" in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
 def test_a_run_of_another_version_is_named(

@@ -63,6 +63,8 @@ def eval_(
     os.environ.update(worker_environment())
     limit_h = hours_of(hours)
     found = find_target(target, recipe)
+    for note in found.notes:
+        sys.stderr.write(f"Warning: {target}: {note}.\n")
     specs = suite_specs(
         found.recipe,
         suites or (),
@@ -147,6 +149,8 @@ def _lines(one: "Evaluated") -> Iterator[str]:
     from budgetrl.units import percent
 
     name, result = suite_name(one.protocol.suite), one.result
+    if one.target.run is not None:
+        name += f", {one.target.run.name} after {one.target.step:,} updates"
     if result is None:
         yield f"{name}: not one round is complete yet; the same command continues."
         return

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,8 +21,8 @@ from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_suite
 from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, StopCheck
-from budgetrl.errors import RecipeError, UsageError
-from budgetrl.evaluation.rows import StoredEval, load_eval
+from budgetrl.errors import DataError, RecipeError, RunDirError, UsageError
+from budgetrl.evaluation.rows import load_eval
 from budgetrl.evaluation.run import (
     Progress,
     PromptedProblem,
@@ -30,6 +31,7 @@ from budgetrl.evaluation.run import (
     prompted,
     protocol_in,
 )
+from budgetrl.evaluation.summary import summarise
 from budgetrl.evaluation.target import Target
 from budgetrl.recipe.schema import Eval, Recipe, SuiteName
 from budgetrl.recipe.window import check_window
@@ -64,6 +66,7 @@ class Evaluated:
             "suite": self.protocol.suite,
             "model": self.target.recipe.model.id,
             "adapter": None if self.target.adapter is None else str(self.target.adapter),
+            "step": self.target.step if self.target.run is not None else None,
             "adapter_equals_base": self.equals_base if self.target.adapter is not None else None,
             **{key: result.get(key) for key in _REPORTED},
             "protocol": asdict(self.protocol),
@@ -159,8 +162,12 @@ def evaluate_target(
         DataError: a suite that cannot be read, or a grader that fails.
         ModelError: a model or adapter that is missing, does not fit, or is not applied.
         HardwareError: no GPU for an engine that needs one.
+        UsageError: completions that do not fit the model's window.
+        RunDirError: the folder cannot be written.
     """
     folder = out if target.run is None else target.run.path / "evals"
+    for spec in specs:
+        _check_writable(folder / spec.suite)
     with ExitStack() as stack:
         pool = stack.enter_context(GradingPool())
         pool.start()
@@ -169,8 +176,11 @@ def evaluate_target(
         asked = target.recipe.model_copy(update={"eval": tuple(specs)})
         engine = open_engine(asked, folder.parent, target.adapter)
         stack.callback(engine.close)
-        _check_windows(target.recipe, specs, engine.context_tokens)
+        if not target.fits_window:
+            _check_windows(target.recipe, specs, engine.context_tokens)
         items_of = [_prompted(engine, target.recipe, problems) for _, problems in suites]
+        for spec, items in zip(specs, items_of, strict=True):
+            _check_prompts(target, spec, items, engine.context_tokens)
         first = [item.prompt_ids for item in items_of[0]]
         applied = target.adapter is not None and _applied(engine, first)
         found = []
@@ -196,37 +206,65 @@ def _one(
     protocol = protocol_in(recipe, spec, items, GRADER_VERSION)
     equals_base = target.adapter is not None and not applied
     place = folder / spec.suite
-    if equals_base and (base := _stored_baseline(place, protocol, spec.samples)) is not None:
-        return Evaluated(target, protocol, base.result, base.completions_file, True)
+    if equals_base and (base := _stored_baseline(place, protocol, spec)) is not None:
+        return Evaluated(target, protocol, base[1], base[0], True)
     identity = json.dumps([target.policy_id, asdict(protocol)])
     name = f"eval-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
-    result = evaluate(
-        engine.policy,
-        items,
-        protocol,
-        samples=spec.samples,
-        ks=spec.k,
-        grader=pool,
-        folder=place,
-        when=name,
-        step=target.step,
-        batch=recipe.engine.eval_batch,
-        policy_id=target.policy_id,
-        stop=recipe.sampling.stop,
-        should_stop=should_stop,
-        on_progress=None if on_progress is None else lambda done: on_progress(spec.suite, done),
+    rows = place / f"{name}.jsonl"
+    if rows.is_dir():
+        raise _unwritable(rows, "a folder has its name")
+    try:
+        result = evaluate(
+            engine.policy,
+            items,
+            protocol,
+            samples=spec.samples,
+            ks=spec.k,
+            grader=pool,
+            folder=place,
+            when=name,
+            step=target.step,
+            batch=recipe.engine.eval_batch,
+            policy_id=target.policy_id,
+            stop=recipe.sampling.stop,
+            should_stop=should_stop,
+            on_progress=None if on_progress is None else lambda done: on_progress(spec.suite, done),
+        )
+    except OSError as error:  # such as a full disk
+        raise _unwritable(place, error.strerror or str(error)) from None
+    return Evaluated(target, protocol, result, rows, equals_base)
+
+
+def _check_writable(place: Path) -> None:
+    """Better known before a model is loaded than after the first batch."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise _unwritable(place, error.strerror or str(error)) from None
+
+
+def _unwritable(place: Path, why: str) -> RunDirError:
+    return RunDirError(
+        f"{place}: results cannot be written there: {why}.",
+        hint="Make room there; or, for a target of no run, give another folder with --out.",
     )
-    return Evaluated(target, protocol, result, place / f"{name}.jsonl", equals_base)
 
 
-def _stored_baseline(place: Path, protocol: Protocol, samples: int) -> StoredEval | None:
-    """The run's own evaluation of the base model, where it answers the same question."""
-    if not (place / "baseline.json").is_file():
+def _stored_baseline(place: Path, protocol: Protocol, spec: Eval) -> tuple[Path, EvalResult] | None:
+    """The run's own evaluation of the base model, where it answers the same question whole."""
+    try:
+        stored = load_eval(place / "baseline.json")
+    except DataError:
         return None
-    stored = load_eval(place / "baseline.json")
-    result = stored.result
-    same = result is not None and stored.protocol == protocol and result.samples == samples
-    return stored if same else None
+    if stored.protocol != protocol or stored.rounds() < spec.samples:
+        return None
+    result = summarise(
+        stored.rows, stored.problem_ids, spec.samples, spec.k, protocol=protocol,
+        when=stored.when, step=stored.step, seconds=stored.seconds,
+    )  # fmt: skip
+    return stored.completions_file, result
 
 
 def _prompted(engine: Engine, recipe: Recipe, problems: Sequence[Any]) -> list[PromptedProblem]:
@@ -250,4 +288,31 @@ def _check_windows(recipe: Recipe, specs: Sequence[Eval], window: int | None) ->
     try:
         check_window(recipe.model_copy(update={"eval": (), "sampling": sampling}), window)
     except RecipeError as error:
-        raise UsageError(error.message, hint="Give a smaller --max-tokens.") from None
+        room = (window or 0) - recipe.prompt.max_tokens
+        fits = f"--max-tokens {room} fits." if room > 0 else "Give --recipe with shorter prompts."
+        raise UsageError(error.message, hint=fits) from None
+
+
+def _check_prompts(
+    target: Target, spec: Eval, items: Sequence[PromptedProblem], window: int | None
+) -> None:
+    """Prompts beyond a limit would be cut, or read past the window, without a word."""
+    recipe = target.recipe
+    longest = max((len(item.prompt_ids) for item in items), default=0)
+    limit, completion = recipe.prompt.max_tokens, recipe.eval_max_tokens(spec)
+    if target.fits_window:
+        if window is None or longest + completion <= window:
+            return
+        room = window - longest
+        raise UsageError(
+            f"suite {spec.suite}: a prompt has {longest} tokens; with {completion} for the "
+            f"completion that is above the {window} of {recipe.model.id}.",
+            hint=f"--max-tokens {room} fits." if room > 0 else "Give a suite of shorter problems.",
+        )
+    if longest > limit:
+        raise DataError(
+            f"suite {spec.suite}: a prompt has {longest} tokens, above prompt.max_tokens = "
+            f"{limit} of the recipe.",
+            hint="An evaluation leaves no problem out: give a suite of shorter problems, or an "
+            f"adapter folder outside a run and a --recipe with prompt.max_tokens >= {longest}.",
+        )
