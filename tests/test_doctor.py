@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from budgetrl.doctor import Check, can_run, why_not
+from budgetrl.doctor import Check, can_run, machine, why_not
 from budgetrl.doctor.gpu import gpu_checks
 from budgetrl.doctor.hub import hub_checks
 from budgetrl.errors import ExitCode
@@ -164,6 +164,13 @@ def doctor(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
     )
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
+
+
+def test_a_cache_folder_that_may_not_be_looked_at_is_no_traceback(tmp_path: Path) -> None:
+    """A name that is too long raises as a folder without permission does, for root too."""
+    code, found = doctor(HF_HOME=str(tmp_path / ("a" * 300)))
+    assert (code, found["ok"]) == (0, True)
+    assert machine._existing(tmp_path / ("a" * 300) / "hub") == tmp_path
 
 
 @pytest.mark.skipif(detect_gpu() is not None, reason="this machine has a GPU")

@@ -81,7 +81,10 @@ def _token() -> str | None:
         from huggingface_hub import get_token
     except ImportError:
         return os.environ.get("HF_TOKEN")
-    return get_token()
+    try:
+        return get_token()
+    except OSError:  # its file cannot be read
+        return None
 
 
 def _is_here(model: str) -> bool:

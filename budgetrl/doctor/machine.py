@@ -90,7 +90,7 @@ def _disk(name: str, folder: Path, level: Level, wanted_gib: float) -> Check:
 
 def _existing(folder: Path) -> Path:
     place = folder.expanduser().absolute()
-    while not place.exists():
+    while not os.path.exists(place):  # Path.exists raises where a folder may not be entered
         place = place.parent
     return place
 
