@@ -248,7 +248,24 @@ def test_protocol_depends_on_prompts_problems_and_stop_texts() -> None:
     assert "suite_fingerprint" in PROTOCOL.differences(protocol(PROBLEMS[:5]))
 
 
+def test_rows_that_nobody_could_have_written_are_left_out(tmp_path: Path) -> None:
+    run(Recorder(HALF), tmp_path)
+    file = tmp_path / "final.jsonl"
+    rows = load_rows(file)
+    line = json.loads(file.read_text().splitlines()[0])
+    odd = [{"tokens": 1e400}, {"sample": -1}, {"tokens": None}, {"sample": "x"}, {"seed": 1e400}]
+    lines = [json.dumps(line | change) + "\n" for change in odd]
+    file.write_text("".join(lines) + "[" * 100_000 + "\n" + file.read_text())
+    assert load_rows(file) == rows
+
+
 def test_unreadable_evaluations_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="passwd: is neither a run nor a file"):
+        load_eval(tmp_path / "passwd")
+    for text in ("[" * 100_000, '{"schema_version": 1}', "\xff"):
+        (tmp_path / "odd.json").write_text(text, encoding="latin-1")
+        with pytest.raises(DataError, match="is not an evaluation"):
+            load_eval(tmp_path / "odd.json")
     with pytest.raises(DataError, match="cannot be read"):
         load_eval(tmp_path / "none.json")
     (tmp_path / "other.json").write_text("[1]")
@@ -256,6 +273,9 @@ def test_unreadable_evaluations_are_named(tmp_path: Path) -> None:
         load_eval(tmp_path / "other.json")
     run(Recorder(HALF), tmp_path)
     data = json.loads((tmp_path / "final.json").read_text())
+    (tmp_path / "final.json").write_text(json.dumps(data | {"k": [1e400]}))
+    with pytest.raises(DataError, match="is not an evaluation"):
+        load_eval(tmp_path / "final.json")
     (tmp_path / "final.json").write_text(json.dumps(data | {"schema_version": 99}))
     with pytest.raises(DataError, match="newer budgetrl"):
         load_eval(tmp_path / "final.json")

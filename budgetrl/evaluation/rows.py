@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from budgetrl.errors import DataError
-from budgetrl.files import read_jsonl
+from budgetrl.files import parse_json, read_jsonl
 from budgetrl.types import EvalResult, Protocol, Verdict
 
 SCHEMA_VERSION = 1
@@ -47,9 +47,11 @@ class EvalRow:
         """A line of the file.
 
         Raises:
-            KeyError, TypeError, ValueError: the line is none of ours.
+            KeyError, TypeError, ValueError, OverflowError: the line is none of ours.
         """
         extracted = data.get("extracted")
+        if min(data["sample"], data["tokens"]) < 0:
+            raise ValueError("negative counts")
         return cls(
             problem_id=str(data["problem_id"]),
             sample=int(data["sample"]),
@@ -112,7 +114,7 @@ def load_rows(path: Path) -> list[EvalRow]:
     for data in read_jsonl(path):
         try:
             row = EvalRow.from_json(data)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue
         found.setdefault((row.problem_id, row.sample), row)
     return list(found.values())
@@ -177,9 +179,14 @@ def load_eval(path: Path, with_rows: bool = True) -> StoredEval:
     Raises:
         DataError: missing, not JSON, or of another shape.
     """
+    if path.suffix not in (".json", ".jsonl"):
+        raise DataError(
+            f"{path}: is {'not an evaluation' if path.exists() else 'neither a run nor a file'}.",
+            hint="Give a run, or a .json or .jsonl file under evals/<suite>/.",
+        )
     file = path.with_suffix(".json")
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = parse_json(file.read_bytes())
         if data["schema_version"] > SCHEMA_VERSION:
             raise DataError(
                 f"{file}: written by a newer budgetrl (schema {data['schema_version']}).",
@@ -202,7 +209,7 @@ def load_eval(path: Path, with_rows: bool = True) -> StoredEval:
             f"{file}: cannot be read: {error.strerror}.",
             hint="Give a run, or a file under evals/<suite>/.",
         ) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{file}: is not an evaluation of budgetrl: {error!r}.") from None
