@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from run_builder import Story, Suite, build_run
 
+from budgetrl.cli import main
 from budgetrl.errors import UsageError
 from budgetrl.report.plots import Line, Panel, draw
 from budgetrl.report.write import write_report
@@ -111,6 +112,24 @@ def test_damaged_files_are_named_not_fatal(tmp_path: Path) -> None:
     assert "points pass@1 on heldout" in html  # as recorded at the end of the run
 
 
+@pytest.mark.parametrize("name", ["final.jsonl", "baseline.jsonl", "final.json"])
+def test_cut_completions_are_named_and_the_recorded_difference_stands(
+    tmp_path: Path, name: str
+) -> None:
+    run = build_run(tmp_path, Story(steps=1))
+    write_report([run], formats=["json"])
+    before = json.loads((run.path / "report/report.json").read_text())["runs"][0]
+    file = run.path / "evals/heldout" / name
+    lines = file.read_text().splitlines(keepends=True)
+    for kept in (lines[: len(lines) // 2], []):
+        file.write_text("".join(kept))
+        html, _ = pages(run)
+        assert f"evals/heldout/{name.split('.')[0]}.jsonl holds" in html
+        assert "There is no final evaluation" not in html
+        after = json.loads((run.path / "report/report.json").read_text())["runs"][0]
+        assert after["suites"]["heldout"] == before["suites"]["heldout"]
+
+
 def test_noise_is_called_noise(tmp_path: Path) -> None:
     story = Story(steps=1, suites={"amc23": Suite(20, 2, 0.5, 0.5, ks=(1,))})
     html, _ = pages(build_run(tmp_path, story))
@@ -131,3 +150,22 @@ def test_without_a_price_the_bill_is_in_minutes(tmp_path: Path) -> None:
 def test_formats_are_checked(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="pdf"):
         write_report([build_run(tmp_path, Story(steps=1))], formats=["pdf"])
+    run = build_run(tmp_path, Story(steps=1))
+    assert main(["report", str(run.path), "--format", " , "]) == 2
+
+
+def test_secrets_are_masked_in_every_format(tmp_path: Path) -> None:
+    secret = "hf_" + "a1B2" * 5
+    run = build_run(tmp_path, Story(steps=1, name=f"run {secret}"))
+    for file in write_report([run], tmp_path / "out"):
+        text = file.read_text()
+        assert secret not in text
+        assert "[secret]" in text
+
+
+def test_odd_values_in_stored_completions_are_no_traceback(tmp_path: Path) -> None:
+    run = build_run(tmp_path, Story(steps=2, end=None))
+    file = run.completions_file(1)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    run.write_completions(1, [row | {"tokens": odd} for row in rows for odd in (None, "x", [])])
+    assert "tokens not known" in pages(run)[0]

@@ -137,27 +137,45 @@ class Facts:
         return found
 
     @cached_property
+    def cut(self) -> Mapping[str, str]:
+        """Notices of suites whose files hold less than the run recorded."""
+        found = {}
+        for suite in self.suites:
+            for when in ("baseline", "final"):
+                recorded, stored = self.evaluation(when, suite), self.stored.get((suite, when))
+                held = 0 if stored is None else stored.rounds()
+                if recorded is not None and held < recorded.samples:
+                    found[suite] = (
+                        f"evals/{suite}/{when}.jsonl holds {held} complete of {recorded.samples} "
+                        "recorded samples of each problem: it, or its .json, is missing, cut or "
+                        "damaged. The numbers shown are those that the run recorded."
+                    )
+        return found
+
+    @cached_property
     def differences(self) -> Mapping[str, Mapping[int, Difference]]:
-        """Final minus baseline by suite and k, from the stored verdicts."""
+        """Final minus baseline by suite and k: from the stored verdicts, or as once recorded."""
         found: dict[str, Mapping[int, Difference]] = {}
         for suite in self.suites:
-            final, base = self.stored.get((suite, "final")), self.stored.get((suite, "baseline"))
-            if self.evaluation("final", suite) is None:
-                continue
-            if final is None or base is None:
-                found[suite] = self._recorded_difference(suite)
-                continue
-            try:
-                found[suite] = difference(final, base)
-            except (DataError, ProtocolError):
-                continue
+            if self.evaluation("final", suite) is not None:
+                recorded = self._recorded_difference(suite) if suite in self.cut else {}
+                found[suite] = recorded or self._measured_difference(suite)
         return {suite: by_k for suite, by_k in found.items() if by_k}
 
+    def _measured_difference(self, suite: str) -> Mapping[int, Difference]:
+        final, base = self.stored.get((suite, "final")), self.stored.get((suite, "baseline"))
+        if final is None or base is None:
+            return {}
+        try:
+            return difference(final, base)
+        except (DataError, ProtocolError):
+            return {}
+
     def _recorded_difference(self, suite: str) -> Mapping[int, Difference]:
-        """What the run wrote at its end, for directories without the completions."""
+        """What the run wrote at its end."""
         finished = self.history.finished
-        recorded = (finished.difference if finished else None) or {}
-        part = recorded.get(suite, {})
+        recorded = (finished.difference if finished else None) or self.result.get("difference")
+        part = recorded.get(suite, {}) if isinstance(recorded, dict) else {}
         intervals = part.get("interval_95", {})
         return {
             int(k): Difference(

@@ -95,7 +95,8 @@ def _by_verdict(
 
 
 def _training_sample(row: dict[str, Any], step: int) -> Sample:
-    details = f"{row.get('tokens', 0):,} tokens"
+    tokens = row.get("tokens")
+    details = f"{tokens:,} tokens" if isinstance(tokens, int) else "tokens not known"
     if isinstance(row.get("reward"), int | float):
         details += f", reward {row['reward']:.2f}"
     problem = shortened(str(row.get("problem", "")), 400)

@@ -94,6 +94,7 @@ def _notices(facts: Facts) -> Iterator[str]:
     if facts.status is RunStatus.RUNNING:
         yield "This run is still going on; the report shows what there is so far."
     yield from facts.notes
+    yield from facts.cut.values()
 
 
 def _tiles(facts: Facts) -> list[Tile]:

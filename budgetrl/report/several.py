@@ -45,7 +45,8 @@ def several_document(runs: Sequence[Facts]) -> Document:
             f"{run.run.name} {'is' if run.status is RunStatus.RUNNING else 'has'} "
             f"{run.status.value}: shown as far as it came."
             for run in unfinished
-        ],
+        ]
+        + [f"{run.run.name}: {note}" for run in runs for note in run.cut.values()],
         sections=[section for section in sections if section.blocks],
         footer="Made from the files of these run directories alone.",
     )

@@ -26,7 +26,7 @@ def summary(facts: Facts) -> dict[str, Any]:
         "suites": {suite: _suite(facts, suite) for suite in facts.suites},
         "bill": [row._asdict() for row in bill_rows(facts)],
         "warnings": [warning.message for warning in facts.history.warnings.values()],
-        "notes": list(facts.notes),
+        "notes": [*facts.notes, *facts.cut.values()],
     }
 
 

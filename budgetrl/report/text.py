@@ -25,9 +25,14 @@ LIMIT = 6000
 SUITE_NAMES = {"math500": "MATH500", "aime24": "AIME24", "aime25": "AIME25", "amc23": "AMC23"}
 
 
+def without_secrets(text: str) -> str:
+    """Text with keys and passwords masked."""
+    return _SECRET.sub("[secret]", text)
+
+
 def readable(text: str) -> str:
     """Text without control, invisible or direction-changing characters, and without secrets."""
-    text = _SECRET.sub("[secret]", text)
+    text = without_secrets(text)
     if text.isascii() and text.isprintable():
         return text
     shown, marks = [], 0

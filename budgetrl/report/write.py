@@ -1,8 +1,9 @@
 """Write reports: one run, or several side by side, as HTML, Markdown and JSON."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from budgetrl.errors import RunDirError, UsageError
 from budgetrl.files import write_atomic, write_json
@@ -12,6 +13,7 @@ from budgetrl.report.facts import Facts, read_facts
 from budgetrl.report.ink import standalone
 from budgetrl.report.sections import run_document
 from budgetrl.report.summary import SCHEMA_VERSION, summary
+from budgetrl.report.text import without_secrets
 from budgetrl.rundir import RunDir
 
 FORMATS = ("html", "md", "json")
@@ -31,13 +33,12 @@ def write_report(
         The files that were written, the ones to open first.
 
     Raises:
-        UsageError: no run, or an unknown format.
+        UsageError: no run, no format, or an unknown one.
         RunDirError: the folder cannot be written.
     """
-    unknown = sorted(set(formats) - set(FORMATS))
-    if unknown or not runs:
-        wrong = f"unknown format {unknown[0]!r}" if unknown else "no run to report"
-        raise UsageError(f"{wrong}.", hint=f"--format takes {', '.join(FORMATS)}.")
+    if not runs:
+        raise UsageError("no run to report.")
+    _check_formats(formats)
     once = list({run.path.resolve(): run for run in runs}.values())
     facts = [read_facts(run) for run in once]
     document = _document(facts)
@@ -60,9 +61,18 @@ def write_document(
     """Write a document that is made already; returns the files.
 
     Raises:
+        UsageError: no format, or an unknown one.
         OSError: the folder cannot be written.
     """
+    _check_formats(formats)
     return list(_write(document, facts, folder, formats))
+
+
+def _check_formats(formats: Sequence[str]) -> None:
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown or not formats:
+        wrong = f"unknown format {unknown[0]!r}" if unknown else "no format to write"
+        raise UsageError(f"{wrong}.", hint=f"--format takes {', '.join(FORMATS)}.")
 
 
 def _document(facts: Sequence[Facts]) -> Document:
@@ -89,8 +99,20 @@ def _write(
         yield folder / "report.md"
     if "json" in formats:
         document_json = {"schema_version": SCHEMA_VERSION, "runs": [summary(one) for one in facts]}
-        write_json(folder / "report.json", document_json)
+        write_json(folder / "report.json", _masked(document_json))
         yield folder / "report.json"
+
+
+def _masked(value: Any) -> Any:
+    """JSON without secrets in its texts."""
+    match value:
+        case str():
+            return without_secrets(value)
+        case Mapping():
+            return {key: _masked(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_masked(inner) for inner in value]
+    return value
 
 
 def _figures(document: Document) -> Iterator[Figure]:
