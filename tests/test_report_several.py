@@ -1,6 +1,7 @@
 """Several runs become the paper's tables: seeds averaged, ranks side by side, marks where due."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +117,13 @@ def test_another_grader_makes_another_arm(tmp_path: Path) -> None:
 
 def test_a_run_named_twice_counts_once_and_a_note_says_so(tmp_path: Path) -> None:
     run, other = (build_run(tmp_path, Story(steps=2, seed=seed)) for seed in (1, 2))
-    write_report([run, other, RunDir(run.path)], tmp_path / "out")
-    assert "1 of the runs named were named before" in (tmp_path / "out/report.md").read_text()
-    assert len(json.loads((tmp_path / "out/report.json").read_text())["runs"]) == 2
+    copy = RunDir(Path(shutil.copytree(run.path, tmp_path / "copy")))
+    write_report([run, other, RunDir(run.path), copy], tmp_path / "out")
+    assert (
+        "2 of the runs were named before, or are copies" in (tmp_path / "out/report.md").read_text()
+    )
+    found = json.loads((tmp_path / "out/report.json").read_text())["runs"]
+    assert [one["run"] for one in found] == [run.name, other.name]
 
 
 def test_a_cell_says_how_many_seeds_and_samples_it_has(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Write reports: one run, or several side by side, as HTML, Markdown and JSON."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,11 +40,13 @@ def write_report(
     if not runs:
         raise UsageError("no run to report.")
     _check_formats(formats)
-    once = list({run.path.resolve(): run for run in runs}.values())
-    facts = [read_facts(run) for run in once]
+    once: dict[str, RunDir] = {}
+    for run in runs:
+        once.setdefault(_history_hash(run), run)
+    facts = [read_facts(run) for run in once.values()]
     document = _document(facts)
     if len(once) < len(runs):
-        note = f"{len(runs) - len(once)} of the runs named were named before: each counts once."
+        note = f"{len(runs) - len(once)} of the runs were named before, or are copies: left out."
         document = replace(document, notices=[note, *document.notices])
     folder = out or (runs[0].path / "report" if len(once) == 1 else Path("report"))
     try:
@@ -66,6 +69,15 @@ def write_document(
     """
     _check_formats(formats)
     return list(_write(document, facts, folder, formats))
+
+
+def _history_hash(run: RunDir) -> str:
+    """Equal for a run and its copies: every event has the second it was written at."""
+    events = run.path / "events.jsonl"
+    if not events.is_file() or events.stat().st_size == 0:
+        return str(run.path.resolve())
+    with events.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_formats(formats: Sequence[str]) -> None:
