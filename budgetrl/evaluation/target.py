@@ -126,12 +126,14 @@ def _of_run(run: RunDir) -> Target:
 
 
 def _judged_step(run: RunDir) -> int | None:
-    """The update whose checkpoint stands for the run, by its events."""
+    """The update whose checkpoint stands for the run, also where the checkpoint is gone."""
     written = read_history(run).checkpoints
     best = [c.step for c in written if c.best]
     if best and _recipe_of(run).select.use == "best":
         return best[-1]
-    return written[-1].step if written else None
+    # A run that was killed may have left a checkpoint of which no event tells.
+    steps = [c.step for c in written] + [c.step for c in run.checkpoints()]
+    return max(steps, default=None)
 
 
 def _of_exported(run: RunDir, path: Path) -> Target:
