@@ -1,11 +1,13 @@
 """`budgetrl run` and `budgetrl resume`."""
 
 import json
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -79,7 +81,7 @@ def run(
     kind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
     with (
-        _told_when_interrupted(),
+        _told_when_interrupted() as heed,
         open_display("none" if dry_run else kind, stream, sys.stderr) as shown,
     ):
         shown.message(f"planning {recipe}")
@@ -102,6 +104,7 @@ def run(
         from budgetrl.supervise.attempt import process_start
         from budgetrl.supervise.run import start_run
 
+        heed()
         ended = start_run(
             planned,
             out,
@@ -149,7 +152,8 @@ def resume(
         return continue_study(run_dir, process_start(), display, as_json)
     kind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
-    with _told_when_interrupted(), open_display(kind, stream, sys.stderr) as shown:
+    with _told_when_interrupted() as heed, open_display(kind, stream, sys.stderr) as shown:
+        heed()
         ended = continue_run(
             open_run(run_dir),
             limits,
@@ -162,12 +166,28 @@ def resume(
 
 
 @contextmanager
-def _told_when_interrupted() -> Iterator[None]:
-    """Ctrl-C before the run begins is told as errors are, so that --json has its document."""
+def _told_when_interrupted() -> Iterator[Callable[[], None]]:
+    """Ctrl-C before the run begins is told as errors are, so that --json has its document.
+
+    Gives a function to call right before the run: some import may have swallowed the Ctrl-C.
+    """
+    noted: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    def heed() -> None:
+        if noted:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
     try:
-        yield
+        yield heed
     except KeyboardInterrupt:
         raise AbortedError("stopped by Ctrl-C; nothing was running.") from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _print_result(ended: "Ended", as_json: bool) -> int:

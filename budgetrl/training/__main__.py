@@ -14,6 +14,7 @@ from budgetrl.budget import Budget, Ledger
 from budgetrl.documents import read_recipe
 from budgetrl.engine import import_first
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode, is_out_of_memory
+from budgetrl.evaluation.outcome import brief, stored_results
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe
@@ -79,13 +80,15 @@ def _failed(
     log: RunLog, run: RunDir, kind: str, message: str, hint: str, exit_code: ExitCode
 ) -> int:
     log.emit(Error(type=kind, message=message, hint=hint, exit_code=int(exit_code)))
-    steps = read_history(run).steps
+    steps, newest = read_history(run).steps, run.newest_checkpoint()
     log.emit(
         RunFinished(
             stop_reason=StopReason.FAILED,
             exit_code=int(exit_code),
             steps=steps[-1].step if steps else 0,
             train_s=log.ledger.train_s,
+            baseline=brief(stored_results(run.path / "evals", "baseline")),
+            best_checkpoint=newest.path.relative_to(run.path).as_posix() if newest else None,
         )
     )
     return int(exit_code)
