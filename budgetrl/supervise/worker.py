@@ -149,11 +149,12 @@ class Worker:
     def _forward(self, worker: "subprocess.Popen[bytes]") -> None:
         while self._signals.pending:
             number = self._signals.pending.pop(0)
-            self._display.message(
-                "saving before leaving; press Ctrl-C again to leave at once"
-                if number is signal.SIGINT
-                else "told to leave: saving"
-            )
+            if number is signal.SIGTERM:
+                self._display.message("told to leave: saving")
+            elif self._signals.received.count(signal.SIGINT) > 1:
+                self._display.message("leaving at once")
+            else:
+                self._display.message("saving before leaving; press Ctrl-C again to leave at once")
             _send(worker, number)
             self._kill_at = min(self._kill_at, self.patience(number))
 

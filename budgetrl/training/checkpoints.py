@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from budgetrl.errors import first_line
 from budgetrl.files import write_json
 from budgetrl.rundir import CheckpointFile, RunDir
 
@@ -41,7 +42,7 @@ def save_checkpoint(run: RunDir, trainer: Any, state: Mapping[str, Any]) -> Path
             trainer.state.save_to_json(str(folder / "trainer_state.json"))
             write_json(folder / STATE, dict(state) | {"rng": _rng_state(), "versions": versions()})
     except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
-        raise OSError(str(error)) from error
+        raise OSError(f"the disk is full or fails: {first_line(error)}") from error
     return run.checkpoint_path(step)
 
 
