@@ -316,8 +316,11 @@ def _load_weights(model: Any, adapter: Path) -> None:
     except OSError as error:
         raise ModelError(f"adapter {adapter}: cannot be read: {error}.") from None
     result = peft.set_peft_model_state_dict(model, weights)
-    if result.unexpected_keys:
-        raise ModelError(
-            f"adapter {adapter} does not fit the model: {result.unexpected_keys[0]} is unknown.",
-            hint="Give an adapter that was trained on the same base model and targets.",
-        )
+    # The base model's own tensors are missing from every adapter.
+    lacking = [key for key in result.missing_keys if ".lora_" in key and ".default" in key]
+    for keys, what in ((result.unexpected_keys, "is unknown"), (lacking, "is not in its file")):
+        if keys:
+            raise ModelError(
+                f"adapter {adapter} does not fit the model: {keys[0]} {what}.",
+                hint="Give an adapter that was trained on the same base model and targets.",
+            )
