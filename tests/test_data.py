@@ -11,8 +11,10 @@ import pytest
 from budgetrl.data.overlap import NGRAM, find_overlap
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import LoadedProblems, load_problems, load_suite
+from budgetrl.data.usable import load_usable
 from budgetrl.errors import DataError, ExitCode, ModelError, RecipeError
 from budgetrl.recipe.assets import asset_root, local_path
+from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Columns, Data, Eval, Prompt
 from budgetrl.types import Problem
 
@@ -246,6 +248,21 @@ def test_a_template_that_opens_think_is_noticed(
     tokenizer: Any, prompt: Prompt, prefilled: bool
 ) -> None:
     assert PromptRenderer(tokenizer, prompt).prefilled is prefilled
+
+
+def test_prompts_of_a_suite_may_be_longer_than_those_trained_on(
+    tokenizer: Any, write: Write
+) -> None:
+    suite = write([row(1), row(2, problem="Compute " + "1+" * 40 + "1.", answer="41")])
+    sets = [f"eval.heldout.path={suite}", "prompt.max_tokens=50"]
+    recipe = load_recipe("quickstart", sets).recipe
+    renderer = PromptRenderer(tokenizer, recipe.prompt)
+    usable = load_usable(recipe, renderer, check, lambda completion: None)
+    longest = max(len(renderer.ids(one)) for one in usable.suites["heldout"].problems)
+    assert longest > 50 >= max(len(renderer.ids(one)) for one in usable.problems)
+    load_usable(recipe, renderer, check, lambda completion: longest)
+    with pytest.raises(DataError, match=f"suite heldout: a prompt has {longest} tokens"):
+        load_usable(recipe, renderer, check, lambda completion: longest - 1)
 
 
 def test_the_fingerprint_of_prompts_is_of_all_that_shapes_them(tokenizer: Any) -> None:

@@ -231,13 +231,13 @@ def held_by_vllm(recipe: Recipe) -> Any:
     )
 
 
-def sample(llm: FakeLLM, stops_after: int = 100) -> list[Any]:
+def sample(llm: FakeLLM, stops_after: int = 100, prompt: Sequence[int] = (1, 2)) -> list[Any]:
     steps = iter(range(1000))
-    prompts = [[1, 2]] * len(llm.lengths)
+    prompts = [[1, 2]] * (len(llm.lengths) - 1) + [list(prompt)]
     seeds = [10 * (row + 1) for row in range(len(prompts))]
     return draw(
         llm, SamplingParams, prompts, seeds, SPEC, [END], "adapter",
-        lambda: next(steps) + 1 >= stops_after,
+        lambda: next(steps) + 1 >= stops_after, sequence_tokens=6,
     )  # fmt: skip
 
 
@@ -245,6 +245,13 @@ def test_completions_come_back_in_order_with_their_log_probabilities() -> None:
     found = sample(FakeLLM([2, 9, 1], asleep=False))
     assert [one.ids for one in found] == [[10, END], [20, 21, 22, 23], [END]]
     assert [one.logps for one in found] == [[-5.0] * 2, [-10.0] * 4, [-15.0]]
+
+
+def test_a_long_prompt_leaves_its_completion_less_room() -> None:
+    found = sample(FakeLLM([9, 9], asleep=False), prompt=(1, 2, 3, 4, 5))
+    assert [len(one.ids) for one in found] == [4, 1]
+    engine = engine_over(FakeLLM([]), RECIPE)
+    assert engine.longest_prompt(RECIPE.sampling.max_tokens) == 3 * (512 + 3584) // 4
 
 
 def test_a_time_limit_keeps_what_was_finished_and_aborts_the_rest() -> None:

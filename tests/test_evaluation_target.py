@@ -320,7 +320,7 @@ def test_the_exported_adapter_stands_in_for_lost_checkpoints(
 
 
 def test_prompts_and_completions_that_do_not_fit_are_refused(tmp_path: Path, suite: Path) -> None:
-    """The quickstart model has a window of 256; its recipe allows prompts of 128."""
+    """The quickstart model has a window of 256; its recipe trains on prompts of up to 64."""
     bare = find_target(MODEL)
     with pytest.raises(UsageError, match=r"a prompt has \d+ tokens; .*--max-tokens \d+ fits"):
         evaluate_target(bare, suite_specs(bare.recipe, [str(suite)], max_tokens=256), tmp_path)
@@ -331,7 +331,10 @@ def test_prompts_and_completions_that_do_not_fit_are_refused(tmp_path: Path, sui
     long.write_text(json.dumps({"id": "l", "problem": problem, "answer": "91"}))
     target = find_target(MODEL, "quickstart")
     with pytest.raises(DataError, match=r"suite long: a prompt has \d+ tokens, above prompt.max"):
-        evaluate_target(target, suite_specs(target.recipe, [str(long)], max_tokens=16), tmp_path)
+        evaluate_target(target, suite_specs(target.recipe, [str(long)], max_tokens=100), tmp_path)
+    short = suite_specs(target.recipe, [str(long)], max_tokens=16, samples=1)
+    (found,) = evaluate_target(target, short, tmp_path)
+    assert found.result is not None, "longer than prompt.max_tokens, and within the window"
 
 
 def test_results_that_cannot_be_written_are_refused_before_the_model_is_loaded(

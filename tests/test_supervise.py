@@ -16,6 +16,7 @@ import pytest
 from budgetrl.budget import Budget
 from budgetrl.display.base import NoDisplay
 from budgetrl.errors import ExitCode, RunDirError
+from budgetrl.events import RunResumed, RunStarted
 from budgetrl.history import read_history
 from budgetrl.plan import Limits, Planned, create_run, make_plan
 from budgetrl.recipe.load import load_recipe
@@ -32,7 +33,7 @@ from budgetrl.rundir import (
     open_run,
 )
 from budgetrl.supervise import worker
-from budgetrl.supervise.attempt import Attempt, paid_seconds
+from budgetrl.supervise.attempt import Attempt, current_budget, paid_seconds
 from budgetrl.supervise.resume import continue_run, new_budget
 from budgetrl.supervise.run import start_run, supervise
 from budgetrl.supervise.worker import Signals, Worker
@@ -213,6 +214,18 @@ def test_a_new_limit_replaces_both_old_ones_and_counts_from_now() -> None:
     assert new_budget(attempt, Limits(usd=45.0)) == Budget(3300.0, 60.0, 55.0)
     assert new_budget(attempt, Limits(hours=1.0)) == Budget(4200.0, 60.0, None)
     assert new_budget(attempt, Limits()) == old
+
+
+def test_an_allowance_that_only_the_events_name_is_kept(new: RunDir) -> None:
+    planned_s = new.read_json(PLAN)["budget"]["wall_s"]
+    with new.writer(lambda: {"elapsed_s": 9.0, "spent_usd": None, "attempt": 1}) as writer:
+        writer.write(RunStarted(recipe="x", budget_s=planned_s, usd_per_hour=None, plan={}))
+        assert current_budget(new, read_history(new)).wall_s == planned_s
+        writer.write(RunResumed(from_step=0, budget_s=9000.0, gap_s=1.0))
+        assert current_budget(new, read_history(new)).wall_s == 9000.0
+    document = new.read_json(PLAN)
+    new.write_json(PLAN, document | {"budget": document["budget"] | {"wall_s": 7000.0}})
+    assert current_budget(new, read_history(new)).wall_s == 7000.0
 
 
 # --- the user's command at the end

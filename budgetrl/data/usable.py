@@ -1,6 +1,6 @@
 """What a recipe trains on and is judged by: no copies of suite problems, no overlong prompts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from budgetrl.data.overlap import Overlap, find_overlap
@@ -28,12 +28,23 @@ class Usable:
     """Problems left out because their prompt is too long."""
 
 
-def load_usable(recipe: Recipe, renderer: PromptRenderer, check_answer: AnswerCheck) -> Usable:
+def load_usable(
+    recipe: Recipe,
+    renderer: PromptRenderer,
+    check_answer: AnswerCheck,
+    longest_prompt: Callable[[int], int | None],
+) -> Usable:
     """Load data and suites; leave out exact copies of evaluation problems and overlong prompts.
 
+    Args:
+        recipe: what is asked for.
+        renderer: makes prompts of problems.
+        check_answer: says which golds cannot be used.
+        longest_prompt: the engine's, for suites: none of their problems is left out, so their
+            prompts may be longer than those trained on.
+
     Raises:
-        DataError: unusable rows, no problem is left, or a suite has an overlong prompt: none is
-            left out there.
+        DataError: unusable rows, no problem is left, or a suite has a prompt beyond both limits.
     """
     limit = recipe.prompt.max_tokens
     loaded = load_problems(recipe.data, check_answer)
@@ -48,11 +59,14 @@ def load_usable(recipe: Recipe, renderer: PromptRenderer, check_answer: AnswerCh
             f"{loaded.source}: no problem is left to train on.",
             hint="Raise prompt.max_tokens, or give other data.",
         )
-    for name, suite in suites.items():
-        longest = max(len(renderer.ids(problem)) for problem in suite.problems)
-        if longest > limit:
+    for spec in recipe.eval:
+        longest = max(len(renderer.ids(problem)) for problem in suites[spec.suite].problems)
+        most = longest_prompt(recipe.eval_max_tokens(spec))
+        if most is not None and longest > max(limit, most):
             raise DataError(
-                f"suite {name}: a prompt has {longest} tokens, above prompt.max_tokens = {limit}.",
-                hint=f"Set prompt.max_tokens >= {longest}; an evaluation leaves no problem out.",
+                f"suite {spec.suite}: a prompt has {longest} tokens, above prompt.max_tokens = "
+                f"{limit} and above the {most} that its completions leave.",
+                hint=f"Set prompt.max_tokens >= {longest}, or a smaller max_tokens of the suite; "
+                "an evaluation leaves no problem out.",
             )
     return Usable(loaded, suites, tuple(fitting), overlap, len(kept) - len(fitting))

@@ -103,6 +103,14 @@ class Engine(Protocol):
     context_tokens: int | None
     """The model's window: prompt and completion together; None if unlimited."""
 
+    def longest_prompt(self, completion: int) -> int | None:
+        """Tokens that an evaluation's prompt may have, prompt.max_tokens apart; None: any number.
+
+        Args:
+            completion: tokens that completions may take.
+        """
+        ...
+
     @property
     def policy(self) -> Policy:
         """The model with its current adapter."""

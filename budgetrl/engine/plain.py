@@ -183,6 +183,10 @@ class PlainEngine:
         )
         return str(text)
 
+    def longest_prompt(self, completion: int) -> int | None:
+        """What the completion leaves of the window: transformers would go on beyond it silently."""
+        return None if self.context_tokens is None else self.context_tokens - completion
+
     def adapter_is_zero(self) -> bool:
         """Whether every B matrix is exactly zero."""
         matrices = [b.weight for layer in _lora_layers(self.model) for b in layer.lora_B.values()]

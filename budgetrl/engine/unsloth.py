@@ -34,6 +34,7 @@ from budgetrl.engine.unsloth_settings import (
     environment,
     loading_arguments,
     refuse_unkept,
+    sequence_tokens,
 )
 from budgetrl.engine.vllm_loop import Sampled, draw
 from budgetrl.errors import HardwareError, ModelError, first_line
@@ -205,6 +206,10 @@ class UnslothEngine:
         )
         return str(text)
 
+    def longest_prompt(self, completion: int) -> int | None:
+        """Three quarters of vLLM's sequences, at whose end a completion is cut."""
+        return 3 * sequence_tokens(self._recipe) // 4
+
     def adapter_is_zero(self) -> bool:
         """Whether every B matrix is exactly zero."""
         return not any(
@@ -253,7 +258,7 @@ class UnslothEngine:
         with self._awake():
             return draw(
                 self.llm, self._sampling_params, prompt_ids, seeds, sampling,
-                sorted(self.end_ids), self._adapter(), should_stop,
+                sorted(self.end_ids), self._adapter(), should_stop, sequence_tokens(self._recipe),
             )  # fmt: skip
 
     def _adapter(self) -> Any:

@@ -90,7 +90,7 @@ def loading_arguments(recipe: Recipe, source: str, dtype: Any) -> dict[str, Any]
     engine = recipe.engine
     return {
         "model_name": source,
-        "max_seq_length": recipe.prompt.max_tokens + longest_completion(recipe),
+        "max_seq_length": sequence_tokens(recipe),
         "dtype": dtype,
         "load_in_4bit": recipe.model.load_in_4bit,
         "load_in_8bit": False,
@@ -128,6 +128,11 @@ def adapter_arguments(recipe: Recipe) -> dict[str, Any]:
         "modules_to_save": None,
         "init_lora_weights": True,
     }
+
+
+def sequence_tokens(recipe: Recipe) -> int:
+    """Prompt and completion together, as vLLM and the trainer are set up for them."""
+    return recipe.prompt.max_tokens + longest_completion(recipe)
 
 
 def longest_completion(recipe: Recipe) -> int:

@@ -35,6 +35,7 @@ def draw(
     end_ids: Sequence[int],
     adapter: Any,
     should_stop: StopCheck,
+    sequence_tokens: int,
 ) -> list[Sampled | None]:
     """One completion per prompt; None for those that were not finished when stopped.
 
@@ -48,11 +49,16 @@ def draw(
         end_ids: tokens that end a completion.
         adapter: vLLM's request for the current LoRA weights; None: the base model.
         should_stop: asked after every engine step, that is between tokens.
+        sequence_tokens: of prompt and completion together; a long prompt leaves less room.
     """
-    params = [sampling_params(**sampling_arguments(sampling, seed, end_ids)) for seed in seeds]
+    asked = [
+        sampling_arguments(sampling, seed, end_ids)
+        | {"max_tokens": min(sampling.max_tokens, sequence_tokens - len(ids))}
+        for ids, seed in zip(prompt_ids, seeds, strict=True)
+    ]
+    params = [sampling_params(**arguments) for arguments in asked]
     if params and sampling.temperature > 0:  # a greedy one rightly forgets top_p and so on
-        asked = sampling_arguments(sampling, seeds[0], end_ids)
-        refuse_differing([("vllm", k, v, getattr(params[0], k)) for k, v in asked.items()])
+        refuse_differing([("vllm", k, v, getattr(params[0], k)) for k, v in asked[0].items()])
     prompts = [{"prompt_token_ids": list(ids)} for ids in prompt_ids]
     internal = llm.enqueue(prompts, params, lora_request=adapter, use_tqdm=False)
     place = {name: i for i, request in enumerate(internal) for name in _names(request)}

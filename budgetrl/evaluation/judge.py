@@ -180,7 +180,7 @@ def evaluate_target(
             _check_windows(target.recipe, specs, engine.context_tokens)
         items_of = [_prompted(engine, target.recipe, problems) for _, problems in suites]
         for spec, items in zip(specs, items_of, strict=True):
-            _check_prompts(target, spec, items, engine.context_tokens)
+            _check_prompts(target, spec, items, engine)
         first = [item.prompt_ids for item in items_of[0]]
         applied = target.adapter is not None and _applied(engine, first)
         found = []
@@ -294,10 +294,10 @@ def _check_windows(recipe: Recipe, specs: Sequence[Eval], window: int | None) ->
 
 
 def _check_prompts(
-    target: Target, spec: Eval, items: Sequence[PromptedProblem], window: int | None
+    target: Target, spec: Eval, items: Sequence[PromptedProblem], engine: Engine
 ) -> None:
     """Prompts beyond a limit would be cut, or read past the window, without a word."""
-    recipe = target.recipe
+    recipe, window = target.recipe, engine.context_tokens
     longest = max((len(item.prompt_ids) for item in items), default=0)
     limit, completion = recipe.prompt.max_tokens, recipe.eval_max_tokens(spec)
     if target.fits_window:
@@ -309,10 +309,11 @@ def _check_prompts(
             f"completion that is above the {window} of {recipe.model.id}.",
             hint=f"--max-tokens {room} fits." if room > 0 else "Give a suite of shorter problems.",
         )
-    if longest > limit:
+    most = engine.longest_prompt(completion)
+    if most is not None and longest > max(limit, most):
         raise DataError(
             f"suite {spec.suite}: a prompt has {longest} tokens, above prompt.max_tokens = "
-            f"{limit} of the recipe.",
+            f"{limit} of the recipe and above the {most} that completions leave.",
             hint="An evaluation leaves no problem out: give a suite of shorter problems, or an "
             f"adapter folder outside a run and a --recipe with prompt.max_tokens >= {longest}.",
         )

@@ -104,7 +104,7 @@ def probe(
         try:
             check_window(recipe, engine.context_tokens)
             renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
-            usable = load_usable(recipe, renderer, pool.gold_problems)
+            usable = load_usable(recipe, renderer, pool.gold_problems, engine.longest_prompt)
             now = time.monotonic()
             eval_end = now + EVAL_SHARE * (end - now)
             results = _evaluate(

@@ -4,7 +4,7 @@ import math
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from budgetrl.budget import Budget, Ledger
@@ -107,6 +107,15 @@ def heartbeat(run: RunDir, attempt: Attempt, now: float) -> None:
     beat = {"paid_s": attempt.paid_s + now - attempt.started, "attempt": attempt.number}
     with suppress(OSError):
         run.write_json(HEARTBEAT, beat | {"t": time.time(), "pid": os.getpid()})
+
+
+def current_budget(run: RunDir, history: History) -> Budget:
+    """The plan's; of a run that 0.1.0 had resumed with another, the one that its events name."""
+    planned = read_plan(run).budget
+    started, latest = history.started, history.budget_s
+    if started is None or latest is None or started.budget_s != planned.wall_s:
+        return planned
+    return replace(planned, wall_s=latest)
 
 
 def paid_seconds(run: RunDir, history: History) -> float:

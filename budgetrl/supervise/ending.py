@@ -19,7 +19,7 @@ from budgetrl.evaluation.target import EXPORTED
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import History, measured_times
 from budgetrl.rundir import RESULT, RunDir
-from budgetrl.supervise.attempt import Attempt, heartbeat, paid_seconds
+from budgetrl.supervise.attempt import Attempt, current_budget, heartbeat, paid_seconds
 from budgetrl.supervise.export import export_adapter
 from budgetrl.supervise.worker import TICK_S, Signals
 from budgetrl.training.mirror import copy_documents, mirror_of
@@ -189,7 +189,7 @@ def result_of(run: RunDir, history: History) -> dict[str, Any]:
     finished = history.finished
     assert finished is not None
     paid = paid_seconds(run, history)
-    budget = read_plan(run).budget
+    budget = current_budget(run, history)
     price = history.started.usd_per_hour if history.started is not None else None
     return {
         "schema_version": 1,

@@ -12,7 +12,7 @@ from budgetrl.evaluation.target import EXPORTED
 from budgetrl.history import History, read_history
 from budgetrl.plan import Limits
 from budgetrl.rundir import MANIFEST, PLAN, RESULT, RunDir
-from budgetrl.supervise.attempt import Attempt, paid_seconds, resumed_micro_batch
+from budgetrl.supervise.attempt import Attempt, current_budget, paid_seconds, resumed_micro_batch
 from budgetrl.supervise.ending import exit_code_of, report_file, result_of, write_report
 from budgetrl.supervise.export import CARD, export_adapter
 from budgetrl.supervise.run import Ended, call_at_end, supervise
@@ -64,6 +64,7 @@ def continue_run(
             number=history.attempt + 1 if history.started is not None else 1,
             micro_batch=resumed_micro_batch(run, history),
         )
+        attempt = replace(attempt, budget=current_budget(run, history))
         attempt = replace(attempt, budget=new_budget(attempt, limits))
         run.read_json(MANIFEST)  # the worker needs it whole
         _refuse_too_little(run, attempt)

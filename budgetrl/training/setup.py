@@ -60,7 +60,7 @@ def prepare(
     """
     check_window(recipe, engine.context_tokens)
     renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
-    usable = load_usable(recipe, renderer, pool.gold_problems)
+    usable = load_usable(recipe, renderer, pool.gold_problems, engine.longest_prompt)
     _tell_left_out(usable, recipe.prompt.max_tokens, log)
     problems, suites = usable.problems, usable.suites
     reward = build_reward(
