@@ -99,7 +99,10 @@ class StepCallback(TrainerCallback):
         return self.ledger.clock() > self.rollout_deadline
 
     def best_step(self) -> int | None:
-        """The update that the final evaluation judges, by [select]; None: the last one."""
+        """The update that the final evaluation judges, by [select]; None: the last one.
+
+        Every byte of its checkpoint is read, which may take seconds: call it once.
+        """
         step = self.best.step if self.recipe.select.use == "best" else None
         if step is None:
             return None
@@ -114,8 +117,9 @@ class StepCallback(TrainerCallback):
 
     def best_checkpoint(self) -> str | None:
         """The checkpoint that the final evaluation judges, relative to the run directory."""
-        best = self.best_step()
-        step = self.saver.saved_step if best is None else best
+        best = self.best.step if self.recipe.select.use == "best" else None
+        there = best is not None and read_checkpoint(self.run.checkpoint_path(best)) is not None
+        step = best if there else self.saver.saved_step
         return (
             self.run.checkpoint_path(step).relative_to(self.run.path).as_posix() if step else None
         )
