@@ -62,11 +62,27 @@ def load_usable(
     for spec in recipe.eval:
         longest = max(len(renderer.ids(problem)) for problem in suites[spec.suite].problems)
         most = longest_prompt(recipe.eval_max_tokens(spec))
-        if most is not None and longest > max(limit, most):
-            raise DataError(
-                f"suite {spec.suite}: a prompt has {longest} tokens, above prompt.max_tokens = "
-                f"{limit} and above the {most} that its completions leave.",
-                hint=f"Set prompt.max_tokens >= {longest}, or a smaller max_tokens of the suite; "
-                "an evaluation leaves no problem out.",
-            )
+        hint = f"Set prompt.max_tokens >= {longest}, or a smaller max_tokens of the suite"
+        check_suite_prompts(spec.suite, longest, limit, most, hint)
     return Usable(loaded, suites, tuple(fitting), overlap, len(kept) - len(fitting))
+
+
+def check_suite_prompts(suite: str, longest: int, limit: int, most: int | None, hint: str) -> None:
+    """Refuse a suite with a prompt beyond both limits: prompts are neither cut nor left out.
+
+    Args:
+        suite: its name.
+        longest: tokens of its longest prompt.
+        limit: prompt.max_tokens.
+        most: the engine's `longest_prompt` beside the suite's completions; None: any.
+        hint: what to do about it.
+
+    Raises:
+        DataError: names all three.
+    """
+    if most is not None and longest > max(limit, most):
+        raise DataError(
+            f"suite {suite}: a prompt has {longest} tokens, above prompt.max_tokens = {limit} "
+            f"and above the {most} that its completions leave.",
+            hint=f"{hint}; an evaluation leaves no problem out.",
+        )

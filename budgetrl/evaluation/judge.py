@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_suite
+from budgetrl.data.usable import check_suite_prompts
 from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, StopCheck
 from budgetrl.errors import DataError, RecipeError, RunDirError, UsageError
@@ -299,7 +300,7 @@ def _check_prompts(
     """Prompts beyond a limit would be cut, or read past the window, without a word."""
     recipe, window = target.recipe, engine.context_tokens
     longest = max((len(item.prompt_ids) for item in items), default=0)
-    limit, completion = recipe.prompt.max_tokens, recipe.eval_max_tokens(spec)
+    completion = recipe.eval_max_tokens(spec)
     if target.fits_window:
         if window is None or longest + completion <= window:
             return
@@ -310,10 +311,8 @@ def _check_prompts(
             hint=f"--max-tokens {room} fits." if room > 0 else "Give a suite of shorter problems.",
         )
     most = engine.longest_prompt(completion)
-    if most is not None and longest > max(limit, most):
-        raise DataError(
-            f"suite {spec.suite}: a prompt has {longest} tokens, above prompt.max_tokens = "
-            f"{limit} of the recipe and above the {most} that completions leave.",
-            hint="An evaluation leaves no problem out: give a suite of shorter problems, or an "
-            f"adapter folder outside a run and a --recipe with prompt.max_tokens >= {longest}.",
-        )
+    hint = (
+        "Give a suite of shorter problems, or an adapter folder outside a run and a --recipe with "
+        f"prompt.max_tokens >= {longest}"
+    )
+    check_suite_prompts(spec.suite, longest, recipe.prompt.max_tokens, most, hint)

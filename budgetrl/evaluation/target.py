@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from budgetrl.documents import read_recipe
 from budgetrl.errors import ModelError, RunDirError, UsageError
 from budgetrl.evaluation.identity import (
     ADAPTER_CONFIG,
@@ -238,13 +239,12 @@ def _recipe_of(run: RunDir) -> Recipe:
     """The resolved recipe of a run.
 
     Raises:
-        RunDirError: it is of another version of budgetrl.
+        RunDirError: it is damaged, or of another version of budgetrl.
     """
     try:
-        return Recipe.model_validate(run.read_json(RESOLVED)["recipe"], strict=False)
-    except (ValidationError, KeyError, TypeError) as error:
-        first = str(error).splitlines()[0]
+        return read_recipe(run)
+    except RunDirError as error:
         raise RunDirError(
-            f"{run.path / RESOLVED}: the recipe is of another version of budgetrl ({first}).",
+            error.message,
             hint="Evaluate its checkpoint as an adapter: copy the folder elsewhere and name it.",
         ) from None

@@ -110,7 +110,7 @@ def heartbeat(run: RunDir, attempt: Attempt, now: float) -> None:
 
 
 def current_budget(run: RunDir, history: History) -> Budget:
-    """The plan's; of a run that 0.1.0 had resumed with another, the one that its events name."""
+    """The plan's; where a resumption left the plan as it was, the one that its event names."""
     planned = read_plan(run).budget
     started, latest = history.started, history.budget_s
     if started is None or latest is None or started.budget_s != planned.wall_s:

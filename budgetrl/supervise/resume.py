@@ -60,11 +60,11 @@ def continue_run(
             return _complete(run, history, display)
         attempt = replace(
             Attempt.first(run, started, allow_code=allow_code),
+            budget=current_budget(run, history),
             paid_s=paid_seconds(run, history),
             number=history.attempt + 1 if history.started is not None else 1,
             micro_batch=resumed_micro_batch(run, history),
         )
-        attempt = replace(attempt, budget=current_budget(run, history))
         attempt = replace(attempt, budget=new_budget(attempt, limits))
         run.read_json(MANIFEST)  # the worker needs it whole
         _refuse_too_little(run, attempt)
