@@ -6,7 +6,6 @@
 Checks all that needs no tokenizer; the rest the worker checks before its first evaluation.
 """
 
-import json
 import os
 import platform
 import shlex
@@ -36,7 +35,7 @@ from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import EngineName, Recipe
-from budgetrl.recipe.window import check_window
+from budgetrl.recipe.window import check_window, window_of
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
 from budgetrl.rundir import SCHEMA_VERSION as RUNDIR_VERSION
 from budgetrl.types import Plan
@@ -223,24 +222,13 @@ def check_local_files(recipe: Recipe) -> None:
                 f"model {source}: has no tokenizer.",
                 hint="A model folder needs tokenizer.json and tokenizer_config.json.",
             )
-        check_window(recipe, _window(folder / "config.json"))
+        check_window(recipe, window_of(folder / "config.json"))
     solve_rates(recipe.signal)
     if recipe.data.path is not None:
         load_problems(recipe.data, _empty)
     for spec in recipe.eval:
         if spec.path is not None:
             load_suite(spec, _empty)
-
-
-def _window(config: Path) -> int | None:
-    """max_position_embeddings of a local model; None where it is not said in the usual place."""
-    try:
-        window = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(
-            f"{config}: cannot be read: {error}.", hint="Download the model again."
-        ) from None
-    return window if isinstance(window, int) else None
 
 
 def _empty(answers: Sequence[str]) -> list[str | None]:

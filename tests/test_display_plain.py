@@ -15,7 +15,7 @@ import synthetic_run as made
 
 from budgetrl import events
 from budgetrl.display.base import NoDisplay, can_be_live, open_display
-from budgetrl.display.output import PENDING_LIMIT, Output
+from budgetrl.display.output import PENDING_LIMIT, Output, aside
 from budgetrl.display.plain import PlainDisplay
 from budgetrl.rundir import PLAN
 
@@ -218,6 +218,19 @@ def test_a_closed_reader_silences_the_display_and_the_run_goes_on(tmp_path: Path
     stream.write("nobody reads this, and it does no harm\n")
     stream.close()
     assert '"run_finished"' in (run.path / "events.jsonl").read_text()
+
+
+def test_what_libraries_print_does_not_reach_a_document(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w") as document, (tmp_path / "err").open("w") as beside:
+        with aside(document, beside):
+            document.write("a library in Python\n")
+            document.flush()
+            os.write(document.fileno(), b"a library in C\n")
+        document.write("{}")
+    assert (tmp_path / "out").read_text() == "{}"
+    assert (tmp_path / "err").read_text() == "a library in Python\na library in C\n"
+    with aside(io.StringIO(), io.StringIO()):
+        pass  # no descriptors: nothing to turn aside
 
 
 class FailingStream(io.StringIO):

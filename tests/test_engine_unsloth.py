@@ -1,7 +1,8 @@
 """The Unsloth engine without a GPU: its arguments, its loop over vLLM, and the patched trainer.
 
-vLLM itself cannot run here: `FakeLLM` has its interface, and every call is checked against the
-argument names in docs/arguments.json, which a script takes from the wheels.
+vLLM is not installed here: `FakeLLM` has its interface, and every call is checked against the
+argument names in docs/arguments.json, which a script takes from the wheels. With vLLM itself, by
+hand: test_unsloth_with_vllm.py.
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ import torch
 from peft import LoraConfig
 
 from budgetrl.engine.base import SamplingSpec
-from budgetrl.engine.unsloth import UnslothEngine, snapshot
+from budgetrl.engine.ends import distinct_pad
+from budgetrl.engine.unsloth import UnslothEngine, configured_ends, snapshot
 from budgetrl.engine.unsloth_settings import (
     adapter_arguments,
     check_held,
@@ -33,6 +35,7 @@ from budgetrl.errors import ModelError, RecipeError
 from budgetrl.plan import Limits, make_plan
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.recipe.schema import EngineName, Recipe
+from budgetrl.training.trl_args import grpo_arguments
 
 ROOT = Path(__file__).resolve().parent.parent
 UNSLOTH = Path(sys.prefix) / "unsloth-cpu"
@@ -102,10 +105,71 @@ def test_ranks_are_served_by_the_next_allowed_one() -> None:
         vllm_rank(513)
 
 
-@pytest.mark.parametrize("setting", ["engine.merged_rollouts=true", "engine.chunked_prefill=false"])
-def test_settings_that_unsloth_would_ignore_are_refused(setting: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("deepscaler_r64", "engine.chunked_prefill=false"),
+        ("qwen3_8b_4bit", "engine.merged_rollouts=true"),
+    ],
+)
+def test_settings_that_cannot_be_kept_are_refused(name: str, setting: str) -> None:
+    refuse_unkept(load_recipe("deepscaler_r64", ["engine.merged_rollouts=true"]).recipe)
     with pytest.raises(RecipeError, match=r"cannot be kept"):
-        refuse_unkept(load_recipe("deepscaler_r64", [setting]).recipe)
+        refuse_unkept(load_recipe(name, [setting]).recipe)
+
+
+def test_logits_are_cut_into_the_recipes_pieces_at_the_least() -> None:
+    """Unsloth cuts them into rows times a multiplier, and ignores its number of chunks."""
+    for micro, wanted in ((1, 8), (4, 2), (8, 1), (16, 1)):
+        recipe = load_recipe("deepscaler_r256", [f"batch.micro_batch={micro}"]).recipe
+        made = grpo_arguments(recipe, Path("/run"), 10)
+        assert made["unsloth_logit_chunk_multiplier"] == wanted
+        assert made["unsloth_grpo_mini_batch"] == 1 and "unsloth_num_chunks" not in made
+    assert environment(RECIPE, Path("/run"))["UNSLOTH_GRPO_LOGPROB_RECOMPUTE"] == "1"
+
+
+def test_end_tokens_are_read_from_the_models_own_file(tmp_path: Path) -> None:
+    held = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=END))
+    assert configured_ends(str(tmp_path), held) == END
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [99, 7]}')
+    assert configured_ends(str(tmp_path), held) == [99, 7]
+
+
+@dataclass
+class Padding:
+    """A tokenizer's padding token, and its added ones."""
+
+    added: dict[str, int]
+    pad_token_id: int = END
+    pad_token: str = "<|endoftext|>"
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return self.added
+
+
+def test_a_padding_token_ends_no_completion() -> None:
+    """Qwen2.5 pads with a token that its generation_config.json has among the ends."""
+    tokenizer = Padding({"<|endoftext|>": END, "<|vision_pad|>": 54, "<|image_pad|>": 55})
+    distinct_pad(tokenizer, frozenset({END, 54}))
+    assert tokenizer.pad_token_id == 55
+    distinct_pad(tokenizer, frozenset({END}))
+    assert tokenizer.pad_token_id == 55
+    with pytest.raises(ModelError, match="no other token can pad"):
+        distinct_pad(Padding({"<|endoftext|>": END}), frozenset({END}))
+
+
+def test_a_window_that_is_too_short_is_named_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Unsloth would refuse it after the model is paid for, with advice on RoPE."""
+    monkeypatch.setitem(sys.modules, "unsloth", ModuleType("unsloth"))
+    vllm = ModuleType("vllm")
+    vllm.SamplingParams = SamplingParams  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    recipe = load_recipe("qwen3_r8", ["model.id=asset:tiny/quickstart"]).recipe
+    with pytest.raises(RecipeError, match=r"the window of asset:tiny/quickstart is 256"):
+        UnslothEngine.open(recipe, Path("run"))
 
 
 def test_every_recipe_plans_on_a_laptop() -> None:
@@ -221,7 +285,10 @@ def held_by_vllm(recipe: Recipe) -> Any:
     asked = loading_arguments(recipe, "folder", torch.bfloat16)
     return SimpleNamespace(
         model_config=SimpleNamespace(
-            max_model_len=asked["max_seq_length"], enable_sleep_mode=True, dtype=torch.bfloat16
+            max_model_len=asked["max_seq_length"],
+            enable_sleep_mode=True,
+            dtype=torch.bfloat16,
+            logprobs_mode="processed_logprobs",
         ),
         scheduler_config=SimpleNamespace(
             max_num_seqs=asked["max_num_seqs"], enable_chunked_prefill=True
@@ -275,8 +342,9 @@ def engine_over(llm: FakeLLM, recipe: Recipe) -> UnslothEngine:
         dtype=torch.bfloat16,
         config=SimpleNamespace(max_position_embeddings=4096),
         generation_config=SimpleNamespace(eos_token_id=END),
+        named_parameters=lambda: [("q_proj.lora_A.default.weight", torch.zeros(1))],
     )
-    tokenizer = SimpleNamespace(eos_token_id=END, get_added_vocab=dict)
+    tokenizer = SimpleNamespace(eos_token_id=END, pad_token_id=0, get_added_vocab=dict)
     return UnslothEngine(model, tokenizer, recipe, SamplingParams, Path("run"))
 
 
@@ -319,6 +387,10 @@ def test_what_peft_and_the_model_hold_is_compared_too() -> None:
     loading = loading_arguments(RECIPE, "folder", torch.bfloat16)
     model.peft_config["default"].lora_alpha, model.dtype = 16, torch.float32
     with pytest.raises(ModelError, match=r"lora_alpha: asked 128, peft holds 16\n.*float32"):
+        check_held(model, RECIPE, loading)
+    adapter = [("q_proj.lora_B.default.weight", torch.zeros(1, dtype=torch.bfloat16))]
+    model.named_parameters = lambda: adapter
+    with pytest.raises(ModelError, match=r"asked \['torch.float32'\], peft holds .*bfloat16"):
         check_held(model, RECIPE, loading)
     model.vllm_engine = None
     with pytest.raises(ModelError, match="without vLLM"):

@@ -101,3 +101,17 @@ def test_one_completion_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         pytest.raises(HardwareError, match="one completion of full length"),
     ):
         build()
+
+
+def test_a_trainer_knows_every_end_token_and_no_other_trainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL sets these for vLLM, and would take a second trainer for one of several by them."""
+    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
+        monkeypatch.setenv(name, value)
+    sets = ["batch.micro_batch=4", 'sampling.stop=["<think>"]']
+    recipe = load_recipe("quickstart", [*SMALL, *sets]).recipe
+    with workbench(tmp_path, recipe, rehearsed=False) as (*_, build):
+        trainer = build().trainer
+    assert trainer.accelerator.distributed_type == "NO"
+    assert trainer.eos_token_ids == [283, 286]

@@ -61,6 +61,8 @@ def _changes(recipe: Recipe, cores: int) -> Iterator[tuple[str, Any]]:
         yield "engine.max_num_seqs", max(1, min(engine.max_num_seqs, total) // 2)
         yield "engine.standby", not engine.standby
         yield "engine.prefix_caching", not engine.prefix_caching
+        if not recipe.model.load_in_4bit:
+            yield "engine.merged_rollouts", not engine.merged_rollouts
     yield "optimizer.name", "adamw" if recipe.optimizer.name == "adamw_8bit" else "adamw_8bit"
     yield "engine.gradient_checkpointing", not engine.gradient_checkpointing
 

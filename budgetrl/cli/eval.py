@@ -54,6 +54,7 @@ def eval_(
 
     The same call again continues where it was stopped; a time limit cuts rounds, never problems.
     """
+    from budgetrl.display.output import aside
     from budgetrl.evaluation.judge import evaluate_target, suite_specs
     from budgetrl.evaluation.target import find_target
     from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
@@ -75,7 +76,12 @@ def eval_(
         seed=seed,
     )
     ends_at = None if limit_h is None else started + limit_h * 3600
-    with _signals() as caught, hold_gpu(gpu_for(found.recipe), Path(target).absolute(), ends_at):
+    card = gpu_for(found.recipe)
+    with (
+        _signals() as caught,
+        hold_gpu(card, Path(target).absolute(), ends_at),
+        aside(sys.stdout, sys.stderr),
+    ):
         over = _stop_check(started, limit_h, caught)
         results = evaluate_target(found, specs, out, over, _progress())
     if as_json:

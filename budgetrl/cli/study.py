@@ -118,6 +118,7 @@ def probe(
     import os
     import time
 
+    from budgetrl.display.output import aside
     from budgetrl.recipe.load import load_recipe
     from budgetrl.study.probe import probe as run_probe
     from budgetrl.supervise.attempt import process_start
@@ -130,9 +131,10 @@ def probe(
     loaded = load_recipe(recipe, sets or ())
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = out / f"{loaded.recipe.name}--{stamp}"
-    found = run_probe(
-        loaded, limit_h * 3600, started, folder, lambda text: print(text, file=sys.stderr)
-    )
+    with aside(sys.stdout, sys.stderr):
+        found = run_probe(
+            loaded, limit_h * 3600, started, folder, lambda text: print(text, file=sys.stderr)
+        )
     if as_json:
         sys.stdout.write(json.dumps(found.to_json()) + "\n")
     else:

@@ -13,7 +13,8 @@ import os
 import select
 import stat
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 PIPE_CHUNK = 4096
@@ -133,3 +134,22 @@ def silence(stream: TextIO) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+@contextmanager
+def aside(stream: TextIO, other: TextIO) -> Iterator[None]:
+    """What libraries print on a stream goes to another: a document stays alone on it."""
+    try:
+        own, elsewhere = stream.fileno(), other.fileno()
+    except (OSError, ValueError, AttributeError):
+        yield
+        return
+    stream.flush()
+    kept = os.dup(own)
+    os.dup2(elsewhere, own)
+    try:
+        yield
+    finally:
+        stream.flush()
+        os.dup2(kept, own)
+        os.close(kept)

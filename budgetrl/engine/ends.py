@@ -1,8 +1,8 @@
-"""Which tokens end a completion."""
+"""Which tokens end a completion, and that padding is another."""
 
 from typing import Any
 
-from budgetrl.errors import RecipeError
+from budgetrl.errors import ModelError, RecipeError
 from budgetrl.recipe.schema import Recipe
 
 
@@ -23,3 +23,21 @@ def end_ids(model: Any, tokenizer: Any, recipe: Recipe) -> frozenset[int]:
                 hint=f"It has: {', '.join(sorted(added)[:20])}.",
             )
     return frozenset(own | {added[text] for text in recipe.sampling.stop})
+
+
+def distinct_pad(tokenizer: Any, ends: frozenset[int]) -> None:
+    """Pad with a token that ends nothing, where trainers know padding by its token.
+
+    Raises:
+        ModelError: the tokenizer has no other padding token.
+    """
+    if tokenizer.pad_token_id not in ends:
+        return
+    added = tokenizer.get_added_vocab()
+    others = sorted(i for text, i in added.items() if "pad" in text.lower() and i not in ends)
+    if not others:
+        raise ModelError(
+            f"{tokenizer.pad_token!r} pads and ends completions, and no other token can pad.",
+            hint="Add a token such as <|pad|> to the tokenizer, and make it pad_token.",
+        )
+    tokenizer.pad_token_id = others[0]

@@ -117,7 +117,7 @@ def refuse_untested(
     if wrong:
         raise RefusedError(
             f"what is installed is no tested set of versions: {', '.join(wrong)}.",
-            hint=f"Run {nearest.install}, or go on with --force versions.",
+            hint=f"Run {nearest.install}, or go on with `budgetrl run --force versions`.",
         )
 
 

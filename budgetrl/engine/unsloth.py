@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ from budgetrl.engine.base import (
     completion_of,
     reading_weights,
 )
-from budgetrl.engine.ends import end_ids
+from budgetrl.engine.ends import distinct_pad, end_ids
 from budgetrl.engine.tested import nearest_set
 from budgetrl.engine.unsloth_settings import (
     adapter_arguments,
@@ -40,6 +40,7 @@ from budgetrl.engine.vllm_loop import Sampled, draw
 from budgetrl.errors import HardwareError, ModelError, first_line
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import EngineName, Recipe
+from budgetrl.recipe.window import check_window, window_of
 from budgetrl.types import Completion
 
 LORA_NAME = "budgetrl_adapter"
@@ -87,9 +88,12 @@ class UnslothEngine:
         self._sampling_params = sampling_params
         self._folder = folder
         self._switch_s: dict[str, float] = {}
+        self._folding: Any = None
         config = model.config
         self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self.end_ids = end_ids(model, tokenizer, recipe)
+        # Unsloth's loss leaves out every pad token, and with it an end token that is one too.
+        distinct_pad(tokenizer, self.end_ids)
 
     @classmethod
     def open(cls, recipe: Recipe, folder: Path, adapter: Path | None = None) -> Self:
@@ -111,6 +115,7 @@ class UnslothEngine:
                 hint="Try the laptop recipe: budgetrl run quickstart",
             )
         source = snapshot(recipe.model.id, recipe.model.revision)
+        check_window(recipe, window_of(Path(source) / "config.json"))
         loader = unsloth.FastLanguageModel
         arguments = loading_arguments(recipe, source, getattr(torch, recipe.model.dtype))
         with reading_weights(f"model {recipe.model.id!r}"):
@@ -122,6 +127,7 @@ class UnslothEngine:
                     hint="Check model.id, the network, and access to gated models "
                     "(budgetrl doctor).",
                 ) from None
+        base.generation_config.eos_token_id = configured_ends(source, base)
         model = loader.get_peft_model(base, **adapter_arguments(recipe))
         check_held(model, recipe, arguments)
         if adapter is not None:
@@ -255,16 +261,30 @@ class UnslothEngine:
         sampling: SamplingSpec,
         should_stop: StopCheck,
     ) -> list[Sampled | None]:
-        with self._awake():
+        with self._awake(), self._adapter() as adapter:
             return draw(
                 self.llm, self._sampling_params, prompt_ids, seeds, sampling,
-                sorted(self.end_ids), self._adapter(), should_stop, sequence_tokens(self._recipe),
+                sorted(self.end_ids), adapter, should_stop, sequence_tokens(self._recipe),
             )  # fmt: skip
 
-    def _adapter(self) -> Any:
-        """The current adapter as vLLM takes it; a fresh id each time, so none is cached."""
-        with self._timed("sync"):
-            return self.model.load_lora(str(self._folder / LORA_NAME), load_tensors=True)
+    @contextmanager
+    def _adapter(self) -> Iterator[Any]:
+        """The current adapter as vLLM takes it; None while the weights have it folded in."""
+        if not self._recipe.engine.merged_rollouts:
+            with self._timed("sync"):
+                # A fresh id each time, so none is cached.
+                adapter = self.model.load_lora(str(self._folder / LORA_NAME), load_tensors=True)
+            yield adapter
+            return
+        from budgetrl.engine.folding import Folding
+
+        self._folding = self._folding or Folding(self.model)
+        with ExitStack() as folded:
+            with self._timed("sync"):
+                folded.enter_context(self._folding)
+            yield None
+            with self._timed("sync"):
+                folded.close()
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -309,6 +329,21 @@ def snapshot(model_id: str, revision: str | None) -> str:
             f"model {model_id!r} cannot be downloaded: {first_line(error)}",
             hint="Check the network and, for gated models, `huggingface-cli login`.",
         ) from None
+
+
+def configured_ends(source: str, model: Any) -> Any:
+    """End tokens as a model's own generation_config.json has them; Unsloth does not read it.
+
+    Args:
+        source: the model's folder.
+        model: tells where the folder has no such file.
+    """
+    import transformers
+
+    try:
+        return transformers.GenerationConfig.from_pretrained(source).eos_token_id
+    except OSError:
+        return model.generation_config.eos_token_id
 
 
 def _load_weights(model: Any, adapter: Path) -> None:

@@ -36,6 +36,8 @@ def environment(recipe: Recipe, folder: Path) -> dict[str, str]:
         "UNSLOTH_VLLM_MERGED_ROLLOUT": "0",
         "UNSLOTH_GRPO_ZERO_VARIANCE_EXCLUDE": "0",
         "UNSLOTH_GRPO_ROLLOUT_LOGPROBS_AS_OLD": "0",
+        # Without it the logits of all pieces are kept for the backward pass.
+        "UNSLOTH_GRPO_LOGPROB_RECOMPUTE": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "UNSLOTH_DISABLE_STATISTICS": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -66,11 +68,11 @@ def refuse_unkept(recipe: Recipe) -> None:
     Raises:
         RecipeError: the recipe has one.
     """
-    if recipe.engine.merged_rollouts:
+    if recipe.engine.merged_rollouts and recipe.model.load_in_4bit:
         raise RecipeError(
-            "engine.merged_rollouts = true cannot be kept: Unsloth folds the adapter only in its "
-            "own generate call, which has no time limit.",
-            hint="Leave it false.",
+            "engine.merged_rollouts = true with model.load_in_4bit = true cannot be kept: nothing "
+            "can be added to 4-bit weights.",
+            hint="Leave one of them false.",
         )
     if not recipe.engine.chunked_prefill:
         raise RecipeError(
@@ -162,11 +164,15 @@ def check_held(model: Any, recipe: Recipe, loading: Mapping[str, Any]) -> None:
     targets = sorted(adapter["target_modules"]), sorted(peft.target_modules)
     pairs.append(("peft", "target_modules", *targets))
     pairs.append(("the model", "dtype", loading["dtype"], model.dtype))
+    # vLLM scales B in place, and would not copy one of its own dtype before: the trainer's B.
+    kept = sorted({str(p.dtype) for name, p in model.named_parameters() if ".lora_" in name})
+    pairs.append(("peft", "dtypes of the adapter", ["torch.float32"], kept))
     vllm = model.vllm_engine.llm_engine.vllm_config
     for table, name, wanted in (
         ("model_config", "max_model_len", loading["max_seq_length"]),
         ("model_config", "enable_sleep_mode", loading["unsloth_vllm_standby"]),
         ("model_config", "dtype", loading["dtype"]),
+        ("model_config", "logprobs_mode", "processed_logprobs"),  # after temperature
         ("scheduler_config", "max_num_seqs", loading["max_num_seqs"]),
         ("scheduler_config", "enable_chunked_prefill", recipe.engine.chunked_prefill),
         ("cache_config", "enable_prefix_caching", loading["enable_prefix_caching"]),

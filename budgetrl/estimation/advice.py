@@ -202,5 +202,5 @@ def refuse_unfit(made: Estimate) -> None:
     reason = made.memory.reason
     raise HardwareError(
         f"{made.scenario.recipe.name} on {made.scenario.gpu.name}: {reason}.",
-        hint=f"{hint} --force fit starts it all the same.",
+        hint=f"{hint} `budgetrl run --force fit` starts it all the same.",
     )

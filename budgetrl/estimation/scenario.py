@@ -101,7 +101,7 @@ class Scenario:
             standby=engine.standby,
             utilization=engine.gpu_memory_utilization,
             max_sequences=engine.max_num_seqs if self.vllm else recipe.completions_per_step,
-            logit_chunks=engine.logit_chunks if self.vllm else None,
+            logit_chunks=max(engine.logit_chunks, recipe.batch.micro_batch) if self.vllm else None,
             checkpointing=engine.gradient_checkpointing,
             offload=self.vllm,
             weight_bytes=4 if recipe.model.dtype == "float32" else 2,

@@ -126,7 +126,8 @@ class Engine(Table):
     chunked_prefill: bool = True
     prefix_caching: bool = True
     logit_chunks: Count = 8
-    """Pieces in which the logits of a micro-batch are computed (unsloth)."""
+    """Pieces in which the logits of a micro-batch are computed, one per completion at the least
+    (unsloth)."""
     merged_rollouts: bool = False
     """Fold the adapter into vLLM's weights for rollouts (unsloth)."""
     script: str | None = None

@@ -1,6 +1,9 @@
 """Whether a recipe's prompts and completions fit in the model's window together."""
 
-from budgetrl.errors import RecipeError
+import json
+from pathlib import Path
+
+from budgetrl.errors import ModelError, RecipeError
 from budgetrl.recipe.schema import Recipe
 
 
@@ -29,3 +32,18 @@ def check_window(recipe: Recipe, window: int | None) -> None:
                 if room > 0
                 else f"Set prompt.max_tokens below {window}.",
             )
+
+
+def window_of(config: Path) -> int | None:
+    """max_position_embeddings of a model's config.json; None where it is not in the usual place.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    try:
+        window = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{config}: cannot be read: {error}.", hint="Download the model again."
+        ) from None
+    return window if isinstance(window, int) else None

@@ -8,6 +8,7 @@ teach nothing, times the phases, and raises `StepAborted` between micro-batches 
 to stop. It changes no loss: every correction goes into advantages.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +42,10 @@ from budgetrl.training.signal import (
 from budgetrl.training.stopper import StepAborted
 from budgetrl.training.trl_args import check_unchanged, grpo_arguments
 from budgetrl.types import Problem
+
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""Variables by which a trainer takes itself for one of several. TRL sets them where vLLM generates,
+for vLLM; a second trainer, after the preflight's halving, would be distributed by them."""
 
 
 @dataclass(slots=True)
@@ -253,6 +258,8 @@ def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any])
     import transformers
     import trl
 
+    for name in RANKS:
+        os.environ.pop(name, None)
     wanted = grpo_arguments(parts.recipe, parts.folder, max_steps)
     config = trl.GRPOConfig(**wanted)
     check_unchanged(wanted, config, "trl.GRPOConfig")
@@ -272,5 +279,7 @@ def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any])
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.parts = parts
+    # Which completions are truncated: those that none of these ends, sampling.stop included.
+    trainer.eos_token_ids = sorted(parts.engine.end_ids)
     check_unchanged(wanted, trainer.args, "trl.GRPOTrainer")
     return trainer

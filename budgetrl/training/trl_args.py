@@ -110,13 +110,17 @@ def _generation(recipe: Recipe) -> dict[str, Any]:
     """Who generates. The engine does, but Unsloth's trainer insists on knowing its vLLM."""
     if recipe.engine.name is not EngineName.UNSLOTH:
         return {"use_vllm": False}
+    pieces = -(-recipe.engine.logit_chunks // recipe.batch.micro_batch)
     return {
         "use_vllm": True,
         "vllm_mode": "colocate",
         "vllm_enable_sleep_mode": recipe.engine.standby,
         # TRL #4205: its tensors do not fit Unsloth's; the gap is measured each step instead.
         "vllm_importance_sampling_correction": False,
-        "unsloth_num_chunks": recipe.engine.logit_chunks,
+        # Unsloth ignores unsloth_num_chunks, and cuts the logits into this many pieces a row.
+        "unsloth_logit_chunk_multiplier": pieces,
+        # Pieces of a micro-batch in spite of its name; else as many as free memory asks for.
+        "unsloth_grpo_mini_batch": 1,
     }
 
 

@@ -1,0 +1,172 @@
+"""Unsloth and vLLM on a pretended GPU, for test_unsloth_with_vllm.py, in a process of its own.
+
+    python unsloth_with_vllm.py FOLDER MODEL LOSSES
+
+Prints one JSON of what was found, also with each model of FOLDER/shapes, and leaves one file of
+gradients in FOLDER for each loss.
+"""
+
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from budgetrl.recipe.load import load_recipe
+from budgetrl.recipe.schema import Recipe
+
+FOLDER, MODEL, LOSSES = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+ENGINE = {
+    "model.id": MODEL,
+    "model.dtype": "bfloat16",
+    "engine.name": "unsloth",
+    "engine.device": "cuda",
+}
+
+
+def recipe_with(**settings: Any) -> Recipe:
+    named = ENGINE | {key.replace("__", "."): value for key, value in settings.items()}
+    return load_recipe("quickstart", [f"{key}={value}" for key, value in named.items()]).recipe
+
+
+from budgetrl.engine.unsloth import UnslothEngine, import_unsloth  # noqa: E402
+
+import_unsloth(recipe_with(), FOLDER)
+
+import test_grpo_oracle as harness  # noqa: E402
+import torch  # noqa: E402
+import unsloth_zoo.rl_replacements  # noqa: E402
+
+from budgetrl.engine.base import Rollout, SamplingSpec  # noqa: E402
+
+SPEC = SamplingSpec(temperature=1.0, top_p=1.0, max_tokens=12)
+ROWS = 24
+
+
+class Lab:
+    """One engine, and its rollouts on a prompt."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.engine = UnslothEngine.open(recipe, FOLDER)
+        self.prompt = self.engine.tokenizer("12 + 7 =")["input_ids"]
+        self.folds(False)
+
+    def folds(self, fold: bool) -> None:
+        engine = self.recipe.engine.model_copy(update={"merged_rollouts": fold})
+        self.engine._recipe = self.recipe.model_copy(update={"engine": engine})
+
+    def rollout(self, after: int | None = None, prompts: Sequence[int] = ()) -> list[Any]:
+        """Sampled rows; None where a stop after that many steps of vLLM came first."""
+        steps = itertools.count(1)
+        return self.engine._draw(
+            [prompts or self.prompt] * ROWS,
+            list(range(ROWS)),
+            SPEC,
+            lambda: after is not None and next(steps) >= after,
+        )
+
+    def gap(self, rows: list[Any]) -> float:
+        rollout = Rollout([row.ids for row in rows], [row.logps for row in rows], None)
+        return self.engine.logp_gap([self.prompt] * len(rows), rollout, 1.0) or 0.0
+
+    def train_a_little(self, seed: int) -> None:
+        """Other values in every B matrix."""
+        noise = torch.Generator().manual_seed(seed)
+        for name, weight in self.engine.model.named_parameters():
+            if ".lora_B." in name:
+                weight.data.copy_(0.05 * torch.randn(weight.shape, generator=noise))
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {name: p.detach().clone() for name, p in self.engine.model.named_parameters()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def gaps(lab: Lab) -> dict[str, float]:
+    """Between sampler and trainer, with what the adapter holds and how it is served."""
+    found = {"fresh": lab.gap(lab.rollout())}
+    lab.train_a_little(1)
+    first = lab.rollout()
+    found["trained"] = lab.gap(first)
+    lab.train_a_little(2)
+    found["stale"] = lab.gap(first)
+    found["trained on"] = lab.gap(lab.rollout())
+    lab.folds(True)
+    found["folded"] = lab.gap(lab.rollout())
+    lab.folds(False)
+    return found
+
+
+def rollouts() -> dict[str, Any]:
+    """Gaps between sampler and trainer, and what a stop leaves behind."""
+    lab = Lab(recipe_with())
+    found: dict[str, Any] = {"describe": lab.engine.describe(), "gaps": {"one layer": gaps(lab)}}
+    first = lab.rollout()
+    before = lab.weights()
+    lab.folds(True)
+    lab.rollout()
+    found["bits after folding"] = same(before, lab.weights())
+    lab.folds(False)
+    again = lab.rollout()
+    found["drawn again"] = [row.ids for row in again] == [row.ids for row in first]
+
+    stopped = lab.rollout(after=4)
+    found["finished in four steps"] = [row is not None for row in stopped]
+    found["short in the whole"] = [len(row.ids) <= 4 for row in first]
+    llm = lab.engine.llm
+    found["left behind"] = llm.llm_engine.has_unfinished_requests()
+    found["asleep"] = llm.llm_engine.is_sleeping()
+    after = lab.rollout()
+    found["after a stop"] = [row.ids for row in after] == [row.ids for row in first]
+
+    window = llm.llm_engine.vllm_config.model_config.max_model_len
+    crowded = lab.rollout(prompts=(lab.prompt * window)[: window - 5])
+    found["room"] = max(len(row.ids) for row in crowded)
+    found["ends"] = sorted(lab.engine.end_ids)
+    found["pad"] = lab.engine.tokenizer.pad_token_id
+    return found
+
+
+class Dictated(UnslothEngine):
+    """Completions of the test's choice."""
+
+    @classmethod
+    def open(cls, recipe: Recipe) -> "Dictated":  # type: ignore[override]
+        return super().open(recipe, FOLDER)  # type: ignore[return-value]
+
+    rollout = harness.DictatedEngine.rollout  # type: ignore[assignment]
+
+
+def train() -> None:
+    """One update for each loss, kept for the oracle, which needs a process without Unsloth."""
+    harness.DictatedEngine = Dictated  # type: ignore[misc, assignment]
+    engine = {key.replace(".", "__"): value for key, value in ENGINE.items()}
+    for name, settings in LOSSES.items():
+        made = harness.train(FOLDER, **engine | settings)
+        kept = {
+            "recipe": made.recipe.model_dump(mode="json"),
+            "prompts": made.prompts,
+            "completions": made.completions,
+            "weights": made.updates[0].weights,
+            "gradients": made.updates[0].gradients,
+        }
+        torch.save(kept, FOLDER / f"{name}.pt")
+
+
+def main() -> None:
+    """Everything, as JSON on the last line."""
+    found = rollouts()
+    for shape in sorted((FOLDER / "shapes").iterdir()):
+        found["gaps"][shape.name] = gaps(Lab(recipe_with(model__id=shape)))
+    train()
+    scoring = unsloth_zoo.rl_replacements.chunked_hidden_states_selective_log_softmax_recompute
+    found["logits recomputed"] = hasattr(scoring, "_autograd_function")
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
