@@ -131,6 +131,8 @@ def test_logits_are_cut_into_the_recipes_pieces_at_the_least() -> None:
 def test_end_tokens_are_read_from_the_models_own_file(tmp_path: Path) -> None:
     held = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=END))
     assert configured_ends(str(tmp_path), held) == END
+    (tmp_path / "generation_config.json").write_text('{"temperature": 0.6}')
+    assert configured_ends(str(tmp_path), held) == END
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [99, 7]}')
     assert configured_ends(str(tmp_path), held) == [99, 7]
 

@@ -3,8 +3,8 @@
     folding = Folding(model)
     with folding:        every weight is W + scaling * B A, in the storage that it always had
 
-The sampler then draws without an adapter, which is faster at high ranks. Subtracting what was added
-would leave rounding errors behind, so the original weights are kept in the host's memory.
+The sampler then draws without an adapter. Subtracting what was added would leave rounding errors
+behind, so the original weights are kept in the host's memory.
 """
 
 from typing import Any, Self

@@ -336,14 +336,15 @@ def configured_ends(source: str, model: Any) -> Any:
 
     Args:
         source: the model's folder.
-        model: tells where the folder has no such file.
+        model: tells where that file is missing, or names none.
     """
     import transformers
 
-    try:
-        return transformers.GenerationConfig.from_pretrained(source).eos_token_id
-    except OSError:
-        return model.generation_config.eos_token_id
+    held = model.generation_config.eos_token_id
+    if not (Path(source) / "generation_config.json").is_file():
+        return held
+    ends = transformers.GenerationConfig.from_pretrained(source).eos_token_id
+    return held if ends is None else ends
 
 
 def _load_weights(model: Any, adapter: Path) -> None:
