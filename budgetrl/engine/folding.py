@@ -10,16 +10,15 @@ behind, so the original weights are kept in the host's memory.
 from typing import Any, Self
 
 import torch
-from peft.tuners.lora import LoraLayer
 
-from budgetrl.engine.plain import ADAPTER
+from budgetrl.engine.plain import ADAPTER, lora_layers
 
 
 class Folding:
     """Folds and unfolds the current adapter of one model; not for quantised weights."""
 
     def __init__(self, model: Any) -> None:
-        self._layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        self._layers = list(lora_layers(model))
         self._kept = [_on_host(layer.get_base_layer().weight) for layer in self._layers]
 
     def __enter__(self) -> Self:

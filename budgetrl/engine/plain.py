@@ -189,7 +189,7 @@ class PlainEngine:
 
     def adapter_is_zero(self) -> bool:
         """Whether every B matrix is exactly zero."""
-        matrices = [b.weight for layer in _lora_layers(self.model) for b in layer.lora_B.values()]
+        matrices = [b.weight for layer in lora_layers(self.model) for b in layer.lora_B.values()]
         return bool(matrices) and not any(bool(weight.any()) for weight in matrices)
 
     def describe(self) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def merged(model: Any) -> Iterator[None]:
     original tensors are kept and put back.
     """
     was_training = model.training
-    layers = list(_lora_layers(model))
+    layers = list(lora_layers(model))
     kept = [layer.get_base_layer().weight.data for layer in layers]
     checkpointing = bool(getattr(model, "is_gradient_checkpointing", False))
     try:
@@ -335,5 +335,6 @@ def _reason(error: BaseException) -> str:
     return (lines[1].strip() if listed else first_line(error))[:300].rstrip(".")
 
 
-def _lora_layers(model: Any) -> Iterator[LoraLayer]:
+def lora_layers(model: Any) -> Iterator[LoraLayer]:
+    """Layers of a PEFT model that an adapter is part of."""
     return (module for module in model.modules() if isinstance(module, LoraLayer))

@@ -133,13 +133,9 @@ def adapter_arguments(recipe: Recipe) -> dict[str, Any]:
 
 
 def sequence_tokens(recipe: Recipe) -> int:
-    """Prompt and completion together, as vLLM and the trainer are set up for them."""
-    return recipe.prompt.max_tokens + longest_completion(recipe)
-
-
-def longest_completion(recipe: Recipe) -> int:
-    """Tokens of the longest completion that training or any evaluation asks for."""
-    return max([recipe.sampling.max_tokens, *map(recipe.eval_max_tokens, recipe.eval)])
+    """Prompt and the longest completion that training or any evaluation asks for, together."""
+    completions = [recipe.sampling.max_tokens, *map(recipe.eval_max_tokens, recipe.eval)]
+    return recipe.prompt.max_tokens + max(completions)
 
 
 def check_held(model: Any, recipe: Recipe, loading: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from budgetrl.report.ink import standalone
 from budgetrl.report.sections import run_document
 from budgetrl.report.summary import SCHEMA_VERSION, summary
 from budgetrl.report.text import without_secrets
-from budgetrl.rundir import RunDir
+from budgetrl.rundir import EVENTS, RunDir
 
 FORMATS = ("html", "md", "json")
 
@@ -73,7 +73,7 @@ def write_document(
 
 def _history_hash(run: RunDir) -> str:
     """Equal for a run and its copies: every event has the second it was written at."""
-    events = run.path / "events.jsonl"
+    events = run.path / EVENTS
     if not events.is_file() or events.stat().st_size == 0:
         return str(run.path.resolve())
     with events.open("rb") as file:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from budgetrl.evaluation.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from budgetrl.evaluation.target import EXPORTED
 from budgetrl.files import write_atomic, write_json
 from budgetrl.recipe.assets import local_path
@@ -14,8 +15,6 @@ from budgetrl.report.card import base_revision, model_card
 from budgetrl.report.facts import Facts, read_facts
 from budgetrl.rundir import CheckpointFile, RunDir
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 CARD = "README.md"
 """Written last."""
 
@@ -38,11 +37,12 @@ def export_adapter(run: RunDir) -> Path | None:
         return None
     folder = run.path / EXPORTED
     folder.mkdir(exist_ok=True)
-    _link(checkpoint.path / WEIGHTS, folder / WEIGHTS)
-    config: dict[str, Any] = json.loads((checkpoint.path / CONFIG).read_text(encoding="utf-8"))
+    _link(checkpoint.path / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
+    held = (checkpoint.path / ADAPTER_CONFIG).read_text(encoding="utf-8")
+    config: dict[str, Any] = json.loads(held)
     # An engine may have loaded the base from a snapshot on this machine's disk.
     config |= {"base_model_name_or_path": local_path(facts.model), "revision": base_revision(facts)}
-    write_json(folder / CONFIG, config)
+    write_json(folder / ADAPTER_CONFIG, config)
     write_atomic(folder / CARD, model_card(facts, checkpoint.step))
     return folder
 
