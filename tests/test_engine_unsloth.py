@@ -32,10 +32,12 @@ from budgetrl.engine.unsloth_settings import (
 )
 from budgetrl.engine.vllm_loop import draw, sampling_arguments
 from budgetrl.errors import ModelError, RecipeError
+from budgetrl.evaluation.run import PromptedProblem, evaluate, protocol_of
 from budgetrl.plan import Limits, make_plan
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.training.trl_args import grpo_arguments
+from budgetrl.types import Problem, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 UNSLOTH = Path(sys.prefix) / "unsloth-cpu"
@@ -220,6 +222,8 @@ class FakeLLM:
 
     lengths: Sequence[int]
     """Tokens after which each request ends by itself."""
+    at_once: int = 1000
+    """Requests that run together; the others wait in the order in which they came."""
     requests: dict[str, tuple[int, int, list[int]]] = field(default_factory=dict)
     aborted: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
@@ -265,7 +269,7 @@ class FakeLLM:
 
     def step(self) -> list[RequestOutput]:
         outputs = []
-        for name, (seed, length, ids) in list(self.requests.items()):
+        for name, (seed, length, ids) in list(self.requests.items())[: self.at_once]:
             ids.append(END if len(ids) + 1 == length < 4 else seed + len(ids))
             done = len(ids) == length
             logprobs = [{token: Logprob(-0.5 * seed)} for token in ids]
@@ -304,10 +308,12 @@ def sample(llm: FakeLLM, stops_after: int = 100, prompt: Sequence[int] = (1, 2))
     steps = iter(range(1000))
     prompts = [[1, 2]] * (len(llm.lengths) - 1) + [list(prompt)]
     seeds = [10 * (row + 1) for row in range(len(prompts))]
-    return draw(
+    drawn = draw(
         llm, SamplingParams, prompts, seeds, SPEC, [END], "adapter",
         lambda: next(steps) + 1 >= stops_after, sequence_tokens=6,
     )  # fmt: skip
+    found = dict(drawn)
+    return [found.get(place) for place in range(len(prompts))]
 
 
 def test_completions_come_back_in_order_with_their_log_probabilities() -> None:
@@ -346,7 +352,9 @@ def engine_over(llm: FakeLLM, recipe: Recipe) -> UnslothEngine:
         generation_config=SimpleNamespace(eos_token_id=END),
         named_parameters=lambda: [("q_proj.lora_A.default.weight", torch.zeros(1))],
     )
-    tokenizer = SimpleNamespace(eos_token_id=END, pad_token_id=0, get_added_vocab=dict)
+    tokenizer = SimpleNamespace(
+        eos_token_id=END, pad_token_id=0, get_added_vocab=dict, decode=lambda ids, **_: str(ids)
+    )
     return UnslothEngine(model, tokenizer, recipe, SamplingParams, Path("run"))
 
 
@@ -362,6 +370,62 @@ def test_each_rollout_wakes_gives_the_adapter_draws_and_sleeps(stopped: bool) ->
         assert rollout.ids == [[END], [6, 7, 8, 9]]
         assert rollout.logps == [[-2.5], [-3.0] * 4]
         assert rollout.switch_s is not None and set(rollout.switch_s) == {"wake", "sync", "sleep"}
+
+
+def evaluated(llm: FakeLLM, folder: Path, stops_after: int = 100) -> tuple[int, list[int]]:
+    """Complete rounds of four over three problems, and how much was stored at each time."""
+    steps, stored = iter(range(1000)), list[int]()
+    problems = [Problem(f"p{i}", f"problem {i}", str(i)) for i in range(3)]
+    prompted = [PromptedProblem(problem, problem.text, (1, 2)) for problem in problems]
+    protocol = protocol_of(
+        "suite", prompted, temperature=0.6, top_p=1.0, max_tokens=9, seed=1, grader="none"
+    )
+    result = evaluate(
+        engine_over(llm, RECIPE),
+        prompted,
+        protocol,
+        samples=4,
+        ks=(1,),
+        grader=NothingIsRight(),
+        folder=folder,
+        when="final",
+        step=1,
+        batch=3,
+        should_stop=lambda: next(steps) >= stops_after,
+        on_progress=lambda progress: stored.append(progress.done),
+    )
+    return 0 if result is None else result.samples, stored
+
+
+class NothingIsRight:
+    """A grader."""
+
+    def grade(self, rows: Sequence[tuple[str, str]]) -> list[Any]:
+        return [SimpleNamespace(verdict=Verdict.WRONG, extracted=None) for _ in rows]
+
+
+ONE_QUEUE = ["wake_up", "load_lora", "enqueue", "reset_prefix_cache", "sleep"]
+
+
+def test_an_evaluation_is_one_queue_with_one_sleep_and_wake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three at a time were three batches before, each as slow as its longest."""
+    monkeypatch.setattr("budgetrl.evaluation.run.STORED_AT_ONCE", 5)
+    llm = FakeLLM([2, 9, 1] * 4, at_once=3)
+    assert evaluated(llm, tmp_path) == (4, [5, 10, 12])
+    assert llm.calls == ONE_QUEUE and llm.asleep
+
+
+def test_a_deadline_keeps_the_whole_rounds_of_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("budgetrl.evaluation.run.STORED_AT_ONCE", 5)
+    llm = FakeLLM([2] * 12, at_once=4)
+    assert evaluated(llm, tmp_path, stops_after=5) == (2, [5, 8])
+    assert llm.calls == ONE_QUEUE and llm.asleep and not llm.requests
+    again = FakeLLM([2] * 4, at_once=4)
+    assert evaluated(again, tmp_path)[0] == 4, "what was finished is not made twice"
 
 
 @pytest.mark.parametrize(

@@ -60,12 +60,15 @@ class Lab:
     def rollout(self, after: int | None = None, prompts: Sequence[int] = ()) -> list[Any]:
         """Sampled rows; None where a stop after that many steps of vLLM came first."""
         steps = itertools.count(1)
-        return self.engine._draw(
-            [prompts or self.prompt] * ROWS,
-            list(range(ROWS)),
-            SPEC,
-            lambda: after is not None and next(steps) >= after,
+        drawn = dict(
+            self.engine._draw(
+                [prompts or self.prompt] * ROWS,
+                list(range(ROWS)),
+                SPEC,
+                lambda: after is not None and next(steps) >= after,
+            )
         )
+        return [drawn.get(row) for row in range(ROWS)]
 
     def gap(self, rows: list[Any]) -> float:
         rollout = Rollout([row.ids for row in rows], [row.logps for row in rows], None)

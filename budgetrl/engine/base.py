@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from budgetrl.errors import ModelError, first_line
 from budgetrl.types import Completion
@@ -89,6 +89,17 @@ class Policy(Protocol):
 
     def adapter_is_zero(self) -> bool:
         """Whether every B matrix is exactly zero, so that the policy equals its base."""
+        ...
+
+
+@runtime_checkable
+class QueueingPolicy(Policy, Protocol):
+    """A policy that takes any number of requests at once and starts them as others end (vLLM)."""
+
+    def stream(
+        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
+    ) -> Iterator[tuple[int, Completion]]:
+        """Completions with the places of their requests, as they are finished."""
         ...
 
 

@@ -143,8 +143,18 @@ class UnslothEngine:
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
     ) -> list[Completion | None]:
         """One completion per request; None for those not finished when stopped."""
-        drawn = self._answer(requests, sampling, should_stop)
-        return [None if one is None else completion_of(self, one.ids) for one in drawn]
+        found: list[Completion | None] = [None] * len(requests)
+        for place, completion in self.stream(requests, sampling, should_stop):
+            found[place] = completion
+        return found
+
+    def stream(
+        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
+    ) -> Iterator[tuple[int, Completion]]:
+        """Completions with the places of their requests, as they are finished: one queue."""
+        prompts, seeds = [r.prompt_ids for r in requests], [r.seed for r in requests]
+        for place, one in self._draw(prompts, seeds, sampling, should_stop):
+            yield place, completion_of(self, one.ids)
 
     def rollout(
         self,
@@ -156,9 +166,8 @@ class UnslothEngine:
     ) -> Rollout | None:
         """Completions for training, with the sampler's log-probabilities; not TRL's own."""
         self._switch_s = {}
-        drawn = self._draw(prompt_ids, seeds, sampling, should_stop)
-        whole = [one for one in drawn if one is not None]
-        if len(whole) < len(drawn):
+        whole = self._all(prompt_ids, seeds, sampling, should_stop)
+        if whole is None:
             return None
         ids, logps = [one.ids for one in whole], [one.logps for one in whole]
         return Rollout(ids, logps, None, switch_s=self._switch_s)
@@ -173,9 +182,9 @@ class UnslothEngine:
         """
         from budgetrl.engine.logits import entropy_of
 
-        drawn = self._answer(requests, sampling, should_stop)
-        whole = [one for one in drawn if one is not None]
-        if len(whole) < len(drawn) or should_stop():
+        prompts, seeds = [r.prompt_ids for r in requests], [r.seed for r in requests]
+        whole = self._all(prompts, seeds, sampling, should_stop)
+        if whole is None or should_stop():
             return None
         total = sum(
             entropy_of(self.model, request.prompt_ids, one.ids, sampling.temperature)
@@ -248,11 +257,16 @@ class UnslothEngine:
         self.model = self.llm = None
         torch.cuda.empty_cache()
 
-    def _answer(
-        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
-    ) -> list[Sampled | None]:
-        prompts, seeds = [r.prompt_ids for r in requests], [r.seed for r in requests]
-        return self._draw(prompts, seeds, sampling, should_stop)
+    def _all(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: SamplingSpec,
+        should_stop: StopCheck,
+    ) -> list[Sampled] | None:
+        """All completions in order; None when stopped before the end."""
+        drawn = dict(self._draw(prompt_ids, seeds, sampling, should_stop))
+        return [drawn[i] for i in range(len(seeds))] if len(drawn) == len(seeds) else None
 
     def _draw(
         self,
@@ -260,9 +274,9 @@ class UnslothEngine:
         seeds: Sequence[int],
         sampling: SamplingSpec,
         should_stop: StopCheck,
-    ) -> list[Sampled | None]:
+    ) -> Iterator[tuple[int, Sampled]]:
         with self._awake(), self._adapter() as adapter:
-            return draw(
+            yield from draw(
                 self.llm, self._sampling_params, prompt_ids, seeds, sampling,
                 sorted(self.end_ids), adapter, should_stop, sequence_tokens(self._recipe),
             )  # fmt: skip

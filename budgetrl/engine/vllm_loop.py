@@ -36,8 +36,11 @@ def draw(
     adapter: Any,
     should_stop: StopCheck,
     sequence_tokens: int,
-) -> list[Sampled | None]:
-    """One completion per prompt; None for those that were not finished when stopped.
+) -> Iterator[tuple[int, Sampled]]:
+    """One completion per prompt with its place, as they are finished; fewer when stopped.
+
+    Prompts start in their order, as many at a time as vLLM runs. Whoever takes no more of them
+    closes the iterator, which ends the others.
 
     Args:
         llm: vLLM's `LLM`, awake.
@@ -62,12 +65,10 @@ def draw(
     prompts = [{"prompt_token_ids": list(ids)} for ids in prompt_ids]
     internal = llm.enqueue(prompts, params, lora_request=adapter, use_tqdm=False)
     place = {name: i for i, request in enumerate(internal) for name in _names(request)}
-    found: list[Sampled | None] = [None] * len(prompts)
     for output in _finished(llm.llm_engine, internal, should_stop):
         completion = output.outputs[0]
         if completion.finish_reason != ABORTED:
-            found[place[output.request_id]] = _sampled(completion)
-    return found
+            yield place[output.request_id], _sampled(completion)
 
 
 def sampling_arguments(sampling: SamplingSpec, seed: int, end_ids: Sequence[int]) -> dict[str, Any]:
@@ -98,12 +99,15 @@ def _names(internal: str) -> tuple[str, str]:
 
 
 def _finished(engine: Any, requests: Sequence[str], should_stop: StopCheck) -> Iterator[Any]:
-    while engine.has_unfinished_requests():
-        yield from (output for output in engine.step() if output.finished)
-        if should_stop():
+    try:
+        while engine.has_unfinished_requests():
+            yield from (output for output in engine.step() if output.finished)
+            if should_stop():
+                return
+    finally:
+        if engine.has_unfinished_requests():
             # What has finished is no longer known there, so naming all does no harm.
             engine.abort_request(list(requests), internal=True)
-            return
 
 
 def _sampled(completion: Any) -> Sampled:

@@ -2,6 +2,7 @@
 
     for each round: every problem gets its next sample, seeded by (eval seed, problem, round)
       requests --policy--> completions --grader--> verdicts --append--> <name>.jsonl
+      batch by batch; with vLLM all rounds in one queue, stored piece by piece as they are finished
     complete rounds --summarise--> <name>.json
 
 A call continues what an earlier one has stored: a finished completion is never made twice. Not
@@ -13,12 +14,20 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import fingerprint
-from budgetrl.engine.base import Policy, Request, SamplingSpec, StopCheck, sample_seed
+from budgetrl.engine.base import (
+    Policy,
+    QueueingPolicy,
+    Request,
+    SamplingSpec,
+    StopCheck,
+    sample_seed,
+)
 from budgetrl.errors import DataError, ProtocolError
 from budgetrl.evaluation.compare import describe_differences
 from budgetrl.evaluation.rows import (
@@ -35,6 +44,9 @@ from budgetrl.files import write_json
 from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.types import Completion, EvalResult, Problem, Verdict
 from budgetrl.types import Protocol as EvalProtocol
+
+STORED_AT_ONCE = 64
+"""Completions of a queue that are graded and stored together: what a kill may lose."""
 
 
 class GradedRow(Protocol):
@@ -165,12 +177,12 @@ def evaluate(
         folder: where the two files go, such as `evals/aime24`.
         when: their name: "baseline", "final", "step_000020", "eval-0a1b2c3d".
         step: update that the policy stands at.
-        batch: completions asked for at a time.
+        batch: completions asked for at a time; a policy that queues is asked for all at once.
         policy_id: which weights these are. Files of other weights under the same name are kept
             as `<name>.1.json` and so on, and a new evaluation begins.
         stop: texts that end a completion.
         should_stop: asked before and during generation; cuts rounds, never problems.
-        on_progress: called after every batch.
+        on_progress: called whenever completions were stored.
         clock: monotonic seconds.
 
     Raises:
@@ -190,18 +202,23 @@ def evaluate(
     )
     total, stored, started = samples * len(ids), sum(row.sample < samples for row in rows), clock()
     made = 0
-    for items, requests in _batches(prompted, rows, protocol.seed, samples, batch):
+    size = total if isinstance(policy, QueueingPolicy) else batch
+    for items, requests in _batches(prompted, rows, protocol.seed, samples, size):
         if should_stop():
             break
-        new = _grade(items, requests, policy.generate(requests, sampling, should_stop), grader)
-        append_rows(file.with_suffix(".jsonl"), new)
-        rows += new
-        made += len(new)
-        if on_progress is not None:
-            elapsed, left = clock() - started, total - stored - made
-            pace = elapsed / made if made else None
-            on_progress(Progress(stored + made, total, elapsed, pace and left * pace))
-        if len(new) < len(requests):
+        finished = 0
+        for answered in _answered(policy, requests, sampling, should_stop):
+            new = _grade(
+                [(items[i], requests[i], completion) for i, completion in answered], grader
+            )
+            append_rows(file.with_suffix(".jsonl"), new)
+            rows += new
+            finished += len(new)
+            made += len(new)
+            if on_progress is not None:
+                elapsed, left = clock() - started, total - stored - made
+                on_progress(Progress(stored + made, total, elapsed, left * elapsed / made))
+        if finished < len(requests):
             break
     seconds += clock() - started if made else 0.0
     rounds, result = min(samples, complete_rounds(rows, ids)), None
@@ -282,25 +299,30 @@ def _request(item: PromptedProblem, sample: int, seed: int) -> Request:
     )
 
 
+def _answered(
+    policy: Policy, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
+) -> Iterator[list[tuple[int, Completion]]]:
+    """Finished completions with the places of their requests, in pieces to be stored."""
+    if isinstance(policy, QueueingPolicy):
+        finished = policy.stream(requests, sampling, should_stop)
+        while piece := list(islice(finished, STORED_AT_ONCE)):
+            yield piece
+        return
+    made = policy.generate(requests, sampling, should_stop)
+    if whole := [(place, one) for place, one in enumerate(made) if one is not None]:
+        yield whole
+
+
 def _grade(
-    items: Sequence[PromptedProblem],
-    requests: Sequence[Request],
-    completions: Sequence[Completion | None],
-    grader: Grader,
+    answered: Sequence[tuple[PromptedProblem, Request, Completion]], grader: Grader
 ) -> list[EvalRow]:
-    """Rows of the completions that were finished."""
-    finished = [
-        (item.problem, request, completion)
-        for item, request, completion in zip(items, requests, completions, strict=True)
-        if completion is not None
-    ]
-    graded = grader.grade([(c.text, problem.answer) for problem, _, c in finished])
+    graded = grader.grade([(c.text, item.problem.answer) for item, _, c in answered])
     return [
         EvalRow(
-            problem_id=problem.id,
+            problem_id=item.problem.id,
             sample=request.sample,
-            problem=problem.text,
-            answer=problem.answer,
+            problem=item.problem.text,
+            answer=item.problem.answer,
             completion=completion.text,
             tokens=completion.num_tokens,
             truncated=completion.truncated,
@@ -308,5 +330,5 @@ def _grade(
             extracted=verdict.extracted,
             seed=request.seed,
         )
-        for (problem, request, completion), verdict in zip(finished, graded, strict=True)
+        for (item, request, completion), verdict in zip(answered, graded, strict=True)
     ]
