@@ -195,6 +195,11 @@ class Ledger:
         return self.paid_before_s + self.clock() - self.started
 
     @property
+    def used_share(self) -> float:
+        """Share of the budget that is paid, over all attempts."""
+        return self.elapsed_s / self.budget.wall_s
+
+    @property
     def deadline(self) -> float:
         """The clock's reading at which the worker must be gone."""
         return self.started + self.budget.wall_s - self.paid_before_s - self.reserved_s

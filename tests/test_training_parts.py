@@ -21,7 +21,7 @@ from budgetrl.training.alarms import WINDOW, Alarms
 from budgetrl.training.clock import PHASES, PhaseClock
 from budgetrl.training.log import RunLog, stamp_of
 from budgetrl.training.recorder import StepRecord, has_signal
-from budgetrl.training.schedule import rate_factor, step_progress
+from budgetrl.training.schedule import learning_rate, rate_factor
 from budgetrl.training.stopper import Stopper
 from budgetrl.types import Completion, Problem, RewardBreakdown, Verdict
 
@@ -112,9 +112,11 @@ def test_the_rate_stays_between_its_least_share_and_one_after_the_warmup(
 
 
 def test_progress_by_steps_follows_schedule_steps_before_stop_after_steps() -> None:
-    assert step_progress(schedule(), 25) == 0.25
-    assert step_progress(schedule(schedule_steps=200), 25) == 0.125
-    assert step_progress(schedule(stop_after_steps=None), 25) == 0.0
+    linear = {"shape": "linear", "learning_rate": 1.0}
+    assert learning_rate(schedule(**linear), 25, 0.9) == 0.75
+    assert learning_rate(schedule(**linear, schedule_steps=200), 25, 0.9) == 0.875
+    endless = schedule(stop_after_steps=None, learning_rate=1.0)
+    assert learning_rate(endless, 25, 0.9) == 1.0
 
 
 # --- recorder

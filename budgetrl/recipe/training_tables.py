@@ -82,7 +82,7 @@ class Schedule(Table):
     min_share: Share = 0.0
     """Where linear and cosine end, as a share of learning_rate."""
     by: Literal["steps", "budget"] = "steps"
-    """What the shape is a function of: steps done, or budget used."""
+    """What the shape is a function of: steps done, or budget used when an update starts."""
     schedule_steps: Count | None = None
     """Length of the shape in steps; stop_after_steps where absent."""
     stop_after_steps: Count | None = None

@@ -224,7 +224,6 @@ class StepCallback(TrainerCallback):
         facts = record.facts()
         self.forecaster.observe(wall, phases["rollout"], facts["completion_tokens_mean"])
         decision = self.decide()
-        self.parts.budget_used = self.ledger.elapsed_s / self.ledger.budget.wall_s
         try:
             self.run.write_completions(step, record.rows())
         except OSError as error:
@@ -315,7 +314,7 @@ class StepCallback(TrainerCallback):
 
     def _due_suites(self, step: int) -> list[str]:
         due = []
-        used = self.ledger.elapsed_s / self.ledger.budget.wall_s
+        used = self.ledger.used_share
         for spec in self.recipe.eval:
             if EvalWhen.STEP not in spec.when:
                 continue

@@ -123,6 +123,7 @@ def build_follower(
         clock=PhaseClock(log.ledger.clock),
         folder=run.path / "trainer",
         must_stop=stopper.requested,
+        budget_used=lambda: log.ledger.used_share,
         rollout_over=lambda: stopper.requested() or follower.rollout_is_over(),
     )
     every = times.get("step_evals_every")

@@ -9,14 +9,13 @@ to stop. It changes no loss: every correction goes into advantages.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
 
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.sampler import ProblemSampler
@@ -29,8 +28,9 @@ from budgetrl.engine.base import (
 )
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.training.clock import PhaseClock
+from budgetrl.training.rates import RateCallback, Rates
 from budgetrl.training.recorder import RewardFunction, StepRecord, has_signal, is_constant
-from budgetrl.training.schedule import rate_factor, step_progress
+from budgetrl.training.schedule import learning_rate
 from budgetrl.training.signal import (
     LIVE,
     Batch,
@@ -64,8 +64,8 @@ class TrainerParts:
     """Asked between micro-batches."""
     rollout_over: StopCheck
     """Asked between tokens: a stop, or the time limit of this rollout."""
-    budget_used: float = 0.0
-    """Share of the budget that is used, for schedules by budget."""
+    budget_used: Callable[[], float] = lambda: 0.0
+    """Share of the budget that is used now, over all attempts, for schedules by budget."""
     record: StepRecord | None = None
     """The newest rolled-out batch."""
 
@@ -205,16 +205,15 @@ class BudgetMixin:
         with self.parts.clock.time("update"):
             return super().training_step(*args, **kwargs)  # type: ignore[misc]
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Rates:
         """The recipe's schedule; TRL's own is told to be constant."""
-        schedule = self.parts.recipe.schedule
+        parts = self.parts
 
-        def factor(step: int) -> float:
-            by_budget = schedule.by == "budget"
-            progress = self.parts.budget_used if by_budget else step_progress(schedule, step)
-            return rate_factor(schedule, progress)
+        def rate() -> float:
+            updates = self.state.global_step  # type: ignore[attr-defined]
+            return learning_rate(parts.recipe.schedule, updates, parts.budget_used())
 
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)  # type: ignore[attr-defined]
+        self.lr_scheduler = Rates(optimizer or self.optimizer, rate)  # type: ignore[attr-defined]
         return self.lr_scheduler
 
 
@@ -275,7 +274,7 @@ def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any])
         args=config,
         train_dataset=datasets.Dataset.from_list(placeholders),
         processing_class=parts.engine.tokenizer,
-        callbacks=list(callbacks),
+        callbacks=[RateCallback(), *callbacks],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.parts = parts
