@@ -29,6 +29,7 @@ from budgetrl.errors import BudgetError, HardwareError, ModelError, RunDirError,
 from budgetrl.estimation.advice import refuse_unfit
 from budgetrl.estimation.cpu import cpu_model, cpu_phase_times, user_cache_dir
 from budgetrl.estimation.estimate import estimate, known_factors
+from budgetrl.estimation.memory import MemoryEstimate
 from budgetrl.estimation.request import choose_gpu, price_of
 from budgetrl.files import write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
@@ -70,6 +71,8 @@ class Planned:
     plan: Plan
     card: Gpu | None
     """The GPU that is planned for; None on a CPU."""
+    memory: MemoryEstimate | None = None
+    """Of that GPU."""
 
     @property
     def recipe(self) -> Recipe:
@@ -113,7 +116,7 @@ def make_plan(
         engine = recipe.engine.name
         installed = installed_versions(engine)
         refuse_untested(engine, installed, cuda=card is not None, forced=force_versions)
-    budget = budget_of(recipe, limits, card)
+    budget, memory = budget_of(recipe, limits, card), None
     if card is None:
         times = cpu_phase_times(recipe, None, user_cache_dir(), budget_s=budget.wall_s)
     else:
@@ -121,9 +124,9 @@ def make_plan(
         made = estimate(recipe, card, budget, measured=measured)
         if not force_fit:
             refuse_unfit(made)
-        times = made.times
+        times, memory = made.times, made.memory
     made_plan = plan(times, budget, recipe.schedule.stop_after_steps)
-    planned = Planned(loaded, budget, times, made_plan, card)
+    planned = Planned(loaded, budget, times, made_plan, card, memory)
     refuse_unpayable(planned)
     return planned
 
@@ -281,6 +284,7 @@ def plan_document(planned: Planned) -> dict[str, Any]:
         "times": asdict(planned.times),
         "plan": asdict(made) | {"steps": made.steps, "total_usd": made.total_usd},
         "reserved_s": made.report_s,
+        "gpu_memory_utilization": planned.memory and planned.memory.utilization,
     }
 
 

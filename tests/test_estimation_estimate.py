@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from budgetrl.budget import Budget, PhaseTimes
-from budgetrl.errors import HardwareError, ModelError, RecipeError, UsageError
+from budgetrl.errors import ExitCode, HardwareError, ModelError, RecipeError, UsageError
 from budgetrl.estimation.advice import advise, refuse_unfit
 from budgetrl.estimation.document import document, document_all
 from budgetrl.estimation.estimate import (
@@ -18,9 +18,12 @@ from budgetrl.estimation.estimate import (
 from budgetrl.estimation.memory import Verdict
 from budgetrl.estimation.profile import phase_factors, predicted_phases, profile_document
 from budgetrl.estimation.request import Request, answer, answer_all, price_of
-from budgetrl.hardware import find_gpu, gpu_table
+from budgetrl.estimation.scenario import make_scenario
+from budgetrl.estimation.share import with_share
+from budgetrl.hardware import DetectedGpu, find_gpu, gpu_table
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.recipe.schema import Recipe
+from budgetrl.units import GIB
 
 A40 = find_gpu("A40")
 DAY = Budget(24 * 3600, 0.30)
@@ -81,6 +84,58 @@ def test_a_gpu_without_bfloat16_is_refused_and_float16_is_named(name: str) -> No
     assert any('model.dtype = "float16"' in line for line in advise(made))
     half = estimate(recipe_of("llama3.2_r8", "model.dtype=float16"), find_gpu(name), DAY)
     assert half.fits
+
+
+PAPER = [name for name in list_recipes() if load_recipe(name).recipe.paper is not None]
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_every_paper_recipe_stays_inside_an_a40_with_its_reference_pass(name: str) -> None:
+    """At the high end of the memory band, with answers at the high end of their range."""
+    recipe = recipe_of(name)
+    longest = make_scenario(recipe, A40).mean_tokens.high
+    made = estimate(recipe_of(name, f"sampling.expected_tokens={longest}"), A40, DAY)
+    assert made.memory.reference > 0
+    assert made.memory.high <= made.memory.usable <= 45 * GIB
+    assert made.memory.verdict is Verdict.FITS
+
+
+def test_a_stated_share_without_room_for_training_is_refused_with_both_numbers() -> None:
+    recipe = recipe_of("deepscaler_r256", "engine.gpu_memory_utilization=0.95")
+    with pytest.raises(HardwareError) as caught:
+        refuse_unfit(estimate(recipe, A40, DAY))
+    assert "engine.gpu_memory_utilization = 0.95 gives vLLM 42.7 of 45.0 GiB" in str(caught.value)
+    assert "training needs 6.4 GiB beside it" in str(caught.value)
+    assert "engine.gpu_memory_utilization = 0.5" in caught.value.hint
+    assert caught.value.exit_code is ExitCode.REFUSED
+    kept = estimate(recipe_of("deepscaler_r256", "engine.gpu_memory_utilization=0.6"), A40, DAY)
+    assert (kept.memory.utilization, kept.memory.verdict) == (0.6, Verdict.FITS)
+
+
+def test_without_standby_a_stated_share_has_to_leave_room_for_the_update_too() -> None:
+    sets = ("engine.standby=false", "engine.gpu_memory_utilization=0.85")
+    awake = estimate(recipe_of("deepscaler_r8", *sets), A40, DAY)
+    assert awake.memory.verdict is Verdict.NO and "0.85 gives vLLM" in awake.memory.reason
+    assert estimate(recipe_of("deepscaler_r8", sets[1]), A40, DAY).fits
+    assert estimate(recipe_of("deepscaler_r8", sets[0]), A40, DAY).fits
+
+
+def test_the_share_is_that_of_the_card_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_of("deepscaler_r256")
+    a40 = DetectedGpu("NVIDIA A40", "GPU-1", 44.99, 44.5, "580.65", A40)
+    unlisted = replace(a40, name="Something new", total_gib=80.0, gpu=None)
+    shares = []
+    for here in (None, a40, unlisted):
+        monkeypatch.setattr("budgetrl.estimation.share.detect_gpu", lambda here=here: here)
+        shares.append(with_share(recipe).engine.gpu_memory_utilization)
+    assert shares[0] is None
+    assert shares[1] == estimate(recipe, A40, DAY).memory.utilization
+    assert shares[2] is not None and shares[2] < shares[1] == 0.5
+    stated = recipe_of("deepscaler_r256", "engine.gpu_memory_utilization=0.7")
+    assert with_share(stated) == stated
+    elsewhere = recipe_of("deepscaler_r256", "model.id=nobody/knows-this")
+    assert with_share(elsewhere) == elsewhere
+    assert with_share(recipe_of("quickstart")) == recipe_of("quickstart")
 
 
 def test_what_does_not_fit_names_changes_that_do_and_their_price() -> None:
@@ -178,8 +233,8 @@ def test_the_document_is_the_contracts() -> None:
     made = document(estimate(recipe_of("deepscaler_r256"), A40, DAY, price=A40.price()))
     keys = {
         "gpu": "name memory_gib usd_per_hour price_source price_date",
-        "memory_gib": "weights adapter gradients optimizer kv_cache rollout_buffers logits "
-        "activations runtime peak_generation peak_training peak low high",
+        "memory_gib": "weights adapter gradients optimizer kv_cache rollout_buffers reserved "
+        "logits activations reference runtime peak_generation peak_training peak low high",
         "disk_gib": "environment model checkpoints completions total",
         "seconds": "setup baseline_eval rollout reward logprob update other step step_low "
         "step_high checkpoint_evals final_eval save report reserve",

@@ -110,3 +110,42 @@ def test_the_band_holds_the_peak() -> None:
     made = estimate(WORK)
     assert made.low < made.peak < made.high
     assert made.high / made.low < 1.6
+
+
+def test_vllm_gets_what_the_completions_of_an_update_can_fill() -> None:
+    made = estimate(WORK)
+    full = 256 * 4096 * QWEN.kv_bytes_per_token()
+    assert full < made.kv_cache < 1.2 * full
+    few = estimate(replace(WORK, sequences=32))
+    assert few.utilization is not None and made.utilization is not None
+    assert few.utilization < made.utilization
+    assert made.reserved == pytest.approx(made.utilization * made.usable)
+
+
+def test_a_large_evaluation_gets_room_at_its_expected_lengths() -> None:
+    few = replace(WORK, sequences=32)
+    more = replace(few, eval_sequences=480)
+    assert estimate(more).kv_cache > 256 * 1200 * QWEN.kv_bytes_per_token()
+    assert estimate(few).kv_cache < 40 * 4096 * QWEN.kv_bytes_per_token()
+
+
+@pytest.mark.parametrize("standby", [True, False])
+def test_what_vllm_gets_leaves_the_trainer_its_room(standby: bool) -> None:
+    """A KV cache of any size would be of use here."""
+    work = replace(WORK, standby=standby, sequences=4096, max_sequences=4096)
+    made = estimate(work)
+    assert made.verdict is Verdict.FITS
+    assert made.high <= made.usable < made.high + 0.02 * made.usable
+
+
+def test_a_share_that_is_stated_is_kept_and_counts_whole() -> None:
+    made = estimate(replace(WORK, utilization=0.8))
+    assert (made.utilization, made.reserved) == (0.8, pytest.approx(0.8 * made.usable))
+    assert made.peak_generation > made.reserved
+
+
+def test_a_pass_without_gradients_is_counted_where_there_is_one() -> None:
+    """With many layers' activations kept on the card the update is larger, else hardly."""
+    made, without = estimate(WORK), estimate(replace(WORK, reference=False))
+    assert without.reference == 0
+    assert made.logits < made.reference < made.logits + made.activations

@@ -119,19 +119,37 @@ def _memory(made: Estimate, width: int, ink: Ink) -> Text:
         ),
         Part("runtime", memory.runtime, _DIM, "r"),
     ]
+    held.append(Part("vLLM meanwhile", memory.beside_training, "magenta", "v"))
     training = [
         *held,
         Part("logits", memory.logits, "yellow", "l"),
         Part("activations", memory.activations, "red", "c"),
         Part("runtime", memory.runtime, _DIM, "r"),
     ]
+    reference = [
+        *held,
+        Part("reference pass", memory.reference, "bright_yellow", "p"),
+        Part("runtime", memory.runtime, _DIM, "r"),
+    ]
+    phases = [("generating", generation), ("training", training)]
+    if memory.reference:
+        phases.insert(1, ("reference", reference))
     scale = max(memory.usable, memory.peak)
-    for name, parts in (("generating", generation), ("training", training)):
+    for name, parts in phases:
         together = sum(part.amount for part in parts)
         bar = stacked(parts, scale, width - 24, ink)
         text.append(f"{name:<11}").append_text(bar).append(f" {_gib(together):>5} GiB\n")
-    seen = {part.name: part for part in [*generation, *training] if part.amount >= 0.05 * GIB}
+    every = [part for _, parts in phases for part in parts]
+    seen = {part.name: part for part in every if part.amount >= 0.05 * GIB}
     text.append_text(_legend(list(seen.values()), width, ink))
+    if memory.utilization is not None:
+        stated = made.scenario.recipe.engine.gpu_memory_utilization is not None
+        line = (
+            f"vLLM takes {_gib(memory.reserved)} GiB, weights included: "
+            f"engine.gpu_memory_utilization {memory.utilization:.2f}, "
+            f"{'as the recipe says' if stated else 'what it needs'}"
+        )
+        text.append_text(_wrapped(line, width, _DIM))
     return text
 
 

@@ -198,7 +198,7 @@ def _print_result(ended: "Ended", as_json: bool) -> int:
 
 def _print_plan(planned: "Planned", as_json: bool) -> int:
     from budgetrl.plan import plan_document
-    from budgetrl.units import duration, usd
+    from budgetrl.units import duration, gib, usd
 
     if as_json:
         sys.stdout.write(json.dumps(plan_document(planned)) + "\n")
@@ -215,6 +215,9 @@ def _print_plan(planned: "Planned", as_json: bool) -> int:
         ("expected in all", f"{duration(made.total_s)} of {duration(made.budget_s)}"),
         ("expected bill", usd(made.total_usd)),
     ]
+    if planned.memory is not None and planned.memory.utilization is not None:
+        share = planned.memory.utilization
+        rows.append(("vLLM's share of memory", f"{share:g} ({gib(planned.memory.reserved)})"))
     lines = [f"Plan for {recipe.name} (nothing was written)", ""]
     lines += [f"  {name:<24} {value}" for name, value in rows]
     sys.stdout.write("\n".join([*lines, "", f"  Times from {made.source}.", ""]))

@@ -34,7 +34,6 @@ from budgetrl.engine.unsloth_settings import (
     environment,
     loading_arguments,
     refuse_unkept,
-    sequence_tokens,
 )
 from budgetrl.engine.vllm_loop import Sampled, draw
 from budgetrl.errors import HardwareError, ModelError, first_line
@@ -223,7 +222,7 @@ class UnslothEngine:
 
     def longest_prompt(self, completion: int) -> int | None:
         """Three quarters of vLLM's sequences, at whose end a completion is cut."""
-        return 3 * sequence_tokens(self._recipe) // 4
+        return 3 * self._recipe.sequence_tokens // 4
 
     def adapter_is_zero(self) -> bool:
         """Whether every B matrix is exactly zero."""
@@ -278,7 +277,7 @@ class UnslothEngine:
         with self._awake(), self._adapter() as adapter:
             yield from draw(
                 self.llm, self._sampling_params, prompt_ids, seeds, sampling,
-                sorted(self.end_ids), adapter, should_stop, sequence_tokens(self._recipe),
+                sorted(self.end_ids), adapter, should_stop, self._recipe.sequence_tokens,
             )  # fmt: skip
 
     @contextmanager

@@ -19,6 +19,8 @@ from budgetrl.recipe.schema import AlphaPolicy, Recipe
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """What "all-linear" means for the models that Unsloth has kernels for."""
 ADAPTER_FIELDS = ("r", "lora_alpha", "lora_dropout", "bias", "use_rslora")
+UNKNOWN_NEED = 0.85
+"""Share of the GPU for vLLM where the recipe states none and its need is not known."""
 UNSLOTHS_OWN_CHOICE = 256
 """As max_num_seqs it means "choose for me" to Unsloth, which then takes 8 to 128 on 48 GB."""
 
@@ -92,7 +94,7 @@ def loading_arguments(recipe: Recipe, source: str, dtype: Any) -> dict[str, Any]
     engine = recipe.engine
     return {
         "model_name": source,
-        "max_seq_length": sequence_tokens(recipe),
+        "max_seq_length": recipe.sequence_tokens,
         "dtype": dtype,
         "load_in_4bit": recipe.model.load_in_4bit,
         "load_in_8bit": False,
@@ -103,7 +105,7 @@ def loading_arguments(recipe: Recipe, source: str, dtype: Any) -> dict[str, Any]
         "trust_remote_code": False,
         "use_gradient_checkpointing": "unsloth" if engine.gradient_checkpointing else False,
         "fast_inference": True,
-        "gpu_memory_utilization": engine.gpu_memory_utilization,
+        "gpu_memory_utilization": engine.gpu_memory_utilization or UNKNOWN_NEED,
         "float8_kv_cache": False,
         "random_state": recipe.seed,
         "max_lora_rank": vllm_rank(recipe.lora.rank),
@@ -130,12 +132,6 @@ def adapter_arguments(recipe: Recipe) -> dict[str, Any]:
         "modules_to_save": None,
         "init_lora_weights": True,
     }
-
-
-def sequence_tokens(recipe: Recipe) -> int:
-    """Prompt and the longest completion that training or any evaluation asks for, together."""
-    completions = [recipe.sampling.max_tokens, *map(recipe.eval_max_tokens, recipe.eval)]
-    return recipe.prompt.max_tokens + max(completions)
 
 
 def check_held(model: Any, recipe: Recipe, loading: Mapping[str, Any]) -> None:

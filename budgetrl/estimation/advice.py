@@ -85,6 +85,9 @@ def _combined(made: Estimate, singles: list[Change]) -> list[Change]:
 def _savers(made: Estimate) -> Iterator[Change]:
     """Changes that save memory, the harmless ones first."""
     recipe = made.scenario.recipe
+    if recipe.engine.gpu_memory_utilization is not None and made.memory.utilization is not None:
+        needed = _again(made, Change({"engine.gpu_memory_utilization": None})).memory
+        yield Change({"engine.gpu_memory_utilization": needed.utilization}, "what vLLM needs")
     micro = recipe.batch.micro_batch
     while micro > 1:
         micro //= 2

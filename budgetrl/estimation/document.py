@@ -17,7 +17,8 @@ PASSES_SOURCE = "reference (beta > 0) and, with vLLM, the old policy, as in verl
 
 _MEMORY_PARTS = (
     *("weights", "adapter", "gradients", "optimizer", "kv_cache", "rollout_buffers"),
-    *("logits", "activations", "runtime", "peak_generation", "peak_training"),
+    *("reserved", "logits", "activations", "reference", "runtime"),
+    *("peak_generation", "peak_training"),
     *("peak", "low", "high"),
 )
 
@@ -40,6 +41,7 @@ def document(made: Estimate) -> dict[str, Any]:
         "fits": made.fits,
         "verdict": made.memory.verdict.value,
         "verdict_reason": made.memory.reason,
+        "gpu_memory_utilization": made.memory.utilization,
         "memory_gib": {name: getattr(made.memory, name) / GIB for name in _MEMORY_PARTS},
         "disk_gib": {
             "environment": disk.environment / GIB,

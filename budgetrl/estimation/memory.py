@@ -1,13 +1,15 @@
 """GPU memory by part, in the generation phase and in the training phase, in bytes.
 
-    shared weights and standby (Unsloth):  peak = max(generation, training)
+    shared weights and standby (Unsloth):  peak = max(generation, reference pass, update)
     otherwise:                             peak = generation + training, weights once or twice
 
 Closed formulas (ESTIMATOR 4.3) for weights, adapter, gradients, optimiser, KV cache, logits and
-activations; measured constants for what libraries take besides. vLLM fills the memory that it is
-given with KV cache: `kv_cache` is what the completions can use of it.
+activations; measured constants for what libraries take besides. vLLM takes its share of the GPU
+whole (`needed_share`, where the recipe states none): what weights and buffers leave of it is KV
+cache.
 """
 
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -19,9 +21,15 @@ from budgetrl.units import GIB
 BYTES_4BIT = 0.5 + 4 / 64
 """A 4-bit weight and its share of the float32 scale of a block of 64 (bitsandbytes NF4)."""
 
+CROWDING = 1.25
+"""KV cache over that of the mean running sequence: they are not all at their mean at once."""
+
 _ADAMW_BYTES = {"adamw": 8, "adamw_8bit": 2}
 _SAMPLER_BYTES = 2.83e6
 """Per sequence that vLLM may run at once."""
+_KV_MARGIN = 1.1
+"""On the KV cache: blocks that are partly filled, and what vLLM's profile takes more than here."""
+_LEAST_SHARE, _MOST_SHARE = 0.05, 0.95
 _GRAPH_BYTES = 172 * 4
 """CUDA graphs per hidden unit and layer, between 0.15 and 1 GiB (AgileRL's rule)."""
 
@@ -49,6 +57,12 @@ class MemoryWork:
     """Prompt and completion at their limits."""
     sequences: int = 256
     """Completions of one update."""
+    eval_sequences: int = 0
+    """Completions of the largest evaluation, all in one queue."""
+    window_tokens: int = 0
+    """The longest sequence that any evaluation asks for, if that is above `sequence_tokens`."""
+    reference: bool = True
+    """Log-probabilities are taken without gradients before the update."""
     live_context: float = 2048.0
     """Mean context of a running sequence."""
     vllm: bool = True
@@ -56,8 +70,8 @@ class MemoryWork:
     """Trainer and vLLM use one copy."""
     standby: bool = True
     """vLLM's KV cache is given back while training."""
-    utilization: float = 0.85
-    """Share of the card that vLLM may fill."""
+    utilization: float | None = None
+    """Share of the card that vLLM may fill; None: what it needs."""
     max_sequences: int = 256
     logit_chunks: int | None = 8
     """None: logits of a micro-batch at once, in float32."""
@@ -77,9 +91,18 @@ class MemoryEstimate:
     gradients: float
     optimizer: float
     kv_cache: float
+    """What vLLM sets aside for it; without vLLM what the completions need."""
     rollout_buffers: float
+    reserved: float
+    """All that vLLM takes: its share of the GPU, weights included; 0 without vLLM."""
+    utilization: float | None
+    """That share; None without vLLM."""
     logits: float
     activations: float
+    reference: float
+    """Logits and activations of the passes without gradients; 0 where there are none."""
+    beside_training: float
+    """What vLLM keeps while the trainer works, weights apart."""
     runtime: float
     peak_generation: float
     peak_training: float
@@ -148,6 +171,26 @@ def checkpoint_bytes(shape: ModelShape, tokens: int) -> float:
     return 2.0 * tokens * shape.hidden * shape.layers
 
 
+def reference_bytes(work: MemoryWork) -> float:
+    """Logits and activations of a micro-batch without gradients: 2 B x (2 h + 3 I) per token."""
+    if not work.reference:
+        return 0.0
+    layer = 2.0 * (2 * work.shape.hidden + 3 * work.shape.intermediate)
+    return _logits(work) + layer * work.micro_batch * work.sequence_tokens
+
+
+def trainer_bytes(work: MemoryWork) -> float:
+    """Adapter, its gradients and moments, and the weights where vLLM has a copy of its own."""
+    own = 0.0 if work.shared_weights or not work.vllm else _weights(work)
+    return own + 8.0 * work.adapter_params + optimizer_bytes(work.adapter_params, work.optimizer)
+
+
+def training_bytes(work: MemoryWork) -> float:
+    """Logits and activations of a micro-batch: of the update, or of a larger pass before it."""
+    activations = _activations(work, work.micro_batch * work.sequence_tokens)
+    return max(_logits(work) + activations, reference_bytes(work))
+
+
 def estimate_memory(work: MemoryWork, usable: float, constants: Constants) -> MemoryEstimate:
     """Parts, peaks and verdict.
 
@@ -157,69 +200,122 @@ def estimate_memory(work: MemoryWork, usable: float, constants: Constants) -> Me
         constants: of what libraries take.
     """
     shape, trained = work.shape, work.adapter_params
-    weights = weight_bytes(shape, work.precision, work.weight_bytes)
-    moments = optimizer_bytes(trained, work.optimizer)
-    held = weights + 4.0 * trained + 4.0 * trained + moments
+    weights, trainer = _weights(work), trainer_bytes(work)
     runtime = constants["runtime_gib"] * GIB
-    buffers = _rollout_buffers(work, constants)
-    tokens = work.micro_batch * work.sequence_tokens
-    logits = logit_bytes(work.micro_batch, work.sequence_tokens, shape.vocab, work.logit_chunks)
-    activations = _activations(work, tokens)
-    second = 0.0 if work.shared_weights or not work.vllm else weights
-    in_training = logits + activations
+    buffers = rollout_buffers(work, constants)
+    asleep = kept_asleep(work)
+    in_training = training_bytes(work)
     kv_token = shape.kv_bytes_per_token()
-    ceiling = (work.utilization if work.vllm else 0.95) * usable
-    rest_of_training = 0.0 if work.standby or not work.vllm else in_training
-    room = max(0.0, ceiling - held - second - buffers - runtime - rest_of_training)
     running = min(work.sequences, work.max_sequences)
-    wanted = running * min(work.sequence_tokens, 1.25 * work.live_context) * kv_token
-    kv_cache = min(wanted, room)
-    generation = held + second + buffers + kv_cache + runtime
-    training = held + in_training + runtime
+    wanted = running * min(work.sequence_tokens, CROWDING * work.live_context) * kv_token
+    share: float | None = None
+    if work.vllm:
+        share = work.utilization or needed_share(work, usable, constants)
+        reserved = share * usable
+        kv_room = kv_cache = max(0.0, reserved - weights - buffers)
+    else:
+        reserved = 0.0
+        kv_room = max(0.0, 0.95 * usable - weights - trainer - buffers - runtime - in_training)
+        kv_cache = min(wanted, kv_room)
+    sampler = reserved if work.vllm else weights + buffers + kv_cache
+    generation = _beside(trainer, constants)
+    generation.append(Term(sampler, {} if work.vllm else {"memory_model": 1}, "sampler"))
+    training = _beside(trainer + in_training, constants)
     if work.vllm and not work.standby:
-        training += second + buffers + kv_cache
-    terms = [
-        Term(max(generation, training) - runtime, {"memory_model": 1}, "parts"),
-        Term(runtime, {"runtime_gib": 1}, "runtime"),
-    ]
-    spread = band(terms, constants)
-    least = min(8, running) * work.sequence_tokens * kv_token
+        training.append(Term(reserved, {}, "sampler"))
+    else:
+        training.append(Term(weights + asleep, {"memory_model": 1}, "weights"))
+    bands = [band(terms, constants) for terms in (generation, training)]
+    tokens = work.micro_batch * work.sequence_tokens
     estimate = MemoryEstimate(
-        weights=weights + second,
+        weights=weights + (0.0 if work.shared_weights or not work.vllm else weights),
         adapter=4.0 * trained,
         gradients=4.0 * trained,
-        optimizer=moments,
+        optimizer=optimizer_bytes(trained, work.optimizer),
         kv_cache=kv_cache,
         rollout_buffers=buffers,
-        logits=logits,
-        activations=activations,
+        reserved=reserved,
+        utilization=share,
+        logits=_logits(work),
+        activations=_activations(work, tokens),
+        reference=reference_bytes(work),
+        beside_training=asleep if work.standby or not work.vllm else reserved - weights,
         runtime=runtime,
-        peak_generation=generation,
-        peak_training=training,
-        peak=total(terms),
-        low=spread.low,
-        high=spread.high,
+        peak_generation=total(generation),
+        peak_training=total(training),
+        peak=max(total(generation), total(training)),
+        low=max(band.low for band in bands),
+        high=max(band.high for band in bands),
         usable=usable,
         kv_wanted=wanted,
-        kv_room=room,
-        kv_least=least,
+        kv_room=kv_room,
+        kv_least=min(8, running) * work.sequence_tokens * kv_token,
         host=checkpoint_bytes(shape, tokens) if work.offload and work.checkpointing else 0.0,
         verdict=Verdict.FITS,
     )
-    return _with_verdict(estimate)
+    return _with_verdict(estimate, work)
 
 
-def _rollout_buffers(work: MemoryWork, constants: Constants) -> float:
+def needed_share(work: MemoryWork, usable: float, constants: Constants) -> float:
+    """Share of the GPU that is of use to vLLM, in hundredths.
+
+    Weights, buffers and a KV cache in which all completions of an update can reach their limit,
+    and in which as many of an evaluation run at once as vLLM takes, at the expected lengths. Less
+    where the trainer needs the room, at the high end of what it may take.
+    """
+    window = max(work.sequence_tokens, work.window_tokens)
+    training = min(work.sequences, work.max_sequences) * work.sequence_tokens
+    together = min(work.eval_sequences, work.max_sequences)
+    evaluation = together * min(window, CROWDING * work.live_context)
+    tokens = max(training, evaluation, window)
+    cache = _KV_MARGIN * tokens * work.shape.kv_bytes_per_token()
+    need = _weights(work) + rollout_buffers(work, constants) + cache
+    others = trainer_bytes(work)
+    if not work.standby:
+        others += training_bytes(work)
+    room = usable - band(_beside(others, constants), constants).high
+    share = min(math.ceil(100 * need / usable), math.floor(100 * room / usable)) / 100
+    return min(max(share, _LEAST_SHARE), _MOST_SHARE)
+
+
+def kept_asleep(work: MemoryWork) -> float:
+    """What of its buffers a sleeping vLLM keeps: adapter slots and CUDA graphs."""
+    return _adapter_slots(work) + _graphs(work) if work.vllm else 0.0
+
+
+def _beside(trainer: float, constants: Constants) -> list[Term]:
+    """What the trainer and the libraries take."""
+    return [
+        Term(trainer, {"memory_model": 1}, "trainer"),
+        Term(constants["runtime_gib"] * GIB, {"runtime_gib": 1}, "runtime"),
+    ]
+
+
+def _logits(work: MemoryWork) -> float:
+    return logit_bytes(work.micro_batch, work.sequence_tokens, work.shape.vocab, work.logit_chunks)
+
+
+def _weights(work: MemoryWork) -> float:
+    return weight_bytes(work.shape, work.precision, work.weight_bytes)
+
+
+def rollout_buffers(work: MemoryWork, constants: Constants) -> float:
     """What vLLM takes besides weights and KV cache: adapter slots, profile peak, graphs, sampler.
 
     A transformers rollout holds the logits of one position per sequence.
     """
-    running = min(work.sequences, work.max_sequences)
     if not work.vllm:
-        return 2 * 4.0 * running * work.shape.vocab
-    graphs = min(max(_GRAPH_BYTES * work.shape.hidden * work.shape.layers, 0.15 * GIB), GIB)
-    sampler = _SAMPLER_BYTES * work.max_sequences
-    return 2.0 * work.adapter_params + constants["vllm_profile_gib"] * GIB + graphs + sampler
+        return 2 * 4.0 * min(work.sequences, work.max_sequences) * work.shape.vocab
+    profile = constants["vllm_profile_gib"] * GIB
+    return _adapter_slots(work) + profile + _graphs(work) + _SAMPLER_BYTES * work.max_sequences
+
+
+def _adapter_slots(work: MemoryWork) -> float:
+    return 2.0 * work.adapter_params
+
+
+def _graphs(work: MemoryWork) -> float:
+    return min(max(_GRAPH_BYTES * work.shape.hidden * work.shape.layers, 0.15 * GIB), GIB)
 
 
 def _activations(work: MemoryWork, tokens: int) -> float:
@@ -231,18 +327,26 @@ def _activations(work: MemoryWork, tokens: int) -> float:
     return layer + (2 * kept / work.shape.layers if work.offload else kept)
 
 
-def _with_verdict(estimate: MemoryEstimate) -> MemoryEstimate:
+def _with_verdict(estimate: MemoryEstimate, work: MemoryWork) -> MemoryEstimate:
+    have = estimate.usable / GIB
+    beside = estimate.peak_generation if work.standby else estimate.peak_training
+    if work.utilization and beside > estimate.usable >= beside - estimate.kv_cache:
+        reason = (
+            f"engine.gpu_memory_utilization = {work.utilization:g} gives vLLM "
+            f"{estimate.reserved / GIB:.1f} of {have:.1f} GiB, and training needs "
+            f"{(beside - estimate.reserved) / GIB:.1f} GiB beside it"
+        )
+        return replace(estimate, verdict=Verdict.NO, reason=reason)
     if estimate.peak > estimate.usable:
-        need, have = estimate.peak / GIB, estimate.usable / GIB
-        reason = f"needs about {need:.0f} GiB, this GPU has {have:.1f} GiB"
+        reason = f"needs about {estimate.peak / GIB:.0f} GiB, this GPU has {have:.1f} GiB"
         return replace(estimate, verdict=Verdict.NO, reason=reason)
     if estimate.kv_room < estimate.kv_least:
-        need, have = estimate.kv_least / GIB, estimate.kv_room / GIB
+        least, room = estimate.kv_least / GIB, estimate.kv_room / GIB
         reason = (
-            f"{have:.1f} GiB are left for the KV cache, one group at full length needs {need:.1f}"
+            f"{room:.1f} GiB are left for the KV cache, one group at full length needs {least:.1f}"
         )
         return replace(estimate, verdict=Verdict.NO, reason=reason)
     if estimate.high > estimate.usable:
-        reason = f"may need up to {estimate.high / GIB:.0f} of {estimate.usable / GIB:.1f} GiB"
+        reason = f"may need up to {estimate.high / GIB:.0f} of {have:.1f} GiB"
         return replace(estimate, verdict=Verdict.TIGHT, reason=reason)
     return estimate

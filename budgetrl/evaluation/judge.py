@@ -23,6 +23,7 @@ from budgetrl.data.usable import check_suite_prompts
 from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, StopCheck
 from budgetrl.errors import DataError, RecipeError, RunDirError, UsageError
+from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.evaluation.run import (
     Progress,
@@ -175,7 +176,7 @@ def evaluate_target(
         suites = [(spec, load_suite(spec, pool.gold_problems).problems) for spec in specs]
         # vLLM makes room for what is asked for here, which may be more than the recipe's own.
         asked = target.recipe.model_copy(update={"eval": tuple(specs)})
-        engine = open_engine(asked, folder.parent, target.adapter)
+        engine = open_engine(with_share(asked), folder.parent, target.adapter)
         stack.callback(engine.close)
         if not target.fits_window:
             _check_windows(target.recipe, specs, engine.context_tokens)

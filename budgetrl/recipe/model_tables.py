@@ -119,7 +119,8 @@ class Engine(Table):
     gradient_checkpointing: bool = True
     eval_batch: Count = 256
     """Completions generated at a time in evaluations (plain)."""
-    gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.85
+    gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the GPU that vLLM may fill (unsloth); None: what the recipe needs there."""
     standby: bool = True
     """vLLM sleeps while the trainer works (unsloth)."""
     max_num_seqs: Count = 256

@@ -136,6 +136,12 @@ class Recipe(Table):
         """Token limit of an evaluation."""
         return spec.max_tokens or self.sampling.max_tokens
 
+    @property
+    def sequence_tokens(self) -> int:
+        """Prompt and the longest completion that training or any evaluation asks for, together."""
+        completions = [self.sampling.max_tokens, *map(self.eval_max_tokens, self.eval)]
+        return self.prompt.max_tokens + max(completions)
+
     @model_validator(mode="after")
     def _tables_agree(self) -> Self:
         problems = list(_contradictions(self))

@@ -19,6 +19,7 @@ from budgetrl.data.usable import load_usable
 from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, Request, SamplingSpec, sample_seed
 from budgetrl.errors import BudgetError
+from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.passk import maj_at_k
 from budgetrl.evaluation.run import evaluate, prompted, protocol_in
 from budgetrl.files import write_json
@@ -100,7 +101,7 @@ def probe(
     tell(f"loading {recipe.model.id}")
     with GradingPool() as pool, hold_gpu(gpu_for(recipe), folder.absolute(), end):
         pool.start()
-        engine = open_engine(recipe, folder)
+        engine = open_engine(with_share(recipe), folder)
         try:
             check_window(recipe, engine.context_tokens)
             renderer = PromptRenderer(engine.tokenizer, recipe.prompt)

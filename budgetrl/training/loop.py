@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from budgetrl.budget import BASELINE_SHARE
 from budgetrl.engine import open_engine
 from budgetrl.errors import ExitCode
+from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.outcome import brief, differences
 from budgetrl.events import RunFinished
 from budgetrl.history import History, read_history
@@ -46,7 +47,7 @@ def train(
     with GradingPool() as pool:
         pool.start()
         with log.phase("model"):
-            engine: Any = open_engine(recipe, run.path)
+            engine: Any = open_engine(with_share(recipe), run.path)
         with log.phase("data"):
             bench = prepare(run, recipe, engine, pool, log, allow_code)
             follower = preflight(run, recipe, engine, bench, log, stopper)
