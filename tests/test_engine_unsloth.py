@@ -504,5 +504,8 @@ def test_gradients_of_the_patched_trainer_agree_with_the_oracle(on_cpu: dict[str
     assert set(on_cpu["gradients"]) == {
         f"{kind} {rows}"
         for kind in ("dapo", "grpo", "dr_grpo")
-        for rows in ("all rows", "live rows", "all rows with KL", "live rows by tokens")
+        for rows in (
+            *("all rows", "live rows", "all rows with KL", "live rows by tokens"),
+            "another chat template",
+        )
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import math
 import random
 import statistics
@@ -23,10 +24,11 @@ from budgetrl.data.rows import load_problems
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.engine.base import Rollout
 from budgetrl.engine.plain import PlainEngine
+from budgetrl.errors import TrainingError
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.training.clock import PhaseClock
-from budgetrl.training.trainer import TrainerParts, build_trainer
+from budgetrl.training.trainer import BudgetMixin, TrainerParts, build_trainer
 from budgetrl.types import RewardBreakdown, Verdict
 
 TOLERANCE = 2e-5
@@ -235,6 +237,48 @@ def test_a_second_update_on_the_same_completions_is_clipped(tmp_path: Path) -> N
     assert distance(training.updates[1].gradients, wanted) <= TOLERANCE
     unclipped = dataclasses.replace(training, recipe=with_epsilon(training.recipe, 1e9))
     assert distance(expected_gradients(unclipped, update=1), wanted) > 0.1
+
+
+FEW_SHOT = (
+    "Q: 1+1\nA: \\boxed{2}\n{% for m in messages if m.role == 'user' %}"
+    "Q: {{ m.content }}\nA: {% endfor %}"
+)
+
+
+def test_updates_are_made_on_the_recipes_own_chat_template(tmp_path: Path) -> None:
+    """TRL would render with the tokenizer's; `train` compares with the prompts of evaluations."""
+    training = train(tmp_path, prompt__chat_template=json.dumps(FEW_SHOT))
+    text = DictatedEngine.open(training.recipe).tokenizer.decode(training.prompts[0])
+    assert text.startswith("Q: 1+1") and text.endswith("A: ")
+    assert distance(training.updates[0].gradients, expected_gradients(training)) <= TOLERANCE
+
+
+def test_a_model_without_a_chat_template_is_trained_with_the_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = DictatedEngine.open
+
+    def bare(recipe: Recipe) -> DictatedEngine:
+        engine = opened(recipe)
+        engine.tokenizer.chat_template = None
+        return engine
+
+    monkeypatch.setattr(DictatedEngine, "open", bare)
+    training = train(tmp_path, prompt__chat_template=json.dumps(FEW_SHOT))
+    assert len(training.updates) == 1
+
+
+def test_other_prompts_than_the_evaluations_end_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_more(self: Any, prompts: Sequence[str]) -> Any:
+        ids, *rest = tokenize(self, prompts)
+        return [ids[0], [*ids[1], 1], *ids[2:]], *rest
+
+    tokenize = BudgetMixin._tokenize_prompts
+    monkeypatch.setattr(BudgetMixin, "_tokenize_prompts", one_more)
+    with pytest.raises(TrainingError, match="not those of the evaluations"):
+        train(tmp_path)
 
 
 def with_epsilon(recipe: Recipe, epsilon: float) -> Recipe:

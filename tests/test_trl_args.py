@@ -20,6 +20,8 @@ ELSEWHERE = {
     *("cache_implementation", "model_init_kwargs", "trust_remote_code", "generation_kwargs"),
     *("log_completions_hub_repo", "log_multimodal", "log_unique_prompts"),
     *("num_completions_to_print", "num_generations_eval"),
+    # prompts, which the renderer makes
+    "chat_template_kwargs",
     # follows from steps_per_generation
     "generation_batch_size",
     # only read under a switch that is off: see the arguments themselves
@@ -83,7 +85,7 @@ def test_what_is_asked_for_survives_construction(sets: tuple[str, ...], tmp_path
         ("beta", None),
         ("min_p", 0.1),
         ("delta", 1.5),
-        ("chat_template_kwargs", {"enable_thinking": False}),
+        ("importance_sampling_level", "sequence"),
         ("reward_weights", [1.0, 0.2]),
         ("lr_scheduler_type", "linear"),
     ],

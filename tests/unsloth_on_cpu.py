@@ -43,6 +43,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "all rows": {},
     "live rows": {"signal__skip": '"exact"'},
     "all rows with KL": {"grpo__beta": 0.05},
+    "another chat template": {"prompt__chat_template": json.dumps(harness.FEW_SHOT)},
     "live rows by tokens": {"signal__skip": '"exact"', "batch__fill": '"tokens"'},
 }
 WITHOUT_GPU = {"use_cpu": True, "bf16": False, "fp16": False}

@@ -53,9 +53,12 @@ class PromptRenderer:
         return self._render(self.messages(problem.text))
 
     def ids(self, problem: Problem) -> tuple[int, ...]:
-        """Token ids of the rendered prompt, without a second start token."""
-        encoded = self._tokenizer(self.text(problem), add_special_tokens=False)
-        return tuple(encoded["input_ids"])
+        """Token ids of the rendered prompt."""
+        return self.encode(self.text(problem))
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a rendered prompt, without a second start token."""
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def fingerprint(self) -> str:
         """Hash over everything that shapes a prompt besides the problem."""

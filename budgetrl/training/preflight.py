@@ -6,7 +6,7 @@ Full-concurrency generation of a few tokens, their grading, the adapter saved an
 forward and backward at the longest prompt and completion, with gradients and optimiser state in
 memory. Where that is too much, the micro-batch is halved, once and for all. It is done at every
 attempt, because memory is shorter on resume (unsloth #3542), and changes nothing of the training.
-On a CPU only the trainer is built.
+On a CPU the trainer is built, and asked for the prompts of the first update.
 """
 
 import tempfile
@@ -49,9 +49,23 @@ def preflight(
         RewardError, TrainingError: grading, or saving the adapter, does not work.
     """
     if recipe.engine.device == "cpu":
-        return build_follower(run, recipe, engine, bench, log, stopper)
-    with log.phase("preflight"):
-        return rehearse(run, recipe, engine, bench, log, stopper)
+        follower = build_follower(run, recipe, engine, bench, log, stopper)
+    else:
+        with log.phase("preflight"):
+            follower = rehearse(run, recipe, engine, bench, log, stopper)
+    try_prompts(follower.trainer, bench)
+    return follower
+
+
+def try_prompts(trainer: Any, bench: Workbench) -> None:
+    """The trainer's prompts of the first update are those that evaluations would use.
+
+    Raises:
+        TrainingError: they are not.
+    """
+    problems = bench.sampler.batch(0)
+    texts = [bench.renderer.text(problem) for problem in problems]
+    trainer.check_prompts(problems, trainer._tokenize_prompts(texts)[0])
 
 
 def rehearse(

@@ -3,9 +3,10 @@
     trainer = build_trainer(parts, max_steps)    the class is made from trl's, patched or not
     trainer.train()                              TRL's own loop, loss and optimiser
 
-The mixin swaps in the sampler's problems, hands generation to the engine, leaves out rows that
-teach nothing, times the phases, and raises `StepAborted` between micro-batches when the run has
-to stop. It changes no loss: every correction goes into advantages.
+The mixin swaps in the sampler's problems, with the prompts of the renderer that evaluations use,
+hands generation to the engine, leaves out rows that teach nothing, times the phases, and raises
+`StepAborted` between micro-batches when the run has to stop. It changes no loss: every correction
+goes into advantages.
 """
 
 import os
@@ -26,6 +27,7 @@ from budgetrl.engine.base import (
     completion_of,
     sample_seed,
 )
+from budgetrl.errors import TrainingError
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.rates import RateCallback, Rates
@@ -95,9 +97,11 @@ class BudgetMixin:
         first = len(record.breakdowns)
         record.problems += problems
         size = record.group_size
-        rows = [{"prompt": parts.renderer.messages(p.text)} for p in problems for _ in range(size)]
+        rows = [{"prompt": parts.renderer.text(p)} for p in problems for _ in range(size)]
         with parts.clock.time("logprob"):
             batch: Batch = super()._generate_and_score_completions(rows)  # type: ignore[misc]
+        scored = zip(batch["prompt_ids"], batch["prompt_mask"].bool(), strict=True)
+        self.check_prompts(problems, [ids[mask].tolist() for ids, mask in scored])
         groups = record.groups()[first // size :]
         constant = [is_constant(group) for group in groups for _ in range(size)]
         # Equal rewards teach nothing; what float32 leaves of their mean is noise.
@@ -174,6 +178,26 @@ class BudgetMixin:
             return zero_gradient_loss(model)
         return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
+    def _tokenize_prompts(self, prompts: Sequence[str]) -> tuple[list[list[int]], None, Batch]:
+        """The renderer's ids: TRL would render with the tokenizer's own chat template."""
+        return [list(self.parts.renderer.encode(text)) for text in prompts], None, {}
+
+    def check_prompts(
+        self, problems: Sequence[Problem], prompt_ids: Sequence[Sequence[int]]
+    ) -> None:
+        """Compare prompts with those of the renderer, a group of rows for each problem.
+
+        Raises:
+            TrainingError: they differ, so training would not be on what is evaluated.
+        """
+        renderer, size = self.parts.renderer, len(prompt_ids) // len(problems)
+        wanted = [renderer.ids(problem) for problem in problems for _ in range(size)]
+        if [tuple(ids) for ids in prompt_ids] != wanted:
+            raise TrainingError(
+                "the trainer's prompts are not those of the evaluations.",
+                hint="`budgetrl doctor` shows whether the installed versions are tested ones.",
+            )
+
     def _generate_single_turn(
         self, prompt_ids: Sequence[Sequence[int]], *args: Any, **kwargs: Any
     ) -> tuple[list[list[int]], list[list[float]] | None]:
@@ -183,6 +207,7 @@ class BudgetMixin:
         first = len(parts.record.completions)
         rows = range(first, first + len(prompt_ids))
         seeds = [sample_seed(parts.recipe.seed, f"rollout {step}", row) for row in rows]
+        self.check_prompts(parts.record.problems[first // parts.record.group_size :], prompt_ids)
         with parts.clock.time("rollout"):
             rollout = parts.engine.rollout(
                 prompt_ids, seeds, training_sampling(parts.recipe), parts.rollout_over, inner
@@ -266,7 +291,7 @@ def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any])
     def reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float | None]:
         return score(parts, completion_ids)
 
-    placeholders = [{"prompt": [{"role": "user", "content": ""}]}] * parts.sampler.prompts_per_step
+    placeholders = [{"prompt": ""}] * parts.sampler.prompts_per_step
     trainer_class = type("BudgetTrainer", (BudgetMixin, trl.GRPOTrainer), {})
     trainer = trainer_class(
         model=parts.engine.model,

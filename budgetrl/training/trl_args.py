@@ -67,7 +67,6 @@ def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, An
         "min_p": sampling.min_p or None,
         "repetition_penalty": 1.0,
         "max_completion_length": sampling.max_tokens,
-        "chat_template_kwargs": dict(recipe.prompt.template_kwargs),
         **_generation(recipe),
         # optimiser
         "learning_rate": recipe.schedule.learning_rate,
