@@ -20,8 +20,8 @@ import torch
 from peft import LoraConfig
 
 from budgetrl.engine.base import SamplingSpec
-from budgetrl.engine.ends import distinct_pad
-from budgetrl.engine.unsloth import UnslothEngine, configured_ends, snapshot
+from budgetrl.engine.ends import distinct_pad, only_ends
+from budgetrl.engine.unsloth import UnslothEngine, snapshot
 from budgetrl.engine.unsloth_settings import (
     adapter_arguments,
     check_held,
@@ -131,12 +131,13 @@ def test_logits_are_cut_into_the_recipes_pieces_at_the_least() -> None:
 
 
 def test_end_tokens_are_read_from_the_models_own_file(tmp_path: Path) -> None:
-    held = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=END))
-    assert configured_ends(str(tmp_path), held) == END
+    held = SimpleNamespace(eos_token_id=END)
+    assert only_ends(str(tmp_path), held).eos_token_id == [END]
     (tmp_path / "generation_config.json").write_text('{"temperature": 0.6}')
-    assert configured_ends(str(tmp_path), held) == END
-    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [99, 7]}')
-    assert configured_ends(str(tmp_path), held) == [99, 7]
+    assert only_ends(str(tmp_path), held).eos_token_id == [END]
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [99, 7], "top_k": 20}')
+    found = only_ends(str(tmp_path), held)
+    assert (found.eos_token_id, found.top_k) == ([99, 7], None)
 
 
 @dataclass

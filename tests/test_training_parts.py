@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sample_events import step_event
 
 from budgetrl.budget import Budget, Ledger
+from budgetrl.engine.base import Rollout
 from budgetrl.events import Phase
 from budgetrl.recipe.schema import Schedule
 from budgetrl.rundir import RunDir
@@ -220,6 +221,13 @@ def test_an_alarm_begins_once_and_ends_once() -> None:
     ],
 )
 def test_each_condition_has_its_alarm(made: StepRecord, codes: list[str]) -> None:
+    assert observed(Alarms({}), made) == [[(code, False) for code in codes]]
+
+
+@pytest.mark.parametrize(("gap", "codes"), [(None, []), (0.02, []), (0.13, ["sampler_gap"])])
+def test_a_sampler_that_is_not_the_trainer_is_an_alarm(gap: float | None, codes: list[str]) -> None:
+    made = record("cw")
+    made.note(Rollout([[1]], [[0.0]], 0.1), gap)
     assert observed(Alarms({}), made) == [[(code, False) for code in codes]]
 
 

@@ -1,9 +1,19 @@
-"""Which tokens end a completion, and that padding is another."""
+"""Which tokens end a completion, and that padding is another.
 
+End tokens are all that budgetrl takes from a model's generation_config.json. That file also holds
+what its makers sample with (Qwen2.5 ships repetition_penalty 1.1), and transformers fills with it
+whatever a call leaves open; a recipe's [sampling] would then be one thing and its completions
+another, and the sampler no longer the model that is trained.
+"""
+
+import json
+from pathlib import Path
 from typing import Any
 
 from budgetrl.errors import ModelError, RecipeError
 from budgetrl.recipe.schema import Recipe
+
+GENERATION_FILE = "generation_config.json"
 
 
 def end_ids(model: Any, tokenizer: Any, recipe: Recipe) -> frozenset[int]:
@@ -13,8 +23,7 @@ def end_ids(model: Any, tokenizer: Any, recipe: Recipe) -> frozenset[int]:
         RecipeError: a stop text is not a token of its own; others may hide inside a longer token.
     """
     configured = getattr(model.generation_config, "eos_token_id", None)
-    many = configured if isinstance(configured, list) else [configured]
-    own = {i for i in [*many, tokenizer.eos_token_id] if i is not None}
+    own = {*_ids(configured), *_ids(tokenizer.eos_token_id)}
     added = tokenizer.get_added_vocab()
     for text in recipe.sampling.stop:
         if text not in added:
@@ -23,6 +32,34 @@ def end_ids(model: Any, tokenizer: Any, recipe: Recipe) -> frozenset[int]:
                 hint=f"It has: {', '.join(sorted(added)[:20])}.",
             )
     return frozenset(own | {added[text] for text in recipe.sampling.stop})
+
+
+def only_ends(source: str, config: Any, revision: str | None = None) -> Any:
+    """A generation configuration that holds a model's end tokens and nothing else of its files.
+
+    Args:
+        source: the model's folder or hub id.
+        config: its config.json, asked where generation_config.json is missing or names none.
+        revision: on the hub.
+
+    Raises:
+        ModelError: the file is no JSON, or its end tokens are no token ids.
+    """
+    import transformers
+    from transformers.utils import cached_file
+
+    path = Path(source) / GENERATION_FILE
+    if not Path(source).is_dir():
+        cached = cached_file(
+            source,
+            GENERATION_FILE,
+            revision=revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        path = Path(cached) if cached is not None else path
+    ends = _ids(_read(path)) or _ids(getattr(config, "eos_token_id", None))
+    return transformers.GenerationConfig(eos_token_id=ends or None)
 
 
 def distinct_pad(tokenizer: Any, ends: frozenset[int]) -> None:
@@ -41,3 +78,28 @@ def distinct_pad(tokenizer: Any, ends: frozenset[int]) -> None:
             hint="Add a token such as <|pad|> to the tokenizer, and make it pad_token.",
         )
     tokenizer.pad_token_id = others[0]
+
+
+def _read(path: Path) -> Any:
+    """eos_token_id of a generation_config.json; None where there is none."""
+    try:
+        ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{path} cannot be read: {error}.", hint="Copy or download it again."
+        ) from None
+    if not all(type(i) is int and i >= 0 for i in _ids(ends)):
+        raise ModelError(
+            f"{path}: eos_token_id = {ends!r} are no token ids.",
+            hint="Give an id, or a list of ids.",
+        )
+    return ends
+
+
+def _ids(value: Any) -> list[Any]:
+    """None, one id or several of them, as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

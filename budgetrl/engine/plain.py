@@ -4,6 +4,7 @@ The adapter is merged into the weights while generating (unmerged LoRA layers co
 the forward time on a small model) and the weights are put back bit for bit afterwards.
 """
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,8 @@ from budgetrl.engine.base import (
     completion_of,
     reading_weights,
 )
-from budgetrl.engine.ends import end_ids
+from budgetrl.engine.ends import end_ids, only_ends
+from budgetrl.engine.gap import mean_gap
 from budgetrl.engine.sampling import SeededSampler, StopWhen
 from budgetrl.errors import HardwareError, ModelError, first_line
 from budgetrl.recipe.assets import local_path
@@ -32,6 +34,10 @@ from budgetrl.recipe.schema import AlphaPolicy, Lora, Recipe
 from budgetrl.types import Completion
 
 ADAPTER = "default"
+GAP_ROWS = 4
+"""Completions of which sampler and trainer are compared at each step, at the most."""
+GAP_SHARE = 16
+"""One of so many: where an update has few, a comparison would take a good part of its time."""
 
 
 class Drawn(NamedTuple):
@@ -41,7 +47,8 @@ class Drawn(NamedTuple):
     """Per row, the end token included where the model wrote one."""
     entropy_sum: list[float]
     """Per row, exact entropy summed over its tokens, in nats."""
-    logp_sum: list[float]
+    logps: list[list[float]]
+    """Per row, of each of its tokens under the sampler, after temperature."""
     finished: list[bool]
     """False for rows that were cut off by a stop, not by the token limit."""
 
@@ -77,7 +84,7 @@ class PlainEngine:
         if recipe.engine.threads is not None:
             torch.set_num_threads(recipe.engine.threads)
         source = local_path(recipe.model.id)
-        base = _load(source, recipe).to(device)
+        base = load_base(source, recipe).to(device)
         tokenizer = _load_tokenizer(source, recipe)
         transformers.set_seed(recipe.seed)
         if adapter is None:
@@ -141,7 +148,7 @@ class PlainEngine:
         return Drawn(
             ids=rows,
             entropy_sum=sampler.entropy_sum.tolist(),
-            logp_sum=sampler.logp_sum.tolist(),
+            logps=sampler.logps(map(len, rows)),
             finished=[e or f or not stop.stopped for e, f in zip(ended, full, strict=True)],
         )
 
@@ -157,7 +164,7 @@ class PlainEngine:
         drawn = self.draw(prompt_ids, seeds, sampling, should_stop)
         if not all(drawn.finished):
             return None
-        return Rollout(drawn.ids, None, sum(drawn.entropy_sum))
+        return Rollout(drawn.ids, drawn.logps, sum(drawn.entropy_sum))
 
     def entropy(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
@@ -173,8 +180,13 @@ class PlainEngine:
     def logp_gap(
         self, prompt_ids: Sequence[Sequence[int]], rollout: Rollout, temperature: float
     ) -> float | None:
-        """None: sampler and trainer are the same model here."""
-        return None
+        """Mean |log p (sampler) - log p (trainer)| over the first tokens of a few completions.
+
+        The sampler has the adapter in its weights, a cache and padding; the trainer has none of
+        them, and rounding is all that may lie between the two.
+        """
+        rows = min(GAP_ROWS, -(-len(rollout.ids) // GAP_SHARE))
+        return mean_gap(self._trainer_logps, prompt_ids, rollout, temperature, rows)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a completion without special tokens; think tags are kept."""
@@ -213,6 +225,25 @@ class PlainEngine:
         self.model = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _trainer_logps(
+        self, prompt_ids: Sequence[int], ids: Sequence[int], temperature: float
+    ) -> list[float]:
+        """Log-probabilities of a completion's tokens, by a pass such as the trainer's."""
+        row = torch.tensor([[*prompt_ids, *ids]], device=self.model.device)
+        forward = inspect.signature(self.model.get_base_model().forward).parameters
+        keep = {"logits_to_keep": len(ids) + 1} if "logits_to_keep" in forward else {}
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                # The position before a token predicts it.
+                logits = self.model(input_ids=row, use_cache=False, **keep).logits
+        finally:
+            self.model.train(was_training)
+        log_p = torch.log_softmax(logits[0, -len(ids) - 1 : -1].float() / temperature, dim=-1)
+        found: list[float] = log_p.gather(1, row[0, -len(ids) :, None])[:, 0].tolist()
+        return found
 
     def _cut(self, row: list[int]) -> list[int]:
         """A row up to and including its first end token."""
@@ -265,26 +296,34 @@ def lora_config(lora: Lora, base_id: str) -> peft.LoraConfig:
     )
 
 
-def _load(source: str, recipe: Recipe) -> Any:
+def load_base(source: str, recipe: Recipe) -> Any:
+    """The base model, with end tokens as all that it keeps of its generation_config.json.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
     quantization = None
     if recipe.model.load_in_4bit:
         quantization = transformers.BitsAndBytesConfig(load_in_4bit=True)
     with reading_weights(f"model {recipe.model.id!r}"):
         try:
-            return transformers.AutoModelForCausalLM.from_pretrained(
+            model = transformers.AutoModelForCausalLM.from_pretrained(
                 source,
                 revision=recipe.model.revision,
+                generation_config=transformers.GenerationConfig(),
                 dtype=getattr(torch, recipe.model.dtype),
                 attn_implementation="sdpa",
                 quantization_config=quantization,
                 trust_remote_code=False,
             )
+            model.generation_config = only_ends(source, model.config, recipe.model.revision)
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"model {recipe.model.id!r} cannot be loaded: {first_line(error)}",
                 hint="Check model.id (a hub id or a folder), the network, and access to gated "
                 "models.",
             ) from None
+    return model
 
 
 def _load_tokenizer(source: str, recipe: Recipe) -> Any:

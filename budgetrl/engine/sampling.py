@@ -5,7 +5,7 @@ the row's own generator. The processor also sums what it sees: the log-probabili
 token and the exact entropy of the tempered distribution (before top-p and top-k cut it).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from transformers import (
@@ -58,8 +58,7 @@ class SeededSampler(LogitsProcessor):
         self._position = 0
         self.entropy_sum = torch.zeros(len(seeds), dtype=torch.float64, device=device)
         """Per row, over the tokens drawn so far, in nats."""
-        self.logp_sum = torch.zeros(len(seeds), dtype=torch.float64, device=device)
-        """Per row: log-probability of the tokens drawn so far, tempered."""
+        self._logps: list[torch.Tensor] = []
         self.tokens = torch.zeros(len(seeds), dtype=torch.long, device=device)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -77,11 +76,16 @@ class SeededSampler(LogitsProcessor):
         drawn = torch.full_like(scores, -torch.inf)
         return drawn.scatter_(1, token[:, None], 0.0)
 
+    def logps(self, lengths: Iterable[int]) -> list[list[float]]:
+        """Log-probability, tempered, of each of the first tokens of each row."""
+        drawn = torch.stack(self._logps, dim=1).tolist()
+        return [row[:length] for row, length in zip(drawn, lengths, strict=True)]
+
     def _account(self, log_p: torch.Tensor, token: torch.Tensor) -> None:
         running = self._running.double()
         entropy = -(log_p.exp() * log_p).nan_to_num(0.0).sum(dim=-1)
         self.entropy_sum += entropy.double() * running
-        self.logp_sum += log_p.gather(1, token[:, None])[:, 0].double() * running
+        self._logps.append(log_p.gather(1, token[:, None])[:, 0])
         self.tokens += self._running.long()
         self._running &= ~torch.isin(token, self._eos)
 

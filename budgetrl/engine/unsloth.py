@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +27,8 @@ from budgetrl.engine.base import (
     completion_of,
     reading_weights,
 )
-from budgetrl.engine.ends import distinct_pad, end_ids
+from budgetrl.engine.ends import distinct_pad, end_ids, only_ends
+from budgetrl.engine.gap import mean_gap
 from budgetrl.engine.tested import nearest_set
 from budgetrl.engine.unsloth_settings import (
     adapter_arguments,
@@ -47,8 +49,6 @@ OTHER_FORMATS = ("original/*", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
 """The same weights once more; Llama's repositories double their size with them."""
 GAP_ROWS = 4
 """Completions of which sampler and trainer are compared at each step."""
-GAP_TOKENS = 256
-"""First tokens of those: the logits of more would cost memory that training needs."""
 
 
 def import_unsloth(recipe: Recipe, folder: Path) -> Any:
@@ -126,7 +126,7 @@ class UnslothEngine:
                     hint="Check model.id, the network, and access to gated models "
                     "(budgetrl doctor).",
                 ) from None
-        base.generation_config.eos_token_id = configured_ends(source, base)
+        base.generation_config = only_ends(source, base.config)
         model = loader.get_peft_model(base, **adapter_arguments(recipe))
         check_held(model, recipe, arguments)
         if adapter is not None:
@@ -202,16 +202,7 @@ class UnslothEngine:
         """
         from budgetrl.engine.logits import logps_of
 
-        if rollout.logps is None:
-            return None
-        gaps: list[float] = []
-        stride = max(1, len(rollout.ids) // GAP_ROWS)
-        for row in range(0, len(rollout.ids), stride)[:GAP_ROWS]:
-            ids = rollout.ids[row][:GAP_TOKENS]
-            here = logps_of(self.model, prompt_ids[row], ids, temperature)
-            there = rollout.logps[row][: len(ids)]
-            gaps += [abs(a - b) for a, b in zip(here, there, strict=True)]
-        return sum(gaps) / len(gaps) if gaps else None
+        return mean_gap(partial(logps_of, self.model), prompt_ids, rollout, temperature, GAP_ROWS)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a completion without special tokens; think tags are kept."""
@@ -342,22 +333,6 @@ def snapshot(model_id: str, revision: str | None) -> str:
             f"model {model_id!r} cannot be downloaded: {first_line(error)}",
             hint="Check the network and, for gated models, `huggingface-cli login`.",
         ) from None
-
-
-def configured_ends(source: str, model: Any) -> Any:
-    """End tokens as a model's own generation_config.json has them; Unsloth does not read it.
-
-    Args:
-        source: the model's folder.
-        model: tells where that file is missing, or names none.
-    """
-    import transformers
-
-    held = model.generation_config.eos_token_id
-    if not (Path(source) / "generation_config.json").is_file():
-        return held
-    ends = transformers.GenerationConfig.from_pretrained(source).eos_token_id
-    return held if ends is None else ends
 
 
 def _load_weights(model: Any, adapter: Path) -> None:

@@ -15,6 +15,29 @@ from budgetrl.engine.base import SamplingSpec, StopCheck
 from budgetrl.engine.unsloth_settings import refuse_differing
 
 ABORTED = "abort"
+NEUTRAL = {
+    "n": 1,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "min_tokens": 0,
+    "ignore_eos": False,
+    "stop": [],
+    "bad_words": [],
+    "logit_bias": None,
+    "allowed_token_ids": None,
+    "structured_outputs": None,
+    "extra_args": None,  # read by other packages' logits processors
+    "watermarking": False,
+    "thinking_token_budget": None,
+    "repetition_detection": None,
+    "trace_decode_token_ids": None,
+    "logprobs": 0,  # the sampled token's only
+    "flat_logprobs": False,
+    "detokenize": False,
+    "skip_special_tokens": False,
+}
+"""What no recipe asks of vLLM: each said, so that no default and no file of a model decides it."""
 
 
 class Sampled(NamedTuple):
@@ -74,22 +97,14 @@ def draw(
 def sampling_arguments(sampling: SamplingSpec, seed: int, end_ids: Sequence[int]) -> dict[str, Any]:
     """Arguments of vLLM's `SamplingParams`; every one that a default could change is there."""
     return {
-        "n": 1,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
         "max_tokens": sampling.max_tokens,
-        "min_tokens": 0,
         "seed": seed,
-        "logprobs": 0,  # the sampled token's only
         "stop_token_ids": sorted(end_ids),
-        "ignore_eos": False,
-        "detokenize": False,
-        "skip_special_tokens": False,
+        **NEUTRAL,
     }
 
 

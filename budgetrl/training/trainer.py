@@ -217,7 +217,9 @@ class BudgetMixin:
         with parts.clock.time("logprob"):
             gap = parts.engine.logp_gap(prompt_ids, rollout, parts.recipe.sampling.temperature)
         parts.record.note(rollout, gap)
-        return rollout.ids, rollout.logps
+        # TRL would only carry them through every micro-batch.
+        logps = None if parts.engine.name == EngineName.PLAIN else rollout.logps
+        return rollout.ids, logps
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
         with self.parts.clock.time("reward"):
