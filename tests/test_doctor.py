@@ -74,6 +74,25 @@ def test_a_card_that_the_table_lacks_is_no_hindrance() -> None:
     assert (check.level, "estimate --gpu FILE" in check.fix) == ("note", True)
 
 
+def test_what_triton_builds_with_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first kernel is compiled minutes into a run, when the model is loaded."""
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(machine.sysconfig, "get_path", lambda *_: str(tmp_path))
+    compiler, headers = machine.compiler_checks()
+    assert (compiler.ok, compiler.level, compiler.found) == (False, "gpu", "none")
+    assert not headers.ok and f"no {tmp_path / 'Python.h'}" in headers.found
+    assert "apt install gcc" in compiler.fix and "-dev" in headers.fix
+    for name in ("gcc", "Python.h"):
+        (tmp_path / name).touch(mode=0o755)
+    assert all(check.ok for check in machine.compiler_checks())
+    monkeypatch.setenv("CC", "nvc")
+    compiler, _ = machine.compiler_checks()
+    assert not compiler.ok and "nvc" in compiler.found
+
+
 def test_reasons_with_one_way_out_are_one_line() -> None:
     checks = [Check(n, False, "gpu", "not installed", "1", "Run: it") for n in ("a", "b")]
     checks += [Check("c", False, "note", "none", "one", "Get one.")]

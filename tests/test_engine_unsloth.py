@@ -97,6 +97,7 @@ def test_nothing_of_the_paper_is_left_to_a_default() -> None:
     variables = environment(recipe, Path("/run"))
     assert variables["UNSLOTH_COMPILE_LOCATION"].startswith("/run/")
     assert variables["UNSLOTH_VLLM_STANDBY"] == "1"
+    assert variables["UNSLOTH_VLLM_NO_FLASHINFER"] == "1"
     assert variables["UNSLOTH_VLLM_STANDBY_UTIL_OVERRIDE"] == "1"
     assert variables["PYTORCH_ALLOC_CONF"] == "expandable_segments:False"
 
@@ -229,6 +230,8 @@ class FakeLLM:
     aborted: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     asleep: bool = True
+    held_blocks: int = 0
+    """Steps that have to pass before the prefix cache can be emptied."""
     vllm_config: Any = field(default_factory=lambda: held_by_vllm(RECIPE))
 
     @property
@@ -251,7 +254,7 @@ class FakeLLM:
     def reset_prefix_cache(self) -> bool:
         assert not self.asleep
         self.calls.append("reset_prefix_cache")
-        return True
+        return self.held_blocks <= 0
 
     def enqueue(self, prompts: Any, sampling_params: Any, **others: Any) -> list[str]:
         assert set(others) <= names("LLM.enqueue")
@@ -270,6 +273,8 @@ class FakeLLM:
 
     def step(self) -> list[RequestOutput]:
         outputs = []
+        if not self.requests:
+            self.held_blocks -= 1
         for name, (seed, length, ids) in list(self.requests.items())[: self.at_once]:
             ids.append(END if len(ids) + 1 == length < 4 else seed + len(ids))
             done = len(ids) == length
@@ -371,6 +376,17 @@ def test_each_rollout_wakes_gives_the_adapter_draws_and_sleeps(stopped: bool) ->
         assert rollout.ids == [[END], [6, 7, 8, 9]]
         assert rollout.logps == [[-2.5], [-3.0] * 4]
         assert rollout.switch_s is not None and set(rollout.switch_s) == {"wake", "sync", "sleep"}
+
+
+def test_a_prefix_cache_that_stays_full_ends_the_run() -> None:
+    """It would serve the next rollout keys of another adapter."""
+    llm = FakeLLM([1], held_blocks=2)
+    assert engine_over(llm, RECIPE).rollout([[1]], [5], SPEC, lambda: False, list) is not None
+    assert llm.calls.count("reset_prefix_cache") == 3 and llm.asleep
+    with pytest.raises(RuntimeError, match="would not empty its prefix cache"):
+        engine_over(FakeLLM([1], held_blocks=9), RECIPE).rollout(
+            [[1]], [5], SPEC, lambda: False, list
+        )
 
 
 def evaluated(llm: FakeLLM, folder: Path, stops_after: int = 100) -> tuple[int, list[int]]:

@@ -11,7 +11,12 @@ from pathlib import Path
 from budgetrl.doctor.check import Check, Level
 from budgetrl.doctor.gpu import gpu_checks
 from budgetrl.doctor.hub import hub_checks
-from budgetrl.doctor.machine import disk_checks, machine_checks, package_checks
+from budgetrl.doctor.machine import (
+    compiler_checks,
+    disk_checks,
+    machine_checks,
+    package_checks,
+)
 from budgetrl.hardware import detect_gpu
 from budgetrl.recipe.schema import Recipe
 
@@ -30,6 +35,7 @@ def examine(folder: Path, recipe: Recipe) -> list[Check]:
         *machine_checks(folder),
         *gpu_checks(gpu, recipe),
         *package_checks("unsloth"),
+        *compiler_checks(),
         *disk_checks(folder, recipe, gpu),
         *hub_checks(recipe),
     ]

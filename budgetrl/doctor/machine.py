@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,21 @@ def package_checks(engine: str) -> Iterator[Check]:
         yield Check.of("torch build", not torch.endswith("+cpu"), "gpu", torch, built, fix)
     name, ran = f"tested set of {engine}", f"{nearest.name}: {nearest.ran}"
     yield Check.of(name, not wrong, "note", "another" if wrong else "this one", ran, fix)
+
+
+def compiler_checks() -> Iterator[Check]:
+    """What Triton needs to build its launcher when the first kernel runs, minutes into a run."""
+    named = os.environ.get("CC")
+    compiler = shutil.which(named) if named else shutil.which("gcc") or shutil.which("clang")
+    wanted = "gcc or clang, or the compiler that CC names"
+    missing = f"CC = {named}, which is not there" if named else "none"
+    fix = "On Debian and Ubuntu: apt install gcc; Triton builds with it at its first kernel."
+    yield Check.of("C compiler", compiler is not None, "gpu", compiler or missing, wanted, fix)
+    header = Path(sysconfig.get_path("include", "posix_prefix")) / "Python.h"
+    package = f"python{sys.version_info.major}.{sys.version_info.minor}-dev"
+    found = str(header) if header.is_file() else f"no {header}"
+    fix = f"On Debian and Ubuntu: apt install {package}; or make .venv with a Python that has them."
+    yield Check.of("Python headers", header.is_file(), "gpu", found, "Python.h", fix)
 
 
 def disk_checks(folder: Path, recipe: Recipe, gpu: DetectedGpu | None) -> Iterator[Check]:

@@ -47,6 +47,8 @@ from budgetrl.types import Completion
 LORA_NAME = "budgetrl_adapter"
 OTHER_FORMATS = ("original/*", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
 """The same weights once more; Llama's repositories double their size with them."""
+RESETS = 3
+"""Times that vLLM is asked to empty its prefix cache."""
 GAP_ROWS = 4
 """Completions of which sampler and trainer are compared at each step."""
 
@@ -307,10 +309,22 @@ class UnslothEngine:
             yield
         finally:
             with self._timed("sleep"):
-                # The KV cache holds keys of the adapter that was; the next must not find them.
-                self.llm.reset_prefix_cache()
+                forget_prefixes(self.llm)
                 if engine.vllm_config.model_config.enable_sleep_mode:
                     self.llm.sleep(1)
+
+
+def forget_prefixes(llm: Any) -> None:
+    """Empty vLLM's prefix cache: it holds keys of the adapter that was, not of the next one.
+
+    Raises:
+        RuntimeError: it stays full, so that completions could be drawn with other weights.
+    """
+    for _ in range(RESETS):
+        if llm.reset_prefix_cache():
+            return
+        llm.llm_engine.step()  # an abort may leave a batch that is still under way
+    raise RuntimeError(f"vLLM would not empty its prefix cache, {RESETS} times asked.")
 
 
 def snapshot(model_id: str, revision: str | None) -> str:

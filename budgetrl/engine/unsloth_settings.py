@@ -40,6 +40,8 @@ def environment(recipe: Recipe, folder: Path) -> dict[str, str]:
         "UNSLOTH_GRPO_ROLLOUT_LOGPROBS_AS_OLD": "0",
         # Without it the logits of all pieces are kept for the backward pass.
         "UNSLOTH_GRPO_LOGPROB_RECOMPUTE": "1",
+        # Requests with seeds of their own keep its sampler off; an older nvcc breaks its build.
+        "UNSLOTH_VLLM_NO_FLASHINFER": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "UNSLOTH_DISABLE_STATISTICS": "1",
         "VLLM_NO_USAGE_STATS": "1",
