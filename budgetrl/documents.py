@@ -2,12 +2,14 @@
 
     read_recipe(run).batch.micro_batch
     read_plan(run).budget.wall_s
+    prompt_moment(run)                  the day that its prompts tell
 
 For those who go on with a run. Readers that show one (`display`, `report`) make do with what is
 there.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -15,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from budgetrl.budget import Budget, PhaseTimes
 from budgetrl.errors import RunDirError
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import PLAN, RESOLVED, RunDir
+from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
 from budgetrl.types import Plan
 
 
@@ -54,6 +56,24 @@ def read_plan(run: RunDir) -> StoredPlan:
         return TypeAdapter(StoredPlan).validate_python(run.read_json(PLAN) or {})
     except ValidationError as error:
         raise _damaged(run.path / PLAN, error) from None
+
+
+def prompt_moment(run: RunDir) -> datetime | None:
+    """What chat templates are told when they ask for the time: the run's start, on every day.
+
+    Runs of one study share that of the run whose baseline they share. None: it is not recorded.
+
+    Raises:
+        RunDirError: it cannot be read.
+    """
+    manifest = run.read_json(MANIFEST) or {}
+    text = manifest.get("prompt", {}).get("moment") or manifest.get("created")
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise RunDirError(
+            f"{run.path / MANIFEST}: {text!r} is no time.", hint="Put the file back from a copy."
+        ) from None
 
 
 def _damaged(file: Path, error: ValidationError) -> RunDirError:

@@ -124,6 +124,8 @@ class Protocol:
     seed: int
     grader: str
     """Version of the grading rules."""
+    date: str | None = None
+    """What the prompts say of the day; None where the chat template prints none."""
 
     def differences(self, other: "Protocol") -> list[str]:
         """Names of the fields in which two protocols differ."""

@@ -64,8 +64,12 @@ def eval_(
     os.environ.update(worker_environment())
     limit_h = hours_of(hours)
     found = find_target(target, recipe)
+
+    def warn(what: str) -> None:
+        sys.stderr.write(f"Warning: {target}: {what}.\n")
+
     for note in found.notes:
-        sys.stderr.write(f"Warning: {target}: {note}.\n")
+        warn(note)
     specs = suite_specs(
         found.recipe,
         suites or (),
@@ -83,7 +87,7 @@ def eval_(
         aside(sys.stdout, sys.stderr),
     ):
         over = _stop_check(started, limit_h, caught)
-        results = evaluate_target(found, specs, out, over, _progress())
+        results = evaluate_target(found, specs, out, over, _progress(), warn)
     if as_json:
         sys.stdout.write(json.dumps([one.to_json() for one in results]) + "\n")
     else:

@@ -1,15 +1,19 @@
-"""Render problems as prompts with the tokenizer's chat template.
+"""Render problems as prompts: one renderer for training, evaluations and every resumed attempt.
 
-`prefilled` is detected from the template, not configured: some templates open `<think>` at the
-end of the generation prompt, and the model's completion then lacks that tag.
+What the chat template makes of a prompt is looked at once, on a probe, not configured:
+- `prefilled`: some templates open `<think>` at the end of the prompt, and the model's completion
+  then lacks that tag;
+- `date`: some print the day, which is that of `moment` then;
+- a template that loses the problem or the system text is refused.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from budgetrl.errors import ModelError
+from budgetrl.data.template import PROBE, STANDARD_MOMENT, ChatTemplate
+from budgetrl.errors import DataError, ModelError
 from budgetrl.recipe.schema import Prompt
 from budgetrl.types import Problem
 
@@ -22,24 +26,32 @@ class PromptRenderer:
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
         prompt: the recipe's [prompt].
+        moment: the day for templates that print one: a run's start, or the same for everybody.
 
     Raises:
-        ModelError: there is no chat template, in tokenizer or recipe, or it cannot be rendered.
+        ModelError: there is no chat template, in tokenizer or recipe, it cannot be rendered, or it
+            leaves out the problem or the system text.
     """
 
-    def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
+    def __init__(self, tokenizer: Any, prompt: Prompt, moment: datetime | None = None) -> None:
         self._tokenizer = tokenizer
         self._prompt = prompt
-        self.chat_template: str | None = prompt.chat_template
-        if self.chat_template is None and not getattr(tokenizer, "chat_template", None):
+        if prompt.chat_template is None and not getattr(tokenizer, "chat_template", None):
             name = getattr(tokenizer, "name_or_path", "the model")
             raise ModelError(
                 f"the tokenizer of {name} has no chat template.",
                 hint="Give one as prompt.chat_template, or use an instruction-tuned model.",
             )
-        prompt_text = self._render(self.messages("x"))
-        self.prefilled = prompt_text.rstrip().endswith(OPEN_THINK)
+        self._template = ChatTemplate(
+            tokenizer, prompt.chat_template, prompt.template_kwargs, moment or STANDARD_MOMENT
+        )
+        probe = self.messages(PROBE)
+        text = self._template.render(probe)
+        self._refuse_losses(text)
+        self.prefilled = text.rstrip().endswith(OPEN_THINK)
         """Whether the prompt already opens `<think>`."""
+        self.date = self._template.date(probe)
+        """What every prompt says of the moment, such as "30 Nov 2026"; None: nothing."""
 
     def messages(self, problem_text: str) -> list[dict[str, str]]:
         """The conversation before the completion."""
@@ -49,8 +61,19 @@ class PromptRenderer:
         return [*head, {"role": "user", "content": user}]
 
     def text(self, problem: Problem) -> str:
-        """The rendered prompt."""
-        return self._render(self.messages(problem.text))
+        """The rendered prompt.
+
+        Raises:
+            DataError: the template changes this problem.
+        """
+        text = self._template.render(self.messages(problem.text))
+        if problem.text.strip() not in text:
+            raise DataError(
+                f"problem {problem.id}: the chat template changes its text.",
+                hint="Leave the problem out, or give a template that keeps it as "
+                "prompt.chat_template.",
+            )
+        return text
 
     def ids(self, problem: Problem) -> tuple[int, ...]:
         """Token ids of the rendered prompt."""
@@ -60,31 +83,39 @@ class PromptRenderer:
         """Token ids of a rendered prompt, without a second start token."""
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def remarks(self) -> dict[str, str]:
+        """What users should know of their prompts, by a short name."""
+        found, probe = {}, self.messages(PROBE)
+        if self.date is not None:
+            found["prompt_date"] = (
+                f"the chat template prints the date: every prompt says {self.date}, on whatever "
+                "day it is made"
+            )
+            if self._template.takes_date_string(probe):
+                found["prompt_date"] += "; prompt.template_kwargs.date_string sets another"
+        if not self._template.opens_answer(probe):
+            found["generation_prompt"] = (
+                "the chat template does not open the model's turn, so the model may write on in "
+                "the user's; prompt.chat_template can give one that honours add_generation_prompt"
+            )
+        return found
+
     def fingerprint(self) -> str:
         """Hash over everything that shapes a prompt besides the problem."""
-        probe = self._render(self.messages("{problem}"))
+        probe = self._template.render(self.messages("{problem}"))
         return hashlib.sha256(json.dumps(probe).encode()).hexdigest()[:16]
 
-    @property
-    def template_kwargs(self) -> Mapping[str, Any]:
-        """Handed to the chat template."""
-        return self._prompt.template_kwargs
-
-    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            rendered = self._tokenizer.apply_chat_template(
-                messages,
-                chat_template=self.chat_template,
-                add_generation_prompt=True,
-                tokenize=False,
-                **self._prompt.template_kwargs,
-            )
-        except TemplateError as error:
+    def _refuse_losses(self, text: str) -> None:
+        if PROBE not in text:
             raise ModelError(
-                f"the chat template cannot be rendered: {error}.",
-                hint="Some templates refuse a system turn: see prompt.system, "
-                "prompt.chat_template and prompt.template_kwargs.",
-            ) from None
-        return str(rendered)
+                "the chat template leaves the problem out of the prompt, or changes it.",
+                hint="Some templates want a turn in parts, as images need them: give a plain one "
+                "as prompt.chat_template.",
+            )
+        system = self._prompt.system
+        if system is not None and system.strip() not in text:
+            raise ModelError(
+                "the chat template leaves prompt.system out of the prompt, or changes it.",
+                hint="Say it in prompt.template, which is the user's turn, and leave prompt.system "
+                "out; or give a template that has a system turn as prompt.chat_template.",
+            )

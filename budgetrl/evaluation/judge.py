@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_suite
 from budgetrl.data.usable import check_suite_prompts
+from budgetrl.documents import prompt_moment
 from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, StopCheck
 from budgetrl.errors import DataError, RecipeError, RunDirError, UsageError
@@ -39,7 +40,7 @@ from budgetrl.recipe.schema import Eval, Recipe, SuiteName
 from budgetrl.recipe.window import check_window
 from budgetrl.rewards.grading import GRADER_VERSION
 from budgetrl.rewards.worker import GradingPool
-from budgetrl.types import EvalResult, Protocol
+from budgetrl.types import EvalResult, Problem, Protocol
 
 OnProgress = Callable[[str, Progress], None]
 """Told the suite and how far it is."""
@@ -150,6 +151,7 @@ def evaluate_target(
     out: Path,
     should_stop: StopCheck = never,
     on_progress: OnProgress | None = None,
+    on_remark: Callable[[str], None] | None = None,
 ) -> list[Evaluated]:
     """Evaluate a target on every suite, in rounds; continues what is stored already.
 
@@ -159,6 +161,7 @@ def evaluate_target(
         out: folder for results of targets that belong to no run.
         should_stop: cuts rounds.
         on_progress: called after every batch.
+        on_remark: told once what users should know of the prompts.
 
     Raises:
         DataError: a suite that cannot be read, or a grader that fails.
@@ -180,17 +183,20 @@ def evaluate_target(
         stack.callback(engine.close)
         if not target.fits_window:
             _check_windows(target.recipe, specs, engine.context_tokens)
-        items_of = [_prompted(engine, target.recipe, problems) for _, problems in suites]
+        renderer = _renderer(engine, target)
+        if renderer is not None and on_remark is not None:
+            for remark in renderer.remarks().values():
+                on_remark(remark)
+        items_of = [_prompted(renderer, problems) for _, problems in suites]
         for spec, items in zip(specs, items_of, strict=True):
             _check_prompts(target, spec, items, engine)
         first = [item.prompt_ids for item in items_of[0]]
         applied = target.adapter is not None and _applied(engine, first)
-        found = []
-        for spec, items in zip(specs, items_of, strict=True):
-            found.append(
-                _one(target, spec, items, engine, pool, folder, applied, should_stop, on_progress)
-            )
-        return found
+        date = None if renderer is None else renderer.date
+        return [
+            _one(target, spec, items, engine, pool, folder, applied, date, should_stop, on_progress)
+            for spec, items in zip(specs, items_of, strict=True)
+        ]
 
 
 def _one(
@@ -201,16 +207,19 @@ def _one(
     pool: GradingPool,
     folder: Path,
     applied: bool,
+    date: str | None,
     should_stop: StopCheck,
     on_progress: OnProgress | None,
 ) -> Evaluated:
     recipe = target.recipe
-    protocol = protocol_in(recipe, spec, items, GRADER_VERSION)
+    protocol = protocol_in(recipe, spec, items, GRADER_VERSION, date)
     equals_base = target.adapter is not None and not applied
     place = folder / spec.suite
     if equals_base and (base := _stored_baseline(place, protocol, spec)) is not None:
         return Evaluated(target, protocol, base[1], base[0], True)
-    identity = json.dumps([target.policy_id, asdict(protocol)])
+    # Without what is not said, files of earlier versions keep their names.
+    said = {key: value for key, value in asdict(protocol).items() if value is not None}
+    identity = json.dumps([target.policy_id, said])
     name = f"eval-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     rows = place / f"{name}.jsonl"
     if rows.is_dir():
@@ -269,10 +278,20 @@ def _stored_baseline(place: Path, protocol: Protocol, spec: Eval) -> tuple[Path,
     return stored.completions_file, result
 
 
-def _prompted(engine: Engine, recipe: Recipe, problems: Sequence[Any]) -> list[PromptedProblem]:
-    if engine.tokenizer is None:  # a script answers by problem, not by prompt
+def _renderer(engine: Engine, target: Target) -> PromptRenderer | None:
+    """As in the target's run; None where a script answers by problem, not by prompt."""
+    if engine.tokenizer is None:
+        return None
+    moment = None if target.run is None else prompt_moment(target.run)
+    return PromptRenderer(engine.tokenizer, target.recipe.prompt, moment)
+
+
+def _prompted(
+    renderer: PromptRenderer | None, problems: Sequence[Problem]
+) -> list[PromptedProblem]:
+    if renderer is None:
         return [PromptedProblem(problem, problem.text, ()) for problem in problems]
-    return prompted(PromptRenderer(engine.tokenizer, recipe.prompt), problems)
+    return prompted(renderer, problems)
 
 
 def _applied(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:

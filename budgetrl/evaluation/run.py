@@ -113,6 +113,7 @@ def protocol_of(
     seed: int,
     grader: str,
     stop: Sequence[str] = (),
+    date: str | None = None,
 ) -> EvalProtocol:
     """The protocol of an evaluation: hashes of problems and rendered prompts, and its numbers.
 
@@ -128,11 +129,16 @@ def protocol_of(
         max_tokens=max_tokens,
         seed=seed,
         grader=grader,
+        date=date,
     )
 
 
 def protocol_in(
-    recipe: Recipe, spec: Eval, prompted: Sequence[PromptedProblem], grader: str
+    recipe: Recipe,
+    spec: Eval,
+    prompted: Sequence[PromptedProblem],
+    grader: str,
+    date: str | None,
 ) -> EvalProtocol:
     """The protocol of one of a recipe's evaluations, or of one asked as it would be."""
     return protocol_of(
@@ -144,6 +150,7 @@ def protocol_in(
         seed=spec.seed,
         grader=grader,
         stop=recipe.sampling.stop,
+        date=date,
     )
 
 

@@ -105,6 +105,8 @@ def probe(
         try:
             check_window(recipe, engine.context_tokens)
             renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
+            for remark in renderer.remarks().values():
+                tell(remark)
             usable = load_usable(recipe, renderer, pool.gold_problems, engine.longest_prompt)
             now = time.monotonic()
             eval_end = now + EVAL_SHARE * (end - now)
@@ -166,7 +168,7 @@ def _evaluate(
         result = evaluate(
             engine.policy,
             items,
-            protocol_in(recipe, spec, items, GRADER_VERSION),
+            protocol_in(recipe, spec, items, GRADER_VERSION, renderer.date),
             samples=spec.samples,
             ks=spec.k,
             grader=pool,

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from budgetrl.budget import Budget, plan
 from budgetrl.display.base import GuardedDisplay
+from budgetrl.documents import prompt_moment
 from budgetrl.errors import BudgetError, BudgetRLError, ExitCode, RunDirError
 from budgetrl.estimation.profile import run_recipe
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.history import read_history
 from budgetrl.plan import Limits, Planned, create_run, make_plan
 from budgetrl.recipe.load import LoadedRecipe
-from budgetrl.rundir import RunDir
+from budgetrl.rundir import MANIFEST, RunDir
 from budgetrl.study.state import ArmState, StudyDir
 from budgetrl.supervise.attempt import Attempt, paid_seconds
 from budgetrl.supervise.ending import run_reporter
@@ -159,6 +160,10 @@ def _share_baseline(source: RunDir, run: RunDir) -> None:
     """
     for file in sorted((source.path / "evals").glob("*/baseline.*")):
         shutil.copy2(file, run.eval_folder(file.parent.name) / file.name)
+    moment = prompt_moment(source)
+    if moment is not None:  # a template that prints the day would make other prompts
+        manifest = run.read_json(MANIFEST)
+        run.write_json(MANIFEST, manifest | {"prompt": {"moment": moment.isoformat()}})
 
 
 def _baseline_source(study: StudyDir, model: str) -> RunDir | None:

@@ -24,6 +24,8 @@ class Evaluator:
     run: RunDir
     recipe: Recipe
     policy: Policy
+    prompt_date: str | None
+    """Of templates that print one."""
     grader: Grader
     grader_version: str
     suites: Mapping[str, Sequence[PromptedProblem]]
@@ -60,7 +62,9 @@ class Evaluator:
             if only is not None and spec.suite != only:
                 continue
             prompted = self.suites[spec.suite]
-            protocol = protocol_in(self.recipe, spec, prompted, self.grader_version)
+            protocol = protocol_in(
+                self.recipe, spec, prompted, self.grader_version, self.prompt_date
+            )
             result = evaluate(
                 self.policy,
                 prompted,

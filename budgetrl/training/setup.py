@@ -13,6 +13,7 @@ from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import LoadedProblems
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.data.usable import Usable, load_usable
+from budgetrl.documents import prompt_moment
 from budgetrl.engine.base import TrainableEngine
 from budgetrl.evaluation.run import prompted
 from budgetrl.recipe.schema import Recipe
@@ -59,7 +60,12 @@ def prepare(
         RecipeError: prompts and completions exceed the model's window.
     """
     check_window(recipe, engine.context_tokens)
-    renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
+    manifest = run.read_json(MANIFEST) or {}
+    moment = prompt_moment(run)
+    renderer = PromptRenderer(engine.tokenizer, recipe.prompt, moment)
+    if "fingerprint" not in manifest.get("prompt", {}):
+        for code, remark in renderer.remarks().items():
+            log.warn(code, remark)
     usable = load_usable(recipe, renderer, pool.gold_problems, engine.longest_prompt)
     _tell_left_out(usable, recipe.prompt.max_tokens, log)
     problems, suites = usable.problems, usable.suites
@@ -70,12 +76,16 @@ def prepare(
         pool=pool,
         allow_code=allow_code,
     )
-    manifest = run.read_json(MANIFEST) or {}
     manifest |= {
         "engine": engine.describe(),
         "data": _describe(usable.loaded) | {"used": len(problems)},
         "suites": {name: _describe(suite) for name, suite in suites.items()},
-        "prompt": {"fingerprint": renderer.fingerprint(), "prefilled": renderer.prefilled},
+        "prompt": {
+            "fingerprint": renderer.fingerprint(),
+            "prefilled": renderer.prefilled,
+            "date": renderer.date,
+            "moment": None if moment is None else moment.isoformat(),
+        },
         "grader": GRADER_VERSION,
         "reward_code": dict(reward.code_hashes),
     }
@@ -84,6 +94,7 @@ def prepare(
         run=run,
         recipe=recipe,
         policy=engine.policy,
+        prompt_date=renderer.date,
         grader=pool,
         grader_version=GRADER_VERSION,
         suites={name: prompted(renderer, suite.problems) for name, suite in suites.items()},
