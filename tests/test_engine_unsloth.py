@@ -21,6 +21,7 @@ from peft import LoraConfig
 
 from budgetrl.engine.base import SamplingSpec
 from budgetrl.engine.ends import distinct_pad, only_ends
+from budgetrl.engine.tested import version_sets
 from budgetrl.engine.unsloth import UnslothEngine, snapshot
 from budgetrl.engine.unsloth_settings import (
     adapter_arguments,
@@ -40,7 +41,7 @@ from budgetrl.training.trl_args import grpo_arguments
 from budgetrl.types import Problem, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
-UNSLOTH = Path(sys.prefix) / "unsloth-cpu"
+UNSLOTH = os.environ.get("BUDGETRL_UNSLOTH_CPU", f"{sys.prefix}/unsloth-cpu").split(os.pathsep)
 KNOWN: dict[str, dict[str, list[str]]] = json.loads((ROOT / "docs/arguments.json").read_text())
 SPEC = SamplingSpec(temperature=0.7, top_p=0.9, max_tokens=4, top_k=5, min_p=0.1)
 END = 99
@@ -49,7 +50,8 @@ PEFT_TAKES = ("r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "target_m
 
 
 def names(call: str) -> set[str]:
-    return {name for calls in KNOWN.values() for name in calls.get(call, ())}
+    """Arguments that every tested version of the call takes."""
+    return set.intersection(*(set(calls[call]) for calls in KNOWN.values() if call in calls))
 
 
 def unsloth_recipes() -> list[Recipe]:
@@ -66,7 +68,7 @@ def test_a_model_that_is_nowhere_is_named_before_anything_is_loaded() -> None:
     assert Path(snapshot("asset:tiny/quickstart", None)).is_dir()
 
 
-def test_every_argument_is_one_that_the_pinned_versions_take() -> None:
+def test_every_argument_is_one_that_all_tested_versions_take() -> None:
     loading = names("FastLanguageModel.from_pretrained") | names("load_vllm")
     loading |= names("FastLlamaModel.from_pretrained")
     for recipe in unsloth_recipes():
@@ -76,12 +78,12 @@ def test_every_argument_is_one_that_the_pinned_versions_take() -> None:
     assert "load_tensors" in names("load_lora")
 
 
-def test_pins_are_those_that_the_arguments_were_taken_from() -> None:
-    pins = (ROOT / "scripts/constraints-gpu.txt").read_text().replace("unsloth-zoo", "unsloth_zoo")
-    for package in KNOWN:
-        assert package.replace(" ", "==") in pins.splitlines()
-    cpu = (ROOT / "scripts/constraints-unsloth-cpu.txt").read_text().splitlines()
+def test_arguments_were_taken_from_every_tested_version() -> None:
+    held = [entry.versions for entry in version_sets(EngineName.UNSLOTH)]
+    packages = {package.split()[0] for package in KNOWN}
+    assert {f"{name} {versions[name]}" for versions in held for name in packages} == set(KNOWN)
     gpu = (ROOT / "scripts/constraints-gpu.txt").read_text().splitlines()
+    cpu = (ROOT / "scripts/constraints-unsloth-cpu.txt").read_text().splitlines()
     assert {line for line in cpu if line[0] != "#"} <= set(gpu)
 
 
@@ -486,10 +488,10 @@ def test_what_peft_and_the_model_hold_is_compared_too() -> None:
 @pytest.fixture(scope="module")
 def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What unsloth_on_cpu.py found, in a process of its own."""
-    if not UNSLOTH.is_dir():
-        pytest.skip(f"unsloth is not in {UNSLOTH}; `bash scripts/install.sh dev` puts it there")
+    if not Path(UNSLOTH[0]).is_dir():
+        pytest.skip(f"unsloth is not in {UNSLOTH[0]}; `bash scripts/install.sh dev` puts it there")
     folder = tmp_path_factory.mktemp("unsloth")
-    paths = [str(UNSLOTH), str(ROOT), str(ROOT / "tests")]
+    paths = [*UNSLOTH, str(ROOT), str(ROOT / "tests")]
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/unsloth_on_cpu.py"), str(folder)],
         capture_output=True,

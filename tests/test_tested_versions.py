@@ -22,10 +22,18 @@ def test_the_tested_set_is_accepted_with_any_local_build() -> None:
     refuse_untested(EngineName.SCRIPTED, {})
 
 
+def test_a_second_tested_set_is_as_good() -> None:
+    second = version_sets("unsloth")[1].versions
+    assert second != version_sets("unsloth")[0].versions
+    refuse_untested(EngineName.UNSLOTH, dict(second))
+    with pytest.raises(RefusedError, match=r"unsloth 2026\.10\.9 \(tested: 2026\.10\.7\)"):
+        refuse_untested(EngineName.UNSLOTH, dict(second) | {"unsloth_zoo": "2026.10.7"})
+
+
 @pytest.mark.parametrize(
     ("package", "found", "said"),
     [
-        ("vllm", "0.2.5", "vllm 0.2.5 (tested: 0.30.0)"),
+        ("vllm", "0.33.0", "vllm 0.33.0 (tested: 0.30.0)"),
         ("trl", "1.15.0", "trl 1.15.0 (tested: 1.14.2)"),
         ("unsloth", "2026.11.1", "unsloth 2026.11.1 (tested: 2026.10.7)"),
         ("bitsandbytes", None, "bitsandbytes is not installed (tested: 0.50.2)"),
@@ -66,8 +74,8 @@ def test_the_nearest_set_is_named() -> None:
 def test_what_install_sh_installs_is_a_tested_set(engine: str, name: str) -> None:
     lines = (ROOT / "scripts" / f"constraints-{name}.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    newest = version_sets(engine)[0]
-    assert {p: pins[canonicalize_name(p)] for p in newest.versions} == newest.versions
+    first = version_sets(engine)[0]
+    assert {p: pins[canonicalize_name(p)] for p in first.versions} == first.versions
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
@@ -77,7 +85,7 @@ def test_what_install_sh_installs_is_a_tested_set(engine: str, name: str) -> Non
         for line in extras[extra]
         if "budgetrl" not in line
     }
-    assert named == set(newest.versions)
+    assert named == set(first.versions)
 
 
 def test_run_refuses_and_force_versions_goes_on(tmp_path: Path) -> None:

