@@ -122,6 +122,8 @@ class Step(Event):
     switch_s: dict[str, float] | None = None
     """wake, sync, sleep: what of the rollout goes to switching between trainer and sampler."""
     gpu_peak_gib: float | None
+    peak_rss_gib: float | None = None
+    """On a CPU: the most memory that the worker has held so far."""
     remaining_s: float
     forecast_steps: int
     sample: dict[str, Any] | None = None

@@ -27,12 +27,13 @@ from budgetrl.engine.tested import installed_versions, refuse_untested
 from budgetrl.engine.unsloth_settings import refuse_unkept
 from budgetrl.errors import BudgetError, HardwareError, ModelError, RunDirError, UsageError
 from budgetrl.estimation.advice import refuse_unfit
-from budgetrl.estimation.cpu import cpu_model, cpu_phase_times, user_cache_dir
+from budgetrl.estimation.cpu import cpu_phase_times, user_cache_dir
 from budgetrl.estimation.estimate import estimate, known_factors
 from budgetrl.estimation.memory import MemoryEstimate
 from budgetrl.estimation.request import choose_gpu, price_of
 from budgetrl.files import write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
+from budgetrl.processor import cpu_model
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import EngineName, Recipe

@@ -20,7 +20,7 @@ from typing import Any
 
 from math_verify import parse, verify
 
-from budgetrl.estimation.cpu import cpu_model
+from budgetrl.processor import cpu_model
 from budgetrl.rewards.shaping import think_format
 from budgetrl.rewards.worker import GradingPool
 from budgetrl.types import Verdict

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.budget import PhaseTimes
-from budgetrl.estimation.cpu import cpu_model, cpu_speed
 from budgetrl.events import PlanEvent
 from budgetrl.history import read_history
+from budgetrl.processor import cpu_model, cpu_speed
 from budgetrl.rundir import open_run
 
 

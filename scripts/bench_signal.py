@@ -28,8 +28,8 @@ from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.engine.base import Request, SamplingSpec, sample_seed
 from budgetrl.engine.plain import PlainEngine, merged
-from budgetrl.estimation.cpu import cpu_model
 from budgetrl.evaluation.passk import mean_interval
+from budgetrl.processor import cpu_model
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.rewards.registry import build_reward

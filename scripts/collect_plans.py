@@ -11,8 +11,9 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from budgetrl.estimation.cpu import cpu_model, user_cache_dir
+from budgetrl.estimation.cpu import user_cache_dir
 from budgetrl.files import read_jsonl, write_json
+from budgetrl.processor import cpu_model
 from budgetrl.supervise.ending import ESTIMATES
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "measurements" / "plans.json"

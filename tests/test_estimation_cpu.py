@@ -9,14 +9,13 @@ from budgetrl.budget import PhaseTimes
 from budgetrl.estimation.cadence import saves_every_s, step_evals_every
 from budgetrl.estimation.cpu import (
     Profile,
-    cpu_model,
     cpu_phase_times,
-    cpu_speed,
     measured_profile,
     scaled_profile,
     store_profile,
     work_of,
 )
+from budgetrl.processor import cpu_model, cpu_speed, peak_rss_gib
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
 
@@ -192,3 +191,13 @@ def test_a_profile_file_says_what_was_measured_where(tmp_path: Path) -> None:
 
 def test_cpu_speed_is_a_plausible_rate() -> None:
     assert 0.1 < cpu_speed(measure_s=0.02) < 2000
+
+
+def test_the_peak_of_memory_is_what_the_kernel_counts_for_this_process() -> None:
+    before = peak_rss_gib()
+    assert 0.02 < before < 100
+    held = bytearray(256 << 20)
+    held[::4096] = b"x" * len(held[::4096])
+    assert peak_rss_gib() >= before
+    del held
+    assert peak_rss_gib() > 0.25, "a peak stays when the memory is given back"

@@ -94,6 +94,7 @@ def test_every_update_has_its_completions_and_a_full_event(quickstart: Done) -> 
         assert step.entropy is not None and step.entropy > 0
         gap = step.sampling_logp_diff_mean
         assert gap is not None and gap < 1e-4, "sampler and trainer are one model"
+        assert step.peak_rss_gib is not None and 0.2 < step.peak_rss_gib < 8
 
 
 def test_phases_are_announced_and_ended(quickstart: Done) -> None:

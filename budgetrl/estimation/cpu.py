@@ -11,10 +11,6 @@ A profile knows how much work it measured, so other sample counts scale. Not her
 import hashlib
 import json
 import os
-import platform
-import re
-import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -26,6 +22,7 @@ from budgetrl.budget import PhaseTimes
 from budgetrl.estimation.cadence import saves_every_s, step_evals_every
 from budgetrl.files import parse_json
 from budgetrl.hardware import Gpu
+from budgetrl.processor import cpu_model, cpu_speed
 from budgetrl.recipe.schema import Recipe
 from budgetrl.types import EvalWhen
 from budgetrl.units import GIB
@@ -39,10 +36,6 @@ BUNDLED = "assets/profiles/cpu.json"
 
 _MOST = 10**9
 """No time in seconds and no count of a usable profile is above it."""
-_MATRIX = 64
-"""Small enough that BLAS stays on one thread: the result does not depend on the core count."""
-_MEASURE_S = 0.2
-_PRODUCTS_PER_LOOK = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,36 +180,6 @@ def user_cache_dir() -> Path:
     """$XDG_CACHE_HOME/budgetrl, or ~/.cache/budgetrl."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "budgetrl"
-
-
-def cpu_speed(measure_s: float = _MEASURE_S) -> float:
-    """GFLOP/s of one thread in small float32 matrix products; takes `measure_s` of wall time.
-
-    The median over looks of about a millisecond of wall time: a machine that is busy all the time
-    counts as a slower one, a moment's interruption does not.
-    """
-    import numpy as np
-
-    left = np.linspace(0.0, 1.0, _MATRIX * _MATRIX, dtype=np.float32).reshape(_MATRIX, _MATRIX)
-    out = np.empty_like(left)
-    np.matmul(left, left, out=out)
-    looks: list[float] = []
-    end = time.perf_counter() + measure_s
-    while (start := time.perf_counter()) < end or not looks:
-        for _ in range(_PRODUCTS_PER_LOOK):
-            np.matmul(left, left, out=out)
-        looks.append(time.perf_counter() - start)
-    return _PRODUCTS_PER_LOOK * 2 * _MATRIX**3 / statistics.median(looks) / 1e9
-
-
-def cpu_model() -> str:
-    """The processor's name, as the kernel prints it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match[1].strip() if match else platform.processor() or platform.machine()
 
 
 def this_cpu() -> Gpu:

@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from budgetrl.budget import Decision, Forecaster, Ledger
 from budgetrl.errors import TrainingError
 from budgetrl.events import PlanEvent, Step
+from budgetrl.processor import peak_rss_gib
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.registry import check_faults
 from budgetrl.rundir import RunDir, damaged_files, read_checkpoint
@@ -238,6 +239,7 @@ class StepCallback(TrainerCallback):
             tokens_per_s=facts["tokens"] / wall if wall > 0 else 0.0,
             phase_s=phases,
             gpu_peak_gib=_gpu_peak_gib(),
+            peak_rss_gib=peak_rss_gib() if self.recipe.engine.device == "cpu" else None,
             remaining_s=self.ledger.remaining_s + self.ledger.reserved_s,
             forecast_steps=decision.forecast_steps,
             sample=dict(record.sample()),

@@ -1,0 +1,62 @@
+"""This machine's processor: its name, how fast it multiplies, and the memory a process has held.
+
+Not here: what a run takes on it (`estimation`). No torch.
+"""
+
+import platform
+import re
+import resource
+import statistics
+import time
+from pathlib import Path
+
+KIB_PER_GIB = 1 << 20
+
+_MATRIX = 64
+"""Small enough that BLAS stays on one thread: the result does not depend on the core count."""
+_MEASURE_S = 0.2
+_PRODUCTS_PER_LOOK = 200
+
+
+def cpu_speed(measure_s: float = _MEASURE_S) -> float:
+    """GFLOP/s of one thread in small float32 matrix products; takes `measure_s` of wall time.
+
+    The median over looks of about a millisecond of wall time: a machine that is busy all the time
+    counts as a slower one, a moment's interruption does not.
+    """
+    import numpy as np
+
+    left = np.linspace(0.0, 1.0, _MATRIX * _MATRIX, dtype=np.float32).reshape(_MATRIX, _MATRIX)
+    out = np.empty_like(left)
+    np.matmul(left, left, out=out)
+    looks: list[float] = []
+    end = time.perf_counter() + measure_s
+    while (start := time.perf_counter()) < end or not looks:
+        for _ in range(_PRODUCTS_PER_LOOK):
+            np.matmul(left, left, out=out)
+        looks.append(time.perf_counter() - start)
+    return _PRODUCTS_PER_LOOK * 2 * _MATRIX**3 / statistics.median(looks) / 1e9
+
+
+def cpu_model() -> str:
+    """The processor's name, as the kernel prints it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def peak_rss_gib() -> float:
+    """The most memory that this process has held, as the kernel counts it (VmHWM).
+
+    `ru_maxrss`, its stand-in elsewhere, also knows of the process that started this one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        status = ""
+    match = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
+    kib = int(match[1]) if match else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kib / KIB_PER_GIB
