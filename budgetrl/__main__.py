@@ -2,7 +2,10 @@
 
 import sys
 
-from budgetrl.cli import main
-
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        # Python puts the current folder first, where a `random.py` would stand for the library's.
+        del sys.path[0]
+    from budgetrl.cli import main
+
     sys.exit(main())

@@ -1,8 +1,9 @@
-"""What a run was planned to be, read back from its directory and checked: its recipe and its plan.
+"""What a run was planned to be and stands on, read back from its directory and checked.
 
     read_recipe(run).batch.micro_batch
     read_plan(run).budget.wall_s
     prompt_moment(run)                  the day that its prompts tell
+    read_standings(run)[-1].fingerprints
 
 For those who go on with a run. Readers that show one (`display`, `report`) make do with what is
 there.
@@ -11,6 +12,7 @@ there.
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -31,6 +33,32 @@ class StoredPlan:
     reserved_s: float
     """For report and exit, after the worker's deadline."""
     grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What an attempt stands on: an entry of the manifest's `attempts`."""
+
+    attempt: int
+    fingerprints: dict[str, Any]
+    """As `evaluation.fingerprints` makes them."""
+    reward_files: dict[str, str]
+    """Of the user's own rewards, by name."""
+    changes: list[dict[str, Any]]
+    """What was changed on purpose before it: key, from, to."""
+
+
+def read_standings(run: RunDir) -> list[Standing]:
+    """What each attempt of a run stood on, oldest first; empty for a run of an older budgetrl.
+
+    Raises:
+        RunDirError: the manifest is damaged.
+    """
+    entries = (run.read_json(MANIFEST) or {}).get("attempts", [])
+    try:
+        return TypeAdapter(list[Standing]).validate_python(entries)
+    except ValidationError as error:
+        raise _damaged(run.path / MANIFEST, error) from None
 
 
 def read_recipe(run: RunDir) -> Recipe:

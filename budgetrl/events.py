@@ -14,11 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from budgetrl.types import StopReason
 
 SCHEMA_VERSION = 1
+_HASH_DIGITS = 64
 
 Stamp = Callable[[], Mapping[str, Any]]
 """Gives `elapsed_s`, `spent_usd` and `attempt` of the moment."""
@@ -75,6 +76,24 @@ class RunResumed(Event):
     """Unpaid seconds since the attempt before."""
     micro_batch: int | None = None
     """Where memory was short: completions per forward pass, instead of the recipe's."""
+
+
+class Changed(Event):
+    """Something is another one from this attempt on, and somebody said so on purpose."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        frozen=True,
+        defer_build=True,
+        validate_by_name=True,
+        serialize_by_alias=True,
+    )
+    KIND = "changed"
+    key: str
+    """A recipe key; or "data", "reward", "model", "versions" and the item that differs."""
+    before: Any = Field(alias="from")
+    """Value, hash or version; None: there was none."""
+    to: Any
 
 
 class Phase(Event):
@@ -228,6 +247,7 @@ _KINDS: dict[str, type[Event]] = {
     for model in (
         RunStarted,
         RunResumed,
+        Changed,
         Phase,
         Step,
         Evaluation,
@@ -239,6 +259,16 @@ _KINDS: dict[str, type[Event]] = {
         RunFinished,
     )
 }
+
+
+def changed_value(value: Any, limit: int = 60) -> str:
+    """A value of a `changed` event for people: hashes are cut, and nothing is called so."""
+    if value is None:
+        return "nothing"
+    text = value if isinstance(value, str) else json.dumps(value)
+    if len(text) == _HASH_DIGITS and not set(text) - set("0123456789abcdef"):
+        return text[:12]
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def to_line(event: Event, stamp: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from budgetrl.budget import EARLY_STEPS, PhaseTimes
 from budgetrl.events import (
+    Changed,
     Checkpoint,
     Entropy,
     Error,
@@ -52,6 +53,8 @@ class History:
     warnings: dict[str, RunWarning] = field(default_factory=dict)
     """Open warnings by code."""
     errors: list[Error] = field(default_factory=list)
+    changes: list[Changed] = field(default_factory=list)
+    """What was changed on purpose between attempts."""
     spans: list[Span] = field(default_factory=list)
     plan: PlanEvent | None = None
     budget_s: float | None = None
@@ -90,6 +93,8 @@ class History:
                 self.plan = event
             case RunWarning():
                 self._warn(event)
+            case Changed():
+                self.changes.append(event)
             case Error():
                 self.errors.append(event)
             case Phase():

@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import budgetrl
 from budgetrl.budget import BASELINE_SHARE, Budget, PhaseTimes, plan
 from budgetrl.data.difficulty import solve_rates
 from budgetrl.data.rows import load_problems, load_suite
+from budgetrl.documents import Standing
 from budgetrl.engine.tested import installed_versions, refuse_untested
 from budgetrl.engine.unsloth_settings import refuse_unkept
 from budgetrl.errors import BudgetError, HardwareError, ModelError, RunDirError, UsageError
@@ -31,6 +31,7 @@ from budgetrl.estimation.cpu import cpu_phase_times, user_cache_dir
 from budgetrl.estimation.estimate import estimate, known_factors
 from budgetrl.estimation.memory import MemoryEstimate
 from budgetrl.estimation.request import choose_gpu, price_of
+from budgetrl.evaluation.fingerprints import fingerprints, recorded_versions, reward_files
 from budgetrl.files import write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.processor import cpu_model
@@ -38,6 +39,8 @@ from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.recipe.window import check_window, window_of
+from budgetrl.rewards.own import try_once
+from budgetrl.rewards.registry import refuse_code
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
 from budgetrl.rundir import SCHEMA_VERSION as RUNDIR_VERSION
 from budgetrl.types import Plan
@@ -45,11 +48,6 @@ from budgetrl.units import duration, hours_option
 
 SETUP_MARGIN = 1.5
 """On what imports and loading are planned to take, before a run is refused or not."""
-
-RECORDED_PACKAGES = (
-    *("torch", "transformers", "trl", "peft", "accelerate", "datasets", "math-verify", "numpy"),
-    *("unsloth", "unsloth_zoo", "vllm", "bitsandbytes"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +209,7 @@ def check_local_files(recipe: Recipe) -> None:
 
     Raises:
         ModelError, DataError: what is wrong with which file.
-        RecipeError: completions beyond the model's window.
+        RecipeError: completions beyond the model's window, or a reward that is not there.
     """
     source = local_path(recipe.model.id)
     if source.startswith("/"):
@@ -227,12 +225,29 @@ def check_local_files(recipe: Recipe) -> None:
                 hint="A model folder needs tokenizer.json and tokenizer_config.json.",
             )
         check_window(recipe, window_of(folder / "config.json"))
+    reward_files(recipe)
     solve_rates(recipe.signal)
     if recipe.data.path is not None:
         load_problems(recipe.data, _empty)
     for spec in recipe.eval:
         if spec.path is not None:
             load_suite(spec, _empty)
+
+
+def try_own_rewards(recipe: Recipe, allow_code: bool) -> None:
+    """Call each of the user's own rewards once, on a made-up answer to the first problem.
+
+    Raises:
+        RecipeError: it is not allowed, not there, or gives no number.
+    """
+    files = reward_files(recipe)
+    gold = "1"
+    if files and recipe.data.path is not None:
+        gold = load_problems(recipe.data, _empty).problems[0].answer
+    for spec in recipe.rewards:
+        if spec.name in files:
+            refuse_code(spec.name, allow_code)
+            try_once(spec, Path(files[spec.name]), gold)
 
 
 def _empty(answers: Sequence[str]) -> list[str | None]:
@@ -245,6 +260,7 @@ def create_run(planned: Planned, out: Path, command: Sequence[str]) -> RunDir:
 
     Raises:
         RunDirError: the folder cannot be made or written; nothing is left of it.
+        DataError, ModelError, RecipeError: a file of the recipe is gone.
         UsageError: the second copy would be the run itself.
     """
     mirror = planned.recipe.checkpoint.mirror
@@ -253,6 +269,8 @@ def create_run(planned: Planned, out: Path, command: Sequence[str]) -> RunDir:
             f"checkpoint.mirror is {mirror}, where the run itself goes: that is no second copy.",
             hint="Name a folder on another disk, or give another --out.",
         )
+    files = reward_files(planned.recipe)
+    standing = asdict(Standing(1, fingerprints(planned.recipe, files), files, []))
     run = RunDir.create(out, planned.recipe.name)
     resolved = {
         "recipe": planned.recipe.model_dump(mode="json"),
@@ -263,7 +281,7 @@ def create_run(planned: Planned, out: Path, command: Sequence[str]) -> RunDir:
         try:
             write_atomic(run.path / "recipe.toml", planned.loaded.text)
             run.write_json(PLAN, plan_document(planned))
-            run.write_json(MANIFEST, manifest(command, planned.card))
+            run.write_json(MANIFEST, manifest(command, planned.card) | {"attempts": [standing]})
             # Last, because a folder that holds it is a run (rundir.list_runs).
             run.write_json(RESOLVED, resolved)
         except OSError as error:
@@ -298,17 +316,10 @@ def manifest(command: Sequence[str], card: Gpu | None) -> dict[str, Any]:
         "budgetrl": budgetrl.__version__,
         "git": _git_state(),
         "python": platform.python_version(),
-        "versions": {name: found for name in RECORDED_PACKAGES if (found := _version(name))},
+        "versions": recorded_versions(),
         "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.platform()},
         "gpu": None if card is None else {"name": card.name},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git_state() -> str | None:

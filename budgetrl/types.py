@@ -104,6 +104,8 @@ class RewardBreakdown:
     verdict: Verdict
     extracted: str | None
     """The content of the box that was graded."""
+    fault: str | None = None
+    """Why there is no total."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ STAMP = {"t": 1.5, "elapsed_s": 2.0, "spent_usd": None, "attempt": 3}
 EVERY_KIND = [
     events.RunStarted(recipe="quickstart", budget_s=60.0, plan={"steps": 3}),
     events.RunResumed(from_step=20, budget_s=90.0, gap_s=12.0),
+    events.Changed.model_validate({"key": "schedule.learning_rate", "from": 1e-3, "to": 1e-4}),
     events.Phase(name="model", state="ended", seconds=1.25),
     step_event(1, sample={"problem": "1+1", "completion": "\u2028 two\n"}),
     events.Evaluation(

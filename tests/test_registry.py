@@ -1,6 +1,5 @@
 """A recipe's rewards as one sum: weights, faults, parameters and functions of the user's own."""
 
-import hashlib
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,8 @@ from pydantic import ValidationError
 
 from budgetrl.errors import RecipeError, RewardError
 from budgetrl.recipe.schema import Reward
-from budgetrl.rewards.registry import RewardSum, build_reward, check_faults, find_function
+from budgetrl.rewards.own_files import find_function
+from budgetrl.rewards.registry import RewardSum, build_reward, check_faults
 from budgetrl.rewards.worker import GradedRow, GradingPool
 from budgetrl.types import RewardBreakdown, Verdict
 
@@ -122,8 +122,7 @@ def test_a_function_of_ones_own_gets_the_row_and_its_parameters(
     (breakdown,) = score(reward, [RIGHT], tokens=12)
     assert breakdown.components == {"own_rewards:brevity": 0.25, "own_rewards:says_gold": 1.0}
     assert breakdown.total == 1.5
-    sha256 = hashlib.sha256(own_rewards.read_bytes()).hexdigest()
-    assert reward.code_hashes == {str(own_rewards.resolve()): sha256}
+    reward.close()
 
 
 @pytest.mark.parametrize("name", ["own_rewards:breaks", "own_rewards:not_a_number"])
@@ -192,7 +191,7 @@ def test_a_function_that_is_not_there_is_named(own_rewards: Path, name: str, pro
 def test_what_is_no_function_or_fails_on_import_is_refused(
     pool: GradingPool, own_rewards: Path
 ) -> None:
-    with pytest.raises(RecipeError, match="constant is no function"):
+    with pytest.raises(RecipeError, match="own_rewards:constant: it is no function"):
         reward_of(pool, {"name": "own_rewards:constant"}, allow_code=True)
     (own_rewards.parent / "failing.py").write_text("raise OSError('no')\ndef f(): ...")
     with pytest.raises(RecipeError, match="OSError: no"):

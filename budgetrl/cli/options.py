@@ -30,6 +30,14 @@ Json = Annotated[
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Allow rewards of your own (module:function).")
 ]
+AcceptChanges = Annotated[
+    str | None,
+    typer.Option(
+        "--accept-changes",
+        metavar="LIST",
+        help="Go on although these differ from before: of data,reward,model,versions.",
+    ),
+]
 OnFinish = Annotated[
     str | None,
     typer.Option("--on-finish", metavar="CMD", help="Shell command to run at the very end."),
@@ -39,6 +47,23 @@ DisplayOption = Annotated[
     Literal["auto", "live", "plain", "json", "none"],
     typer.Option("--display", help="How the run is shown; auto: live on a terminal, else plain."),
 ]
+
+
+def accepted_of(text: str | None) -> frozenset[str]:
+    """The parts of an --accept-changes value.
+
+    Raises:
+        UsageError: there is no such part.
+    """
+    from budgetrl.evaluation.fingerprints import PARTS
+
+    parts = frozenset(part.strip() for part in (text or "").split(",") if part.strip())
+    if text is not None and not (parts and parts <= set(PARTS)):
+        raise UsageError(
+            f"--accept-changes {text!r}: names no part of a run, or more than those.",
+            hint=f"Name one or more of {','.join(PARTS)}.",
+        )
+    return parts
 
 
 def hours_of(text: str | None) -> float | None:

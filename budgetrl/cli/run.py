@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetrl.cli.options import (
+    AcceptChanges,
     AllowCode,
     DisplayOption,
     Hours,
@@ -22,6 +23,7 @@ from budgetrl.cli.options import (
     Price,
     Sets,
     Usd,
+    accepted_of,
     hours_of,
     usd_of,
 )
@@ -86,7 +88,7 @@ def run(
     ):
         shown.message(f"planning {recipe}")
         # Imported under the first screen, because together they take half a second.
-        from budgetrl.plan import Limits, make_plan
+        from budgetrl.plan import Limits, make_plan, try_own_rewards
         from budgetrl.recipe.load import load_recipe
 
         loaded = load_recipe(recipe, sets or (), seed)
@@ -100,6 +102,7 @@ def run(
             force_versions=Force.VERSIONS in (force or ()),
         )
         if dry_run:
+            try_own_rewards(loaded.recipe, allow_code)
             return _print_plan(planned, as_json)
         from budgetrl.supervise.attempt import process_start
         from budgetrl.supervise.run import start_run
@@ -124,6 +127,7 @@ def resume(
     display: DisplayOption = "auto",
     on_finish: OnFinish = None,
     allow_code: AllowCode = False,
+    accept_changes: AcceptChanges = None,
     as_json: Json = False,
 ) -> int:
     """Continue a run from its last complete checkpoint, with the budget that is left.
@@ -141,7 +145,7 @@ def resume(
         raise UsageError(
             "--json and --display json both want standard output.", hint="Leave one of them out."
         )
-    limits = Limits(hours_of(hours), usd_of(usd))
+    limits, accepted = Limits(hours_of(hours), usd_of(usd)), accepted_of(accept_changes)
     if is_study(run_dir):
         from budgetrl.cli.study import continue_study
 
@@ -161,6 +165,7 @@ def resume(
             process_start(),
             on_finish=on_finish,
             allow_code=allow_code,
+            accepted=accepted,
         )
     return _print_result(ended, as_json)
 

@@ -14,6 +14,7 @@ from budgetrl.display.scrub import scrub
 from budgetrl.display.view import RunView
 from budgetrl.display.words import ending, interval, money, short_path
 from budgetrl.events import (
+    Changed,
     Checkpoint,
     Error,
     Evaluation,
@@ -23,6 +24,7 @@ from budgetrl.events import (
     RunStarted,
     RunWarning,
     Step,
+    changed_value,
 )
 from budgetrl.rundir import RunDir
 from budgetrl.units import duration, percent, usd
@@ -114,6 +116,9 @@ class PlainDisplay:
             case Checkpoint():
                 best = ", the best so far" if event.best else ""
                 self._line(f"checkpoint after update {event.step}{best}", event.elapsed_s)
+            case Changed():
+                text = scrub(f"{event.key}, {changed_value(event.before)} before, is now ")
+                self._line(f"changed: {text}{scrub(changed_value(event.to))}", event.elapsed_s)
             case RunWarning():
                 state = "warning lifted" if event.resolved else "warning"
                 text = scrub(f"{event.message} [{event.code}]")

@@ -85,7 +85,7 @@ def weights_hash(folder: Path) -> str:
     Raises:
         ModelError: there are none.
     """
-    return _file_hash(
+    return file_hash(
         folder / ADAPTER_WEIGHTS, f"An adapter folder holds {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}."
     )[:_DIGITS]
 
@@ -99,19 +99,28 @@ def base_identity(model: str) -> str:
     return f"{model} {_folder_hash(Path(model))}" if Path(model).is_dir() else model
 
 
-def _folder_hash(folder: Path) -> str:
-    files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern)})
-    hint = "Check the files of the model and who may read them."
-    hashes = {file.name: _file_hash(file, hint) for file in files if not file.is_dir()}
-    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:_DIGITS]
+def model_files(folder: Path, *others: str) -> list[Path]:
+    """Weights, configuration and tokenizer of a model in a folder, and files of other patterns."""
+    found = {file for pattern in (*_MODEL_FILES, *others) for file in folder.glob(pattern)}
+    return sorted(file for file in found if not file.is_dir())
 
 
-def _file_hash(file: Path, hint: str) -> str:
+def file_hash(file: Path, hint: str = "Check the files of the model and who may read them.") -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     try:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror}.", hint=hint) from None
+
+
+def _folder_hash(folder: Path) -> str:
+    hashes = {file.name: file_hash(file) for file in model_files(folder)}
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:_DIGITS]
 
 
 def _known_base(base: str) -> str:

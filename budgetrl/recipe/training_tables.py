@@ -25,6 +25,8 @@ class Reward(Table):
     name: str = Field(min_length=1)
     weight: float = Field(default=1.0, allow_inf_nan=False)
     parameters: dict[str, Any] = Field(default_factory=dict)
+    timeout_s: Annotated[float, Field(ge=0.1, le=600.0, allow_inf_nan=False)] = 3.0
+    """Wall seconds that a function of your own may take for one completion."""
 
     @model_validator(mode="after")
     def _known_name_and_parameters(self) -> Self:
@@ -33,6 +35,8 @@ class Reward(Table):
         if self.name not in set(RewardName):
             known = ", ".join(RewardName)
             raise ValueError(f"unknown reward {self.name!r}; known: {known}, or module:function")
+        if self.timeout_s != type(self).model_fields["timeout_s"].default:
+            raise ValueError(f"timeout_s is for functions of your own, and {self.name} is none")
         allowed = REWARD_PARAMETERS[RewardName(self.name)]
         if unknown := sorted(set(self.parameters) - allowed):
             known = ", ".join(sorted(allowed)) or "none"

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from budgetrl.events import changed_value
 from budgetrl.report.bill import bill_blocks
 from budgetrl.report.document import (
     Block,
@@ -156,6 +157,14 @@ def _what_was_run(facts: Facts) -> Iterator[Block]:
         if recipe.deviation:
             rows = [[d.key, str(d.paper), str(d.here), d.why] for d in recipe.deviation]
             yield Table(["Deviation", "paper", "here", "why"], rows, text_columns=4)
+    if facts.history.changes:
+        rows = [
+            [c.key, changed_value(c.before), changed_value(c.to), str(c.attempt)]
+            for c in facts.history.changes
+        ]
+        yield Table(["Changed", "from", "to", "since attempt"], rows, text_columns=3,
+                    caption="On purpose, between two attempts; the recipe below has the new "
+                    "values.")  # fmt: skip
     if facts.resolved:
         yield Code("The whole recipe, resolved", json.dumps(facts.resolved, indent=1))
 

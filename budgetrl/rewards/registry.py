@@ -7,25 +7,24 @@ The paper's is R = 0.2 R_format + R_accuracy. A part that raises or is not a num
 total None and its verdict `error`, so a fault is seen as a fault and never as a 0.
 """
 
-import ast
-import hashlib
-import importlib
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from budgetrl.errors import RecipeError, RewardError, is_out_of_memory
+from budgetrl.errors import RecipeError, RewardError
 from budgetrl.recipe.schema import Reward, RewardName
+from budgetrl.rewards.own import OwnReward, RewardFault
+from budgetrl.rewards.own_files import find_function, is_own
 from budgetrl.rewards.shaping import cosine, signed, soft_overlong, think_format
 from budgetrl.rewards.worker import GradedRow
 from budgetrl.types import RewardBreakdown, Verdict
 
 MAX_FAULTY_SHARE = 0.05
-"""More rows than this without a reward in one step end the run."""
+"""More rows than this without a reward in one step end the run; one is always allowed."""
+_GRADER_FAULT = "the grader failed, or the gold answer cannot be used"
 
 
 class Grader(Protocol):
@@ -55,28 +54,68 @@ class RewardSum:
     parts: Mapping[str, tuple[float, Part]]
     """Name -> weight and function."""
     grader: Grader
-    code_hashes: Mapping[str, str]
-    """Files of the user's own rewards and the SHA-256 of each."""
 
     def __call__(
         self, completions: Sequence[str], golds: Sequence[str], num_tokens: Sequence[int]
     ) -> list[RewardBreakdown]:
-        """One breakdown per completion, in order."""
+        """One breakdown per completion, in order.
+
+        A reward of the user's that fails for more rows than are allowed is not asked again: the
+        step is lost, and what hangs must not hang for every row.
+        """
         graded = self.grader.grade(list(zip(completions, golds, strict=True)))
+        limit = _FaultLimit(most_faults(len(graded)))
         return [
-            self._breakdown(Row(completion, gold, tokens, one.verdict), one.extracted)
+            self._breakdown(Row(completion, gold, tokens, one.verdict), one.extracted, limit)
             for completion, gold, tokens, one in zip(
                 completions, golds, num_tokens, graded, strict=True
             )
         ]
 
-    def _breakdown(self, row: Row, extracted: str | None) -> RewardBreakdown:
-        values = {name: _value(name, part, row) for name, (_, part) in self.parts.items()}
-        weighted = [(weight, values[name]) for name, (weight, _) in self.parts.items() if weight]
-        if row.verdict is Verdict.ERROR or any(value is None for _, value in weighted):
-            return RewardBreakdown(None, values, Verdict.ERROR, extracted)
-        total = math.fsum(weight * value for weight, value in weighted if value is not None)
+    def close(self) -> None:
+        """End the processes of the user's own rewards."""
+        for _, part in self.parts.values():
+            if isinstance(part, _Own):
+                part.reward.close()
+
+    def _breakdown(self, row: Row, extracted: str | None, limit: "_FaultLimit") -> RewardBreakdown:
+        values: dict[str, float | None] = dict.fromkeys(self.parts)
+        told = _GRADER_FAULT if row.verdict is Verdict.ERROR else None
+        for name, (weight, part) in self.parts.items():
+            try:
+                values[name] = limit.ask(name, part, row)
+            except _Ungraded:
+                continue
+            except RewardFault as fault:
+                told = f"{name} {fault}" if weight else told
+        if told is not None:
+            return RewardBreakdown(None, values, Verdict.ERROR, extracted, told)
+        total = math.fsum(
+            weight * (values[name] or 0.0) for name, (weight, _) in self.parts.items()
+        )
         return RewardBreakdown(total, values, row.verdict, extracted)
+
+
+@dataclass(frozen=True, slots=True)
+class _FaultLimit:
+    """Faults of each reward among the completions of one step."""
+
+    most: int
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def ask(self, name: str, part: Part, row: Row) -> float:
+        """The value of a part, unless it has failed too often.
+
+        Raises:
+            RewardFault: it fails, or is not asked.
+        """
+        if self.faults[name] > self.most:
+            raise RewardFault(f"was not asked again after {self.faults[name]} faults")
+        try:
+            return part(row)
+        except RewardFault:
+            self.faults[name] += 1
+            raise
 
 
 def build_reward(
@@ -86,6 +125,7 @@ def build_reward(
     max_tokens: int,
     pool: Grader,
     allow_code: bool = False,
+    files: Mapping[str, str] | None = None,
 ) -> RewardSum:
     """The reward of a recipe.
 
@@ -95,35 +135,62 @@ def build_reward(
         max_tokens: sampling.max_tokens, for length-scaled rewards.
         pool: judges the answers.
         allow_code: whether a user's own function may be imported.
+        files: of the user's own rewards, by name; without it they are looked for.
 
     Raises:
-        RecipeError: a user's function that is not allowed or not there.
+        RecipeError: a user's function that is not allowed, not there, or cannot be imported.
     """
     parts: dict[str, tuple[float, Part]] = {}
-    hashes: dict[str, str] = {}
     for spec in specs:
-        if ":" in spec.name:
-            part, file = _users_own(spec, allow_code)
-            hashes[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+        if is_own(spec.name):
+            refuse_code(spec.name, allow_code)
+            file = Path(files[spec.name]) if files else find_function(spec.name)
+            own = _Own(OwnReward(spec, file))
+            own.reward.start()
+            parts[spec.name] = (spec.weight, own)
         else:
-            part = _known(spec, prefilled, max_tokens)
-        parts[spec.name] = (spec.weight, part)
-    return RewardSum(parts, pool, hashes)
+            parts[spec.name] = (spec.weight, _known(spec, prefilled, max_tokens))
+    return RewardSum(parts, pool)
+
+
+def refuse_code(name: str, allowed: bool) -> None:
+    """A user's own function runs only where that was said to be wanted.
+
+    Raises:
+        RecipeError: it was not.
+    """
+    if not allowed:
+        raise RecipeError(
+            f"[[rewards]] {name}: runs code of yours.",
+            hint="Say that you want this with --allow-code.",
+        )
+
+
+def most_faults(num_rows: int) -> int:
+    """Rows of a step that may be without a reward."""
+    return max(1, int(MAX_FAULTY_SHARE * num_rows))
 
 
 def check_faults(breakdowns: Sequence[RewardBreakdown]) -> None:
     """Refuse to go on when too many rows have no reward; call it after the rows are stored.
 
     Raises:
-        RewardError: more than 5 % of the rows.
+        RewardError: more than one row and more than 5 % of the rows.
     """
     faulty = sum(breakdown.total is None for breakdown in breakdowns)
-    if faulty > MAX_FAULTY_SHARE * len(breakdowns):
+    if faulty > most_faults(len(breakdowns)):
         raise RewardError(
-            f"{faulty} of {len(breakdowns)} completions of one step could not be rewarded.",
-            hint='The step\'s file under completions/ shows them (verdict "error"); worker.log '
-            "has the errors. Mend the reward or the data, then `budgetrl resume`.",
+            f"{faulty} of {len(breakdowns)} completions of one step could not be rewarded: "
+            f"{'; '.join(fault_lines(breakdowns))}.",
+            hint="Its file under completions/ shows them. Mend the data or the reward, then "
+            "`budgetrl resume RUN --accept-changes data,reward`.",
         )
+
+
+def fault_lines(breakdowns: Sequence[RewardBreakdown], limit: int = 3) -> list[str]:
+    """Why rows have no reward, the most frequent reasons first."""
+    counted = Counter(b.fault or _GRADER_FAULT for b in breakdowns if b.total is None)
+    return [f"{fault} ({count} rows)" for fault, count in counted.most_common(limit)]
 
 
 def _known(spec: Reward, prefilled: bool, max_tokens: int) -> Part:
@@ -153,99 +220,11 @@ class _Ungraded(Exception):
     """Nobody knows whether the answer is right, so accuracy is no 0."""
 
 
-def _value(name: str, part: Part, row: Row) -> float | None:
-    try:
-        value = float(part(row))
-    except _Ungraded:
-        return None
-    except Exception as error:  # a user's function may raise anything; the row says so
-        if is_out_of_memory(error):  # a reward model on the GPU: no fault of this row
-            raise
-        sys.stderr.write(f"reward {name} failed: {type(error).__name__}: {error}\n")
-        return None
-    return value if math.isfinite(value) else None
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A user's own reward as a part."""
 
+    reward: OwnReward
 
-def _users_own(spec: Reward, allow_code: bool) -> tuple[Part, Path]:
-    """A function given as module:function, and the file that it is in."""
-    if not allow_code:
-        raise RecipeError(
-            f"[[rewards]] {spec.name}: runs code of yours.",
-            hint="Say that you want this with --allow-code.",
-        )
-    file = find_function(spec.name)
-    module_name, _, function_name = spec.name.partition(":")
-    try:
-        with _import_from(_root_of(file, module_name)):
-            module = importlib.import_module(module_name)
-    except Exception as error:  # the module may raise anything while it is imported
-        raise RecipeError(
-            f"[[rewards]] {spec.name}: importing {file} raised {type(error).__name__}: {error}."
-        ) from error
-    function: Any = getattr(module, function_name, None)
-    if not callable(function):
-        raise RecipeError(f"[[rewards]] {spec.name}: {function_name} is no function.")
-
-    def part(row: Row) -> float:
-        return float(function(**row._asdict(), **spec.parameters))
-
-    return part, file
-
-
-def find_function(name: str) -> Path:
-    """The file of a reward given as "module:function", found without importing anything.
-
-    The module is looked for in the current folder, then on Python's path.
-
-    Raises:
-        RecipeError: no such file, it is not Python, or it has no such name.
-    """
-    module_name, _, function_name = name.partition(":")
-    parts = module_name.split(".")
-    folders = [Path.cwd(), *(Path(folder) for folder in sys.path if folder)]
-    paths = (Path(folder, *parts) for folder in folders)
-    candidates = (
-        file for path in paths for file in (path.with_suffix(".py"), path / "__init__.py")
-    )
-    file = next((file for file in candidates if file.is_file()), None)
-    if file is None:
-        raise RecipeError(
-            f"[[rewards]] {name}: there is no module {module_name}.",
-            hint="Put it in the current folder or on PYTHONPATH.",
-        )
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError) as error:
-        raise RecipeError(f"[[rewards]] {name}: {file} is not Python: {error}.") from None
-    if function_name not in _names_of(tree):
-        raise RecipeError(f"[[rewards]] {name}: {file} defines no {function_name}.")
-    return file.resolve()
-
-
-def _names_of(tree: ast.Module) -> set[str]:
-    """The names that a module defines, assigns or imports at its top level."""
-    names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names.update(target.id for target in targets if isinstance(target, ast.Name))
-    return names
-
-
-def _root_of(file: Path, module_name: str) -> Path:
-    """The folder from which the module is imported."""
-    depth = module_name.count(".") + (file.name == "__init__.py")
-    return file.parents[depth]
-
-
-@contextmanager
-def _import_from(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
+    def __call__(self, row: Row) -> float:
+        return self.reward(**row._asdict())

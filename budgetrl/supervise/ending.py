@@ -21,7 +21,7 @@ from budgetrl.history import History, measured_times
 from budgetrl.rundir import RESULT, RunDir
 from budgetrl.supervise.attempt import Attempt, current_budget, heartbeat, paid_seconds
 from budgetrl.supervise.export import export_adapter
-from budgetrl.supervise.worker import TICK_S, Signals
+from budgetrl.supervise.worker import TICK_S, Signals, worker_environment
 from budgetrl.training.mirror import copy_documents, mirror_of
 from budgetrl.types import StopReason
 
@@ -118,7 +118,7 @@ def run_reporter(command: Sequence[str], file: Path, end: float, display: Displa
         display.message("writing the report")
         deadline = time.monotonic() + left
         with suppress(OSError), file.open("wb") as log:
-            child = subprocess.Popen(command, stdout=log, stderr=log)
+            child = subprocess.Popen(command, stdout=log, stderr=log, env=worker_environment())
             while child.poll() is None and time.monotonic() < deadline:
                 display.tick()
                 with suppress(subprocess.TimeoutExpired):

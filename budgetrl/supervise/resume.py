@@ -1,6 +1,7 @@
 """Continue a run that was interrupted, crashed, or gets more budget."""
 
 import math
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, replace
 
@@ -16,6 +17,7 @@ from budgetrl.supervise.attempt import Attempt, current_budget, paid_seconds, re
 from budgetrl.supervise.ending import exit_code_of, report_file, result_of, write_report
 from budgetrl.supervise.export import CARD, export_adapter
 from budgetrl.supervise.run import Ended, call_at_end, supervise
+from budgetrl.supervise.standing import next_standing, write_standing
 from budgetrl.supervise.worker import Signals
 from budgetrl.training.mirror import mirror_of, reason_of, restore_from_mirror
 from budgetrl.types import RunStatus
@@ -30,6 +32,7 @@ def continue_run(
     *,
     on_finish: str | None = None,
     allow_code: bool = False,
+    accepted: Collection[str] = (),
 ) -> Ended:
     """Resume a run, or complete the report of one that has ended.
 
@@ -40,14 +43,16 @@ def continue_run(
         started: monotonic seconds at which this process began to cost.
         on_finish: shell command that is run at the end.
         allow_code: whether rewards of the user may be imported.
+        accepted: what may differ from the attempt before: data, reward, model, versions.
 
     Raises:
+        ChangedError: data, rewards, base model or versions are other ones; nothing is changed.
         RunDirError: another process runs it, a file of it is damaged, or it cannot be written.
         BudgetError: too little is left for one more update; nothing is changed.
         UsageError: dollars without a price.
     """
     with run.supervised():
-        read_recipe(run)  # a damaged file is found before anything is changed
+        recipe = read_recipe(run)  # a damaged file is found before anything is changed
         history = read_history(run)
         status = run.status(history.finished)
         if status is RunStatus.RUNNING:
@@ -68,8 +73,10 @@ def continue_run(
         attempt = replace(attempt, budget=new_budget(attempt, limits))
         run.read_json(MANIFEST)  # the worker needs it whole
         _refuse_too_little(run, attempt)
+        standing = next_standing(run, recipe, attempt.number, accepted)
         try:
             _bring_back_checkpoints(run, display)
+            write_standing(run, standing)
             planned = run.read_json(PLAN)
             run.write_json(PLAN, planned | {"budget": asdict(attempt.budget)})
         except OSError as error:

@@ -17,8 +17,10 @@ from budgetrl.errors import (
     HardwareError,
     RunDirError,
 )
+from budgetrl.evaluation.fingerprints import reward_files
 from budgetrl.history import read_history
 from budgetrl.plan import Planned, create_run
+from budgetrl.rewards.registry import refuse_code
 from budgetrl.rundir import RESOLVED, RunDir
 from budgetrl.supervise.attempt import Attempt, smaller_micro_batch
 from budgetrl.supervise.ending import exit_code_of, finish, last_event, record_death, write_report
@@ -71,7 +73,12 @@ def start_run(
         started: monotonic seconds at which this process began to cost.
         on_finish: as in `supervise`, whose errors this raises too.
         allow_code: whether rewards of the user may be imported.
+
+    Raises:
+        RecipeError: there are some, and they may not.
     """
+    for name in reward_files(planned.recipe):
+        refuse_code(name, allow_code)
     with Signals() as signals:
         run = create_run(planned, out, command)
         with run.supervised():

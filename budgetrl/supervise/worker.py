@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
+import budgetrl
 from budgetrl.display.base import Display
 from budgetrl.errors import RunDirError
 from budgetrl.rundir import RESOLVED, RunDir
@@ -179,14 +181,21 @@ class Worker:
 
 
 def worker_environment() -> dict[str, str]:
-    """The environment of the worker: no progress bars, no usage statistics."""
+    """The environment of the worker: no progress bars, no usage statistics.
+
+    And not the current folder on its path: a `random.py` there is a file like any other.
+    """
     quiet = {
+        "PYTHONSAFEPATH": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "PYTHONUNBUFFERED": "1",
     }
+    root = str(Path(budgetrl.__file__).resolve().parent.parent)
+    if root not in sys.path:  # it is not installed, but lies in the current folder
+        quiet["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))
     return {**os.environ, **quiet}
 
 

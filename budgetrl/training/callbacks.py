@@ -16,7 +16,7 @@ from budgetrl.errors import TrainingError
 from budgetrl.events import PlanEvent, Step
 from budgetrl.processor import peak_rss_gib
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rewards.registry import check_faults
+from budgetrl.rewards.registry import check_faults, fault_lines
 from budgetrl.rundir import RunDir, damaged_files, read_checkpoint
 from budgetrl.training.alarms import Alarms
 from budgetrl.training.evals import Evaluator
@@ -249,6 +249,8 @@ class StepCallback(TrainerCallback):
         self.tracker.log(event, self.ledger.spend())
         for alarm in self.alarms.observe(record):
             self.log.warn(*alarm)
+        if faults := fault_lines(record.breakdowns):
+            self.log.warn("reward", f"update {step}: no reward, because {'; '.join(faults)}")
         check_faults(record.breakdowns)
         self._learn_difficulty(record)
         self._watch_signal(facts["groups_with_signal"])

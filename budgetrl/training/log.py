@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from budgetrl.budget import Ledger
+from budgetrl.documents import read_standings
 from budgetrl.events import (
+    Changed,
     Event,
     EventWriter,
     Phase,
@@ -78,6 +80,9 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
         log.emit(
             RunResumed(from_step=from_step, budget_s=budget_s, gap_s=gap_s, micro_batch=smaller)
         )
+        changed = [change for entry in read_standings(run) for change in entry.changes]
+        for change in changed[len(before.changes) :]:
+            log.emit(Changed.model_validate(change))
         if unused := run.set_aside_after(from_step):
             log.warn(
                 "checkpoints",

@@ -137,6 +137,7 @@ class StepRecord:
                 "reward": breakdown.total,
                 "components": dict(breakdown.components),
                 "advantage": advantage,
+                **({} if breakdown.fault is None else {"fault": breakdown.fault}),
             }
             for problem, completion, breakdown, advantage in zip(
                 (p for p in self.problems for _ in range(self.group_size)),

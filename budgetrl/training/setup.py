@@ -13,7 +13,7 @@ from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import LoadedProblems
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.data.usable import Usable, load_usable
-from budgetrl.documents import prompt_moment
+from budgetrl.documents import prompt_moment, read_standings
 from budgetrl.engine.base import TrainableEngine
 from budgetrl.evaluation.run import prompted
 from budgetrl.recipe.schema import Recipe
@@ -69,12 +69,14 @@ def prepare(
     usable = load_usable(recipe, renderer, pool.gold_problems, engine.longest_prompt)
     _tell_left_out(usable, recipe.prompt.max_tokens, log)
     problems, suites = usable.problems, usable.suites
+    standings = read_standings(run)
     reward = build_reward(
         recipe.rewards,
         prefilled=renderer.prefilled,
         max_tokens=recipe.sampling.max_tokens,
         pool=pool,
         allow_code=allow_code,
+        files=standings[-1].reward_files if standings else None,
     )
     manifest |= {
         "engine": engine.describe(),
@@ -87,7 +89,6 @@ def prepare(
             "moment": None if moment is None else moment.isoformat(),
         },
         "grader": GRADER_VERSION,
-        "reward_code": dict(reward.code_hashes),
     }
     run.write_json(MANIFEST, manifest)
     evaluator = Evaluator(

@@ -1,0 +1,237 @@
+"""What may change between two attempts of a run: through the command line, with real updates.
+
+One run in a folder full of traps is killed after its first update and resumed from another folder.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budgetrl.events import Changed
+from budgetrl.history import read_history
+from budgetrl.rundir import MANIFEST, RunDir, list_runs, open_run
+
+RECIPE = """
+[recipe]
+extends = ["quickstart"]
+name = "attempts"
+
+[model]
+id = "./base"
+
+[data]
+path = "train.jsonl"
+
+[batch]
+prompts_per_step = 2
+micro_batch = 16
+
+[schedule]
+stop_after_steps = 3
+shape = "linear"
+
+[sampling]
+max_tokens = 24
+
+[checkpoint]
+every_steps = 1
+
+[[rewards]]
+name = "own:brevity"
+weight = 0.1
+
+[[eval]]
+suite = "heldout"
+path = "heldout.jsonl"
+samples = 1
+k = [1]
+
+[entropy]
+prompts = 1
+"""
+OWN = """
+import helper
+
+def brevity(num_tokens, **row):
+    helper.wait_after_the_first_update()
+    return helper.SCALE / num_tokens
+"""
+HELPER = """
+import time
+from pathlib import Path
+
+SCALE = 2.0
+
+def wait_after_the_first_update():
+    while Path("{flag}").exists() and list(Path("{runs}").glob("*/checkpoints/step_000001")):
+        time.sleep(0.01)
+"""
+TRAPS = ("random", "json", "statistics", "datasets", "peft", "torch", "numpy")
+
+
+def budgetrl(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "budgetrl", *arguments, "--json"]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def content(run: RunDir) -> dict[str, bytes]:
+    return {str(f): f.read_bytes() for f in run.path.rglob("*") if f.is_file() and f.suffix}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the run was started."""
+    folder = tmp_path_factory.mktemp("home")
+    assets = Path(__file__).resolve().parent.parent / "budgetrl" / "assets" / "tiny"
+    shutil.copytree(assets / "quickstart", folder / "base")
+    for name, source in (("train", "train_easy"), ("heldout", "heldout")):
+        rows = (assets / "data" / f"{source}.jsonl").read_text().splitlines()[:12]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+    for name in TRAPS:
+        (folder / f"{name}.py").write_text("raise RuntimeError('the file of the user')\n")
+    (folder / "attempts.toml").write_text(RECIPE)
+    (folder / "own.py").write_text(OWN)
+    (folder / "flag").touch()
+    (folder / "helper.py").write_text(HELPER.format(flag=folder / "flag", runs=folder / "runs"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed(home: Path) -> RunDir:
+    """A run whose processes were killed in its second update."""
+    command = [sys.executable, "-m", "budgetrl", "run", "attempts.toml", "--hours", "20m"]
+    command += ["--allow-code", "--display", "none", "--set", "rewards.own:brevity.timeout_s=60"]
+    started = subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not list((home / "runs").glob("*/checkpoints/step_000001")):
+        assert started.poll() is None, started.communicate()[0]
+        time.sleep(0.05)
+    children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+    for process in (started.pid, *map(int, children)):
+        os.kill(process, signal.SIGKILL)
+    started.wait()
+    (home / "flag").unlink()
+    (run,) = list_runs(home / "runs")
+    return run
+
+
+@pytest.fixture
+def restored(home: Path) -> Iterator[None]:
+    """Puts back what a test changes in the folder."""
+    names = ("train.jsonl", "own.py", "helper.py", "base/model.safetensors")
+    kept = {name: (home / name).read_bytes() for name in names}
+    yield
+    for name, data in kept.items():
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_bytes(data)
+
+
+def test_files_in_the_current_folder_stand_for_no_library(killed: RunDir) -> None:
+    assert "the file of the user" not in (killed.path / "worker.log").read_text()
+    assert [step.step for step in read_history(killed).steps][:1] == [1]
+
+
+CHANGES = {
+    "data": ("train.jsonl", '"answer": "', '"answer": "1', "data: data.path was "),
+    "reward": ("helper.py", "2.0", "3.0", "reward: own:brevity helper.py was "),
+    "model": ("base/model.safetensors", None, None, "model: model.safetensors was "),
+}
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("part", CHANGES)
+def test_what_is_not_as_it_was_is_refused_and_nothing_changes(
+    killed: RunDir, home: Path, tmp_path: Path, part: str
+) -> None:
+    name, old, new, told = CHANGES[part]
+    data = (home / name).read_bytes()
+    changed = (
+        data[:-4] + b"\x00\x01\x02\x03"
+        if old is None
+        else data.replace(old.encode(), str(new).encode())
+    )
+    assert changed != data
+    (home / name).write_bytes(changed)
+    before = content(killed)
+    done = budgetrl("resume", str(killed.path), "--allow-code", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert error["type"] == "ChangedError" and told in error["message"]
+    assert f"--accept-changes {part}:" in error["hint"]
+    assert content(killed) == before
+
+
+@pytest.mark.usefixtures("restored")
+def test_a_reward_that_is_gone_and_fingerprints_of_another_format_are_refused(
+    killed: RunDir, home: Path, tmp_path: Path
+) -> None:
+    (home / "own.py").unlink()
+    done = budgetrl("resume", str(killed.path), "--allow-code", cwd=tmp_path)
+    assert done.returncode == 2 and "own:brevity: there is no module own" in done.stderr
+    copy = RunDir(Path(shutil.copytree(killed.path, tmp_path / "copy")))
+    for attempts in ([], None, [{"attempt": 1, "fingerprints": {"schema_version": 99}}]):
+        manifest: dict[str, Any] = copy.read_json(MANIFEST)
+        manifest.pop("attempts")
+        known = {"reward_files": {}, "changes": []}
+        entries = None if attempts is None else [entry | known for entry in attempts]
+        copy.write_json(MANIFEST, manifest if entries is None else manifest | {"attempts": entries})
+        done = budgetrl("resume", str(copy.path), "--allow-code", cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert "no fingerprints that this version can read" in done.stderr
+        assert "budgetrl that made it (0.1.0)" in done.stderr
+        copy.write_json(MANIFEST, manifest | {"attempts": []})
+
+
+@pytest.mark.parametrize("text", ["weights", "", "data,,rewards"])
+def test_parts_that_a_run_does_not_have_are_refused(
+    killed: RunDir, tmp_path: Path, text: str
+) -> None:
+    done = budgetrl("resume", str(killed.path), "--accept-changes", text, cwd=tmp_path)
+    assert done.returncode == 2 and "data,reward,model,versions" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def resumed(killed: RunDir, home: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """The same run, resumed from another folder with another reward, and said so."""
+    helper = home / "helper.py"
+    helper.write_text(helper.read_text().replace("2.0", "3.0"))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    done = budgetrl(
+        *("resume", str(killed.path), "--allow-code", "--accept-changes", "reward"),
+        cwd=elsewhere,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["stop_reason"] == "completed"
+    return open_run(killed.path)
+
+
+def test_an_accepted_change_is_in_manifest_and_events(resumed: RunDir) -> None:
+    first, second = resumed.read_json(MANIFEST)["attempts"]
+    assert (first["attempt"], second["attempt"]) == (1, 2)
+    keys = ("own:brevity helper.py", "own:brevity own.py")
+    was, now = (attempt["fingerprints"]["reward"] for attempt in (first, second))
+    assert list(was) == list(now) == list(keys)
+    assert was[keys[0]] != now[keys[0]] and was[keys[1]] == now[keys[1]]
+    (event,) = (event for event in resumed.events() if isinstance(event, Changed))
+    assert (event.key, event.before, event.to) == (
+        f"reward: {keys[0]}",
+        was[keys[0]],
+        now[keys[0]],
+    )
+    assert event.attempt == 2
+    lines = (resumed.path / "events.jsonl").read_text().splitlines()
+    (line,) = (json.loads(line) for line in lines if '"changed"' in line)
+    assert line["from"] == was[keys[0]] and "before" not in line
+
+
+def test_the_report_tells_what_was_changed(resumed: RunDir) -> None:
+    told = (resumed.path / "report" / "report.md").read_text()
+    assert "reward: own:brevity helper.py" in told and "since attempt" in told
