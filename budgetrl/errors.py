@@ -77,6 +77,10 @@ class DataError(BudgetRLError, ValueError):
     exit_code = ExitCode.USER
 
 
+class NewerFormatError(DataError):
+    """A file that a newer budgetrl wrote: whole, but not to be read by this one."""
+
+
 class ModelError(BudgetRLError, ValueError):
     """A model, tokenizer or adapter that is missing or does not match."""
 

@@ -145,6 +145,8 @@ class Step(Event):
     """On a CPU: the most memory that the worker has held so far."""
     remaining_s: float
     forecast_steps: int
+    stored_bytes: int | None = None
+    """Size of the file of the step's completions; None where it was not stored."""
     sample: dict[str, Any] | None = None
     """One completion of the step for the live view: problem, completion, answer, verdict."""
 

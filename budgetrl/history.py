@@ -5,6 +5,7 @@ history.steps, .evaluations, .spend, measured_times(history)
 """
 
 import statistics
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -25,6 +26,11 @@ from budgetrl.events import (
     Step,
 )
 from budgetrl.rundir import RunDir
+
+UNTOLD, UNSTORED = -2, -1
+"""Of an update: no event tells of it; its completions were not stored, or no event says so."""
+MOST_STEPS = 10**7
+"""A damaged line may name any number."""
 
 
 @dataclass(slots=True)
@@ -63,6 +69,10 @@ class History:
     spent_usd: float | None = None
     gaps_s: float = 0.0
     last_t: float | None = None
+    told: "array[int]" = field(default_factory=lambda: array("q"))
+    """What the events tell of each update: UNTOLD, UNSTORED, or the bytes of its completions."""
+    reached: int = 0
+    """The highest update that an event tells of, also one that was made again later."""
     newer_schema: bool = False
     """Some events were written by a newer budgetrl."""
 
@@ -83,6 +93,7 @@ class History:
                 self._resume(event)
             case Step():
                 self.steps.append(event)
+                self.tell(event.step, event.stored_bytes)
             case Evaluation():
                 self.evaluations.append(event)
             case Entropy():
@@ -103,6 +114,13 @@ class History:
                 self.finished = event
             case _:
                 pass
+
+    def tell(self, step: int, stored_bytes: int | None) -> None:
+        """Note that an update was made, for readers that skip its event."""
+        if 0 < step < MOST_STEPS:
+            self.told.extend([UNTOLD] * (step - len(self.told)))
+            self.told[step - 1] = UNSTORED if stored_bytes is None else stored_bytes
+            self.reached = max(self.reached, step)
 
     def phase_now(self) -> Span | None:
         """The innermost phase that lasts, if any."""
@@ -136,6 +154,9 @@ class History:
 
     def _resume(self, event: RunResumed) -> None:
         kept = event.from_step
+        if 0 <= kept < MOST_STEPS:
+            del self.told[kept:]
+            self.told.extend([UNTOLD] * (kept - len(self.told)))
         self.steps = [step for step in self.steps if step.step <= kept]
         self.entropies = [e for e in self.entropies if e.step <= kept]
         self.checkpoints = [c for c in self.checkpoints if c.step <= kept]

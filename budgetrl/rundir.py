@@ -17,7 +17,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -36,6 +36,9 @@ PLAN = "plan.json"
 HEARTBEAT = "heartbeat.json"
 RESULT = "result.json"
 CHECKPOINT_MANIFEST = "checkpoint.json"
+
+HEARTBEAT_FRESH_S = 5.0
+"""A heartbeat comes each second; one older than this says that nobody writes it."""
 
 SCHEMA_VERSION = 1
 """Of the run directory as a whole, in its manifest."""
@@ -152,10 +155,10 @@ class RunDir:
         finally:
             os.close(lock)
 
-    def is_locked(self) -> bool:
-        """Whether a process writes events right now."""
+    def is_locked(self, name: str = LOCK) -> bool:
+        """Whether a process writes events right now; with another lock, whether one holds that."""
         try:
-            lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+            lock = os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return False
         try:
@@ -203,22 +206,40 @@ class RunDir:
         except OSError:
             return 0
 
-    def status(self, finished: RunFinished | None = None) -> RunStatus:
-        """What the files and the lock tell about the run.
+    def status(self) -> RunStatus:
+        """As `status_of`, for who has not read the events."""
+        return self.status_of(self._last_finish())
+
+    def status_of(self, finished: RunFinished | None, now: float | None = None) -> RunStatus:
+        """What the files and the locks tell about the run: the one rule of all readers.
 
         Args:
-            finished: the last `run_finished` event where the caller has it; else it is read.
+            finished: the last `run_finished` event, if no resumption followed it.
+            now: Unix seconds.
         """
-        if self.is_locked():
+        if self.is_locked() or (finished is None and self._is_supervised(now)):
             return RunStatus.RUNNING
-        if finished is None:
-            finished = self._last_finish()
         if finished is None:
             return RunStatus.CRASHED
         if finished.stop_reason == StopReason.INTERRUPTED:
             return RunStatus.INTERRUPTED
         failed = finished.stop_reason == StopReason.FAILED
         return RunStatus.FAILED if failed else RunStatus.FINISHED
+
+    def _is_supervised(self, now: float | None) -> bool:
+        """Whether a supervisor lives, also while no worker does.
+
+        On this machine its lock decides. Of another machine, whose locks may not be seen here,
+        the heartbeat tells, unless it is of the future: then one of two clocks is wrong.
+        """
+        if self.is_locked(SUPERVISOR_LOCK):
+            return True
+        try:
+            beat = self.read_json(HEARTBEAT) or {}
+            age = (time.time() if now is None else now) - float(beat["t"])
+        except (RunDirError, KeyError, TypeError, ValueError):
+            return False
+        return beat.get("boot") != boot_id() and 0 <= age < HEARTBEAT_FRESH_S
 
     def _last_finish(self) -> RunFinished | None:
         last: RunFinished | None = None
@@ -235,10 +256,22 @@ class RunDir:
         """Where a step's completions are stored."""
         return self.path / "completions" / f"step_{step:06d}.jsonl"
 
-    def write_completions(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Store the completions of a step, replacing those of an abandoned attempt."""
+    def write_completions(self, step: int, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Store the completions of a step, replacing those of an abandoned attempt; the bytes."""
         lines = (json.dumps(row, ensure_ascii=True) for row in rows)
-        write_atomic(self.completions_file(step), "\n".join(lines) + "\n")
+        content = ("\n".join(lines) + "\n").encode()
+        write_atomic(self.completions_file(step), content)
+        return len(content)
+
+    def stored_completions(self) -> dict[int, int]:
+        """Bytes of the completions that are stored, by step."""
+        found = {}
+        with suppress(FileNotFoundError), os.scandir(self.path / "completions") as files:
+            for file in files:
+                number = file.name.removeprefix("step_").removesuffix(".jsonl")
+                if number.isdecimal() and file.name == self.completions_file(int(number)).name:
+                    found[int(number)] = file.stat().st_size
+        return found
 
     def eval_folder(self, suite: str) -> Path:
         """Where a suite's results are stored; made if absent."""
@@ -321,6 +354,15 @@ class RunDir:
         """The newest complete checkpoint that can be resumed from, every byte as it was written."""
         resumable = (c for c in reversed(self.checkpoints()) if c.resumable)
         return next((c for c in resumable if not damaged_files(c)), None)
+
+
+def boot_id() -> str | None:
+    """Tells this machine, since it was started, from others; says nothing else of it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    except OSError:
+        return None
+    return hashlib.sha256(b"budgetrl" + boot).hexdigest()[:12]
 
 
 def open_run(path: str | Path) -> RunDir:

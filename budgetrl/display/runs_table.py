@@ -7,6 +7,7 @@ from typing import Any, TextIO
 from budgetrl.display.scrub import scrub
 from budgetrl.display.view import RunView
 from budgetrl.display.words import gain, points, short_path
+from budgetrl.losses import find_losses
 from budgetrl.rundir import list_runs
 from budgetrl.types import RunStatus
 from budgetrl.units import duration, usd
@@ -29,7 +30,7 @@ def runs(out: Path) -> list[dict[str, Any]]:
 
 def _row(view: RunView) -> dict[str, Any]:
     view.catch_up()
-    result = view.result()
+    result, losses = view.result(), find_losses(view.run, view.history)
     elapsed = view.elapsed_s()
     spent = result.get("spent") or {
         "wall_s": elapsed,
@@ -40,10 +41,11 @@ def _row(view: RunView) -> dict[str, Any]:
         "run_dir": str(view.run.path),
         "recipe": view.name,
         "status": view.status().value,
-        "steps": view.step,
+        "steps": max(view.step, losses.last),
         "spent": spent,
         "final": result.get("final"),
         "difference": result.get("difference"),
+        "missing": losses.sentences(),
     }
 
 
@@ -74,3 +76,7 @@ def print_runs(rows: Sequence[dict[str, Any]], stream: TextIO) -> None:
             Text(scrub(gained)),
         )
     console.print(table)
+    for entry in rows:
+        for sentence in entry["missing"]:
+            name = scrub(short_path(Path(entry["run_dir"])))
+            console.print(Text(f"{name}: {sentence}", "yellow"))

@@ -8,6 +8,7 @@ It draws nothing. A run of 10,000 updates takes no more memory here than one of 
 kept as curves (`series`), and in full only the newest few.
 """
 
+import re
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from budgetrl.display.series import Series
 from budgetrl.errors import RunDirError
 from budgetrl.events import Event, RunResumed, Step, parse
 from budgetrl.history import History
-from budgetrl.rundir import HEARTBEAT, PLAN, RESOLVED, RESULT, RunDir
+from budgetrl.rundir import HEARTBEAT, HEARTBEAT_FRESH_S, PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.types import RunStatus
 
 BLOCK_BYTES = 1 << 17
@@ -26,12 +27,11 @@ FULL_BYTES = 1 << 18
 """So much at the end of a long event file is read line by line."""
 STEP_MARK, PLAN_MARK = b'"kind": "step"', b'"kind": "plan"'
 """Marks of the lines that make a long event file long."""
+STEP_NUMBER, STORED_BYTES = re.compile(rb'"step": (\d+)'), re.compile(rb'"stored_bytes": (\d+)')
+"""What is read of updates that are skipped, so that the missing ones are known."""
 RECENT_STEPS = 20
 """Updates that are kept in full: speed is their mean."""
 RECENT_SAMPLES = 8
-HEARTBEAT_FRESH_S = 5.0
-"""A heartbeat comes each second; one older than this says that nobody writes it."""
-
 CURVES = ("reward", "accuracy", "length", "entropy", "signal")
 
 
@@ -131,7 +131,7 @@ class RunView:
         beat = self.file(HEARTBEAT)
         paid = number(beat.get("paid_s")) or 0.0
         age = (time.time() if now is None else now) - (number(beat.get("t")) or 0.0)
-        if paid and 0 <= age < HEARTBEAT_FRESH_S and self.history.finished is None:
+        if paid and 0 <= age < HEARTBEAT_FRESH_S and self.status(now) is RunStatus.RUNNING:
             paid += age
         return max(self.history.elapsed_s, paid)
 
@@ -141,19 +141,8 @@ class RunView:
         return None if seconds is None or price is None else seconds / 3600 * price
 
     def status(self, now: float | None = None) -> RunStatus:
-        """What the files tell about the run.
-
-        A fresh heartbeat means running even while nobody writes events: the worker is starting,
-        or a new attempt follows.
-        """
-        age = (time.time() if now is None else now) - (number(self.file(HEARTBEAT).get("t")) or 0.0)
-        if self.history.finished is None and age < HEARTBEAT_FRESH_S:
-            return RunStatus.RUNNING
-        if self.run.is_locked():
-            return RunStatus.RUNNING
-        finished = self.history.finished
-        # The run directory would look for an end in all events; this view has read them.
-        return RunStatus.CRASHED if finished is None else self.run.status(finished)
+        """What the files tell about the run."""
+        return self.run.status_of(self.history.finished, now)
 
     def result(self) -> Mapping[str, Any]:
         """The final JSON of `run`, or as much of it as the events tell; empty while it lasts."""
@@ -191,8 +180,12 @@ class RunView:
         lines, self._offset = self.run.tail_lines(self._offset, BLOCK_BYTES)
         for number, line in enumerate(lines):
             # Two lines belong to an update: the choice is by pairs, so that both kinds are seen.
-            if number // 2 % every == 0 or (STEP_MARK not in line and PLAN_MARK not in line):
+            is_step = STEP_MARK in line
+            if number // 2 % every == 0 or not (is_step or PLAN_MARK in line):
                 self._take(line)
+            elif is_step and (told := STEP_NUMBER.search(line)):
+                stored = STORED_BYTES.search(line)
+                self.history.tell(int(told[1]), int(stored[1]) if stored else None)
         return bool(lines)
 
     def _take(self, line: bytes) -> Event | None:

@@ -1,9 +1,11 @@
 """Stored evaluations of a run as its final JSON has them: results and differences by suite."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from budgetrl.errors import DataError, ProtocolError
 from budgetrl.evaluation.compare import difference
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.evaluation.summary import summarise
@@ -25,35 +27,42 @@ def brief(results: Mapping[str, EvalResult]) -> dict[str, dict[str, Any]]:
 def stored_results(evals: Path, when: str) -> dict[str, EvalResult]:
     """The complete rounds on the disk, by suite, also where the evaluation was cut off.
 
+    Suites whose files are damaged, or whose answers could not be graded, are left out: this also
+    serves those who write down a failure.
+
     Args:
         evals: the run's folder of suites.
         when: name of the evaluation, such as "final".
     """
     found = {}
     for file in sorted(evals.glob(f"*/{when}.json")):
-        stored = load_eval(file)
-        if (rounds := stored.rounds()) > 0:
-            found[file.parent.name] = summarise(
-                stored.rows,
-                stored.problem_ids,
-                rounds,
-                stored.ks,
-                protocol=stored.protocol,
-                when=when,
-                step=stored.step,
-                seconds=stored.seconds,
-            )
+        with suppress(DataError):
+            stored = load_eval(file)
+            if (rounds := stored.rounds()) > 0:
+                found[file.parent.name] = summarise(
+                    stored.rows,
+                    stored.problem_ids,
+                    rounds,
+                    stored.ks,
+                    protocol=stored.protocol,
+                    when=when,
+                    step=stored.step,
+                    seconds=stored.seconds,
+                )
     return found
 
 
 def differences(evals: Path, suites: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Final minus baseline by suite, over the rounds that both have."""
+    """Final minus baseline by suite, over the rounds that both have; none of damaged files."""
     found = {}
     for suite in suites:
         final, baseline = evals / suite / "final.json", evals / suite / "baseline.json"
         if not (final.exists() and baseline.exists()):
             continue
-        by_k = difference(load_eval(final), load_eval(baseline))
+        try:
+            by_k = difference(load_eval(final), load_eval(baseline))
+        except (DataError, ProtocolError):
+            continue
         found[suite] = {
             "pass_at": {str(k): part.difference for k, part in by_k.items()},
             "interval_95": {str(k): part.interval_95 for k, part in by_k.items()},

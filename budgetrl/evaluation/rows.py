@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from budgetrl.errors import DataError
+from budgetrl.errors import DataError, NewerFormatError
 from budgetrl.files import parse_json, read_jsonl
 from budgetrl.types import EvalResult, Protocol, Verdict
 
@@ -188,7 +188,7 @@ def load_eval(path: Path, with_rows: bool = True) -> StoredEval:
     try:
         data = parse_json(file.read_bytes())
         if data["schema_version"] > SCHEMA_VERSION:
-            raise DataError(
+            raise NewerFormatError(
                 f"{file}: written by a newer budgetrl (schema {data['schema_version']}).",
                 hint="Update budgetrl to read it.",
             )

@@ -15,6 +15,7 @@ from budgetrl.evaluation.rows import StoredEval, load_eval
 from budgetrl.events import Evaluation
 from budgetrl.files import read_jsonl
 from budgetrl.history import History, read_history
+from budgetrl.losses import find_losses
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.types import Plan, Protocol, RunStatus
@@ -215,7 +216,7 @@ def read_facts(run: RunDir) -> Facts:
     return Facts(
         run=run,
         history=history,
-        status=run.status(history.finished),
+        status=run.status_of(history.finished),
         recipe=recipe,
         resolved=tables if isinstance(tables, dict) else {},
         sources=resolved.get("sources", {}),
@@ -224,8 +225,14 @@ def read_facts(run: RunDir) -> Facts:
         times=_shaped(PhaseTimes, plan.get("times"), files.notes),
         result=files.read(RESULT),
         paid_s=max(history.elapsed_s, float(heartbeat.get("paid_s") or 0.0)),
-        notes=tuple(files.notes),
+        notes=(*files.notes, *_losses(run, history)),
     )
+
+
+def _losses(run: RunDir, history: History) -> list[str]:
+    """What is missing, as sentences."""
+    found = find_losses(run, history).sentences()
+    return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in found]
 
 
 def _recipe(tables: Any, notes: list[str]) -> Recipe | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from budgetrl.budget import Budget, plan
 from budgetrl.display.base import GuardedDisplay
 from budgetrl.documents import prompt_moment
-from budgetrl.errors import BudgetError, BudgetRLError, ExitCode, RunDirError
+from budgetrl.errors import BudgetError, BudgetRLError, DataError, ExitCode, RunDirError
 from budgetrl.estimation.profile import run_recipe
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.history import read_history
@@ -179,8 +179,10 @@ def _baseline_source(study: StudyDir, model: str) -> RunDir | None:
 
 
 def _is_complete(run: Path, suite: str, samples: int) -> bool:
-    file = run / "evals" / suite / "baseline.json"
-    return file.is_file() and load_eval(file).rounds() >= samples
+    try:
+        return load_eval(run / "evals" / suite / "baseline.json").rounds() >= samples
+    except DataError:  # absent or damaged: the next arm makes its own
+        return False
 
 
 def _go_on(run: RunDir, left_s: float, display: GuardedDisplay, started: float) -> Ended:

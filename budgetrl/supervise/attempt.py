@@ -12,7 +12,7 @@ from budgetrl.documents import read_plan, read_recipe
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, RunDirError
 from budgetrl.events import RunResumed, Stamp
 from budgetrl.history import History
-from budgetrl.rundir import HEARTBEAT, MANIFEST, RunDir
+from budgetrl.rundir import HEARTBEAT, MANIFEST, RunDir, boot_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class Attempt:
     allow_code: bool = False
     micro_batch: int | None = None
     """Where memory was short: completions per forward pass, instead of the recipe's."""
+    trained_s: float = 0.0
+    """Training seconds of earlier workers."""
 
     @property
     def deadline(self) -> float:
@@ -102,11 +104,18 @@ def process_start() -> float:
     return time.monotonic() - max(0.0, age)
 
 
-def heartbeat(run: RunDir, attempt: Attempt, now: float) -> None:
-    """Write down what was paid; a full disk does not end a run."""
-    beat = {"paid_s": attempt.paid_s + now - attempt.started, "attempt": attempt.number}
+def heartbeat(run: RunDir, attempt: Attempt, now: float, trained_s: float) -> None:
+    """Write down what was paid and trained; a full disk does not end a run."""
+    beat = {
+        "paid_s": attempt.paid_s + now - attempt.started,
+        "train_s": trained_s,
+        "attempt": attempt.number,
+        "t": time.time(),
+        "pid": os.getpid(),
+        "boot": boot_id(),
+    }
     with suppress(OSError):
-        run.write_json(HEARTBEAT, beat | {"t": time.time(), "pid": os.getpid()})
+        run.write_json(HEARTBEAT, beat)
 
 
 def current_budget(run: RunDir, history: History) -> Budget:
@@ -119,12 +128,20 @@ def current_budget(run: RunDir, history: History) -> Budget:
 
 
 def paid_seconds(run: RunDir, history: History) -> float:
-    """What earlier attempts have paid: the larger of heartbeat and last event.
+    """What earlier attempts have paid: the larger of heartbeat and last event."""
+    return max(last_beat(run, "paid_s"), history.elapsed_s)
 
-    A heartbeat that is damaged tells nothing; the events do.
-    """
+
+def trained_seconds(run: RunDir, history: History) -> float:
+    """What earlier attempts have trained: the larger of heartbeat and events, which may be cut."""
+    told_s = sum(sum(step.phase_s.values()) for step in history.steps)
+    return max(last_beat(run, "train_s"), told_s)
+
+
+def last_beat(run: RunDir, key: str) -> float:
+    """A number of the last heartbeat; 0 where it is absent or damaged: then the events tell."""
     try:
-        paid_s = float((run.read_json(HEARTBEAT) or {})["paid_s"])
+        number = float((run.read_json(HEARTBEAT) or {})[key])
     except (RunDirError, KeyError, TypeError, ValueError):
-        return history.elapsed_s
-    return max(paid_s, history.elapsed_s) if math.isfinite(paid_s) else history.elapsed_s
+        return 0.0
+    return number if math.isfinite(number) else 0.0

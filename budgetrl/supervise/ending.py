@@ -19,7 +19,13 @@ from budgetrl.evaluation.target import EXPORTED
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import History, measured_times
 from budgetrl.rundir import RESULT, RunDir
-from budgetrl.supervise.attempt import Attempt, current_budget, heartbeat, paid_seconds
+from budgetrl.supervise.attempt import (
+    Attempt,
+    current_budget,
+    heartbeat,
+    paid_seconds,
+    trained_seconds,
+)
 from budgetrl.supervise.export import export_adapter
 from budgetrl.supervise.worker import TICK_S, Signals, worker_environment
 from budgetrl.training.mirror import copy_documents, mirror_of
@@ -88,7 +94,7 @@ def last_event(
         stop_reason=reason,
         exit_code=int(code),
         steps=steps,
-        train_s=sum(sum(step.phase_s.values()) for step in history.steps),
+        train_s=trained_seconds(run, history),
         baseline=brief(baseline),
         final=None if final is None else brief(final),
         difference=differences(evals, final) if final and steps else None,
@@ -171,7 +177,7 @@ def finish(run: RunDir, attempt: Attempt, history: History, slow_s: float = 0.0)
     """
     with suppress(OSError):
         export_adapter(run)
-    heartbeat(run, attempt, time.monotonic())
+    heartbeat(run, attempt, time.monotonic(), trained_seconds(run, history))
     result = result_of(run, history)
     with suppress(OSError):
         run.write_json(RESULT, result)

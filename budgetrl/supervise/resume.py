@@ -9,11 +9,19 @@ from budgetrl.budget import Budget, reserve_s
 from budgetrl.display.base import Display
 from budgetrl.documents import read_plan, read_recipe
 from budgetrl.errors import BudgetError, RunDirError, UsageError
+from budgetrl.evaluation.mending import refuse_newer
 from budgetrl.evaluation.target import EXPORTED
 from budgetrl.history import History, read_history
 from budgetrl.plan import Limits
 from budgetrl.rundir import MANIFEST, PLAN, RESULT, RunDir
-from budgetrl.supervise.attempt import Attempt, current_budget, paid_seconds, resumed_micro_batch
+from budgetrl.supervise.attempt import (
+    Attempt,
+    current_budget,
+    last_beat,
+    paid_seconds,
+    resumed_micro_batch,
+    trained_seconds,
+)
 from budgetrl.supervise.ending import exit_code_of, report_file, result_of, write_report
 from budgetrl.supervise.export import CARD, export_adapter
 from budgetrl.supervise.run import Ended, call_at_end, supervise
@@ -54,24 +62,27 @@ def continue_run(
     with run.supervised():
         recipe = read_recipe(run)  # a damaged file is found before anything is changed
         history = read_history(run)
-        status = run.status(history.finished)
-        if status is RunStatus.RUNNING:
+        if run.is_locked():
             raise RunDirError(
                 f"{run.path} is running.", hint=f"Look at it with `budgetrl watch {run.path}`."
             )
         new_allowance = limits.hours is not None or limits.usd is not None
-        if status is RunStatus.FINISHED and not new_allowance:
+        finished = history.finished
+        ended = finished is not None and run.status_of(finished) is RunStatus.FINISHED
+        if ended and not new_allowance:
             call_at_end(on_finish, run)
             return _complete(run, history, display)
         attempt = replace(
             Attempt.first(run, started, allow_code=allow_code),
             budget=current_budget(run, history),
             paid_s=paid_seconds(run, history),
-            number=history.attempt + 1 if history.started is not None else 1,
+            trained_s=trained_seconds(run, history),
+            number=_next_attempt(run, history),
             micro_batch=resumed_micro_batch(run, history),
         )
         attempt = replace(attempt, budget=new_budget(attempt, limits))
         run.read_json(MANIFEST)  # the worker needs it whole
+        refuse_newer(run.path / "evals")
         _refuse_too_little(run, attempt)
         standing = next_standing(run, recipe, attempt.number, accepted)
         try:
@@ -100,6 +111,12 @@ def _complete(run: RunDir, history: History, display: Display) -> Ended:
     display.close(result)
     assert history.finished is not None
     return Ended(result, exit_code_of(history.finished))
+
+
+def _next_attempt(run: RunDir, history: History) -> int:
+    """One more than there were; the heartbeat knows it where the events are cut."""
+    begun = history.started is not None or run.newest_checkpoint() is not None
+    return max(history.attempt, int(last_beat(run, "attempt"))) + 1 if begun else 1
 
 
 def _bring_back_checkpoints(run: RunDir, display: Display) -> None:

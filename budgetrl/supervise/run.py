@@ -30,6 +30,8 @@ from budgetrl.training.on_finish import run_on_finish
 
 MAX_RESTARTS = 2
 """Of one supervisor; `budgetrl resume` starts the count anew."""
+FROM_OUTSIDE = (OUT_OF_MEMORY_EXIT, ExitCode.INTERRUPTED, ExitCode.TERMINATED)
+"""Exit codes of workers that others may get further than."""
 
 
 class Ended(NamedTuple):
@@ -152,8 +154,9 @@ def _to_its_end(
         ended = history.finished
         if ended is not None and ended.attempt == attempt.number:
             break
+        attempt = replace(attempt, trained_s=worker.trained_s)
         from_step = _newest_step(run)
-        again = _can_restart(attempt, signals, tried, from_step)
+        again = _can_restart(attempt, signals, tried, from_step, exit_code)
         if exit_code == OUT_OF_MEMORY_EXIT:
             micro_batch = smaller_micro_batch(run, attempt.micro_batch)
             again = again and micro_batch is not None
@@ -192,7 +195,15 @@ def _newest_step(run: RunDir) -> int:
     return newest.step if newest is not None else 0
 
 
-def _can_restart(attempt: Attempt, signals: Signals, tried: set[int], from_step: int) -> bool:
+def _can_restart(
+    attempt: Attempt, signals: Signals, tried: set[int], from_step: int, exit_code: int
+) -> bool:
+    """Whether another worker may get further: not after an error that it would meet again.
+
+    Signals and used up memory come from outside; all else is an exception of Python's.
+    """
+    if exit_code > 0 and exit_code not in FROM_OUTSIDE:
+        return False
     left = attempt.deadline - time.monotonic()
     fresh = from_step not in tried and len(tried) < MAX_RESTARTS
     return fresh and not signals.received and left > max(5.0, 3 * attempt.save_s)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import budgetrl
 from budgetrl.display.base import Display
 from budgetrl.errors import RunDirError
+from budgetrl.events import Step
 from budgetrl.rundir import RESOLVED, RunDir
 from budgetrl.supervise.attempt import Attempt, heartbeat
 
@@ -86,6 +87,9 @@ class Worker:
         self._close_at = attempt.deadline - max(2.0, 1.5 * attempt.save_s)
         self._kill_at = attempt.deadline
         self._next_beat = 0.0
+        self._read_to = run.events_size()
+        self.trained_s = attempt.trained_s
+        """Training seconds of all workers so far."""
         self.slow_s = 0.0
         """The longest that writing a heartbeat took: how slow the disk is."""
         self.at_deadline = False
@@ -121,6 +125,7 @@ class Worker:
             with suppress(subprocess.TimeoutExpired):
                 worker.wait(TICK_S)
         _send(worker, signal.SIGKILL, group=True)
+        self.count_training()
         self._display.tick()
         return worker.returncode
 
@@ -130,7 +135,7 @@ class Worker:
         command += ["--started", repr(attempt.started), "--paid-s", repr(attempt.paid_s)]
         command += ["--budget-s", repr(attempt.budget.wall_s)]
         command += ["--reserved-s", repr(attempt.reserved_s), "--attempt", str(attempt.number)]
-        command += ["--supervisor", str(os.getpid())]
+        command += ["--train-s", repr(attempt.trained_s), "--supervisor", str(os.getpid())]
         if attempt.budget.usd_per_hour is not None:
             command += ["--usd-per-hour", repr(attempt.budget.usd_per_hour)]
         if attempt.micro_batch is not None:
@@ -142,11 +147,17 @@ class Worker:
     def _beat(self, now: float) -> None:
         if now >= self._next_beat:
             self._next_beat = now + 1.0
-            heartbeat(self._run, self._attempt, now)
+            self.count_training()
+            heartbeat(self._run, self._attempt, now, self.trained_s)
             self.slow_s = max(self.slow_s, time.monotonic() - now)
             with suppress(OSError):  # a disk may fail for a moment
                 if not (self._run.path / RESOLVED).exists():
                     self._kill_at = now  # removed: nothing that is trained can be kept
+
+    def count_training(self) -> None:
+        """Add what the newest events tell."""
+        new, self._read_to = self._run.tail(self._read_to)
+        self.trained_s += sum(sum(e.phase_s.values()) for e in new if isinstance(e, Step))
 
     def _forward(self, worker: "subprocess.Popen[bytes]") -> None:
         while self._signals.pending:

@@ -50,7 +50,7 @@ def _attempt(options: argparse.Namespace, stopper: Stopper) -> int:
         started=options.started,
         paid_before_s=options.paid_s,
         reserved_s=options.reserved_s,
-        train_s=sum(sum(step.phase_s.values()) for step in read_history(run).steps),
+        train_s=options.train_s,
     )
     expected = _expected((run.read_json(PLAN) or {}).get("times", {}))
     with run.writer(stamp_of(ledger, options.attempt)) as writer:
@@ -122,6 +122,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--budget-s", type=float, required=True)
     parser.add_argument("--usd-per-hour", type=float)
     parser.add_argument("--paid-s", type=float, default=0.0)
+    parser.add_argument("--train-s", type=float, default=0.0)
     parser.add_argument("--reserved-s", type=float, default=0.0)
     parser.add_argument("--attempt", type=int, default=1)
     parser.add_argument("--micro-batch", type=int, help="instead of the recipe's")

@@ -92,7 +92,8 @@ class StepCallback(TrainerCallback):
         results = baseline.values()
         rows = [result.problems * result.samples for result in results]
         tokens = sum(r.completion_tokens_mean * n for r, n in zip(results, rows, strict=True))
-        self.forecaster.baseline_eval_s = sum(result.seconds for result in results)
+        if all(result.seconds > 0 for result in results):  # else it was only added up again
+            self.forecaster.baseline_eval_s = sum(result.seconds for result in results)
         self.forecaster.baseline_tokens_mean = tokens / sum(rows)
 
     def rollout_is_over(self) -> bool:
@@ -225,8 +226,9 @@ class StepCallback(TrainerCallback):
         facts = record.facts()
         self.forecaster.observe(wall, phases["rollout"], facts["completion_tokens_mean"])
         decision = self.decide()
+        stored_bytes = None
         try:
-            self.run.write_completions(step, record.rows())
+            stored_bytes = self.run.write_completions(step, record.rows())
         except OSError as error:
             self.log.warn("not_stored", f"the completions of step {step} were not stored: {error}")
         event = Step(
@@ -242,6 +244,7 @@ class StepCallback(TrainerCallback):
             peak_rss_gib=peak_rss_gib() if self.recipe.engine.device == "cpu" else None,
             remaining_s=self.ledger.remaining_s + self.ledger.reserved_s,
             forecast_steps=decision.forecast_steps,
+            stored_bytes=stored_bytes,
             sample=dict(record.sample()),
             **facts,
         )

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from budgetrl.budget import Ledger
 from budgetrl.documents import read_standings
+from budgetrl.evaluation.mending import set_aside_damaged
 from budgetrl.events import (
     Changed,
     Event,
@@ -17,7 +18,8 @@ from budgetrl.events import (
     RunWarning,
     Stamp,
 )
-from budgetrl.history import History
+from budgetrl.history import History, read_history
+from budgetrl.losses import find_losses
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import PLAN, RESOLVED, RunDir
 
@@ -69,10 +71,11 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
     if before.started is None:
         plan = run.read_json(PLAN)["plan"]
         log.emit(RunStarted(recipe=recipe.name, budget_s=budget_s, usd_per_hour=price, plan=plan))
-    else:
-        newest = run.newest_checkpoint()
+    newest = run.newest_checkpoint()
+    if before.started is not None or newest is not None:
         paid_since = log.ledger.elapsed_s - before.elapsed_s
-        gap_s = max(0.0, time.time() - (before.last_t or 0.0) - paid_since)
+        last_t = time.time() if before.last_t is None else before.last_t
+        gap_s = max(0.0, time.time() - last_t - paid_since)
         from_step = newest.step if newest else 0
         micro = recipe.batch.micro_batch
         wanted = run.read_json(RESOLVED)["recipe"]["batch"]["micro_batch"]
@@ -89,9 +92,18 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
                 f"the checkpoints after update {from_step} are damaged or cannot be resumed from; "
                 f"they are kept as checkpoints/{', '.join(unused)}",
             )
+        _tell_losses(run, log)
         if smaller is not None:
             log.warn(
                 "micro_batch",
                 f"the GPU's memory was used up: micro-batches of {micro} completions instead of "
                 f"{wanted} from update {from_step + 1} on; the same updates up to rounding, slower",
             )
+
+
+def _tell_losses(run: RunDir, log: RunLog) -> None:
+    """What is damaged or missing of the updates that are kept, said before it costs anything."""
+    if damaged := set_aside_damaged(run.path / "evals"):
+        log.warn("damaged_evaluation", "; ".join(damaged))
+    if lost := find_losses(run, read_history(run)).sentences():
+        log.warn("lost", "; ".join(lost))

@@ -6,6 +6,7 @@
 The worker process calls `train`; everything it does is visible in the run's events.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from budgetrl.budget import BASELINE_SHARE
@@ -75,7 +76,13 @@ def _baseline(
         results = evaluator.evaluate("baseline", 0, over, announced=announced)
         if not before.entropies:
             evaluator.entropy("baseline", 0, over)
-    return results
+    return {suite: _as_measured(result, before) for suite, result in results.items()}
+
+
+def _as_measured(result: EvalResult, before: History) -> EvalResult:
+    """With the seconds of the attempt that generated it; adding it up again takes none."""
+    told = before.evaluation("baseline", result.suite)
+    return result if told is None else replace(result, seconds=max(result.seconds, told.seconds))
 
 
 def _learn(

@@ -1,0 +1,73 @@
+"""What a run directory once held and holds no more: events, completions and checkpoints compared.
+
+    losses = find_losses(run, history)
+    losses.sentences()         for the report, `runs` and a resumed run's warning
+
+A truncated file is whole as far as it goes, so only the others tell of what it lacks.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from budgetrl.history import UNTOLD, History
+from budgetrl.rundir import RunDir
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Updates of which something is missing."""
+
+    events: tuple[int, ...] = ()
+    """Updates that were made and of which no event tells."""
+    completions: tuple[int, ...] = ()
+    """Updates whose completions were stored, and are cut or gone."""
+    last: int = 0
+    """The last update that any file tells of."""
+
+    def sentences(self) -> list[str]:
+        """What is missing, for people."""
+        found = []
+        if self.events:
+            found.append(
+                f"events.jsonl holds nothing of {_updates(self.events)}, which other files tell "
+                "of: it was cut or damaged, and sums over updates are too small"
+            )
+        if self.completions:
+            found.append(f"the stored completions of {_updates(self.completions)} are cut or gone")
+        return found
+
+
+def find_losses(run: RunDir, history: History) -> Losses:
+    """Compare what the events tell with checkpoints and stored completions.
+
+    Args:
+        run: at rest, or just written by somebody else.
+        history: of its events.
+    """
+    stored = run.stored_completions()
+    marks = [len(history.told), *(checkpoint.step for checkpoint in run.checkpoints())]
+    marks += [step for step in stored if step > history.reached]
+    if history.finished is not None:
+        marks.append(history.finished.steps)
+    last = max(marks)
+    told = dict(enumerate(history.told, start=1))
+    return Losses(
+        tuple(step for step in range(1, last + 1) if told.get(step, UNTOLD) == UNTOLD),
+        tuple(step for step, size in told.items() if size >= 0 and stored.get(step) != size),
+        last,
+    )
+
+
+def _updates(numbers: Iterable[int]) -> str:
+    """ "update 3", "updates 1 to 3 and 7" """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    texts = [f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+    if len(texts) > 6:
+        texts = [*texts[:5], f"{len(texts) - 5} more stretches"]
+    word = "update" if len(runs) == 1 and len(runs[0]) == 1 else "updates"
+    return f"{word} {', '.join(texts[:-1])} and {texts[-1]}" if texts[1:] else f"{word} {texts[0]}"
