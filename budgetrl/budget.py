@@ -92,11 +92,13 @@ class PhaseTimes:
     early_step_s: float | None = None
     """One of the first `EARLY_STEPS` updates, which may be longer than later ones (with groups
     skipped, fewer rows enter an update the more a model learns); None: not known."""
+    download_s: float = 0.0
+    """Of what is not on this machine yet; 0 in measured times."""
 
     @property
     def setup_s(self) -> float:
         """Everything before the baseline."""
-        return self.imports_s + self.model_s + self.data_s
+        return self.imports_s + self.download_s + self.model_s + self.data_s
 
     @property
     def step_s(self) -> float:

@@ -9,6 +9,7 @@ For those who go on with a run. Readers that show one (`display`, `report`) make
 there.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from budgetrl.budget import Budget, PhaseTimes
 from budgetrl.errors import RunDirError
+from budgetrl.hub.pins import MANIFEST_KEY, Pins, from_json, pinned
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
 from budgetrl.types import Plan
@@ -62,11 +64,39 @@ def read_standings(run: RunDir) -> list[Standing]:
 
 
 def read_recipe(run: RunDir) -> Recipe:
-    """The resolved recipe of a run.
+    """The resolved recipe of a run, with the commits that it was pinned to for revisions.
 
     Raises:
         RunDirError: its file is missing or damaged.
     """
+    recipe = _as_written(run)
+    return pinned(recipe, _pins_of(run, recipe))
+
+
+def read_pins(run: RunDir) -> Pins:
+    """What a run takes from the hub; empty where nothing, or where an older budgetrl made it.
+
+    Raises:
+        RunDirError: its recipe is missing or damaged.
+    """
+    return _pins_of(run, _as_written(run))
+
+
+def _pins_of(run: RunDir, recipe: Recipe) -> Pins:
+    try:
+        manifest = run.read_json(MANIFEST) or {}
+    except RunDirError:  # who needs the manifest itself will say so
+        return {}
+    return from_json(recipe, manifest.get(MANIFEST_KEY) or _older(recipe, manifest))
+
+
+def _older(recipe: Recipe, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Before there were pins only the model's commit was written down, by its engine."""
+    commit = (manifest.get("engine") or {}).get("model_revision")
+    return {"model": {"id": recipe.model.id, "commit": commit}} if commit else {}
+
+
+def _as_written(run: RunDir) -> Recipe:
     document = run.read_json(RESOLVED) or {}
     try:
         return Recipe.model_validate(document.get("recipe"), strict=False)

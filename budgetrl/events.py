@@ -26,6 +26,7 @@ Stamp = Callable[[], Mapping[str, Any]]
 
 PhaseName = Literal[
     "imports",
+    "download",
     "model",
     "data",
     "preflight",
@@ -106,6 +107,18 @@ class Phase(Event):
     """On "started": what earlier runs or the plan say."""
     seconds: float | None = None
     """On "ended": what it took."""
+
+
+class Download(Event):
+    """How far the download of one repository is."""
+
+    KIND = "download"
+    repo: str
+    commit: str
+    bytes: int
+    """So far, of those that were not on this machine."""
+    total_bytes: int
+    seconds: float
 
 
 class Step(Event):
@@ -251,6 +264,7 @@ _KINDS: dict[str, type[Event]] = {
         RunResumed,
         Changed,
         Phase,
+        Download,
         Step,
         Evaluation,
         Entropy,

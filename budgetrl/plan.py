@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,10 @@ from budgetrl.estimation.request import choose_gpu, price_of
 from budgetrl.evaluation.fingerprints import fingerprints, recorded_versions, reward_files
 from budgetrl.files import write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
+from budgetrl.hub.fetch import refuse_full_disk
+from budgetrl.hub.layout import has_tokenizer
+from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, to_json
+from budgetrl.hub.repo import is_installed, is_offline
 from budgetrl.processor import cpu_model
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
@@ -48,6 +52,9 @@ from budgetrl.units import duration, hours_option
 
 SETUP_MARGIN = 1.5
 """On what imports and loading are planned to take, before a run is refused or not."""
+
+DOWNLOAD_RATE = 1e8
+"""Bytes a second that a download is planned with, as for GPUs (`estimator.json`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,8 @@ class Planned:
     """The GPU that is planned for; None on a CPU."""
     memory: MemoryEstimate | None = None
     """Of that GPU."""
+    pins: Pins = field(default_factory=dict)
+    """What is taken from the hub, at which commits."""
 
     @property
     def recipe(self) -> Recipe:
@@ -101,7 +110,9 @@ def make_plan(
     Raises:
         UsageError: there is no budget, dollars without a price, or an unknown GPU.
         RecipeError: a setting that the engine cannot keep.
-        DataError, ModelError: a local file of the recipe is missing or unusable.
+        DataError, ModelError: a local file of the recipe is missing or unusable; or a repository
+            of the hub, its revision, split or columns.
+        HubError: the hub does not answer.
         HardwareError: a GPU recipe and no GPU, or one that is too small.
         RefusedError: packages are missing, or of versions that were never tried together.
         BudgetError: the budget pays for nothing useful.
@@ -116,16 +127,22 @@ def make_plan(
         installed = installed_versions(engine)
         refuse_untested(engine, installed, cuda=card is not None, forced=force_versions)
     budget, memory = budget_of(recipe, limits, card), None
+    # Offline a dry run plans without what the cache lacks; the run itself is refused for it.
+    blind = is_offline() or not is_installed()
+    pins = {} if dry_run and blind else pin(recipe)
+    to_download = sum(one.to_download for one in pins.values())
+    refuse_full_disk(to_download)
     if card is None:
         times = cpu_phase_times(recipe, None, user_cache_dir(), budget_s=budget.wall_s)
+        times = replace(times, download_s=to_download / DOWNLOAD_RATE)
     else:
         measured = known_factors(recipe, card, user_cache_dir())
-        made = estimate(recipe, card, budget, measured=measured)
+        made = estimate(recipe, card, budget, measured=measured, download_bytes=to_download)
         if not force_fit:
             refuse_unfit(made)
         times, memory = made.times, made.memory
     made_plan = plan(times, budget, recipe.schedule.stop_after_steps)
-    planned = Planned(loaded, budget, times, made_plan, card, memory)
+    planned = Planned(loaded, budget, times, made_plan, card, memory, pins)
     refuse_unpayable(planned)
     return planned
 
@@ -219,7 +236,7 @@ def check_local_files(recipe: Recipe) -> None:
                 f"model {source}: no such model folder (it needs config.json).",
                 hint="Check model.id: a hub id, a folder, or asset:NAME.",
             )
-        if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        if not has_tokenizer(path.name for path in folder.iterdir()):
             raise ModelError(
                 f"model {source}: has no tokenizer.",
                 hint="A model folder needs tokenizer.json and tokenizer_config.json.",
@@ -281,7 +298,8 @@ def create_run(planned: Planned, out: Path, command: Sequence[str]) -> RunDir:
         try:
             write_atomic(run.path / "recipe.toml", planned.loaded.text)
             run.write_json(PLAN, plan_document(planned))
-            run.write_json(MANIFEST, manifest(command, planned.card) | {"attempts": [standing]})
+            stands = {"attempts": [standing], MANIFEST_KEY: to_json(planned.pins)}
+            run.write_json(MANIFEST, manifest(command, planned.card) | stands)
             # Last, because a folder that holds it is a run (rundir.list_runs).
             run.write_json(RESOLVED, resolved)
         except OSError as error:

@@ -22,7 +22,7 @@ from peft import LoraConfig
 from budgetrl.engine.base import SamplingSpec
 from budgetrl.engine.ends import distinct_pad, only_ends
 from budgetrl.engine.tested import version_sets
-from budgetrl.engine.unsloth import UnslothEngine, snapshot
+from budgetrl.engine.unsloth import UnslothEngine
 from budgetrl.engine.unsloth_settings import (
     adapter_arguments,
     check_held,
@@ -60,12 +60,6 @@ def unsloth_recipes() -> list[Recipe]:
 
 
 # --- arguments
-
-
-def test_a_model_that_is_nowhere_is_named_before_anything_is_loaded() -> None:
-    with pytest.raises(ModelError, match="'nobody/nothing' cannot be downloaded"):
-        snapshot("nobody/nothing", "main")
-    assert Path(snapshot("asset:tiny/quickstart", None)).is_dir()
 
 
 def test_every_argument_is_one_that_all_tested_versions_take() -> None:

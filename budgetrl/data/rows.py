@@ -14,9 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from budgetrl.errors import DataError
+from budgetrl.errors import DataError, first_line
+from budgetrl.hub.layout import Need
+from budgetrl.hub.pins import download
+from budgetrl.hub.repo import Repo
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Columns, Data, Eval
+from budgetrl.recipe.suites import SUITES
 from budgetrl.types import Problem
 
 MAX_DROPPED_SHARE = 0.05
@@ -24,23 +28,6 @@ MAX_DROPPED_SHARE = 0.05
 
 AnswerCheck = Callable[[Sequence[str]], Sequence[str | None]]
 """Says of each gold answer why it cannot be used, or None."""
-
-
-class HubSuite(NamedTuple):
-    """Where a known suite lies on the hub."""
-
-    id: str
-    split: str
-    columns: Columns
-
-
-SUITES: Mapping[str, HubSuite] = {
-    "math500": HubSuite("HuggingFaceH4/MATH-500", "test", Columns(id="unique_id", level="level")),
-    "aime24": HubSuite("HuggingFaceH4/aime_2024", "train", Columns()),
-    "aime25": HubSuite("yentinglin/aime_2025", "train", Columns()),
-    "amc23": HubSuite("math-ai/amc23", "test", Columns(problem="question")),
-}
-"""Known suites and the columns that they have (PAPER.md, hub ids)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +99,14 @@ def load_suite(spec: Eval, check_answer: AnswerCheck) -> LoadedProblems:
         )
     if not problems:
         raise DataError(f"suite {spec.suite} ({source}): holds no problems.")
+    known = hub is not None and spec.path is None and spec.id is None and spec.split is None
+    if known and hub is not None and len(problems) != hub.problems:
+        raise DataError(
+            f"suite {spec.suite} ({source}): holds {len(problems)} problems, and this suite has "
+            f"{hub.problems}.",
+            hint=f"{hub.id} is not what it was: pin a commit of it with "
+            f"eval.{spec.suite}.revision, or evaluate it under another name with its id.",
+        )
     return LoadedProblems(tuple(problems), (), fingerprint(problems), source)
 
 
@@ -157,12 +152,13 @@ def _file_rows(file: Path) -> Iterator[_Row]:
 def _hub_rows(hub_id: str, revision: str | None, split: str) -> Iterator[_Row]:
     import datasets
 
+    folder = download(Need("data", Repo("dataset", hub_id, revision), "data", split))
     try:
-        loaded = datasets.load_dataset(hub_id, revision=revision, split=split)
+        loaded = datasets.load_dataset(str(folder), split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"dataset {hub_id!r} (split {split!r}) cannot be loaded: {error}",
-            hint="Check the id and the network, or give a local file with path.",
+            f"data set {hub_id!r} (split {split!r}) cannot be read: {first_line(error)}",
+            hint="Its files may be damaged; or give a local file with path.",
         ) from None
     for number, values in enumerate(loaded):
         yield _Row(f"{hub_id}[{split}] row {number}", values)

@@ -18,7 +18,8 @@ from budgetrl.rundir import MANIFEST
 from budgetrl.types import RunStatus
 from budgetrl.units import duration
 
-SETUP_PHASES = ("imports", "model", "data", "preflight", "baseline")
+SETUP_PHASES = ("imports", "download", "model", "data", "preflight", "baseline")
+_SOMETIMES = ("download", "preflight")
 LATE = 1.01
 """Times the budget: where an expected end counts as too late."""
 STATUS_STYLE = {
@@ -167,9 +168,10 @@ def setup(scene: Scene) -> Panel | None:
     if trained or scene.status is not RunStatus.RUNNING or history.finished is not None:
         return None
     spans = {span.name: span for span in history.spans if span.attempt == history.attempt}
-    # A resumed run has its baseline already, and only a GPU has a preflight.
+    # A resumed run has its baseline already, only a GPU has a preflight, and most have nothing to
+    # download.
     first = history.attempt == 1
-    names = [n for n in SETUP_PHASES if n in spans or (first and n != "preflight")]
+    names = [n for n in SETUP_PHASES if n in spans or (first and n not in _SOMETIMES)]
     names += ["train"] if "train" in spans else []
 
     def draw(width: int, rows: int) -> list[Text]:

@@ -10,6 +10,7 @@ from budgetrl.types import RunStatus
 
 DOING = {
     "imports": "starting",
+    "download": "downloading",
     "model": "loading the model",
     "data": "loading problems",
     "preflight": "trying the longest update",
@@ -93,7 +94,7 @@ def bill_of(scene: Scene) -> Bill:
     if history.finished is not None:
         # After the worker's last event only the report and the exit are paid.
         end += max(0.0, paid - history.elapsed_s)
-    setup = sum(seconds.get(name, 0.0) for name in ("imports", "model", "data"))
+    setup = sum(seconds.get(name, 0.0) for name in ("imports", "download", "model", "data"))
     if "train" not in seconds and not view.step:
         setup = paid - baseline - end
     train = max(0.0, paid - setup - baseline - end)

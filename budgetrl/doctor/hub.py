@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Iterator
 
 from budgetrl.doctor.check import Check, Level
+from budgetrl.hub.repo import token
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
@@ -19,22 +20,22 @@ def hub_checks(recipe: Recipe) -> Iterator[Check]:
     """The network, the token, and access to the recipe's model and to the gated one."""
     model, gated = recipe.model.id, load_recipe(GATED_RECIPE).recipe.model.id
     wanted = [name for name in dict.fromkeys((model, gated)) if not _is_here(name)]
-    endpoint, token = os.environ.get("HF_ENDPOINT", "https://huggingface.co"), _token()
+    endpoint, mine = os.environ.get("HF_ENDPOINT", "https://huggingface.co"), token()
     offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
     first = wanted[0] if wanted else gated
-    answer = "HF_HUB_OFFLINE is set" if offline else _ask(endpoint, first, token)
+    answer = "HF_HUB_OFFLINE is set" if offline else _ask(endpoint, first, mine)
     yield network(endpoint, answer, needed=model in wanted)
     yield Check.of(
         "hub token",
-        token is not None,
+        mine is not None,
         "note",
-        "none" if token is None else "set",
+        "none" if mine is None else "set",
         "a token, for gated models such as Llama",
         "Make one at huggingface.co/settings/tokens and set HF_TOKEN, or run `hf auth login`.",
     )
     if isinstance(answer, int):
         for name in wanted:
-            status = answer if name == first else _ask(endpoint, name, token)
+            status = answer if name == first else _ask(endpoint, name, mine)
             yield access(name, status, needed=name == model)
 
 
@@ -74,17 +75,6 @@ def _ask(endpoint: str, model: str, token: str | None) -> int | str:
         return error.code
     except (OSError, ValueError) as error:  # URLError, timeouts, an unusable HF_ENDPOINT
         return str(getattr(error, "reason", error))
-
-
-def _token() -> str | None:
-    try:
-        from huggingface_hub import get_token
-    except ImportError:
-        return os.environ.get("HF_TOKEN")
-    try:
-        return get_token()
-    except OSError:  # its file cannot be read
-        return None
 
 
 def _is_here(model: str) -> bool:

@@ -1,4 +1,4 @@
-"""Which tokens end a completion, and that padding is another.
+"""Which tokens end a completion, that padding is another, and that text has tokens at all.
 
 End tokens are all that budgetrl takes from a model's generation_config.json. That file also holds
 what its makers sample with (Qwen2.5 ships repetition_penalty 1.1), and transformers fills with it
@@ -34,32 +34,35 @@ def end_ids(model: Any, tokenizer: Any, recipe: Recipe) -> frozenset[int]:
     return frozenset(own | {added[text] for text in recipe.sampling.stop})
 
 
-def only_ends(source: str, config: Any, revision: str | None = None) -> Any:
+def only_ends(source: str, config: Any) -> Any:
     """A generation configuration that holds a model's end tokens and nothing else of its files.
 
     Args:
-        source: the model's folder or hub id.
+        source: the model's folder.
         config: its config.json, asked where generation_config.json is missing or names none.
-        revision: on the hub.
 
     Raises:
         ModelError: the file is no JSON, or its end tokens are no token ids.
     """
     import transformers
-    from transformers.utils import cached_file
 
-    path = Path(source) / GENERATION_FILE
-    if not Path(source).is_dir():
-        cached = cached_file(
-            source,
-            GENERATION_FILE,
-            revision=revision,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        path = Path(cached) if cached is not None else path
-    ends = _ids(_read(path)) or _ids(getattr(config, "eos_token_id", None))
+    ends = _ids(_read(Path(source) / GENERATION_FILE))
+    ends = ends or _ids(getattr(config, "eos_token_id", None))
     return transformers.GenerationConfig(eos_token_id=ends or None)
+
+
+def refuse_empty(tokenizer: Any, model: str) -> None:
+    """Refuse a tokenizer without a vocabulary: transformers makes one up where its files are gone.
+
+    Raises:
+        ModelError: ordinary text has no tokens of its own.
+    """
+    ids = tokenizer("1 + 1 = 2, so it is", add_special_tokens=False)["input_ids"]
+    if set(ids) <= set(tokenizer.all_special_ids):
+        raise ModelError(
+            f"model {model!r}: its tokenizer is empty ({len(tokenizer)} entries).",
+            hint="A model folder needs tokenizer.json (or tokenizer.model) beside its weights.",
+        )
 
 
 def distinct_pad(tokenizer: Any, ends: frozenset[int]) -> None:

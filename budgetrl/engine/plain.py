@@ -25,11 +25,11 @@ from budgetrl.engine.base import (
     completion_of,
     reading_weights,
 )
-from budgetrl.engine.ends import end_ids, only_ends
+from budgetrl.engine.ends import end_ids, only_ends, refuse_empty
+from budgetrl.engine.folder import model_folder
 from budgetrl.engine.gap import mean_gap
 from budgetrl.engine.sampling import SeededSampler, StopWhen
 from budgetrl.errors import HardwareError, ModelError, first_line
-from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import AlphaPolicy, Lora, Recipe
 from budgetrl.types import Completion
 
@@ -83,7 +83,7 @@ class PlainEngine:
             )
         if recipe.engine.threads is not None:
             torch.set_num_threads(recipe.engine.threads)
-        source = local_path(recipe.model.id)
+        source = model_folder(recipe)
         base = load_base(source, recipe).to(device)
         tokenizer = _load_tokenizer(source, recipe)
         transformers.set_seed(recipe.seed)
@@ -206,14 +206,13 @@ class PlainEngine:
 
     def describe(self) -> dict[str, Any]:
         """For the manifest."""
-        config = self.model.config
         return {
             "engine": self.name,
             "device": str(self.model.device),
             "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
             "model": self._recipe.model.id,
-            "model_revision": getattr(config, "_commit_hash", None),
+            "model_revision": self._recipe.model.revision,
             "context_tokens": self.context_tokens,
             "trainable_parameters": sum(
                 p.numel() for p in self.model.parameters() if p.requires_grad
@@ -309,19 +308,17 @@ def load_base(source: str, recipe: Recipe) -> Any:
         try:
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 source,
-                revision=recipe.model.revision,
                 generation_config=transformers.GenerationConfig(),
                 dtype=getattr(torch, recipe.model.dtype),
                 attn_implementation="sdpa",
                 quantization_config=quantization,
                 trust_remote_code=False,
             )
-            model.generation_config = only_ends(source, model.config, recipe.model.revision)
+            model.generation_config = only_ends(source, model.config)
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"model {recipe.model.id!r} cannot be loaded: {first_line(error)}",
-                hint="Check model.id (a hub id or a folder), the network, and access to gated "
-                "models.",
+                hint="Check model.id: a folder or a hub id of a causal language model.",
             ) from None
     return model
 
@@ -329,13 +326,14 @@ def load_base(source: str, recipe: Recipe) -> Any:
 def _load_tokenizer(source: str, recipe: Recipe) -> Any:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source, revision=recipe.model.revision, padding_side="left", trust_remote_code=False
+            source, padding_side="left", trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"model {recipe.model.id!r} has no usable tokenizer: {first_line(error)}",
             hint="A model folder needs tokenizer.json and tokenizer_config.json.",
         ) from None
+    refuse_empty(tokenizer, recipe.model.id)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -27,7 +27,8 @@ from budgetrl.engine.base import (
     completion_of,
     reading_weights,
 )
-from budgetrl.engine.ends import distinct_pad, end_ids, only_ends
+from budgetrl.engine.ends import distinct_pad, end_ids, only_ends, refuse_empty
+from budgetrl.engine.folder import model_folder
 from budgetrl.engine.gap import mean_gap
 from budgetrl.engine.tested import nearest_set
 from budgetrl.engine.unsloth_settings import (
@@ -39,14 +40,11 @@ from budgetrl.engine.unsloth_settings import (
 )
 from budgetrl.engine.vllm_loop import Sampled, draw
 from budgetrl.errors import HardwareError, ModelError, first_line
-from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.recipe.window import check_window, window_of
 from budgetrl.types import Completion
 
 LORA_NAME = "budgetrl_adapter"
-OTHER_FORMATS = ("original/*", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
-"""The same weights once more; Llama's repositories double their size with them."""
 RESETS = 3
 """Times that vLLM is asked to empty its prefix cache."""
 GAP_ROWS = 4
@@ -115,7 +113,7 @@ class UnslothEngine:
                 "the unsloth engine needs an NVIDIA GPU, and torch finds none.",
                 hint="Try the laptop recipe: budgetrl run quickstart",
             )
-        source = snapshot(recipe.model.id, recipe.model.revision)
+        source = model_folder(recipe)
         check_window(recipe, window_of(Path(source) / "config.json"))
         loader = unsloth.FastLanguageModel
         arguments = loading_arguments(recipe, source, getattr(torch, recipe.model.dtype))
@@ -128,6 +126,7 @@ class UnslothEngine:
                     hint="Check model.id, the network, and access to gated models "
                     "(budgetrl doctor).",
                 ) from None
+        refuse_empty(tokenizer, recipe.model.id)
         base.generation_config = only_ends(source, base.config)
         model = loader.get_peft_model(base, **adapter_arguments(recipe))
         check_held(model, recipe, arguments)
@@ -325,28 +324,6 @@ def forget_prefixes(llm: Any) -> None:
             return
         llm.llm_engine.step()  # an abort may leave a batch that is still under way
     raise RuntimeError(f"vLLM would not empty its prefix cache, {RESETS} times asked.")
-
-
-def snapshot(model_id: str, revision: str | None) -> str:
-    """A local folder with a model's files: fast inference would ignore a revision.
-
-    Raises:
-        ModelError: it cannot be downloaded.
-    """
-    source = local_path(model_id)
-    if Path(source).is_dir():
-        return source
-    import huggingface_hub
-
-    try:
-        return huggingface_hub.snapshot_download(
-            source, revision=revision, ignore_patterns=list(OTHER_FORMATS)
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"model {model_id!r} cannot be downloaded: {first_line(error)}",
-            hint="Check the network and, for gated models, `huggingface-cli login`.",
-        ) from None
 
 
 def _load_weights(model: Any, adapter: Path) -> None:

@@ -30,7 +30,7 @@ from budgetrl.types import Plan
 
 PROFILE_SCHEMA_VERSION = 1
 
-_ONCE = ("imports", "model", "data", "baseline", "final", "report")
+_ONCE = ("imports", "download", "model", "data", "baseline", "final", "report")
 """Phases that a run has once."""
 
 _NO_LIMIT_S = 1e15
@@ -112,6 +112,7 @@ def estimate(
     steps: int | None = None,
     price: Price | None = None,
     measured: Measured | None = None,
+    download_bytes: float | None = None,
 ) -> Estimate:
     """What a recipe needs on a GPU and what a budget buys there.
 
@@ -122,12 +123,13 @@ def estimate(
         steps: plan for this many updates, whatever the budget.
         price: of an hour.
         measured: factors of a real run, see `profile.measured_factors`.
+        download_bytes: what of the hub is not on this machine yet; None: as much as the weights.
 
     Raises:
         ModelError: the model's shape is unknown.
         RecipeError: prompt and completion do not fit the model's window.
     """
-    scenario = make_scenario(recipe, gpu)
+    scenario = make_scenario(recipe, gpu, download_bytes=download_bytes)
     memory = memory_of(scenario)
     phases = make_phases(scenario, memory)
     if measured is not None:

@@ -33,7 +33,17 @@ from budgetrl.types import EvalWhen
 UPDATE_PHASES = ("rollout", "reward", "logprob", "update", "other")
 """Phases of one update."""
 
-_ONE_BY_ONE = ("imports", "model", "data", "baseline", "step_eval", "final", "save", "report")
+_ONE_BY_ONE = (
+    "imports",
+    "download",
+    "model",
+    "data",
+    "baseline",
+    "step_eval",
+    "final",
+    "save",
+    "report",
+)
 
 _SAVE_BYTES = {"adamw": 12, "adamw_8bit": 6}
 """Adapter and optimiser state per adapter parameter."""
@@ -101,6 +111,7 @@ class Phases:
         step_s = sum(s[name] for name in UPDATE_PHASES)
         return PhaseTimes(
             imports_s=s["imports"],
+            download_s=s["download"],
             model_s=s["model"],
             data_s=s["data"],
             baseline_s=s["baseline"],
@@ -221,17 +232,19 @@ def _update_work(scenario: Scenario, lengths: Lengths) -> Update:
 
 
 def _setup(scenario: Scenario) -> dict[str, list[Term]]:
-    """Imports, model (download, load, engine start, first compilation) and data."""
+    """Imports, download, model (load, engine start, first compilation) and data."""
     constants = scenario.constants
     imports = "imports_s" if scenario.vllm else "plain_imports_s"
-    size_gb = weight_bytes(scenario.shape, scenario.precision) / 1e9
-    download = size_gb / constants["download_gb_s"]
-    model = [Term(download, {"download_gb_s": -1}, "download")]
+    size = scenario.download_bytes
+    if size is None:
+        size = weight_bytes(scenario.shape, scenario.precision)
+    download_s = size / 1e9 / constants["download_gb_s"]
     names = ("engine_start_s", "first_step_s") if scenario.vllm else ()
-    model += [Term(constants[name], {name: 1}, name.removesuffix("_s")) for name in names]
+    model = [Term(constants[name], {name: 1}, name.removesuffix("_s")) for name in names]
     data = Term(constants["data_s"], {"data_s": 1}, "data")
     return {
         "imports": [Term(constants[imports], {imports: 1}, "imports")],
+        "download": [Term(download_s, {"download_gb_s": -1}, "download")],
         "model": model,
         "data": [data, *_preflight(scenario)],
     }

@@ -18,19 +18,14 @@ from budgetrl.estimation.terms import Constants, load_constants
 from budgetrl.estimation.workload import Precision
 from budgetrl.hardware import Gpu
 from budgetrl.recipe.assets import local_path
-from budgetrl.recipe.schema import EngineName, Eval, Recipe, SuiteName
+from budgetrl.recipe.schema import EngineName, Eval, Recipe
+from budgetrl.recipe.suites import SUITES
 from budgetrl.recipe.window import check_window
 from budgetrl.units import GIB
 
 PROMPT_TOKENS = 150
 """Mean length of a rendered Open-RS prompt: system text, problem, template."""
 
-SUITE_PROBLEMS = {
-    SuiteName.MATH500: 500,
-    SuiteName.AIME24: 30,
-    SuiteName.AIME25: 30,
-    SuiteName.AMC23: 40,
-}
 _UNKNOWN_SUITE_PROBLEMS = 200
 
 UNKNOWN_LENGTH = LengthPrior(
@@ -68,6 +63,8 @@ class Scenario:
     """Completions rolled out per completion trained on, resampling included."""
     logprob_passes: int
     constants: Constants
+    download_bytes: float | None = None
+    """What of the hub is not on this machine yet; None: not known, the weights."""
 
     @property
     def vllm(self) -> bool:
@@ -111,7 +108,13 @@ class Scenario:
         )
 
 
-def make_scenario(recipe: Recipe, gpu: Gpu, constants: Constants | None = None) -> Scenario:
+def make_scenario(
+    recipe: Recipe,
+    gpu: Gpu,
+    constants: Constants | None = None,
+    *,
+    download_bytes: float | None = None,
+) -> Scenario:
     """Resolve what an estimate needs to know.
 
     Raises:
@@ -137,6 +140,7 @@ def make_scenario(recipe: Recipe, gpu: Gpu, constants: Constants | None = None) 
         rollout_factor=rollout_factor,
         logprob_passes=_logprob_passes(recipe),
         constants=constants or load_constants(),
+        download_bytes=download_bytes,
     )
 
 
@@ -186,9 +190,8 @@ def suite_problems(spec: Eval) -> int:
         if path.is_file():
             with path.open("rb") as lines:
                 return sum(1 for line in lines if line.strip())
-    if spec.suite in SUITE_PROBLEMS:
-        return SUITE_PROBLEMS[SuiteName(spec.suite)]
-    return _UNKNOWN_SUITE_PROBLEMS
+    known = SUITES.get(spec.suite)
+    return known.problems if known is not None else _UNKNOWN_SUITE_PROBLEMS
 
 
 def _under_limit(mean: float, limit: int) -> float:

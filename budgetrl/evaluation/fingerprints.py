@@ -16,6 +16,7 @@ from typing import Any
 
 from budgetrl.errors import DataError
 from budgetrl.evaluation.identity import file_hash, model_files
+from budgetrl.hub.repo import is_hub_id
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.own_files import check_function, find_function, is_own, source_hashes
@@ -84,7 +85,8 @@ def base_fingerprint(model: str) -> dict[str, str]:
         ModelError: a file cannot be read.
     """
     folder = Path(local_path(model))
-    files = model_files(folder, *_TOKENIZER_FILES) if folder.is_dir() else []
+    here = not is_hub_id(model) and folder.is_dir()
+    files = model_files(folder, *_TOKENIZER_FILES) if here else []
     return {file.name: file_hash(file) for file in files}
 
 

@@ -7,6 +7,7 @@ base_identity("Qwen/Qwen3-0.6B")   the id; of a folder its path and a hash of it
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Self
 
 from budgetrl.errors import ModelError
 from budgetrl.files import parse_json
+from budgetrl.hub.repo import is_hub_id
 from budgetrl.recipe.assets import PREFIX, asset_root
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -23,6 +25,8 @@ _CHANGE_NOTHING = {
     *("lora_dropout", "megatron_core", "peft_version", "revision", "runtime_config", "task_type"),
 }
 """Fields of an adapter's configuration that no answer depends on, given base and weights."""
+_SNAPSHOT = re.compile(r"/models--([\w.-]+)/snapshots/([0-9a-f]{40})/?$")
+"""A model's folder in the hub's cache."""
 _MODEL_FILES = ("*.json", "*.safetensors", "*.bin")
 _DIGITS = 16
 
@@ -34,6 +38,8 @@ class AdapterConfig:
     values: Mapping[str, Any]
     base: str
     """Hub id, folder, or asset of the model that it was trained on."""
+    revision: str | None
+    """Of the base on the hub, where the adapter names it."""
     rank: int
     alpha: float
     rslora: bool
@@ -56,7 +62,11 @@ class AdapterConfig:
             raise _no_lora(file, f"peft_type is {kind!r}")
         if rank < 1 or not 0 < alpha < math.inf:
             raise _no_lora(file, f"r = {rank} and lora_alpha = {alpha:g} must be above 0")
-        return cls(values, _known_base(base), rank, alpha, bool(values.get("use_rslora")))
+        snapshot = _SNAPSHOT.search(base)
+        revision = snapshot[2] if snapshot else values.get("revision")
+        known = snapshot[1].replace("--", "/") if snapshot else _known_base(base)
+        rslora = bool(values.get("use_rslora"))
+        return cls(values, known, revision, rank, alpha, rslora)
 
     def decisive(self) -> str:
         """The values that change answers, one text for equal ones."""
@@ -90,13 +100,15 @@ def weights_hash(folder: Path) -> str:
     )[:_DIGITS]
 
 
-def base_identity(model: str) -> str:
-    """A model's id; of a local folder, which may change, with a hash of what is in it.
+def base_identity(model: str, revision: str | None = None) -> str:
+    """A model's id and revision; of a local folder, which may change, a hash of what is in it.
 
     Raises:
         ModelError: a file cannot be read.
     """
-    return f"{model} {_folder_hash(Path(model))}" if Path(model).is_dir() else model
+    if not is_hub_id(model) and Path(model).is_dir():
+        return f"{model} {_folder_hash(Path(model))}"
+    return f"{model}@{revision}" if revision else model
 
 
 def model_files(folder: Path, *others: str) -> list[Path]:

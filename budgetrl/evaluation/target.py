@@ -26,6 +26,10 @@ from budgetrl.evaluation.identity import (
 )
 from budgetrl.hardware import detect_gpu
 from budgetrl.history import read_history
+from budgetrl.hub.layout import Need
+from budgetrl.hub.lookup import cached, look_up
+from budgetrl.hub.pins import download, settle
+from budgetrl.hub.repo import Repo, is_hub_id, is_offline
 from budgetrl.recipe.assets import PREFIX, local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import AlphaPolicy, Recipe
@@ -43,7 +47,8 @@ EXPORTED = "adapter"
 """The folder in which a run leaves the adapter of its chosen checkpoint."""
 TEMPLATE = "{problem}\n\nReason step by step, and put the final answer in \\boxed{}."
 """The user turn for models without a recipe."""
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
+"""OWNER/NAME, and @REVISION where it is not main."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +94,17 @@ def find_target(text: str, recipe_ref: str | None = None) -> Target:
             _complete(path)
         return _of_adapter(path.resolve(), recipe_ref)
     if (path / "config.json").is_file():
-        return _of_model(str(path.resolve()), recipe_ref)
+        return _of_model(str(path.resolve()), None, recipe_ref)
     if text.startswith(PREFIX):
         local_path(text)
-        return _of_model(text, recipe_ref)
-    if _HUB_ID.fullmatch(text) and not path.exists():
-        return _of_model(text, recipe_ref)
+        return _of_model(text, None, recipe_ref)
+    if (named := _HUB_ID.fullmatch(text)) and not path.exists():
+        return _of_repository(Repo("model", named[1], named[2]), recipe_ref)
     what = "holds no run, checkpoint, adapter or model" if path.exists() else "no such target"
     raise UsageError(
         f"{text}: {what}.",
         hint="Give a run directory, a checkpoint, a folder with adapter_config.json or "
-        "config.json, or a hub id such as Qwen/Qwen3-0.6B.",
+        "config.json, or a hub id such as Qwen/Qwen3-0.6B (or OWNER/NAME@REVISION).",
     )
 
 
@@ -144,8 +149,12 @@ def _of_exported(run: RunDir, path: Path) -> Target:
         if adapter_identity(checkpoint.path) == identity:
             return _of_checkpoint(run, checkpoint)
     recipe = _recipe_of(run)
-    policy = f"{base_identity(recipe.model.id)} + {identity}"
+    policy = f"{_base(recipe)} + {identity}"
     return Target(recipe, path, run, policy, _judged_step(run) or 0)
+
+
+def _base(recipe: Recipe) -> str:
+    return base_identity(recipe.model.id, recipe.model.revision)
 
 
 def _complete(path: Path) -> CheckpointFile:
@@ -168,8 +177,18 @@ def _of_checkpoint(run: RunDir, checkpoint: CheckpointFile) -> Target:
             hint="Choose another one of its run; or, if the change is meant, copy "
             f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} elsewhere and evaluate that folder.",
         )
-    policy = f"{base_identity(recipe.model.id)} + {weights_hash(checkpoint.path)}"
+    policy = f"{_base(recipe)} + {weights_hash(checkpoint.path)}"
     return Target(recipe, checkpoint.path, run, policy, checkpoint.step)
+
+
+def _of_repository(repo: Repo, recipe_ref: str | None) -> Target:
+    """A model or an adapter of the hub, at the commit that the hub, or its cache, has now."""
+    here = cached(repo) if is_offline() else None
+    found = here or look_up(repo)
+    pinned = found.pinned
+    if found.named(ADAPTER_CONFIG) is not None and found.named("config.json") is None:
+        return _of_adapter(download(Need("adapter", pinned, "adapter")), recipe_ref)
+    return _of_model(repo.id, found.commit, recipe_ref)
 
 
 def _of_adapter(path: Path, recipe_ref: str | None) -> Target:
@@ -178,7 +197,7 @@ def _of_adapter(path: Path, recipe_ref: str | None) -> Target:
     lora = {"rank": config.rank, "alpha": config.alpha, "alpha_policy": policy}
     try:
         if recipe_ref is None:
-            recipe = _plain_recipe(config.base, lora)
+            recipe = _plain_recipe(_base_of(config), lora)
         else:
             recipe = _with(load_recipe(recipe_ref).recipe, lora=lora)
             _same_base(path, config.base, recipe)
@@ -188,7 +207,7 @@ def _of_adapter(path: Path, recipe_ref: str | None) -> Target:
             f"{error.errors()[0]['msg']}.",
             hint="Check its adapter_config.json.",
         ) from None
-    identity = f"{base_identity(recipe.model.id)} + {adapter_identity(path)}"
+    identity = f"{_base(recipe)} + {adapter_identity(path)}"
     return Target(recipe, path, None, identity, 0, fits_window=recipe_ref is None)
 
 
@@ -201,15 +220,25 @@ def _same_base(path: Path, base: str, recipe: Recipe) -> None:
         )
 
 
-def _of_model(model: str, recipe_ref: str | None) -> Target:
+def _base_of(config: AdapterConfig) -> dict[str, Any]:
+    """An adapter's base model, at the commit that the adapter names or that the hub has now."""
+    if not is_hub_id(config.base):
+        return {"id": config.base}
+    made = settle(Need("model", Repo("model", config.base, config.revision), "model"))
+    return {"id": config.base, "revision": made.found.commit}
+
+
+def _of_model(model: str, commit: str | None, recipe_ref: str | None) -> Target:
+    named = {"id": model, "revision": commit}
     if recipe_ref is None:
-        recipe = _plain_recipe(model, {"rank": 1, "alpha": 1.0})
+        recipe = _plain_recipe(named, {"rank": 1, "alpha": 1.0})
     else:
-        recipe = _with(load_recipe(recipe_ref).recipe, model={"id": model})
-    return Target(recipe, None, None, base_identity(model), 0, fits_window=recipe_ref is None)
+        recipe = _with(load_recipe(recipe_ref).recipe, model=named)
+    identity = base_identity(model, commit)
+    return Target(recipe, None, None, identity, 0, fits_window=recipe_ref is None)
 
 
-def _plain_recipe(model: str, lora: Mapping[str, Any]) -> Recipe:
+def _plain_recipe(model: Mapping[str, Any], lora: Mapping[str, Any]) -> Recipe:
     """A recipe for evaluation only: nothing is trained, so data and schedule are not used."""
     on_gpu = detect_gpu() is not None
     engine: dict[str, Any] = {"name": "plain", "device": "cuda" if on_gpu else "cpu"}
@@ -217,7 +246,7 @@ def _plain_recipe(model: str, lora: Mapping[str, Any]) -> Recipe:
         engine |= {"threads": len(os.sched_getaffinity(0)), "eval_batch": 16}
     tables = {
         "recipe": {"name": "eval"},
-        "model": {"id": model, "dtype": "bfloat16" if on_gpu else "float32"},
+        "model": {**model, "dtype": "bfloat16" if on_gpu else "float32"},
         "lora": dict(lora),
         "data": {"path": os.devnull},
         "schedule": {"learning_rate": 1e-6},

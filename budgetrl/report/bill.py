@@ -41,11 +41,12 @@ def exclusive_seconds(facts: Facts) -> dict[str, float]:
 def bill_rows(facts: Facts) -> list[BillRow]:
     """The phases in order; they add up to what was paid."""
     paid, times = exclusive_seconds(facts), facts.times
-    plan = _planned(facts.plan)
+    plan = _planned(facts.plan, times.download_s if times else 0.0)
     steps = facts.history.step_phase_seconds()
     num_planned = facts.plan.steps if facts.plan else 0
     setup_s = sum(paid.get(name, 0.0) for name in SETUP)
     rows = [
+        BillRow("Download", times.download_s if times else None, paid.get("download")),
         BillRow("Setup", plan.get("setup"), setup_s),
         BillRow("Baseline evaluation", plan.get("baseline"), paid.get("baseline")),
         BillRow("Updates", plan.get("updates"), sum(steps.values()) or None),
@@ -65,11 +66,11 @@ def bill_rows(facts: Facts) -> list[BillRow]:
     return [row for row in rows if row.planned_s or row.paid_s]
 
 
-def _planned(plan: Plan | None) -> dict[str, float]:
+def _planned(plan: Plan | None, download_s: float) -> dict[str, float]:
     if plan is None:
         return {}
     return {
-        "setup": plan.setup_s,
+        "setup": plan.setup_s - download_s,
         "baseline": plan.baseline_s,
         "updates": plan.steps * plan.step_s,
         "evaluations": plan.step_evals_s,

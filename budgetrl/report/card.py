@@ -37,10 +37,26 @@ def model_card(facts: Facts, step: int) -> str:
 
 
 def base_revision(facts: Facts) -> str | None:
-    """The revision of the base model: the recipe's, else the one that was found on the hub."""
+    """The commit of the base model; of an older run what its recipe or its engine says."""
     stated = facts.resolved.get("model", {}).get("revision")
-    found = facts.manifest.get("engine", {}).get("model_revision")
-    return str(stated or found) if stated or found else None
+    found = _commit(facts, "model") or stated
+    found = found or facts.manifest.get("engine", {}).get("model_revision")
+    return str(found) if found else None
+
+
+def _commit(facts: Facts, key: str) -> str | None:
+    """The commit that a repository of the hub was pinned to."""
+    pinned = facts.manifest.get("hub", {}).get(key, {}).get("commit")
+    return str(pinned) if pinned else None
+
+
+def _revision(facts: Facts, key: str) -> str:
+    """A commit, and the branch or tag that it was found by."""
+    stated = facts.resolved.get(key, {}).get("revision")
+    commit = base_revision(facts) if key == "model" else _commit(facts, key)
+    if commit is None or stated is None or stated == commit:
+        return str(commit or stated or "not known")
+    return f"{commit} ({stated})"
 
 
 def _metadata(facts: Facts) -> str:
@@ -136,9 +152,10 @@ def _making(facts: Facts) -> Iterator[str]:
     prompt, known = resolved.get("prompt", {}), facts.recipe.lora if facts.recipe else None
     alpha = f"{known.resolved_alpha:g}, scale {known.scale:g}" if known else lora.get("alpha")
     items = {
-        "base model": f"{facts.model}, revision {base_revision(facts) or 'not known'}",
+        "base model": f"{facts.model}, revision {_revision(facts, 'model')}",
         "adapter": f"rank {lora.get('rank')}, alpha {alpha}, targets {lora.get('targets')}",
-        "data": f"{data.get('id') or data.get('path')}, revision {data.get('revision') or '-'}, "
+        "data": f"{data.get('id') or data.get('path')}, "
+        f"{'revision ' + _revision(facts, 'data') + ', ' if data.get('id') else ''}"
         f"{found.get('used', '?')} problems, fingerprint {found.get('fingerprint', '?')}",
         "learning rate": f"{schedule.get('learning_rate')}, {schedule.get('shape')}",
         "seed": str(facts.seed),

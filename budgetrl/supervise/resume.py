@@ -7,11 +7,12 @@ from dataclasses import asdict, replace
 
 from budgetrl.budget import Budget, reserve_s
 from budgetrl.display.base import Display
-from budgetrl.documents import read_plan, read_recipe
+from budgetrl.documents import read_pins, read_plan, read_recipe
 from budgetrl.errors import BudgetError, RunDirError, UsageError
 from budgetrl.evaluation.mending import refuse_newer
 from budgetrl.evaluation.target import EXPORTED
 from budgetrl.history import History, read_history
+from budgetrl.hub.pins import still_there
 from budgetrl.plan import Limits
 from budgetrl.rundir import MANIFEST, PLAN, RESULT, RunDir
 from budgetrl.supervise.attempt import (
@@ -58,6 +59,7 @@ def continue_run(
         RunDirError: another process runs it, a file of it is damaged, or it cannot be written.
         BudgetError: too little is left for one more update; nothing is changed.
         UsageError: dollars without a price.
+        ModelError, DataError, HubError: what it takes from the hub can no longer be had.
     """
     with run.supervised():
         recipe = read_recipe(run)  # a damaged file is found before anything is changed
@@ -85,9 +87,13 @@ def continue_run(
         refuse_newer(run.path / "evals")
         _refuse_too_little(run, attempt)
         standing = next_standing(run, recipe, attempt.number, accepted)
+        moved = still_there(read_pins(run))
+        for note in moved:
+            display.message(note)
         try:
             _bring_back_checkpoints(run, display)
             write_standing(run, standing)
+            run.write_json(MANIFEST, run.read_json(MANIFEST) | {"hub_moved": moved})
             planned = run.read_json(PLAN)
             run.write_json(PLAN, planned | {"budget": asdict(attempt.budget)})
         except OSError as error:

@@ -21,7 +21,7 @@ from budgetrl.events import (
 from budgetrl.history import History, read_history
 from budgetrl.losses import find_losses
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import PLAN, RESOLVED, RunDir
+from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
 
 
 class RunLog:
@@ -86,6 +86,8 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
         changed = [change for entry in read_standings(run) for change in entry.changes]
         for change in changed[len(before.changes) :]:
             log.emit(Changed.model_validate(change))
+        for note in (run.read_json(MANIFEST) or {}).get("hub_moved", ()):
+            log.warn("hub_moved", note)
         if unused := run.set_aside_after(from_step):
             log.warn(
                 "checkpoints",

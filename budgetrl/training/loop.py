@@ -1,7 +1,7 @@
 """One attempt of a run, from recipe to trained adapter: the file to read to understand budgetrl.
 
-    open engine -> load problems -> build reward and trainer -> preflight -> baseline evaluation
-      -> train -> final evaluation of the selected checkpoint -> finish
+    download -> open engine -> load problems -> build reward and trainer -> preflight
+      -> baseline evaluation -> train -> final evaluation of the selected checkpoint -> finish
 
 The worker process calls `train`; everything it does is visible in the run's events.
 """
@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from budgetrl.budget import BASELINE_SHARE
+from budgetrl.documents import read_pins
 from budgetrl.engine import open_engine
 from budgetrl.errors import ExitCode
 from budgetrl.estimation.share import with_share
@@ -21,6 +22,7 @@ from budgetrl.rewards.worker import GradingPool
 from budgetrl.rundir import PLAN, RunDir
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import load_adapter_weights, read_state, restore_rng
+from budgetrl.training.download import bring
 from budgetrl.training.evals import Evaluator
 from budgetrl.training.log import RunLog, announce
 from budgetrl.training.preflight import preflight
@@ -45,6 +47,7 @@ def train(
     """Run one attempt, from the newest complete checkpoint if there is one, to its end."""
     before = read_history(run)
     announce(run, recipe, log, before)
+    bring(read_pins(run), log)
     with GradingPool() as pool:
         pool.start()
         with log.phase("model"):
