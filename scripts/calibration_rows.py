@@ -30,8 +30,6 @@ MEAN_OF_LIMIT = UNKNOWN_LENGTH.value
 """Mean length over the limit where only the limit is known; the estimator's own assumption."""
 MICRO_BATCH = 8
 """Assumed completions per forward pass."""
-LOGPROB_PASSES = 1
-"""The reference; TRL, Unsloth and plain loops take the old policy from the update's own pass."""
 LORA_RANK = 32
 """Assumed where a row says LoRA without a rank."""
 
@@ -233,7 +231,9 @@ def _step_terms(row: Mapping[str, Any], constants: Constants) -> list[Term]:
         adapter_params=adapter,
         precision=precision,
         checkpointing="no gradient checkpointing" not in row["engine"],
-        logprob_passes=LOGPROB_PASSES,
+        reference=True,
+        # TRL, Unsloth and plain loops take the old policy from the update's own pass.
+        old_policy=False,
         padded=not unsloth,
         plain_trl=plain,
     )

@@ -37,6 +37,8 @@ class Row:
     advantage: float
     counted: bool = True
     """False for a truncated row that is masked: a row without tokens."""
+    kept: bool = True
+    """False for a row that is left out by the recipe: in every divisor, but without a loss."""
 
 
 def advantages(rewards: Sequence[Sequence[float | None]], scale: str) -> list[list[float]]:
@@ -65,7 +67,7 @@ def token_losses(row: Row, settings: Settings) -> Tensor:
 def loss(rows: Sequence[Row], settings: Settings) -> Tensor:
     """The loss of one update."""
     counted = [row for row in rows if row.counted]
-    sums = [token_losses(row, settings).sum() for row in counted]
+    sums = [row.kept * token_losses(row, settings).sum() for row in counted]
     lengths = [len(row.logps) for row in counted]
     if settings.kind == "grpo":  # mean over the tokens of a row, then over rows
         return sum(s / n for s, n in zip(sums, lengths, strict=True)) / len(rows)

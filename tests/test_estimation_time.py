@@ -49,7 +49,8 @@ def update_work(count: int, lengths: Lengths, adapter: int | None, passes: int =
         longest_in_micro=lengths.longest_of(8),
         micro_batches=count // 8,
         adapter_params=adapter,
-        logprob_passes=passes,
+        reference=passes > 0,
+        old_policy=passes > 1,
     )
 
 

@@ -45,6 +45,8 @@ REWARDS: tuple[tuple[float | None, ...], ...] = (
     (None, None, None, None),
 )
 """Mixed; all equal; with a faulty row; one live row; none."""
+SKIPPING = (*REWARDS[:4], (0.2, 0.0, 0.2, 0.0))
+"""The same with a group that has advantages, but no right answer: `accuracy` leaves it out."""
 PROMPTS, GROUP = len(REWARDS), len(REWARDS[0])
 
 
@@ -71,6 +73,27 @@ class Update:
     gradients: dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Forward:
+    """One pass through the model."""
+
+    rows: int
+    columns: int
+    gradients: bool
+
+
+class Forwards(list[Forward]):
+    """Every pass through a model from now on."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        model.register_forward_pre_hook(self.note, with_kwargs=True)
+
+    def note(self, _: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        rows, columns = (kwargs["input_ids"] if "input_ids" in kwargs else args[0]).shape
+        self.append(Forward(rows, columns, torch.is_grad_enabled()))
+
+
 class Witness(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Copies the adapter and its gradients right before each optimiser step."""
 
@@ -95,6 +118,7 @@ class Training:
     completions: list[list[int]]
     recorded_advantages: list[float]
     updates: list[Update]
+    forwards: Forwards
 
 
 def train(folder: Path, steps: int = 1, **settings: Any) -> Training:
@@ -136,6 +160,7 @@ def train(folder: Path, steps: int = 1, **settings: Any) -> Training:
         for name, weight in engine.model.named_parameters():
             if "lora_B.default" in name:
                 weight.copy_(0.02 * torch.randn(weight.shape, generator=noise))
+    forwards = Forwards(engine.model)
     trainer.train()
     assert parts.record is not None
     prompts = [renderer.ids(problem) for problem in sampler.batch(0) for _ in range(GROUP)]
@@ -147,6 +172,7 @@ def train(folder: Path, steps: int = 1, **settings: Any) -> Training:
         completions=engine.drawn,
         recorded_advantages=parts.record.advantages,
         updates=witness.updates,
+        forwards=forwards,
     )
 
 
@@ -154,10 +180,23 @@ def dictated_reward(
     completions: Sequence[str], golds: Sequence[str], num_tokens: Sequence[int]
 ) -> list[RewardBreakdown]:
     return [
-        RewardBreakdown(reward, {}, Verdict.ERROR if reward is None else Verdict.WRONG, None)
-        for group in REWARDS
-        for reward in group
+        RewardBreakdown(reward, {}, verdict(reward), None) for group in REWARDS for reward in group
     ]
+
+
+def verdict(reward: float | None) -> Verdict:
+    """Of a dictated reward: 1 for a right answer, 0.2 for its format."""
+    if reward is None:
+        return Verdict.ERROR
+    return Verdict.CORRECT if reward >= 1 else Verdict.WRONG
+
+
+def live_groups(skip: str) -> list[bool]:
+    """Groups that [signal] skip leaves in the update."""
+    known = [[reward for reward in group if reward is not None] for group in REWARDS]
+    if skip == "accuracy":
+        known = [[float(reward >= 1) for reward in group] for group in known]
+    return [skip == "off" or len(set(group)) > 1 for group in known]
 
 
 def expected_gradients(training: Training, update: int = 0) -> dict[str, torch.Tensor]:
@@ -176,7 +215,8 @@ def expected_gradients(training: Training, update: int = 0) -> dict[str, torch.T
     advantages = [advantage for group in by_group for advantage in group]
     whole = [len(ids) < MAX_TOKENS for ids in training.completions]
     counted = [complete or not grpo.mask_truncated_completions for complete in whole]
-    parts = zip(policy, old or same, reference or same, advantages, counted, strict=True)
+    kept = [live for live in live_groups(training.recipe.signal.skip) for _ in range(GROUP)]
+    parts = zip(policy, old or same, reference or same, advantages, counted, kept, strict=True)
     settings = oracle.Settings(
         grpo.loss_type, grpo.beta, MAX_TOKENS, grpo.epsilon, grpo.epsilon_high
     )

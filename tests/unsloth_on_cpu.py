@@ -1,7 +1,8 @@
 """What can be tried of Unsloth without a GPU, for test_engine_unsloth.py, in a process of its own.
 
 Unsloth patches trl, transformers and peft for good, so it must not be imported beside other tests.
-Prints one JSON: configurations compared, and gradients of the patched trainer against the oracle.
+Prints one JSON: configurations compared, and updates of the patched trainer, whose passes are
+counted and whose gradients are held against the oracle.
 """
 
 import json
@@ -26,6 +27,7 @@ from unsloth.models import rl  # noqa: E402, TID251
 rl._patch_trl_rl_trainers("grpo_trainer")
 
 import test_grpo_oracle as harness  # noqa: E402
+import test_passes as passes  # noqa: E402
 import test_preflight as rehearsal  # noqa: E402
 import torch  # noqa: E402
 import trl  # noqa: E402
@@ -39,13 +41,6 @@ from budgetrl.training.trl_args import check_unchanged, grpo_arguments  # noqa: 
 # Without a GPU it would compute the reference's log-probabilities in float16: 5e-3 off with KL.
 trl.GRPOTrainer._autocast_enabled, trl.GRPOTrainer._autocast_dtype = False, torch.float16
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "all rows": {},
-    "live rows": {"signal__skip": '"exact"'},
-    "all rows with KL": {"grpo__beta": 0.05},
-    "another chat template": {"prompt__chat_template": json.dumps(harness.FEW_SHOT)},
-    "live rows by tokens": {"signal__skip": '"exact"', "batch__fill": '"tokens"'},
-}
 WITHOUT_GPU = {"use_cpu": True, "bf16": False, "fp16": False}
 
 
@@ -87,20 +82,26 @@ def a_change_is_noticed() -> bool:
     return False
 
 
-def gradients() -> dict[str, float]:
-    """Relative distance of the patched trainer's gradients from the float64 oracle's."""
-    harness.DictatedEngine = PatchedEngine
+def updates() -> dict[str, dict[str, Any]]:
+    """One update of the patched trainer for each way to compute it.
+
+    Relative distance of its gradients from the float64 oracle's, and its passes.
+    """
+    harness.DictatedEngine, harness.REWARDS = PatchedEngine, harness.SKIPPING
+    ways: dict[str, dict[str, Any]] = {str(cell): cell.settings() for cell in passes.GRID}
+    ways["another chat template"] = {"prompt__chat_template": json.dumps(harness.FEW_SHOT)}
     found = {}
-    for kind in ("dapo", "grpo", "dr_grpo"):
-        scale = "none" if kind == "dr_grpo" else "group"
-        for name, settings in SETTINGS.items():
-            made = harness.train(
-                FOLDER, grpo__loss_type=kind, grpo__scale_rewards=scale, **settings
-            )
-            # The trained model's methods are patched; the oracle takes a fresh one.
-            made.model = PlainEngine.open(made.recipe).model
-            wanted = harness.expected_gradients(made)
-            found[f"{kind} {name}"] = harness.distance(made.updates[0].gradients, wanted)
+    for name, settings in ways.items():
+        scale = "none" if settings.get("grpo__loss_type") == "dr_grpo" else "group"
+        made = harness.train(FOLDER, grpo__scale_rewards=scale, **settings)
+        # The trained model's methods are patched; the oracle takes a fresh one.
+        made.model = PlainEngine.open(made.recipe).model
+        wanted = harness.expected_gradients(made)
+        passes.check_forwards(made.recipe, made.forwards)
+        found[name] = {
+            "distance": harness.distance(made.updates[0].gradients, wanted),
+            "forwards": len(made.forwards),
+        }
     return found
 
 
@@ -118,7 +119,7 @@ def main() -> None:
         "trainer": trl.GRPOTrainer.__name__,
         "changed": changed_configurations(),
         "noticed": a_change_is_noticed(),
-        "gradients": gradients(),
+        "updates": updates(),
         "micro_batch": rehearsed_micro_batch(),
     }
     sys.stdout.write(json.dumps(found) + "\n")

@@ -13,7 +13,7 @@ from budgetrl.units import GIB
 
 SCHEMA_VERSION = 1
 
-PASSES_SOURCE = "reference (beta > 0) and, with vLLM, the old policy, as in verl"
+PASSES_SOURCE = "the reference (beta > 0), and the old policy for several steps a rollout batch"
 
 _MEMORY_PARTS = (
     *("weights", "adapter", "gradients", "optimizer", "kv_cache", "rollout_buffers"),
@@ -57,6 +57,7 @@ def document(made: Estimate) -> dict[str, Any]:
             "high": made.affordable_band.high if made.affordable_band else None,
             "requested": made.requested_steps,
         },
+        "passes": made.scenario.passes().to_json(),
         "tokens": {"per_step": made.tokens_per_step, "total": made.tokens_per_step * made.steps},
         "hours": {
             "total": made.plan.total_s / 3600,
@@ -123,7 +124,7 @@ def assumptions(made: Estimate) -> list[Assumption]:
             "inside the budget here; the paper's 24 h are training alone",
         ),
         _suite_assumption(),
-        Assumption("logprob_passes", scenario.logprob_passes, PASSES_SOURCE),
+        Assumption("logprob_passes", scenario.passes().no_grad_passes, PASSES_SOURCE),
     ]
     if scenario.live_share < 1 or scenario.rollout_factor > 1:
         share = "groups without signal: Open-RS 78 % at first, few later"

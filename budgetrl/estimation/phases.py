@@ -213,19 +213,19 @@ def _serving(scenario: Scenario, memory: MemoryEstimate) -> Serving:
 
 def _update_work(scenario: Scenario, lengths: Lengths) -> Update:
     recipe = scenario.recipe
-    micro = recipe.batch.micro_batch
-    trained = max(1, round(recipe.completions_per_step * scenario.live_share))
+    passes = scenario.passes(lengths.mean)
     return Update(
-        sequences=trained,
+        sequences=passes.rows,
         prompt_tokens=scenario.prompt_tokens,
         mean=lengths.mean,
         mean_square=lengths.mean_square,
-        longest_in_micro=lengths.longest_of(micro),
-        micro_batches=-(-trained // micro),
+        longest_in_micro=lengths.longest_of(recipe.batch.micro_batch),
+        micro_batches=passes.forwards,
         adapter_params=scenario.adapter_params,
         precision=scenario.precision,
         checkpointing=recipe.engine.gradient_checkpointing,
-        logprob_passes=scenario.logprob_passes,
+        reference=passes.reference,
+        old_policy=passes.old_policy,
         padded=not scenario.vllm,
         plain_trl=not scenario.vllm,
     )
@@ -292,7 +292,8 @@ def _entropy(scenario: Scenario, lengths: Lengths, serving: Serving) -> list[Ter
         longest_in_micro=lengths.longest_of(1),
         micro_batches=prompts,
         adapter_params=scenario.adapter_params,
-        logprob_passes=1,
+        reference=False,
+        old_policy=True,
     )
     return terms + logprobs(work, scenario.shape, scenario.gpu, scenario.constants)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from budgetrl.errors import RecipeError
 from budgetrl.estimation.lengths import Lengths
 from budgetrl.estimation.memory import MemoryEstimate, MemoryWork, Verdict, estimate_memory
+from budgetrl.estimation.passes import Passes, passes_of
 from budgetrl.estimation.shapes import LINEARS, LengthPrior, ModelShape, find_shape
 from budgetrl.estimation.terms import Constants, load_constants
 from budgetrl.estimation.workload import Precision
@@ -61,7 +62,6 @@ class Scenario:
     """Share of the completions that the update trains on."""
     rollout_factor: float
     """Completions rolled out per completion trained on, resampling included."""
-    logprob_passes: int
     constants: Constants
     download_bytes: float | None = None
     """What of the hub is not on this machine yet; None: not known, the weights."""
@@ -75,6 +75,11 @@ class Scenario:
         """Distribution of training completions."""
         limit = float(self.recipe.sampling.max_tokens)
         return Lengths.with_mean(min(mean or self.mean_tokens.value, limit), limit)
+
+    def passes(self, mean: float | None = None) -> Passes:
+        """What one update takes through the model, at a mean completion length."""
+        row_tokens = self.prompt_tokens + self.lengths(mean).mean
+        return passes_of(self.recipe, self.live_share, row_tokens)
 
     def problems(self, spec: Eval) -> int:
         """Problems of a suite."""
@@ -138,7 +143,6 @@ def make_scenario(
         prompt_tokens=prompt,
         live_share=live_share,
         rollout_factor=rollout_factor,
-        logprob_passes=_logprob_passes(recipe),
         constants=constants or load_constants(),
         download_bytes=download_bytes,
     )
@@ -205,10 +209,3 @@ def _signal(recipe: Recipe) -> tuple[float, float]:
     if recipe.signal.resample_rounds:
         return 1.0, 1.0 + LIVE_GROUPS
     return (1.0 if recipe.signal.skip == "off" else LIVE_GROUPS), 1.0
-
-
-def _logprob_passes(recipe: Recipe) -> int:
-    """The reference where there is a KL term; the old policy where vLLM sampled, or for reuse."""
-    reference = 1 if recipe.grpo.beta > 0 else 0
-    old = recipe.engine.name is EngineName.UNSLOTH or recipe.grpo.num_iterations > 1
-    return reference + int(old)

@@ -51,19 +51,20 @@ def update(work: Update, shape: ModelShape, gpu: Gpu, constants: Constants) -> l
 def logprobs(work: Update, shape: ModelShape, gpu: Gpu, constants: Constants) -> list[Term]:
     """Passes without gradients before the update, in seconds.
 
-    The first is the reference, which is the base without its adapter.
+    The reference is the base without its adapter.
     """
-    if not work.logprob_passes:
+    passes = work.reference + work.old_policy
+    if not passes:
         return []
     name = mfu_name(gpu)
     rate = constants[name] * constants["logprob_gain"] * gpu.dense_tflops * 1e12
     weights = 2.0 * shape.matmul_params + shape.attention_flops(work.context)
-    with_adapter = 2.0 * (work.adapter_params or 0) * max(0, work.logprob_passes - 1)
-    seconds = work.tokens * (work.logprob_passes * weights + with_adapter) / rate
+    with_adapter = 2.0 * (work.adapter_params or 0) * work.old_policy
+    seconds = work.tokens * (passes * weights + with_adapter) / rate
     return _with_model_error(
         [
             Term(seconds, {name: -1, "logprob_gain": -1}, "arithmetic"),
-            *_dequantise(work, work.logprob_passes, shape, gpu, constants),
+            *_dequantise(work, passes, shape, gpu, constants),
         ]
     )
 
@@ -104,7 +105,7 @@ def _dequantise(
 def _optimizer(work: Update, shape: ModelShape, gpu: Gpu, constants: Constants) -> Term:
     trained = shape.params if work.adapter_params is None else work.adapter_params
     bandwidth = constants["decode_efficiency"] * gpu.bandwidth_gb_s * 1e9
-    seconds = _FULL_TRAINING_BYTES * trained / bandwidth
+    seconds = work.optimizer_steps * _FULL_TRAINING_BYTES * trained / bandwidth
     return Term(seconds, {"decode_efficiency": -1}, "optimiser")
 
 

@@ -80,7 +80,7 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One optimiser step, and the log-prob passes before it."""
+    """One update, and the log-prob passes before it."""
 
     sequences: int
     prompt_tokens: float
@@ -93,7 +93,11 @@ class Update:
     """None: all weights are trained."""
     precision: Precision = Precision.BF16
     checkpointing: bool = True
-    logprob_passes: int = 2
+    reference: bool = True
+    """The base model scores the rows, for a KL term."""
+    old_policy: bool = False
+    """The policy that sampled scores the rows."""
+    optimizer_steps: int = 1
     padded: bool = False
     """Rows of a micro-batch are padded to its longest; Unsloth packs them."""
     plain_trl: bool = False

@@ -92,8 +92,6 @@ def rehearse(
                 "GPUs.",
             )
         recipe = recipe.with_micro_batch(smaller)
-        if "ref" in engine.model.peft_config:  # TRL's copy for beta > 0; it makes a new one
-            engine.model.delete_adapter("ref")
     used = recipe.batch.micro_batch
     run.write_json(MANIFEST, (run.read_json(MANIFEST) or {}) | {"micro_batch": used})
     if used != wanted:

@@ -48,10 +48,14 @@ def repack(
     packed = []
     for part in parts:
         batch = {k: v if k in _SCALARS else v[part] for k, v in rows.items()}
-        if loss_type in ("grpo", "dr_grpo"):
-            batch["advantages"] = batch["advantages"] * (len(part) / full_rows)
+        batch["advantages"] = batch["advantages"] * row_share(loss_type, len(part), full_rows)
         packed.append(_trimmed(batch) if trim and len(part) else batch)
     return packed
+
+
+def row_share(loss_type: str, rows: int, full_rows: int) -> float:
+    """By what a micro-batch of `rows` is scaled, so that each row weighs as in a full one."""
+    return rows / full_rows if loss_type in ("grpo", "dr_grpo") else 1.0
 
 
 def padding_share(batches: Sequence[Batch]) -> float:

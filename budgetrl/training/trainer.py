@@ -33,11 +33,13 @@ from budgetrl.training.clock import PhaseClock
 from budgetrl.training.rates import RateCallback, Rates
 from budgetrl.training.recorder import RewardFunction, StepRecord, has_signal, is_constant
 from budgetrl.training.schedule import learning_rate
+from budgetrl.training.scoring import keep_promises, promise
 from budgetrl.training.signal import (
     LIVE,
     Batch,
     padding_share,
     repack,
+    row_share,
     swap_groups,
     zero_gradient_loss,
 )
@@ -77,6 +79,7 @@ class BudgetMixin:
 
     parts: TrainerParts
     _buffered_inputs: Any
+    _rolling_out = False
 
     def _generate_and_score_completions(self, inputs: Sequence[Any]) -> Batch:
         """The sampler's problems of this step instead of the placeholder rows."""
@@ -98,8 +101,10 @@ class BudgetMixin:
         record.problems += problems
         size = record.group_size
         rows = [{"prompt": parts.renderer.text(p)} for p in problems for _ in range(size)]
-        with parts.clock.time("logprob"):
+        self._rolling_out = True
+        with parts.clock.time("other"):
             batch: Batch = super()._generate_and_score_completions(rows)  # type: ignore[misc]
+        self._rolling_out = False
         scored = zip(batch["prompt_ids"], batch["prompt_mask"].bool(), strict=True)
         self.check_prompts(problems, [ids[mask].tolist() for ids, mask in scored])
         groups = record.groups()[first // size :]
@@ -152,31 +157,48 @@ class BudgetMixin:
         return record.slots or list(range(self.parts.recipe.batch.prompts_per_step))
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """Repacks a fresh block of micro-batches before the first of them is used."""
+        """Repacks and scores a fresh block of micro-batches before the first of them is used."""
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)  # type: ignore[misc]
         if self._buffered_inputs is before:
             return inputs
         parts = self.parts
         recipe = parts.recipe
-        # Unsloth packs sequences by itself, and knows where its columns are.
-        trim = parts.engine.name == EngineName.PLAIN
-        if trim or recipe.signal.skip != "off" or recipe.batch.fill == "tokens":
+        by_tokens = recipe.batch.fill == "tokens"
+        # Unsloth packs sequences by itself; but where it falls back to padding, cells count.
+        trim = by_tokens or parts.engine.name == EngineName.PLAIN
+        if trim or recipe.signal.skip != "off":
             self._buffered_inputs = repack(
                 self._buffered_inputs,
                 loss_type=recipe.grpo.loss_type,
                 trim=trim,
-                max_cells=recipe.max_cells if recipe.batch.fill == "tokens" else None,
+                max_cells=recipe.max_cells if by_tokens else None,
             )
         assert parts.record is not None
         parts.record.padding_share = padding_share(self._buffered_inputs)
+        with parts.clock.time("logprob"):
+            keep_promises(self, self._buffered_inputs, parts.must_stop)
         return self._buffered_inputs[0]
 
     def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
-        """TRL's loss; a micro-batch without rows changes nothing."""
-        if inputs["completion_ids"].shape[0] == 0:
+        """TRL's loss; a micro-batch without rows changes nothing.
+
+        Where a loss divides by the rows of a micro-batch, `repack` scaled the advantages; the KL
+        term has the same weight a row by a smaller beta.
+        """
+        rows, grpo = inputs["completion_ids"].shape[0], self.parts.recipe.grpo
+        if rows == 0:
             return zero_gradient_loss(model)
+        full_rows = self.parts.recipe.batch.micro_batch
+        self.beta = grpo.beta * row_share(grpo.loss_type, rows, full_rows)
         return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        """During a rollout a promise, which `_prepare_inputs` keeps."""
+        if self._rolling_out:
+            _, input_ids, _, width = args
+            return promise(input_ids, width)
+        return super()._get_per_token_logps_and_entropies(*args, **kwargs)  # type: ignore[misc]
 
     def _tokenize_prompts(self, prompts: Sequence[str]) -> tuple[list[list[int]], None, Batch]:
         """The renderer's ids: TRL would render with the tokenizer's own chat template."""
@@ -303,6 +325,9 @@ def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any])
         processing_class=parts.engine.tokenizer,
         callbacks=[RateCallback(), *callbacks],
     )
+    if "ref" in parts.engine.model.peft_config:
+        # TRL's copy of the adapter as it is now. The KL term is against the base model.
+        parts.engine.model.delete_adapter("ref")
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.parts = parts
     # Which completions are truncated: those that none of these ends, sampling.stop included.

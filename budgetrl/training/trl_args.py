@@ -118,7 +118,8 @@ def _generation(recipe: Recipe) -> dict[str, Any]:
         "vllm_importance_sampling_correction": False,
         # Unsloth ignores unsloth_num_chunks, and cuts the logits into this many pieces a row.
         "unsloth_logit_chunk_multiplier": pieces,
-        # Pieces of a micro-batch in spite of its name; else as many as free memory asks for.
+        # Pieces of a pass in spite of its name, here of one micro-batch (training.scoring); else
+        # as many as free memory asks for.
         "unsloth_grpo_mini_batch": 1,
     }
 

@@ -1,0 +1,69 @@
+"""Log-probabilities that a loss compares with: the reference's, and those of the old policy.
+
+    promise(input_ids, width)            what TRL gets instead while it rolls out
+    keep_promises(trainer, batches, ..)  the numbers, once rewards are known and rows left out
+
+TRL asks for them before the rewards and for all rows at once; Unsloth even scores all of these in
+one forward pass. Here each micro-batch is scored in the shape in which it is trained on, so no pass
+needs more memory than that of the gradients, and a run that has to stop stops between two.
+
+Shapes: B rows, C completion columns. Unsloth's results have the left padding of their rows besides,
+which its loss reads from their width.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from budgetrl.engine.base import StopCheck
+from budgetrl.training.signal import Batch
+from budgetrl.training.stopper import StepAborted
+
+OLD, REFERENCE = "old_per_token_logps", "ref_per_token_logps"
+"""Keys under which TRL's loss finds them."""
+
+
+def promise(input_ids: torch.Tensor, width: int) -> tuple[torch.Tensor, None, None]:
+    """In the place of log-probabilities (B, C), entropies and auxiliary loss."""
+    return torch.zeros(input_ids.shape[0], width, device=input_ids.device), None, None
+
+
+def keep_promises(trainer: Any, batches: Sequence[Batch], must_stop: StopCheck) -> None:
+    """Score every micro-batch that has rows, for each key that TRL promised the loss.
+
+    Raises:
+        StepAborted: somebody wants the run to end.
+    """
+    from trl.models.utils import disable_gradient_checkpointing
+
+    model, kwargs = trainer.model, trainer.args.gradient_checkpointing_kwargs
+    with torch.no_grad(), disable_gradient_checkpointing(model, kwargs):
+        for key in (OLD, REFERENCE):
+            promised = [batch for batch in batches if key in batch and len(batch[key])]
+            with _policy(trainer, key) if promised else nullcontext():
+                for batch in promised:
+                    if must_stop():
+                        raise StepAborted
+                    batch[key] = logps(trainer, batch)
+
+
+def logps(trainer: Any, batch: Batch) -> torch.Tensor:
+    """Log-probabilities of one micro-batch's completions, in one forward pass."""
+    pairs = (("prompt_ids", "completion_ids"), ("prompt_mask", "completion_mask"))
+    input_ids, mask = (torch.cat([batch[name] for name in pair], dim=1) for pair in pairs)
+    width = batch["completion_ids"].shape[1]
+    found: torch.Tensor = trainer._get_per_token_logps_and_entropies(
+        trainer.model, input_ids, mask, width
+    )[0]
+    return found
+
+
+def _policy(trainer: Any, key: str) -> AbstractContextManager[None]:
+    """The reference is the base model: without the adapter."""
+    if key == OLD:
+        return nullcontext()
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    without: AbstractContextManager[None] = model.disable_adapter()
+    return without
