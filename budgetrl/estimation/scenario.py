@@ -100,7 +100,7 @@ class Scenario:
             sequences=recipe.completions_per_step,
             eval_sequences=max((self.problems(e) * e.samples for e in recipe.eval), default=0),
             window_tokens=recipe.sequence_tokens,
-            reference=self.logprob_passes > 0,
+            reference=self.passes().no_grad_passes > 0,
             live_context=live,
             vllm=self.vllm,
             standby=engine.standby,
