@@ -31,6 +31,7 @@ from budgetrl.estimation.cpu import cpu_phase_times, user_cache_dir
 from budgetrl.estimation.estimate import estimate, known_factors
 from budgetrl.estimation.memory import MemoryEstimate
 from budgetrl.estimation.request import choose_gpu, price_of
+from budgetrl.estimation.shapes import find_shape
 from budgetrl.evaluation.fingerprints import fingerprints, recorded_versions, reward_files
 from budgetrl.files import write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
@@ -42,6 +43,7 @@ from budgetrl.processor import cpu_model
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import EngineName, Recipe
+from budgetrl.recipe.targets import check_targets
 from budgetrl.recipe.window import check_window, window_of
 from budgetrl.rewards.own import try_once
 from budgetrl.rewards.registry import refuse_code
@@ -121,6 +123,7 @@ def make_plan(
     if recipe.engine.name is EngineName.UNSLOTH:
         refuse_unkept(recipe)
     check_local_files(recipe)
+    check_known_layers(recipe)
     card = _card(recipe, gpu, dry_run)
     if not dry_run:
         engine = recipe.engine.name
@@ -265,6 +268,20 @@ def try_own_rewards(recipe: Recipe, allow_code: bool) -> None:
         if spec.name in files:
             refuse_code(spec.name, allow_code)
             try_once(spec, Path(files[spec.name]), gold)
+
+
+def check_known_layers(recipe: Recipe) -> None:
+    """LoRA targets must be in the model, as far as its configuration tells.
+
+    Raises:
+        RecipeError: one of them is not.
+    """
+    try:
+        layers = find_shape(recipe.model.id).layer_paths
+    except ModelError:
+        return  # another architecture, which the worker looks at
+    if layers is not None:
+        check_targets(recipe, layers)
 
 
 def _empty(answers: Sequence[str]) -> list[str | None]:

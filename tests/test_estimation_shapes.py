@@ -68,8 +68,9 @@ def test_kv_and_adapter_sizes_are_those_of_the_published_table(
 def test_lora_counts_only_the_targets() -> None:
     shape = find_shape("Qwen/Qwen2.5-1.5B-Instruct")
     assert shape.lora_params(1, ["q_proj", "v_proj"]) == 28 * (1536 + 1536 + 1536 + 256)
-    with pytest.raises(ModelError, match="lm_head"):
-        shape.lora_params(8, ["lm_head"])
+    assert shape.lora_params(8, ["lm_head"]) == 8 * (1536 + 151936)
+    with pytest.raises(ModelError, match="fc1"):
+        shape.lora_params(8, ["fc1"])
 
 
 def test_an_unknown_model_names_near_ones_and_the_way_by_config() -> None:

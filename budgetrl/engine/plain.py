@@ -4,6 +4,7 @@ The adapter is merged into the weights while generating (unmerged LoRA layers co
 the forward time on a small model) and the weights are put back bit for bit afterwards.
 """
 
+import copy
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from budgetrl.engine.gap import mean_gap
 from budgetrl.engine.sampling import SeededSampler, StopWhen
 from budgetrl.errors import HardwareError, ModelError, first_line
 from budgetrl.recipe.schema import AlphaPolicy, Lora, Recipe
+from budgetrl.recipe.targets import check_targets
 from budgetrl.types import Completion
 
 ADAPTER = "default"
@@ -72,7 +74,7 @@ class PlainEngine:
 
         Raises:
             ModelError: something is missing or does not match.
-            RecipeError: a stop text is not a token.
+            RecipeError: a stop text is not a token, or a LoRA target is no layer.
             HardwareError: CUDA is asked for and absent.
         """
         device = recipe.engine.device
@@ -88,6 +90,7 @@ class PlainEngine:
         tokenizer = _load_tokenizer(source, recipe)
         transformers.set_seed(recipe.seed)
         if adapter is None:
+            check_targets(recipe, layer_paths(base))
             model = peft.get_peft_model(base, lora_config(recipe.lora, source))
         else:
             model = _load_adapter(base, adapter)
@@ -200,8 +203,11 @@ class PlainEngine:
         return None if self.context_tokens is None else self.context_tokens - completion
 
     def adapter_is_zero(self) -> bool:
-        """Whether every B matrix is exactly zero."""
-        matrices = [b.weight for layer in lora_layers(self.model) for b in layer.lora_B.values()]
+        """Whether what starts at zero in each layer of the adapter is exactly zero."""
+        matrices: list[torch.Tensor] = []
+        for layer in lora_layers(self.model):
+            matrices += [b.weight for b in layer.lora_B.values()]
+            matrices += layer.lora_embedding_A.values()  # of an embedding this one starts at zero
         return bool(matrices) and not any(bool(weight.any()) for weight in matrices)
 
     def describe(self) -> dict[str, Any]:
@@ -256,24 +262,27 @@ class PlainEngine:
 def merged(model: Any) -> Iterator[None]:
     """The adapter folded into the weights inside the context; the same bits after it.
 
-    PEFT's own unmerge subtracts what it added, which leaves rounding errors behind; so the
-    original tensors are kept and put back.
+    PEFT's own unmerge subtracts what it added, which leaves rounding errors behind; so layers get
+    weights of their own for a while. Their own: a tied head is one tensor with the embedding, and
+    an adapter of one of them must not reach the other.
     """
     was_training = model.training
     layers = list(lora_layers(model))
-    kept = [layer.get_base_layer().weight.data for layer in layers]
+    kept = [layer.get_base_layer().weight for layer in layers]
     checkpointing = bool(getattr(model, "is_gradient_checkpointing", False))
     try:
         model.eval()
         if checkpointing:
             model.gradient_checkpointing_disable()
         for layer, weight in zip(layers, kept, strict=True):
-            layer.get_base_layer().weight.data = weight.clone()
+            own = copy.copy(weight)
+            own.data = weight.data.clone()
+            layer.get_base_layer().weight = own
             layer.merge(adapter_names=[ADAPTER])
         yield
     finally:
         for layer, weight in zip(layers, kept, strict=True):
-            layer.get_base_layer().weight.data = weight
+            layer.get_base_layer().weight = weight
             layer.merged_adapters.clear()
         if checkpointing:
             model.gradient_checkpointing_enable()
@@ -370,6 +379,17 @@ def _reason(error: BaseException) -> str:
     lines = str(error).strip().split("\n")
     listed = len(lines) > 1 and lines[0].endswith(":")
     return (lines[1].strip() if listed else first_line(error))[:300].rstrip(".")
+
+
+def layer_paths(model: Any) -> list[str]:
+    """Paths of the layers that an adapter can be added to."""
+    modules = model.named_modules()
+    return [name for name, module in modules if _dimensions(module) > 1]
+
+
+def _dimensions(module: Any) -> int:
+    weight = getattr(module, "weight", None)
+    return weight.ndim if isinstance(weight, torch.Tensor) else 0
 
 
 def lora_layers(model: Any) -> Iterator[LoraLayer]:

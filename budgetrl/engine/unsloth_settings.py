@@ -80,6 +80,13 @@ def refuse_unkept(recipe: Recipe) -> None:
             "can be added to 4-bit weights.",
             hint="Leave one of them false.",
         )
+    others = sorted(set(recipe.lora.targets) - set(ALL_LINEAR))
+    if recipe.lora.targets != "all-linear" and others:
+        raise RecipeError(
+            f"lora.targets = {', '.join(others)} cannot be kept: Unsloth trains a head or "
+            "embedding whole, without LoRA, and knows no other layers.",
+            hint=f'It takes {", ".join(ALL_LINEAR)}; engine.name = "plain" takes any layer.',
+        )
     if not recipe.engine.chunked_prefill:
         raise RecipeError(
             "engine.chunked_prefill = false cannot be kept: Unsloth decides it by the GPU.",

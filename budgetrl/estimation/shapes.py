@@ -31,6 +31,12 @@ _MOST = 10**8
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """What "all-linear" means for these families: every linear layer of a block, not the head."""
 
+ENDS = ("embed_tokens", "lm_head")
+"""What turns tokens into vectors, and vectors into tokens."""
+
+_LLAMA_PATHS = {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"}
+"""Families whose layers have these names, where Llama has them, and no others."""
+
 
 @dataclass(frozen=True, slots=True)
 class LengthPrior:
@@ -77,6 +83,19 @@ class ModelShape:
         }
 
     @cached_property
+    def layer_paths(self) -> tuple[str, ...] | None:
+        """Layers that an adapter can be added to; None where a family names them otherwise."""
+        if self.model_type not in _LLAMA_PATHS:
+            return None
+        blocks = [f"model.layers.{layer}" for layer in range(self.layers)]
+        inside = [f"self_attn.{name}" for name in LINEARS[:4]] + [f"mlp.{n}" for n in LINEARS[4:]]
+        return (
+            *(f"{block}.{name}" for block in blocks for name in inside),
+            "model.embed_tokens",
+            "lm_head",
+        )
+
+    @cached_property
     def linear_params(self) -> int:
         """Weights of all linear layers in all blocks: what 4-bit loading quantises."""
         return self.layers * sum(inputs * outputs for inputs, outputs in self.linears.values())
@@ -107,18 +126,20 @@ class ModelShape:
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_element
 
     def lora_params(self, rank: int, targets: Sequence[str] = LINEARS) -> int:
-        """Adapter parameters: rank x (inputs + outputs) per module and layer.
+        """Adapter parameters: rank x (inputs + outputs) per module, and layer for those of blocks.
 
         Raises:
-            ModelError: a target that no block has.
+            ModelError: a target that the model has not.
         """
-        unknown = sorted(set(targets) - set(self.linears))
+        chosen = set(targets)
+        unknown = sorted(chosen - {*self.linears, *ENDS})
         if unknown:
             raise ModelError(
                 f"lora.targets: {', '.join(unknown)} is not a linear layer of {self.name}.",
-                hint=f"Known: {', '.join(self.linears)}.",
+                hint=f"Known: {', '.join([*self.linears, *ENDS])}.",
             )
-        return self.layers * rank * sum(sum(self.linears[target]) for target in set(targets))
+        in_blocks = self.layers * sum(sum(self.linears[name]) for name in chosen - {*ENDS})
+        return rank * (in_blocks + len(chosen & {*ENDS}) * (self.hidden + self.vocab))
 
     def attention_flops(self, context: float) -> float:
         """FLOPs per token of one causal forward pass over sequences of `context` tokens.
