@@ -69,7 +69,11 @@ def read_recipe(run: RunDir) -> Recipe:
     Raises:
         RunDirError: its file is missing or damaged.
     """
-    recipe = _as_written(run)
+    return pinned_recipe(run, written_recipe(run))
+
+
+def pinned_recipe(run: RunDir, recipe: Recipe) -> Recipe:
+    """A recipe with the commits that a run was pinned to for revisions."""
     return pinned(recipe, _pins_of(run, recipe))
 
 
@@ -79,7 +83,7 @@ def read_pins(run: RunDir) -> Pins:
     Raises:
         RunDirError: its recipe is missing or damaged.
     """
-    return _pins_of(run, _as_written(run))
+    return _pins_of(run, written_recipe(run))
 
 
 def _pins_of(run: RunDir, recipe: Recipe) -> Pins:
@@ -96,7 +100,12 @@ def _older(recipe: Recipe, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": {"id": recipe.model.id, "commit": commit}} if commit else {}
 
 
-def _as_written(run: RunDir) -> Recipe:
+def written_recipe(run: RunDir) -> Recipe:
+    """The resolved recipe of a run as its file has it.
+
+    Raises:
+        RunDirError: the file is missing or damaged.
+    """
     document = run.read_json(RESOLVED) or {}
     try:
         return Recipe.model_validate(document.get("recipe"), strict=False)

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -224,8 +224,12 @@ def refuse_unpayable(planned: Planned) -> None:
         )
 
 
-def check_local_files(recipe: Recipe) -> None:
+def check_local_files(recipe: Recipe, rewards: Mapping[str, str] | None = None) -> None:
     """Local models and problem files must be there and readable.
+
+    Args:
+        recipe: names them.
+        rewards: where the user's own rewards were found before.
 
     Raises:
         ModelError, DataError: what is wrong with which file.
@@ -245,7 +249,7 @@ def check_local_files(recipe: Recipe) -> None:
                 hint="A model folder needs tokenizer.json and tokenizer_config.json.",
             )
         check_window(recipe, window_of(folder / "config.json"))
-    reward_files(recipe)
+    reward_files(recipe, rewards)
     solve_rates(recipe.signal)
     if recipe.data.path is not None:
         load_problems(recipe.data, _empty)

@@ -16,9 +16,14 @@ from typing import Any
 
 import pytest
 
+from budgetrl.display.base import NoDisplay
+from budgetrl.errors import BudgetRLError, ModelError, UsageError
+from budgetrl.evaluation.target import find_target
 from budgetrl.events import Changed
 from budgetrl.history import read_history
-from budgetrl.rundir import MANIFEST, RunDir, list_runs, open_run
+from budgetrl.plan import Limits
+from budgetrl.rundir import MANIFEST, RESOLVED, RESULT, RunDir, list_runs, open_run
+from budgetrl.supervise.resume import continue_run
 
 RECIPE = """
 [recipe]
@@ -198,19 +203,123 @@ def test_parts_that_a_run_does_not_have_are_refused(
     assert done.returncode == 2 and "data,reward,model,versions" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--set", "lora.rank=8"), "keeps its lora.rank; it shapes what was trained so far"),
+        (("--set", "eval.heldout.path=x"), "another suite is another evaluation"),
+        (("--set", "budget.usd_per_hour=1"), "in the books at the old price"),
+        (("--set", "schedule.lerning_rate=1"), "did you mean learning_rate"),
+        (("--set", "schedule.stop_after_steps=0"), "greater than or equal to 1"),
+        (("--model", "nowhere"), "no model folder"),
+    ],
+)
+def test_what_a_resumed_run_may_not_change_is_refused(
+    killed: RunDir, tmp_path: Path, arguments: tuple[str, ...], problem: str
+) -> None:
+    with pytest.raises(BudgetRLError) as caught:
+        resume(killed, tmp_path, *arguments)
+    assert caught.value.exit_code == 2 and problem in str(caught.value)
+
+
+def resume(run: RunDir, folder: Path, *arguments: str) -> None:
+    """As the command, up to the first worker, in this process."""
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    sets = [given["--set"]] if "--set" in given else []
+    before = content(run)
+    try:
+        continue_run(
+            run,
+            Limits(),
+            NoDisplay(),
+            time.monotonic(),
+            allow_code=True,
+            sets=sets,
+            model=given.get("--model"),
+        )
+    finally:
+        assert content(run) == before
+
+
 @pytest.fixture(scope="module")
 def resumed(killed: RunDir, home: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """The same run, resumed from another folder with another reward, and said so."""
+    """The same run, resumed from another folder: differently, and said so."""
     helper = home / "helper.py"
     helper.write_text(helper.read_text().replace("2.0", "3.0"))
     elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (home / "base").rename(elsewhere / "base")
+    sets = {
+        "schedule.learning_rate": 4e-4,
+        "schedule.stop_after_steps": 4,
+        "eval.heldout.temperature": 0.5,
+    }
     done = budgetrl(
         *("resume", str(killed.path), "--allow-code", "--accept-changes", "reward"),
+        *(part for key, value in sets.items() for part in ("--set", f"{key}={value}")),
+        *("--model", "base"),
         cwd=elsewhere,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout)["stop_reason"] == "completed"
+    result = json.loads(done.stdout)
+    assert (result["stop_reason"], result["steps"]) == ("completed", 4)
     return open_run(killed.path)
+
+
+def test_what_was_set_holds_from_the_next_update_on(resumed: RunDir) -> None:
+    history = read_history(resumed)
+    rates = [step.learning_rate for step in history.steps]
+    shares = [1.0, 3 / 4, 2 / 4, 1 / 4]  # linear over four updates now
+    assert rates[1:] == pytest.approx([4e-4 * share for share in shares[1:]], abs=1e-15)
+    assert rates[0] == pytest.approx(1e-3)
+    told = {event.key: (event.before, event.to) for event in history.changes}
+    assert told["schedule.learning_rate"] == (1e-3, 4e-4)
+    assert told["schedule.stop_after_steps"] == (3, 4)
+    assert told["eval.heldout.temperature"] == (1.0, 0.5)
+    assert Path(told["model.id"][1]).name == "base"
+    resolved = resumed.read_json(RESOLVED)
+    assert resolved["recipe"]["schedule"]["learning_rate"] == 4e-4
+    assert resolved["sources"]["schedule.learning_rate"] == "changed for attempt 2"
+
+
+def test_a_baseline_of_another_protocol_is_made_anew(resumed: RunDir) -> None:
+    baselines = [e for e in read_history(resumed).evaluations if e.when == "baseline"]
+    assert [e.temperature for e in baselines] == [1.0, 0.5]
+    final = read_history(resumed).evaluation("final", "heldout")
+    assert final is not None and final.temperature == 0.5
+    assert (resumed.path / "evals" / "heldout" / "baseline.1.json").is_file()
+    assert resumed.read_json(RESULT)["difference"]["heldout"]["pass_at"]["1"] is not None
+
+
+def test_a_completed_run_asks_for_more_updates_and_pays_for_none(
+    resumed: RunDir, tmp_path: Path
+) -> None:
+    before = content(resumed)
+    with pytest.raises(UsageError, match="has made 4 updates") as caught:
+        continue_run(resumed, Limits(hours=0.1), NoDisplay(), time.monotonic(), allow_code=True)
+    assert "--set schedule.stop_after_steps=8" in caught.value.hint
+    assert content(resumed) == before
+
+
+def test_eval_compares_the_base_that_moved_or_was_changed(resumed: RunDir, tmp_path: Path) -> None:
+    base = Path(resumed.read_json(RESOLVED)["recipe"]["model"]["id"])
+    assert find_target(str(resumed.path)).recipe.model.id == str(base)
+    moved = Path(shutil.copytree(base, tmp_path / "moved"))
+    found = find_target(str(resumed.path), base=str(moved))
+    assert found.recipe.model.id == str(moved) and found.step == 4
+    weights = base / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1] + b"\x01")
+    with pytest.raises(ModelError, match=r"model\.safetensors differ"):
+        find_target(str(resumed.path))
+    weights.unlink()
+    (base / "config.json").rename(base / "gone.json")
+    with pytest.raises(ModelError, match=r"not in .* any more") as caught:
+        find_target(str(resumed.path))
+    assert "--model PATH" in caught.value.hint
+    weights.write_bytes(kept)
+    (base / "gone.json").rename(base / "config.json")
+    with pytest.raises(UsageError, match="is no run"):
+        find_target(str(moved), base=str(moved))
 
 
 def test_an_accepted_change_is_in_manifest_and_events(resumed: RunDir) -> None:
@@ -220,7 +329,8 @@ def test_an_accepted_change_is_in_manifest_and_events(resumed: RunDir) -> None:
     was, now = (attempt["fingerprints"]["reward"] for attempt in (first, second))
     assert list(was) == list(now) == list(keys)
     assert was[keys[0]] != now[keys[0]] and was[keys[1]] == now[keys[1]]
-    (event,) = (event for event in resumed.events() if isinstance(event, Changed))
+    changed = [event for event in resumed.events() if isinstance(event, Changed)]
+    (event,) = (event for event in changed if event.key.startswith("reward"))
     assert (event.key, event.before, event.to) == (
         f"reward: {keys[0]}",
         was[keys[0]],
@@ -228,8 +338,9 @@ def test_an_accepted_change_is_in_manifest_and_events(resumed: RunDir) -> None:
     )
     assert event.attempt == 2
     lines = (resumed.path / "events.jsonl").read_text().splitlines()
-    (line,) = (json.loads(line) for line in lines if '"changed"' in line)
-    assert line["from"] == was[keys[0]] and "before" not in line
+    raw = [json.loads(line) for line in lines if '"kind": "changed"' in line]
+    assert [line["key"] for line in raw] == [event.key for event in changed]
+    assert raw[-1]["from"] == was[keys[0]] and "before" not in raw[-1]
 
 
 def test_the_report_tells_what_was_changed(resumed: RunDir) -> None:

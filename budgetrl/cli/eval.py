@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetrl.cli.options import Hours, Json, hours_of
+from budgetrl.cli.options import Hours, Json, MovedModel, hours_of
 from budgetrl.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def eval_(
         str | None,
         typer.Option("--recipe", help="Prompt and engine for a target that is not of a run."),
     ] = None,
+    model: MovedModel = None,
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder for targets that are of no run.")
     ] = Path("evals"),
@@ -63,7 +64,7 @@ def eval_(
     started = time.monotonic()
     os.environ.update(worker_environment())
     limit_h = hours_of(hours)
-    found = find_target(target, recipe)
+    found = find_target(target, recipe, model)
 
     def warn(what: str) -> None:
         sys.stderr.write(f"Warning: {target}: {what}.\n")

@@ -38,6 +38,14 @@ AcceptChanges = Annotated[
         help="Go on although these differ from before: of data,reward,model,versions.",
     ),
 ]
+MovedModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="PATH",
+        help="Where the run's local base model lies now; it is compared by hash.",
+    ),
+]
 OnFinish = Annotated[
     str | None,
     typer.Option("--on-finish", metavar="CMD", help="Shell command to run at the very end."),

@@ -18,6 +18,7 @@ from budgetrl.cli.options import (
     DisplayOption,
     Hours,
     Json,
+    MovedModel,
     OnFinish,
     Out,
     Price,
@@ -124,6 +125,8 @@ def resume(
     run_dir: Annotated[Path, typer.Argument(help="The run or study directory to continue.")],
     hours: Hours = None,
     usd: Usd = None,
+    sets: Sets = None,
+    model: MovedModel = None,
     display: DisplayOption = "auto",
     on_finish: OnFinish = None,
     allow_code: AllowCode = False,
@@ -133,6 +136,8 @@ def resume(
     """Continue a run from its last complete checkpoint, with the budget that is left.
 
     --hours or --usd is a new allowance from now on; what was paid stays in the books.
+    --set may change schedule, checkpoint, eval, budget and signal; all else is as it was, or the
+    run is not continued.
     """
     from budgetrl.display.base import open_display
     from budgetrl.plan import Limits
@@ -149,9 +154,10 @@ def resume(
     if is_study(run_dir):
         from budgetrl.cli.study import continue_study
 
-        if limits.hours is not None or limits.usd is not None:
+        if limits != Limits() or sets or accepted or model:
             raise UsageError(
-                "a study keeps the budget it was planned with.", hint="Leave --hours and --usd out."
+                "a study keeps what it was planned with: its budget, and what its runs stand on.",
+                hint="Leave --hours, --usd, --set, --model and --accept-changes out.",
             )
         return continue_study(run_dir, process_start(), display, as_json)
     kind = "plain" if as_json and display == "auto" else display
@@ -165,7 +171,9 @@ def resume(
             process_start(),
             on_finish=on_finish,
             allow_code=allow_code,
+            sets=sets or (),
             accepted=accepted,
+            model=model,
         )
     return _print_result(ended, as_json)
 

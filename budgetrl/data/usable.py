@@ -55,16 +55,31 @@ def load_usable(
     readable = [problem for problem in kept if len(problem.text) <= MAX_TOKEN_CHARS * limit]
     fitting = [problem for problem in readable if len(renderer.ids(problem)) <= limit]
     if not fitting:
-        raise DataError(
-            f"{loaded.source}: no problem is left to train on.",
-            hint="Raise prompt.max_tokens, or give other data.",
-        )
+        raise _nothing_left(loaded, overlap, len(kept), limit)
     for spec in recipe.eval:
         longest = max(len(renderer.ids(problem)) for problem in suites[spec.suite].problems)
         most = longest_prompt(recipe.eval_max_tokens(spec))
         hint = f"Set prompt.max_tokens >= {longest}, or a smaller max_tokens of the suite"
         check_suite_prompts(spec.suite, longest, limit, most, hint)
     return Usable(loaded, suites, tuple(fitting), overlap, len(kept) - len(fitting))
+
+
+def _nothing_left(loaded: LoadedProblems, overlap: Overlap, num_kept: int, limit: int) -> DataError:
+    """Why there is no problem to train on."""
+    total = len(loaded.problems)
+    if num_kept:
+        return DataError(
+            f"{loaded.source}: no problem is left to train on: {len(overlap.exact)} of {total} "
+            f"also stand in a suite, and the prompts of all others are longer than "
+            f"prompt.max_tokens = {limit}.",
+            hint="Raise prompt.max_tokens, or give other data.",
+        )
+    suites = ", ".join(sorted(set(overlap.exact.values())))
+    return DataError(
+        f"{loaded.source}: no problem is left to train on: all {total} also stand in what the run "
+        f"is judged by ({suites}).",
+        hint="Give other data, or other problems for the suite: nobody trains on what judges.",
+    )
 
 
 def check_suite_prompts(suite: str, longest: int, limit: int, most: int | None, hint: str) -> None:

@@ -19,6 +19,7 @@ from budgetrl.evaluation.identity import file_hash, model_files
 from budgetrl.hub.repo import is_hub_id
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe
+from budgetrl.rewards.grading import GRADER_VERSION
 from budgetrl.rewards.own_files import check_function, find_function, is_own, source_hashes
 
 SCHEMA_VERSION = 1
@@ -72,7 +73,7 @@ def fingerprints(recipe: Recipe, reward_files: Mapping[str, str]) -> dict[str, A
             for part, digest in source_hashes(name, Path(file)).items()
         },
         "model": base_fingerprint(recipe.model.id),
-        "versions": recorded_versions(),
+        "versions": {**recorded_versions(), "grader": GRADER_VERSION},
     }
 
 

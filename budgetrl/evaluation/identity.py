@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -118,16 +119,22 @@ def model_files(folder: Path, *others: str) -> list[Path]:
 
 
 def file_hash(file: Path, hint: str = "Check the files of the model and who may read them.") -> str:
-    """SHA-256 of a file.
+    """SHA-256 of a file; read once in a process, unless it changes.
 
     Raises:
         ModelError: it cannot be read.
     """
     try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
+        there = file.stat()
+        return _hash_of(file, there.st_size, there.st_mtime_ns)
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror}.", hint=hint) from None
+
+
+@cache
+def _hash_of(file: Path, size: int, changed_ns: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _folder_hash(folder: Path) -> str:

@@ -171,6 +171,7 @@ def evaluate(
     should_stop: StopCheck = never,
     on_progress: Callable[[Progress], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    renew: bool = False,
 ) -> EvalResult | None:
     """Pass@k of a policy over all complete rounds; None if not even one is complete.
 
@@ -191,6 +192,7 @@ def evaluate(
         should_stop: asked before and during generation; cuts rounds, never problems.
         on_progress: called whenever completions were stored.
         clock: monotonic seconds.
+        renew: files of another protocol are kept as those of other weights, instead of refused.
 
     Raises:
         DataError: no problems, an id twice, or a grader that fails on more than 5 % of them.
@@ -200,7 +202,7 @@ def evaluate(
     _check_ids(protocol.suite, ids)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{when}.json"
-    seconds, result = _continue(file, protocol, policy_id)
+    seconds, result = _continue(file, protocol, policy_id, renew)
     state = header(protocol, policy_id, ids, ks, step)
     write_json(file, state | {"seconds": seconds, "result": result and result.to_json()})
     rows = load_rows(file.with_suffix(".jsonl"))
@@ -246,13 +248,13 @@ def _check_ids(suite: str, ids: Sequence[str]) -> None:
 
 
 def _continue(
-    file: Path, protocol: EvalProtocol, policy_id: str
+    file: Path, protocol: EvalProtocol, policy_id: str, renew: bool
 ) -> tuple[float, EvalResult | None]:
     """Seconds and result of the stored evaluation; other weights' files are moved aside."""
     if not file.exists():
         return 0.0, None
     stored = load_eval(file)
-    if stored.policy != policy_id:
+    if stored.policy != policy_id or (renew and stored.protocol != protocol):
         number = 1
         while file.with_suffix(f".{number}.json").exists():
             number += 1
@@ -264,7 +266,8 @@ def _continue(
         raise ProtocolError(
             f"{file} holds an evaluation under another protocol: "
             f"{describe_differences(stored.protocol, protocol)}.",
-            hint="Evaluate into another folder with --out.",
+            hint="Put back what differs, or continue with the budgetrl that began it; "
+            "`budgetrl eval` keeps evaluations under other protocols apart.",
         )
     return stored.seconds, stored.result
 

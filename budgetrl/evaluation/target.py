@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from budgetrl.documents import read_recipe
+from budgetrl.documents import read_recipe, read_standings
 from budgetrl.errors import ModelError, RunDirError, UsageError
+from budgetrl.evaluation.fingerprints import base_fingerprint
 from budgetrl.evaluation.identity import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -70,25 +71,32 @@ class Target:
     """No recipe limits its prompts: they may take what the completions leave of the window."""
 
 
-def find_target(text: str, recipe_ref: str | None = None) -> Target:
+def find_target(text: str, recipe_ref: str | None = None, base: str | None = None) -> Target:
     """Find out what a target is.
 
     Args:
         text: a run, a checkpoint, an adapter folder, a local model or a hub id.
         recipe_ref: a recipe for prompt, engine and suites of a target without a run.
+        base: where the local base model of a run lies now.
 
     Raises:
         UsageError: nothing of that kind.
-        ModelError: a half-written checkpoint, or an adapter without a usable configuration.
+        ModelError: a half-written checkpoint, an adapter without a usable configuration, or a run
+            whose base model is gone or another one.
         RunDirError: a run without a complete checkpoint, or of another version.
     """
     path = Path(text).expanduser()
     if (path / RESOLVED).is_file():
-        return _of_run(open_run(path))
+        return _of_run(open_run(path), base)
     if path.name == EXPORTED and (path.parent / RESOLVED).is_file():
-        return _of_exported(open_run(path.parent), path.resolve())
+        return _of_exported(open_run(path.parent), path.resolve(), base)
     if path.parent.name == "checkpoints" and (path.parent.parent / RESOLVED).is_file():
-        return _of_checkpoint(open_run(path.parent.parent), _complete(path))
+        return _of_checkpoint(open_run(path.parent.parent), _complete(path), base)
+    if base is not None:
+        raise UsageError(
+            f"--model says where a run's base model lies, and {text} is no run.",
+            hint="Leave it out; an adapter folder names its base in adapter_config.json.",
+        )
     if (path / ADAPTER_CONFIG).is_file():
         if (path / CHECKPOINT_MANIFEST).is_file():
             _complete(path)
@@ -108,7 +116,7 @@ def find_target(text: str, recipe_ref: str | None = None) -> Target:
     )
 
 
-def _of_run(run: RunDir) -> Target:
+def _of_run(run: RunDir, base: str | None) -> Target:
     """The checkpoint that the run's final evaluation judges: its best or its last one."""
     found = run.checkpoints()
     if not found:
@@ -121,7 +129,7 @@ def _of_run(run: RunDir) -> Target:
         )
     wanted = _judged_step(run)
     chosen = next((c for c in found if c.step == wanted), found[-1])
-    target = _of_checkpoint(run, chosen)
+    target = _of_checkpoint(run, chosen, base)
     if wanted is None or wanted == chosen.step:
         return target
     note = (
@@ -142,13 +150,13 @@ def _judged_step(run: RunDir) -> int | None:
     return max(steps, default=None)
 
 
-def _of_exported(run: RunDir, path: Path) -> Target:
+def _of_exported(run: RunDir, path: Path, base: str | None) -> Target:
     """The checkpoint that was exported; without it, the exported adapter itself."""
     identity = adapter_identity(path)
     for checkpoint in reversed(run.checkpoints()):
         if adapter_identity(checkpoint.path) == identity:
-            return _of_checkpoint(run, checkpoint)
-    recipe = _recipe_of(run)
+            return _of_checkpoint(run, checkpoint, base)
+    recipe = _standing_recipe(run, base)
     policy = f"{_base(recipe)} + {identity}"
     return Target(recipe, path, run, policy, _judged_step(run) or 0)
 
@@ -167,9 +175,9 @@ def _complete(path: Path) -> CheckpointFile:
     return checkpoint
 
 
-def _of_checkpoint(run: RunDir, checkpoint: CheckpointFile) -> Target:
+def _of_checkpoint(run: RunDir, checkpoint: CheckpointFile, base: str | None) -> Target:
     """Sealed when it was written, so the hash of its weights stands for its configuration too."""
-    recipe = _recipe_of(run)
+    recipe = _standing_recipe(run, base)
     changed = {ADAPTER_CONFIG, ADAPTER_WEIGHTS} & set(damaged_files(checkpoint))
     if changed:
         raise ModelError(
@@ -262,6 +270,43 @@ def _with(recipe: Recipe, **tables: Mapping[str, Any]) -> Recipe:
     for name, values in tables.items():
         data[name] |= values
     return Recipe.model_validate(data, strict=False)
+
+
+def _standing_recipe(run: RunDir, base: str | None) -> Recipe:
+    """The recipe of a run, once its base model is known to be the one that it was trained on.
+
+    A run of an older budgetrl has no hashes to compare with.
+
+    Raises:
+        ModelError: the base model is gone, or another one.
+    """
+    recipe = _recipe_of(run)
+    standings = read_standings(run)
+    known = standings[-1].fingerprints.get("model", {}) if standings else {}
+    if base is not None:
+        place = Path(base).expanduser().resolve()
+        if not known or not (place / "config.json").is_file():
+            why = "is no model folder" if known else "cannot be compared: the run has no hashes"
+            raise ModelError(
+                f"--model {base}: {why}.", hint="Name the folder to which the base was moved."
+            )
+        recipe = _with(recipe, model={"id": str(place)})
+    folder = Path(local_path(recipe.model.id))
+    if folder.is_absolute() and not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{run.path}: its base model is not in {folder} any more.",
+            hint="Say where it is now with --model PATH; it is compared by hash.",
+        )
+    now = base_fingerprint(recipe.model.id) if known else {}
+    other = sorted(name for name in {*known, *now} if known.get(name) != now.get(name))
+    if other:
+        raise ModelError(
+            f"{run.path}: the base model in {folder} is not the one that it was trained on: "
+            f"{', '.join(other)} differ.",
+            hint="Put it back, or name the right one with --model PATH. To evaluate the adapter on "
+            f"another base, copy {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} elsewhere and name that.",
+        )
+    return recipe
 
 
 def _recipe_of(run: RunDir) -> Recipe:

@@ -67,6 +67,11 @@ class _Merged:
         for key in new:
             self.origin[key], self.sources[key] = layer.label, layer.source
 
+    def override(self, text: str) -> None:
+        """Merge "a.b=c" of the command line."""
+        layer = _parse_set(text, self.tables)
+        self.add(_Layer("command line", "command line", layer))
+
 
 def load_recipe(ref: str | Path, sets: Sequence[str] = (), seed: int | None = None) -> LoadedRecipe:
     """Load a recipe by path or bundled name.
@@ -87,10 +92,26 @@ def load_recipe(ref: str | Path, sets: Sequence[str] = (), seed: int | None = No
             raise RecipeError(f"{path}: extends more than {_MOST_LAYERS} files.")
         merged.add(layer)
     for text in (*sets, *([] if seed is None else [f"recipe.seed={seed}"])):
-        override = _parse_set(text, merged.tables)
-        merged.add(_Layer("command line", "command line", override))
+        merged.override(text)
     recipe = validate(merged.tables, Located(str(path), merged.origin))
     return LoadedRecipe(recipe, path, _read_text(path), _describe_sources(recipe, merged.sources))
+
+
+def change_recipe(recipe: Recipe, sets: Sequence[str]) -> Recipe:
+    """A resolved recipe with other values.
+
+    Args:
+        recipe: of a run.
+        sets: overrides, as for `load_recipe`.
+
+    Raises:
+        RecipeError: it is not valid any more; names every problem.
+        UsageError: an override that is not of the form a.b=c.
+    """
+    merged = _Merged(recipe.model_dump(mode="json"))
+    for text in sets:
+        merged.override(text)
+    return validate(merged.tables, Located(recipe.name, merged.origin))
 
 
 def find_recipe(ref: str | Path) -> Path:

@@ -1,20 +1,22 @@
 """Continue a run that was interrupted, crashed, or gets more budget."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 
 from budgetrl.budget import Budget, reserve_s
 from budgetrl.display.base import Display
-from budgetrl.documents import read_pins, read_plan, read_recipe
+from budgetrl.documents import Standing, pinned_recipe, read_pins, read_plan, written_recipe
 from budgetrl.errors import BudgetError, RunDirError, UsageError
 from budgetrl.evaluation.mending import refuse_newer
 from budgetrl.evaluation.target import EXPORTED
 from budgetrl.history import History, read_history
 from budgetrl.hub.pins import still_there
-from budgetrl.plan import Limits
-from budgetrl.rundir import MANIFEST, PLAN, RESULT, RunDir
+from budgetrl.plan import Limits, check_local_files
+from budgetrl.recipe.flat import flat_values
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.supervise.attempt import (
     Attempt,
     current_budget,
@@ -23,14 +25,17 @@ from budgetrl.supervise.attempt import (
     resumed_micro_batch,
     trained_seconds,
 )
+from budgetrl.supervise.changes import changed_recipe, with_base
 from budgetrl.supervise.ending import exit_code_of, report_file, result_of, write_report
 from budgetrl.supervise.export import CARD, export_adapter
 from budgetrl.supervise.run import Ended, call_at_end, supervise
 from budgetrl.supervise.standing import next_standing, write_standing
 from budgetrl.supervise.worker import Signals
 from budgetrl.training.mirror import mirror_of, reason_of, restore_from_mirror
-from budgetrl.types import RunStatus
+from budgetrl.types import RunStatus, StopReason
 from budgetrl.units import duration
+
+_LIMITS = ("budget.hours", "budget.usd")
 
 
 def continue_run(
@@ -41,7 +46,9 @@ def continue_run(
     *,
     on_finish: str | None = None,
     allow_code: bool = False,
+    sets: Sequence[str] = (),
     accepted: Collection[str] = (),
+    model: str | None = None,
 ) -> Ended:
     """Resume a run, or complete the report of one that has ended.
 
@@ -52,17 +59,24 @@ def continue_run(
         started: monotonic seconds at which this process began to cost.
         on_finish: shell command that is run at the end.
         allow_code: whether rewards of the user may be imported.
+        sets: other values of the recipe, "a.b=c", for keys that may change.
+        model: where the run's local base model lies now; None: where it did.
         accepted: what may differ from the attempt before: data, reward, model, versions.
 
     Raises:
         ChangedError: data, rewards, base model or versions are other ones; nothing is changed.
         RunDirError: another process runs it, a file of it is damaged, or it cannot be written.
         BudgetError: too little is left for one more update; nothing is changed.
-        UsageError: dollars without a price.
-        ModelError, DataError, HubError: what it takes from the hub can no longer be had.
+        UsageError: dollars without a price, a key that may not change, or no update to be made.
+        ModelError, DataError, RecipeError: a file of the recipe is gone, or a value is wrong.
+        HubError: what it takes from the hub can no longer be had.
     """
     with run.supervised():
-        recipe = read_recipe(run)  # a damaged file is found before anything is changed
+        # A damaged file is found before anything is changed.
+        written, changes = changed_recipe(written_recipe(run), sets)
+        written, moved = with_base(written, model)
+        recipe = pinned_recipe(run, written)
+        changes += moved
         history = read_history(run)
         if run.is_locked():
             raise RunDirError(
@@ -71,36 +85,88 @@ def continue_run(
         new_allowance = limits.hours is not None or limits.usd is not None
         finished = history.finished
         ended = finished is not None and run.status_of(finished) is RunStatus.FINISHED
-        if ended and not new_allowance:
+        if ended and not (new_allowance or changes):
             call_at_end(on_finish, run)
             return _complete(run, history, display)
+        _refuse_done(run, recipe, history)
         attempt = replace(
             Attempt.first(run, started, allow_code=allow_code),
             budget=current_budget(run, history),
             paid_s=paid_seconds(run, history),
             trained_s=trained_seconds(run, history),
+            grace_s=recipe.budget.grace_s,
             number=_next_attempt(run, history),
             micro_batch=resumed_micro_batch(run, history),
         )
         attempt = replace(attempt, budget=new_budget(attempt, limits))
-        run.read_json(MANIFEST)  # the worker needs it whole
+        if not new_allowance and any(c["key"] in _LIMITS for c in changes):
+            attempt = replace(attempt, budget=_whole_budget(attempt.budget, recipe))
         refuse_newer(run.path / "evals")
         _refuse_too_little(run, attempt)
-        standing = next_standing(run, recipe, attempt.number, accepted)
-        moved = still_there(read_pins(run))
-        for note in moved:
+        standing = next_standing(run, recipe, attempt.number, accepted, changes)
+        check_local_files(recipe, standing.reward_files)
+        renamed = still_there(read_pins(run))
+        for note in renamed:
             display.message(note)
         try:
-            _bring_back_checkpoints(run, display)
-            write_standing(run, standing)
-            run.write_json(MANIFEST, run.read_json(MANIFEST) | {"hub_moved": moved})
-            planned = run.read_json(PLAN)
-            run.write_json(PLAN, planned | {"budget": asdict(attempt.budget)})
+            _bring_back_checkpoints(run, recipe, display)
+            _write_down(run, written, attempt, standing)
+            run.write_json(MANIFEST, run.read_json(MANIFEST) | {"hub_moved": renamed})
         except OSError as error:
             raise RunDirError(f"{run.path} cannot be continued: {reason_of(error)}.") from None
         display.start(run)
         with Signals() as signals:
             return supervise(run, attempt, display, signals, on_finish)
+
+
+def _write_down(run: RunDir, recipe: Recipe, attempt: Attempt, standing: Standing) -> None:
+    """What the next attempt is; what was changed stands in the manifest before it holds."""
+    write_standing(run, standing)
+    document = run.read_json(RESOLVED)
+    keys = [change["key"] for change in standing.changes if change["key"] in flat_values(recipe)]
+    if keys:
+        said = dict.fromkeys(keys, f"changed for attempt {attempt.number}")
+        sources = document.get("sources", {}) | said
+        resolved = {"recipe": recipe.model_dump(mode="json"), "sources": sources}
+        run.write_json(RESOLVED, document | resolved)
+    planned = run.read_json(PLAN)
+    planned["plan"] |= {"requested_steps": recipe.schedule.stop_after_steps}
+    budget = {"budget": asdict(attempt.budget), "grace_s": attempt.grace_s}
+    run.write_json(PLAN, planned | budget)
+
+
+def _refuse_done(run: RunDir, recipe: Recipe, history: History) -> None:
+    """More budget buys nothing where all updates are made.
+
+    Raises:
+        UsageError: there is none to be made.
+    """
+    stop, finished = recipe.schedule.stop_after_steps, history.finished
+    made = history.steps[-1].step if history.steps else 0
+    complete = finished is not None and finished.stop_reason is StopReason.COMPLETED
+    if stop is None or made < stop or (made == stop and not complete):
+        return
+    raise UsageError(
+        f"{run.path} has made {made} updates, and schedule.stop_after_steps is {stop}: there is "
+        "none left to be paid for.",
+        hint=f"Ask for more: --set schedule.stop_after_steps={2 * made}.",
+    )
+
+
+def _whole_budget(old: Budget, recipe: Recipe) -> Budget:
+    """The budget of the recipe's own limits, for all attempts together.
+
+    Raises:
+        UsageError: dollars without a price.
+    """
+    limits = recipe.budget
+    try:
+        new = Budget.of(hours=limits.hours, usd=limits.usd, usd_per_hour=old.usd_per_hour)
+    except ValueError:
+        raise UsageError(
+            "this run has no price, so budget.usd says nothing.", hint="Set budget.hours."
+        ) from None
+    return old if new is None else new
 
 
 def _complete(run: RunDir, history: History, display: Display) -> Ended:
@@ -125,8 +191,8 @@ def _next_attempt(run: RunDir, history: History) -> int:
     return max(history.attempt, int(last_beat(run, "attempt"))) + 1 if begun else 1
 
 
-def _bring_back_checkpoints(run: RunDir, display: Display) -> None:
-    mirror = mirror_of(run, read_recipe(run))
+def _bring_back_checkpoints(run: RunDir, recipe: Recipe, display: Display) -> None:
+    mirror = mirror_of(run, recipe)
     steps = [] if mirror is None else restore_from_mirror(run, mirror)
     if steps and mirror is not None:
         names = ", ".join(map(str, steps))

@@ -8,10 +8,10 @@ Nothing is written before everything has been checked.
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
 
 from budgetrl.documents import Standing, read_standings
-from budgetrl.errors import RefusedError, RunDirError
+from budgetrl.errors import ModelError, RefusedError, RunDirError
 from budgetrl.evaluation.fingerprints import (
     PARTS,
     SCHEMA_VERSION,
@@ -20,11 +20,10 @@ from budgetrl.evaluation.fingerprints import (
     fingerprints,
     reward_files,
 )
+from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, RunDir
-
-Change = dict[str, Any]
-"""What a `changed` event says: key, from, to."""
+from budgetrl.supervise.changes import Change
 
 
 class ChangedError(RefusedError):
@@ -63,9 +62,15 @@ def next_standing(
             hint=f"Continue it with the budgetrl that made it ({made_by}), or say that you know: "
             "--accept-changes data,reward,model.",
         )
+    _refuse_lost_base(recipe)
     files = reward_files(recipe, last.reward_files if last is not None else None)
     now = fingerprints(recipe, files)
-    found = differences(last.fingerprints, now) if known and last is not None else []
+    asked = {change["key"] for change in changes}
+    found = [
+        one
+        for one in (differences(last.fingerprints, now) if known and last is not None else [])
+        if one.item not in asked
+    ]
     _refuse(run, [one for one in found if one.part not in accepted])
     accepted_now: list[Change] = [
         {"key": f"{one.part}: {one.item}", "from": one.before, "to": one.now} for one in found
@@ -86,6 +91,15 @@ def write_standing(run: RunDir, standing: Standing) -> None:
     earlier = [one for one in read_standings(run) if one.attempt < standing.attempt]
     entries = [asdict(one) for one in [*earlier, standing]]
     run.write_json(MANIFEST, manifest | {"attempts": entries})
+
+
+def _refuse_lost_base(recipe: Recipe) -> None:
+    place = local_path(recipe.model.id)
+    if place.startswith("/") and not (Path(place) / "config.json").is_file():
+        raise ModelError(
+            f"the base model of the run is not in {place} any more.",
+            hint="Say where it is now with --model PATH; it is compared by hash.",
+        )
 
 
 def _refuse(run: RunDir, found: Sequence[Difference]) -> None:

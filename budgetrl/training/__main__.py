@@ -101,7 +101,7 @@ def _out_of_memory(log: RunLog, run: RunDir, recipe: Recipe, error: Exception) -
     what = f"the GPU's memory is used up at batch.micro_batch = {micro_batch}: {error}"
     hint = (
         f"Where the run does not go on by itself: `budgetrl resume {run.path}` tries half of that; "
-        "or lower sampling.max_tokens, or take a larger GPU."
+        "or start a new run with a smaller sampling.max_tokens, or on a larger GPU."
     )
     kind = type(error).__name__
     log.emit(Error(type=kind, message=what, hint=hint, exit_code=OUT_OF_MEMORY_EXIT))

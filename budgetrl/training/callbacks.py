@@ -171,7 +171,8 @@ class StepCallback(TrainerCallback):
             raise TrainingError(
                 f"{MAX_BAD_UPDATES} updates in a row had gradients that are not finite; "
                 f"the last good checkpoint is {self._last_good()}.",
-                hint="Lower schedule.learning_rate, then `budgetrl resume`.",
+                hint=f"Go on more slowly: `budgetrl resume {self.run.path} "
+                f"--set schedule.learning_rate={self.recipe.schedule.learning_rate / 3:.1g}`.",
             )
         self._evaluate_if_due(state.global_step)
         decision = self.decide(self.saver.cost_s(state.global_step))
@@ -208,7 +209,8 @@ class StepCallback(TrainerCallback):
     def restore(self, step: int, state: Mapping[str, Any]) -> None:
         """Take over what the checkpoint of a step holds in its `state.json`."""
         self.saver.saved_step = step
-        self.best = Best(**state["best"])
+        # A best value under another protocol is not comparable with what follows.
+        self.best = Best() if self.evaluator.renew else Best(**state["best"])
         self._fractions_done = {(suite, share) for suite, share in state["fractions_done"]}
         # A run that was stopped for want of signal and is resumed all the same has another chance.
         empty = state["empty_updates"]

@@ -1,6 +1,6 @@
 """Evaluations inside a run: which suites when, within the budget, and what is reported of them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,6 +32,8 @@ class Evaluator:
     entropy_prompts: Sequence[PromptedProblem]
     log: RunLog
     clock: Clock
+    renew: bool = False
+    """What is evaluated was changed on purpose, so stored results may be of another protocol."""
     seconds: dict[str, float] = field(default_factory=dict)
     """What a suite's newest evaluation took."""
 
@@ -46,7 +48,7 @@ class Evaluator:
         should_stop: StopCheck,
         *,
         only: str | None = None,
-        announced: Collection[str] = (),
+        announced: Mapping[str, Evaluation] | None = None,
     ) -> dict[str, EvalResult]:
         """Results by suite; a suite without a complete round is left out.
 
@@ -55,7 +57,7 @@ class Evaluator:
             step: updates made so far.
             should_stop: cuts rounds.
             only: one suite instead of all of the moment.
-            announced: suites whose event was written by an earlier attempt.
+            announced: by suite, the event that an earlier attempt has written.
         """
         results = {}
         for spec in self.specs(when):
@@ -80,12 +82,15 @@ class Evaluator:
                 stop=self.recipe.sampling.stop,
                 should_stop=should_stop,
                 clock=self.clock,
+                renew=self.renew,
             )
             if result is not None:
                 results[spec.suite] = result
                 self.seconds[spec.suite] = result.seconds
-                if spec.suite not in announced:
-                    self._emit(result, when)
+                event = _event(result, when)
+                told = (announced or {}).get(spec.suite)
+                if told is None or told.pass_at != event.pass_at:
+                    self.log.emit(event)
         return results
 
     def entropy(self, when: Moment, step: int, should_stop: StopCheck) -> None:
@@ -119,23 +124,22 @@ class Evaluator:
                 )
             )
 
-    def _emit(self, result: EvalResult, when: Moment) -> None:
-        protocol = result.protocol
-        self.log.emit(
-            Evaluation(
-                suite=result.suite,
-                when=when,
-                step=result.step,
-                problems=result.problems,
-                samples=result.samples,
-                pass_at={str(k): value for k, value in result.pass_at.items()},
-                interval_95={str(k): value for k, value in result.interval_95.items()},
-                truncated_share=result.truncated_share,
-                unparsable_share=result.unparsable_share,
-                completion_tokens_mean=result.completion_tokens_mean,
-                temperature=protocol.temperature,
-                top_p=protocol.top_p,
-                max_tokens=protocol.max_tokens,
-                seconds=result.seconds,
-            )
-        )
+
+def _event(result: EvalResult, when: Moment) -> Evaluation:
+    protocol = result.protocol
+    return Evaluation(
+        suite=result.suite,
+        when=when,
+        step=result.step,
+        problems=result.problems,
+        samples=result.samples,
+        pass_at={str(k): value for k, value in result.pass_at.items()},
+        interval_95={str(k): value for k, value in result.interval_95.items()},
+        truncated_share=result.truncated_share,
+        unparsable_share=result.unparsable_share,
+        completion_tokens_mean=result.completion_tokens_mean,
+        temperature=protocol.temperature,
+        top_p=protocol.top_p,
+        max_tokens=protocol.max_tokens,
+        seconds=result.seconds,
+    )

@@ -75,7 +75,7 @@ def _baseline(
     keep_s = (1.0 - BASELINE_SHARE) * log.ledger.remaining_s if trains else END_MARGIN_S
     over = stopper.until(lambda: log.ledger.remaining_s - keep_s)
     with log.phase("baseline"):
-        announced = {e.suite for e in before.evaluations if e.when == "baseline"}
+        announced = {e.suite: e for e in before.evaluations if e.when == "baseline"}
         results = evaluator.evaluate("baseline", 0, over, announced=announced)
         if not before.entropies:
             evaluator.entropy("baseline", 0, over)

@@ -32,6 +32,9 @@ from budgetrl.training.trackers import open_tracker
 from budgetrl.training.trainer import TrainerParts, build_trainer
 from budgetrl.training.trl_args import UNLIMITED_STEPS
 
+RENEWING = ("eval.", "data: eval.", "model: ", "versions: ")
+"""Changes between attempts after which evaluations may be under another protocol."""
+
 
 @dataclass(frozen=True, slots=True)
 class Workbench:
@@ -102,6 +105,11 @@ def prepare(
         entropy_prompts=prompted(renderer, problems[: recipe.entropy.prompts]),
         log=log,
         clock=log.ledger.clock,
+        renew=any(
+            str(change["key"]).startswith(RENEWING)
+            for standing in standings[-1:]
+            for change in standing.changes
+        ),
     )
     sampler = ProblemSampler(
         problems,
