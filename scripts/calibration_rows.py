@@ -17,7 +17,7 @@ from budgetrl.errors import BudgetRLError
 from budgetrl.estimation.lengths import Lengths
 from budgetrl.estimation.rollout import decode
 from budgetrl.estimation.scenario import UNKNOWN_LENGTH
-from budgetrl.estimation.shapes import ModelShape, find_shape
+from budgetrl.estimation.shapes import ModelShape, find_shape, shape_from_config
 from budgetrl.estimation.terms import Constants, Term, total
 from budgetrl.estimation.training_time import logprobs, step_overhead, update
 from budgetrl.estimation.workload import Generation, Precision, Server, Serving, Update
@@ -104,11 +104,13 @@ def step_case(row: Mapping[str, Any], constants: Constants) -> Case:
 
 
 def shape_of(row: Mapping[str, Any]) -> ModelShape:
-    """The shape of the row's model.
+    """The shape of the row's model, by the `config` that it gives or else by name.
 
     Raises:
         NotCovered: not bundled.
     """
+    if "config" in row:
+        return shape_from_config(row["config"], str(row["model"]))
     name = re.split(r"\s+", str(row["model"]))[0]
     for candidate in (name, f"{name}-Instruct"):
         try:
@@ -163,6 +165,9 @@ def _decode_workload(row: Mapping[str, Any]) -> tuple[Generation, Serving, Model
     if row["concurrency"] is None or row["output_tokens"] is None:
         raise NotCovered("concurrency or lengths are not given")
     shape, gpu, precision = shape_of(row), gpu_of(row), precision_of(row)
+    adapter = _adapter_of(row, shape) or 0
+    if adapter and server_of(row) is Server.VLLM_V0:
+        raise NotCovered("an adapter on vLLM V0, whose kernels for it are gone")
     requests = re.search(r"(\d+) requests", row["notes"])
     count = int(requests[1]) if requests else row["concurrency"]
     weights = 2.0 * shape.params if precision is Precision.BF16 else 1.0 * shape.params
@@ -172,7 +177,7 @@ def _decode_workload(row: Mapping[str, Any]) -> tuple[Generation, Serving, Model
     serving = Serving(
         server=server_of(row),
         precision=precision,
-        adapter_params=_adapter_of(row, shape) or 0,
+        adapter_params=adapter,
         max_sequences=row["concurrency"],
         kv_bytes=room,
     )

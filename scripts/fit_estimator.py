@@ -13,13 +13,13 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from calibration_rows import Case, decode_case, read_rows, step_case
 
-from budgetrl.estimation.terms import Constants, load_constants, read_constants, total
+from budgetrl.estimation.terms import load_constants, read_constants
 
 ASSET = Path(__file__).resolve().parent.parent / "budgetrl/assets/estimator.json"
 
@@ -37,6 +37,9 @@ PRIORS = {
     "decode_sequence_s": Prior(2.0e-5, 1.8),
     "decode_v0_factor": Prior(2.5, 1.6),
     "decode_mfu": Prior(0.9, 1.3),
+    # Two kernels of about 10 us for each of four fused linears (vLLM pull request 32425: expand 14
+    # before, 10 after it).
+    "decode_lora_layer_s": Prior(8.0e-5, 1.5),
     "transformers_layer_s": Prior(1.0e-3, 1.3),
     "dequant_bytes": Prior(2.5, 1.6),
     "dequant_bytes_old": Prior(5.0, 1.6),
@@ -48,8 +51,9 @@ SEARCH_STEPS = 9
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-def cases(rows: Sequence[dict[str, Any]], constants: Constants) -> list[Case]:
-    """Covered rows."""
+def cases(rows: Sequence[dict[str, Any]]) -> list[Case]:
+    """Covered rows, at the constants of the package."""
+    constants = load_constants()
     found = [
         step_case(row, constants) if row.get("kind") == "rl_step" else decode_case(row, constants)
         for row in rows
@@ -58,19 +62,25 @@ def cases(rows: Sequence[dict[str, Any]], constants: Constants) -> list[Case]:
     return [case for case in found if case.terms is not None and case.measured]
 
 
-def log_error(case: Case) -> float:
+def log_error(case: Case, values: Mapping[str, float]) -> float:
     """log(predicted / measured) of seconds; of decode rows the seconds that its rate means."""
     assert case.terms is not None and case.measured is not None
+    held = load_constants()
+    factors = {name: value / held[name] for name, value in values.items()}
+    predicted = sum(
+        term.amount
+        * math.prod(factors.get(name, 1.0) ** power for name, power in term.powers.items())
+        for term in case.terms
+    )
     measured_s = case.tokens / case.measured if case.tokens else case.measured
-    return math.log(total(case.terms) / measured_s)
+    return math.log(predicted / measured_s)
 
 
-def loss(rows: Sequence[dict[str, Any]], values: dict[str, float]) -> float:
+def loss(covered: Sequence[Case], values: Mapping[str, float]) -> float:
     """Weighted absolute log errors and the distance from the priors."""
-    covered = cases(rows, load_constants().with_values(values))
     by_source: dict[str, list[float]] = defaultdict(list)
     for case in covered:
-        by_source[case.source].append(abs(log_error(case)))
+        by_source[case.source].append(abs(log_error(case, values)))
     data = sum(statistics.fmean(errors) * math.sqrt(len(errors)) for errors in by_source.values())
     prior = sum(
         (math.log(values[name] / p.value) / math.log(p.factor)) ** 2 for name, p in PRIORS.items()
@@ -78,7 +88,7 @@ def loss(rows: Sequence[dict[str, Any]], values: dict[str, float]) -> float:
     return data + PRIOR_WEIGHT * prior
 
 
-def fit(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+def fit(covered: Sequence[Case]) -> dict[str, float]:
     """Coordinate-wise golden-section search in the logarithms."""
     values = {name: prior.value for name, prior in PRIORS.items()}
     for _ in range(PASSES):
@@ -88,7 +98,8 @@ def fit(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
                 left = high - _GOLDEN * (high - low)
                 right = low + _GOLDEN * (high - low)
                 at = [
-                    loss(rows, {**values, name: prior.value * math.exp(x)}) for x in (left, right)
+                    loss(covered, {**values, name: prior.value * math.exp(x)})
+                    for x in (left, right)
                 ]
                 low, high = (low, right) if at[0] < at[1] else (left, high)
             values[name] = prior.value * math.exp((low + high) / 2)
@@ -96,16 +107,15 @@ def fit(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def leave_one_source_out(
-    rows: Sequence[dict[str, Any]],
+    covered: Sequence[Case],
 ) -> list[tuple[Case, float, dict[str, float]]]:
     """Every covered row, predicted by constants that its source had no part in."""
-    sources = sorted({case.source for case in cases(rows, load_constants())})
     results = []
-    for source in sources:
-        values = fit([row for row in rows if row["source"] != source])
-        held_out = [row for row in rows if row["source"] == source]
-        for case in cases(held_out, load_constants().with_values(values)):
-            results.append((case, log_error(case), values))
+    for source in sorted({case.source for case in covered}):
+        values = fit([case for case in covered if case.source != source])
+        results += [
+            (case, log_error(case, values), values) for case in covered if case.source == source
+        ]
     return results
 
 
@@ -114,10 +124,9 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--write", action="store_true", help="update the constants of the package")
     arguments = parser.parse_args()
-    rows = [row for file in arguments.files for row in read_rows(file)]
-    values = fit(rows)
-    held_out = leave_one_source_out(rows)
-    print(_summary(rows, values, held_out))
+    covered = cases([row for file in arguments.files for row in read_rows(file)])
+    values = fit(covered)
+    print(_summary(covered, values, leave_one_source_out(covered)))
     if arguments.write:
         data = read_constants()
         for name, value in values.items():
@@ -126,7 +135,7 @@ def main() -> None:
 
 
 def _summary(
-    rows: Sequence[dict[str, Any]],
+    covered: Sequence[Case],
     values: dict[str, float],
     held_out: list[tuple[Case, float, dict[str, float]]],
 ) -> str:
@@ -143,10 +152,9 @@ def _summary(
         "| rows | n | median error, fitted | median error, source left out |",
         "|---|---|---|---|",
     ]
-    fitted_cases = cases(rows, load_constants().with_values(values))
-    for kind in ("decode", "step"):
-        inside = [abs(math.expm1(_signed(c))) for c in fitted_cases if c.kind == kind]
-        outside = [abs(math.expm1(-e if c.tokens else e)) for c, e, _ in held_out if c.kind == kind]
+    for kind in ("decode", "LoRA", "step"):
+        inside = [_off(c, log_error(c, values)) for c in covered if _is(c, kind)]
+        outside = [_off(c, error) for c, error, _ in held_out if _is(c, kind)]
         if inside:
             lines.append(
                 f"| {kind} | {len(inside)} | {statistics.median(inside):.1%} "
@@ -155,9 +163,14 @@ def _summary(
     return "\n".join(lines)
 
 
-def _signed(case: Case) -> float:
-    """Log error of what the row states: tokens per second of decode rows, else seconds."""
-    return -log_error(case) if case.tokens else log_error(case)
+def _is(case: Case, kind: str) -> bool:
+    """Whether a row counts for a line: "LoRA" are those of the decode rows that have an adapter."""
+    return case.kind == kind or ((kind, case.kind) == ("LoRA", "decode") and "LoRA" in case.label)
+
+
+def _off(case: Case, error: float) -> float:
+    """Relative error of what the row states: tokens per second of decode rows, else seconds."""
+    return abs(math.expm1(-error if case.tokens else error))
 
 
 if __name__ == "__main__":

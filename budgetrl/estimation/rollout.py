@@ -1,6 +1,7 @@
 """Seconds of generation: a roofline over memory traffic with host time per step and sequence.
 
     step(B, context) = o0 + o1 B + (weights + B context KV) / (eta bandwidth) + 2 N B / (mfu peak)
+    an adapter beside the weights adds  o2 layers + (its weights + B activations) / (eta bandwidth)
 
 summed over a continuous batch: sequences leave as they end, others take their place, and the KV
 cache limits how many run together. The calibrated form of ESTIMATOR 2.2, with the arithmetic of
@@ -73,7 +74,9 @@ def _decode_continuously(
     ]
     if how.adapter_params:
         host_s = steps * shape.layers * constants["decode_lora_layer_s"]
+        moved = (work.tokens + work.prompts * work.prompt_tokens) * shape.lora_traffic()
         terms.append(_host(host_s, "decode_lora_layer_s", {}))
+        terms.append(_memory(moved / bandwidth, "adapter activations"))
     return Rollout(_with_model_error(terms), steps, running)
 
 

@@ -141,6 +141,14 @@ class ModelShape:
         in_blocks = self.layers * sum(sum(self.linears[name]) for name in chosen - {*ENDS})
         return rank * (in_blocks + len(chosen & {*ENDS}) * (self.hidden + self.vocab))
 
+    def lora_traffic(self, bytes_per_element: int = 2) -> int:
+        """Bytes per token that unmerged adapters move on all layers, their own weights apart.
+
+        Each adapter reads its layer's input, and adds to its output: read and written once more.
+        """
+        per_layer = sum(inputs + 2 * outputs for inputs, outputs in self.linears.values())
+        return bytes_per_element * self.layers * per_layer
+
     def attention_flops(self, context: float) -> float:
         """FLOPs per token of one causal forward pass over sequences of `context` tokens.
 
