@@ -1,9 +1,10 @@
 """The figures of gpu_check's runs: seconds by phase, tokens per second, memory, all against plan.
 
-    python scripts/gpu_check.py RUN... [--profile FOLDER]
+    python scripts/gpu_check.py RUN... [--table] [--profile FOLDER]
 
-One JSON line per run on standard output. With --profile the last run's factors, measured over
-predicted, are written as `gpu-<name>.json` in the form of budgetrl/assets/profiles.
+One JSON line per run on standard output, or one table of all of them. With --profile the last run's
+factors, measured over predicted, are written as `gpu-<name>.json` in the form of
+budgetrl/assets/profiles.
 """
 
 import argparse
@@ -15,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.estimation.estimate import estimate
-from budgetrl.estimation.profile import profile_document, run_factors, run_recipe
+from budgetrl.estimation.phases import UPDATE_PHASES
+from budgetrl.estimation.profile import (
+    predicted_phases,
+    profile_document,
+    run_factors,
+    run_recipe,
+)
 from budgetrl.estimation.shapes import find_shape
 from budgetrl.files import write_json
 from budgetrl.hardware import Gpu, detect_gpu
@@ -32,7 +39,7 @@ def figures(run: RunDir, gpu: Gpu | None) -> dict[str, Any]:
     steps = history.steps[1:] or history.steps  # the first one compiles
     phases = {
         name: round(statistics.median(step.phase_s.get(name, 0.0) for step in steps), 3)
-        for name in ("rollout", "reward", "logprob", "update", "other")
+        for name in UPDATE_PHASES
     }
     speed = statistics.median(step.tokens / step.phase_s["rollout"] for step in steps)
     found: dict[str, Any] = {
@@ -56,15 +63,39 @@ def figures(run: RunDir, gpu: Gpu | None) -> dict[str, Any]:
 def against_plan(
     recipe: Recipe, history: History, gpu: Gpu, found: dict[str, Any]
 ) -> dict[str, Any]:
-    """The card's limit for this batch, and the estimate's peak."""
-    limit = roofline_tokens_per_s(recipe, gpu, history.steps[-1].completion_tokens_mean)
-    peak, measured = estimate(recipe, gpu).memory.peak / GIB, found["peak_gib"]
+    """The card's limit for this batch, and the estimate at the lengths that were seen."""
+    mean = history.steps[-1].completion_tokens_mean
+    limit = roofline_tokens_per_s(recipe, gpu, mean)
+    memory, measured = estimate(recipe, gpu).memory, found["peak_gib"]
+    seconds = predicted_phases(recipe, gpu, mean).seconds
     return {
         "roofline_tokens_per_s": round(limit, 1),
         "share_of_roofline": round(found["rollout_tokens_per_s"] / limit, 3),
-        "predicted_peak_gib": round(peak, 2),
-        "peak_over_predicted": None if measured is None else round(measured / peak, 3),
+        "predicted_phase_s": {name: round(seconds[name], 3) for name in UPDATE_PHASES},
+        "predicted_tokens_per_s": round(recipe.completions_per_step * mean / seconds["rollout"], 1),
+        "predicted_peak_gib": round(memory.peak / GIB, 2),
+        "peak_over_predicted": None if measured is None else round(measured * GIB / memory.peak, 3),
     }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line per run, what was measured before what was estimated: `41.2 / 38.0`."""
+    names = [*(f"{phase} s" for phase in UPDATE_PHASES), "tokens/s", "peak GiB"]
+    lines = [f"| measured / estimated | updates | {' | '.join(names)} |", "|---" * 9 + "|"]
+    for row in rows:
+        pairs = [
+            (row["phase_s"][phase], row.get("predicted_phase_s", {}).get(phase))
+            for phase in UPDATE_PHASES
+        ]
+        pairs.append((row["rollout_tokens_per_s"], row.get("predicted_tokens_per_s")))
+        pairs.append((row["peak_gib"], row.get("predicted_peak_gib")))
+        cells = [" / ".join(_figure(value) for value in pair) for pair in pairs]
+        lines.append(f"| {row['recipe']} | {row['steps']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def roofline_tokens_per_s(recipe: Recipe, gpu: Gpu, mean_tokens: float) -> float:
@@ -80,10 +111,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--profile", type=Path, metavar="FOLDER")
+    parser.add_argument("--table", action="store_true", help="one table instead of JSON")
     options = parser.parse_args()
     here = detect_gpu()
     gpu = here.gpu if here is not None else None
     runs = [open_run(path) for path in options.runs]
+    if options.table:
+        made = [figures(run, gpu) for run in runs if read_history(run).steps]
+        print(table(made) if made else "no run made an update")
+        return 0
     for run in runs:
         print(json.dumps(figures(run, gpu)))
     if options.profile is None or gpu is None:
