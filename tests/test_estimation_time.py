@@ -160,3 +160,23 @@ def test_a_known_constant_has_no_spread() -> None:
 def test_every_constant_lies_in_its_range_and_names_its_source() -> None:
     table = Constants(CONSTANTS.table).table
     assert all(0 < c.low <= c.value <= c.high and c.source for c in table.values())
+
+
+def test_an_adapter_beside_the_weights_costs_kernels_its_weights_and_activations() -> None:
+    """Of few sequences nearly all is the start of kernels."""
+    rank_8 = QWEN.lora_params(8)
+
+    def extra(count: int, adapter: int) -> float:
+        work = Generation.of(count, count // 4, 150, lengths_of(1000))
+        plain, beside = (
+            total(decode(work, Serving(adapter_params=one), QWEN, A40, CONSTANTS).terms)
+            for one in (0, adapter)
+        )
+        steps = decode(work, Serving(), QWEN, A40, CONSTANTS).steps
+        return (beside - plain) / steps
+
+    kernels = QWEN.layers * CONSTANTS["decode_lora_layer_s"]
+    assert kernels < extra(4, rank_8) < 1.2 * kernels
+    assert extra(256, rank_8) > 1.1 * extra(4, rank_8)
+    moved = 2.0 * (QWEN.lora_params(256) - rank_8) / (0.78 * 696e9)
+    assert extra(4, QWEN.lora_params(256)) - extra(4, rank_8) == pytest.approx(moved, rel=1e-6)
