@@ -29,10 +29,11 @@ OUT_OF_MEMORY_EXIT = 76
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the memory of the GPU was used up; known by name, because torch is not imported."""
+    """Whether the memory of GPU or machine was used up; by name, because torch is not imported."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    said = isinstance(error, RuntimeError) and "CUDA error: out of memory" in str(error)
-    return said or "OutOfMemoryError" in names
+    said = ("CUDA error: out of memory", "can't allocate memory", "bad_alloc")
+    of_library = isinstance(error, RuntimeError) and any(text in str(error) for text in said)
+    return of_library or "OutOfMemoryError" in names or isinstance(error, MemoryError)
 
 
 class BudgetRLError(Exception):

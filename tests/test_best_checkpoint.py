@@ -20,7 +20,7 @@ RECIPE = load_recipe(
 
 @pytest.fixture
 def follower(tmp_path: Path) -> Iterator[StepCallback]:
-    with workbench(tmp_path, RECIPE, rehearsed=False) as (_, _, _, build):
+    with workbench(tmp_path, RECIPE) as (_, _, _, build):
         made: StepCallback = build()
         made.saver.begin()
         yield made

@@ -1,5 +1,7 @@
 """The rehearsal that runs on a GPU before the baseline, here on a CPU with a memory of our own."""
 
+import os
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +19,10 @@ from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.worker import GradingPool
 from budgetrl.rundir import MANIFEST, RunDir
+from budgetrl.training import free_memory
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.log import RunLog, stamp_of
-from budgetrl.training.preflight import rehearse
+from budgetrl.training.preflight import fit_micro_batch, rehearse
 from budgetrl.training.setup import build_follower, prepare
 from budgetrl.training.stopper import Stopper
 
@@ -46,7 +49,9 @@ class Rows:
 
 
 @contextmanager
-def workbench(folder: Path, recipe: Recipe, rehearsed: bool, limit: int = 1000) -> Iterator[Any]:
+def workbench(
+    folder: Path, recipe: Recipe, build: Any = build_follower, limit: int = 1000
+) -> Iterator[Any]:
     run = RunDir.create(folder, "preflight")
     ledger = Ledger(Budget(600.0), time.monotonic, time.monotonic(), 0.0)
     engine: Any = PlainEngine.open(recipe)
@@ -55,7 +60,6 @@ def workbench(folder: Path, recipe: Recipe, rehearsed: bool, limit: int = 1000) 
     with run.writer(stamp_of(ledger, 1)) as writer, GradingPool() as pool:
         log = RunLog(writer, ledger, {})
         bench = prepare(run, recipe, engine, pool, log, False)
-        build = rehearse if rehearsed else build_follower
         yield run, engine, memory, lambda: build(run, recipe, engine, bench, log, stopper)
 
 
@@ -65,9 +69,35 @@ def one_update(follower: StepCallback) -> dict[str, torch.Tensor]:
     return {n: p.detach() for n, p in follower.trainer.model.named_parameters() if "lora" in n}
 
 
+def test_on_a_cpu_the_longest_micro_batch_must_fit_the_memory_that_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is the kernel's own: allocations fail, and nobody is killed."""
+    wide = ["batch.prompts_per_step=32", "batch.micro_batch=256", "sampling.max_tokens=64"]
+    recipe = load_recipe("quickstart", ["engine.threads=1", *wide]).recipe
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with workbench(tmp_path, recipe, fit_micro_batch) as (run, _, memory, build):
+        monkeypatch.setattr(free_memory, "free_bytes", lambda: 120 << 20)
+        used = build().recipe.batch.micro_batch
+        assert 1 < used < 256
+        assert [rows for rows, _ in memory.seen] == [256 >> n for n in range(len(memory.seen))]
+        assert memory.seen[-1] == (used, 64 + 64)
+    warned = [event.message for event in run.events() if isinstance(event, RunWarning)]
+    assert warned[-1].startswith(
+        "micro-batches of 256 completions of full length do not fit this machine's memory: "
+    )
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_free_memory_is_part_of_what_the_machine_has() -> None:
+    free = free_memory.free_bytes()
+    assert free is not None
+    assert 0 < free <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def test_a_micro_batch_that_does_not_fit_is_halved_once_and_said(tmp_path: Path) -> None:
     recipe = load_recipe("quickstart", [*SMALL, "batch.micro_batch=16"]).recipe
-    with workbench(tmp_path, recipe, rehearsed=True, limit=5) as (run, engine, memory, build):
+    with workbench(tmp_path, recipe, rehearse, limit=5) as (run, engine, memory, build):
         follower = build()
         assert [rows for rows, _ in memory.seen] == [16, 8, 4]
         assert {columns for _, columns in memory.seen} == {64 + 12}, "the longest there can be"
@@ -85,8 +115,8 @@ def test_a_rehearsed_training_is_the_same_training(tmp_path: Path) -> None:
     sets = ["batch.micro_batch=4", "engine.gradient_checkpointing=true"]
     recipe = load_recipe("quickstart", [*SMALL, *sets]).recipe
     made = []
-    for rehearsed in (False, True):
-        with workbench(tmp_path, recipe, rehearsed) as (*_, build):
+    for one in (build_follower, rehearse):
+        with workbench(tmp_path, recipe, one) as (*_, build):
             made.append(one_update(build()))
     assert any(bool(weight.any()) for name, weight in made[0].items() if "lora_B" in name)
     for name, weight in made[0].items():
@@ -97,7 +127,7 @@ def test_one_completion_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     sets = ["batch.micro_batch=2", "grpo.beta=0.1"]  # with TRL's second adapter for the KL term
     recipe = load_recipe("quickstart", [*SMALL, *sets]).recipe
     with (
-        workbench(tmp_path, recipe, rehearsed=True, limit=0) as (*_, build),
+        workbench(tmp_path, recipe, rehearse, limit=0) as (*_, build),
         pytest.raises(HardwareError, match="one completion of full length"),
     ):
         build()
@@ -111,7 +141,7 @@ def test_a_trainer_knows_every_end_token_and_no_other_trainer(
         monkeypatch.setenv(name, value)
     sets = ["batch.micro_batch=4", 'sampling.stop=["<think>"]']
     recipe = load_recipe("quickstart", [*SMALL, *sets]).recipe
-    with workbench(tmp_path, recipe, rehearsed=False) as (*_, build):
+    with workbench(tmp_path, recipe, build_follower) as (*_, build):
         trainer = build().trainer
     assert trainer.accelerator.distributed_type == "NO"
     assert trainer.eos_token_ids == [283, 286]

@@ -109,7 +109,7 @@ def rehearsed_micro_batch() -> int:
     """What the preflight settles on with a memory for five rows, on the patched trainer."""
     rehearsal.PlainEngine = PatchedEngine  # type: ignore[misc]
     recipe = load_recipe("quickstart", [*rehearsal.SMALL, "batch.micro_batch=16"]).recipe
-    with rehearsal.workbench(FOLDER, recipe, rehearsed=True, limit=5) as (*_, build):
+    with rehearsal.workbench(FOLDER, recipe, rehearsal.rehearse, limit=5) as (*_, build):
         return int(build().trainer.args.per_device_train_batch_size)
 
 

@@ -168,8 +168,8 @@ def setup(scene: Scene) -> Panel | None:
     if trained or scene.status is not RunStatus.RUNNING or history.finished is not None:
         return None
     spans = {span.name: span for span in history.spans if span.attempt == history.attempt}
-    # A resumed run has its baseline already, only a GPU has a preflight, and most have nothing to
-    # download.
+    # A resumed run has its baseline already, a rehearsal takes a moment on a CPU, and most have
+    # nothing to download.
     first = history.attempt == 1
     names = [n for n in SETUP_PHASES if n in spans or (first and n not in _SOMETIMES)]
     names += ["train"] if "train" in spans else []

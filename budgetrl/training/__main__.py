@@ -98,10 +98,11 @@ def _out_of_memory(log: RunLog, run: RunDir, recipe: Recipe, error: Exception) -
     """No end of the run: the supervisor decides whether smaller micro-batches are tried."""
     rehearsed = (run.read_json(MANIFEST) or {}).get("micro_batch", recipe.batch.micro_batch)
     micro_batch = min(recipe.batch.micro_batch, rehearsed)
-    what = f"the GPU's memory is used up at batch.micro_batch = {micro_batch}: {error}"
+    whose = "this machine's" if recipe.engine.device == "cpu" else "the GPU's"
+    what = f"{whose} memory is used up at batch.micro_batch = {micro_batch}: {error}"
     hint = (
         f"Where the run does not go on by itself: `budgetrl resume {run.path}` tries half of that; "
-        "or start a new run with a smaller sampling.max_tokens, or on a larger GPU."
+        "or start a new run with a smaller sampling.max_tokens, or where there is more memory."
     )
     kind = type(error).__name__
     log.emit(Error(type=kind, message=what, hint=hint, exit_code=OUT_OF_MEMORY_EXIT))

@@ -6,10 +6,12 @@ Full-concurrency generation of a few tokens, their grading, the adapter saved an
 forward and backward at the longest prompt and completion, with gradients and optimiser state in
 memory. Where that is too much, the micro-batch is halved, once and for all. It is done at every
 attempt, because memory is shorter on resume (unsloth #3542), and changes nothing of the training.
-On a CPU the trainer is built, and asked for the prompts of the first update.
+On a CPU the longest micro-batch alone is tried, within the memory that is free. Everywhere the
+trainer is asked for the prompts of the first update.
 """
 
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from budgetrl.rewards.registry import check_faults
 from budgetrl.rundir import MANIFEST, RunDir
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import load_adapter_weights, save_adapter
+from budgetrl.training.free_memory import within_free_memory
 from budgetrl.training.log import RunLog
 from budgetrl.training.setup import Workbench, build_follower
 from budgetrl.training.stopper import Stopper
@@ -42,17 +45,15 @@ def preflight(
     log: RunLog,
     stopper: Stopper,
 ) -> StepCallback:
-    """The trainer, inside the callback that follows it, after a rehearsal of all that needs a GPU.
+    """The trainer, inside the callback that follows it, after a rehearsal.
 
     Raises:
-        HardwareError: one completion of full length is too much for the GPU's memory.
+        HardwareError: one completion of full length is too much for the memory.
         RewardError, TrainingError: grading, or saving the adapter, does not work.
     """
-    if recipe.engine.device == "cpu":
-        follower = build_follower(run, recipe, engine, bench, log, stopper)
-    else:
-        with log.phase("preflight"):
-            follower = rehearse(run, recipe, engine, bench, log, stopper)
+    rehearsal = fit_micro_batch if recipe.engine.device == "cpu" else rehearse
+    with log.phase("preflight"):
+        follower = rehearsal(run, recipe, engine, bench, log, stopper)
     try_prompts(follower.trainer, bench)
     return follower
 
@@ -76,10 +77,27 @@ def rehearse(
     log: RunLog,
     stopper: Stopper,
 ) -> StepCallback:
-    """As `preflight`, on any device."""
+    """Generation, saving and the longest micro-batch, on any device."""
     try_generation(recipe, engine, bench, stopper)
     try_saving(engine.model, run.path)
+    return fit_micro_batch(run, recipe, engine, bench, log, stopper)
+
+
+def fit_micro_batch(
+    run: RunDir,
+    recipe: Recipe,
+    engine: TrainableEngine,
+    bench: Workbench,
+    log: RunLog,
+    stopper: Stopper,
+) -> StepCallback:
+    """The trainer with the largest micro-batch, of the recipe's or smaller, that the memory holds.
+
+    Raises:
+        HardwareError: it does not hold one completion.
+    """
     wanted = recipe.batch.micro_batch
+    memory = "this machine's memory" if recipe.engine.device == "cpu" else "the GPU's memory"
     while True:
         follower = build_follower(run, recipe, engine, bench, log, stopper)
         if fits(follower.trainer, recipe):
@@ -87,9 +105,9 @@ def rehearse(
         smaller = recipe.smaller_micro_batch()
         if smaller is None:
             raise HardwareError(
-                "one completion of full length does not fit the GPU's memory in training.",
-                hint="Lower sampling.max_tokens, or `budgetrl estimate --all-gpus` names larger "
-                "GPUs.",
+                f"one completion of full length does not fit {memory} in training.",
+                hint="Lower sampling.max_tokens or prompt.max_tokens, or take a smaller model; "
+                "`budgetrl estimate --all-gpus` names larger GPUs.",
             )
         recipe = recipe.with_micro_batch(smaller)
     used = recipe.batch.micro_batch
@@ -97,7 +115,7 @@ def rehearse(
     if used != wanted:
         log.warn(
             "micro_batch",
-            f"micro-batches of {wanted} completions of full length do not fit the GPU's memory: "
+            f"micro-batches of {wanted} completions of full length do not fit {memory}: "
             f"{used} instead; the same updates up to rounding, slower",
         )
     return follower
@@ -153,9 +171,11 @@ def try_saving(model: Any, folder: Path) -> None:
 
 def fits(trainer: Any, recipe: Recipe) -> bool:
     """Whether the memory is enough for forward and backward at full length."""
+    limit = within_free_memory() if recipe.engine.device == "cpu" else nullcontext()
     try:
-        longest_pass(trainer, recipe)
-    except RuntimeError as error:
+        with limit:
+            longest_pass(trainer, recipe)
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return False
