@@ -16,9 +16,10 @@ from sample_events import step_event
 from budgetrl.budget import Budget, Ledger
 from budgetrl.engine.base import Rollout
 from budgetrl.events import Phase
+from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Schedule
 from budgetrl.rundir import RunDir
-from budgetrl.training.alarms import WINDOW, Alarms
+from budgetrl.training.alarms import WINDOW, Alarms, no_signal
 from budgetrl.training.clock import PHASES, PhaseClock
 from budgetrl.training.log import RunLog, stamp_of
 from budgetrl.training.recorder import StepRecord, has_signal
@@ -229,6 +230,28 @@ def test_a_sampler_that_is_not_the_trainer_is_an_alarm(gap: float | None, codes:
     made = record("cw")
     made.note(Rollout([[1]], [[0.0]], 0.1), gap)
     assert observed(Alarms({}), made) == [[(code, False) for code in codes]]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "said", "not_said"),
+    [
+        (1.0, "every completion was right", "easier"),
+        (0.0, "easier problems", "right:"),
+        (0.5, "easier problems", "right:"),
+        (None, "easier problems", "right:"),
+    ],
+)
+def test_without_signal_success_is_called_success(
+    accuracy: float | None, said: str, not_said: str
+) -> None:
+    message = no_signal(3, accuracy)
+    assert said in message and not_said not in message
+
+
+def test_a_reward_of_weight_0_is_looked_at_and_raises_no_alarm() -> None:
+    names = load_recipe("quickstart", ["rewards.format.weight=0"]).recipe.reward_names
+    assert names == load_recipe("quickstart").recipe.reward_names - {"format"}
+    assert "format" in load_recipe("quickstart").recipe.reward_names
 
 
 def test_a_reward_that_stands_still_below_its_highest_value_is_an_alarm() -> None:

@@ -110,6 +110,11 @@ class Recipe(Table):
         return self.recipe.seed
 
     @property
+    def reward_names(self) -> frozenset[str]:
+        """Names of the rewards that count; one of weight 0 is only looked at."""
+        return frozenset(reward.name for reward in self.rewards if reward.weight != 0)
+
+    @property
     def completions_per_step(self) -> int:
         """Completions that one update is made from."""
         return self.batch.prompts_per_step * self.grpo.num_generations
@@ -181,7 +186,7 @@ def _repeated(recipe: Recipe) -> list[tuple[str, str]]:
 def _signal_contradictions(recipe: Recipe) -> list[str]:
     found: list[str] = []
     signal, grpo = recipe.signal, recipe.grpo
-    names = [reward.name for reward in recipe.rewards if reward.weight != 0]
+    names = recipe.reward_names
     if not names:
         found.append("no reward has a weight other than 0")
     if signal.skip == "exact" and grpo.beta > 0:

@@ -3,7 +3,8 @@
 A reward can only strengthen what a model already does now and then *for a reason*. Two things are
 measured on groups of training problems: how many have right and wrong completions, and whether
 right answers agree with each other. Where a majority vote among G samples is no better than one
-sample, right answers are luck, however wide the gap from pass@1 to pass@G. Pure arithmetic.
+sample, right answers are luck, however wide the gap from pass@1 to pass@G. How sure both are, their
+95 % intervals say; the number of groups decides nothing beside them. Pure arithmetic.
 """
 
 from dataclasses import dataclass, field
@@ -15,8 +16,6 @@ from budgetrl.evaluation.passk import mean_interval, pass_at_k, wilson_interval
 from budgetrl.types import Interval
 from budgetrl.units import percent
 
-MIN_GROUPS = 32
-"""Fewer tell nothing with certainty."""
 MIN_SIGNAL = 0.10
 """Share of groups with signal below which most of the money is wasted."""
 MIN_AGREEMENT = 0.10
@@ -26,6 +25,8 @@ MOST_LUCK = 0.20
 """What luck alone does not reach."""
 SOLVED = 0.95
 """Accuracy that leaves nothing to learn."""
+MOST = 0.5
+"""Of the groups: what may have signal, by its interval, where nearly all answers were right."""
 MIN_UPDATES = 10
 """Fewer show nothing."""
 MAX_TRUNCATED = 0.5
@@ -103,18 +104,21 @@ def judge(seen: Seen, planned_steps: int) -> tuple[ProbeVerdict, list[str]]:
         return ProbeVerdict.DOUBTFUL, [*against, "no groups were seen: give more --hours"]
     accuracy, share, interval = seen.accuracy or 0.0, seen.signal_share, seen.signal_interval
     assert interval is not None
-    signal = f"{percent(share)} of {groups} groups have right and wrong completions"
+    signal = (
+        f"{percent(share)} of {groups} groups have right and wrong completions "
+        f"({percent(interval[0])} to {percent(interval[1])})"
+    )
     if accuracy > SOLVED:
-        against.append(f"{percent(accuracy)} of the training problems are solved already")
+        solved = f"{percent(accuracy)} of the training problems are solved already"
+        certain = interval[1] < MOST
+        (against if certain else doubts).append(solved if certain else f"{solved}; {signal}")
     elif interval[1] < MIN_SIGNAL:
         against.append(f"{signal}: hardly any update would teach")
     elif interval[0] < MIN_SIGNAL:
-        doubts.append(f"{signal}: perhaps too few")
+        doubts.append(f"{signal}: perhaps too few, give more --hours to see more of them")
     else:
         reasons.append(signal)
     _judge_agreement(seen, against, doubts, reasons)
-    if groups < MIN_GROUPS:
-        doubts.append(f"only {groups} groups were seen: give more --hours")
     if fmean(seen.truncated) > MAX_TRUNCATED:
         doubts.append(f"{percent(fmean(seen.truncated))} of the completions hit the token limit")
     if against:
@@ -135,6 +139,6 @@ def _judge_agreement(seen: Seen, against: list[str], doubts: list[str], reasons:
     if mean < MIN_AGREEMENT and high < MOST_LUCK:
         against.append(f"{text}: right answers are luck, and there is nothing to strengthen")
     elif low < MIN_AGREEMENT:
-        doubts.append(f"{text}: right answers may be luck")
+        doubts.append(f"{text}: right answers may be luck, give more --hours to see more groups")
     else:
         reasons.append(f"{text}: right answers have a reason")

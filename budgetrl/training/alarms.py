@@ -25,6 +25,25 @@ class Alarm(NamedTuple):
     resolved: bool
 
 
+def no_signal(updates: int, accuracy: float | None) -> str:
+    """What to say when no group of so many updates had right and wrong completions.
+
+    Args:
+        updates: in a row.
+        accuracy: share of right completions in the last of them; None if none could be graded.
+    """
+    if accuracy == 1.0:
+        return (
+            f"in the last {updates} updates every completion was right: the model solves these "
+            "problems, and there is nothing left to learn from them; give harder ones for more"
+        )
+    return (
+        f"in the last {updates} updates 0 % of the groups had right and wrong completions, so "
+        "nothing is learnt; `budgetrl probe` says whether this model can learn from this data, or "
+        "give easier problems"
+    )
+
+
 @dataclass(slots=True)
 class Alarms:
     """Watches steps; tells when a warning begins and when it is over.

@@ -18,7 +18,7 @@ from budgetrl.processor import peak_rss_gib
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.registry import check_faults, fault_lines
 from budgetrl.rundir import RunDir, damaged_files, read_checkpoint
-from budgetrl.training.alarms import Alarms
+from budgetrl.training.alarms import Alarms, no_signal
 from budgetrl.training.evals import Evaluator
 from budgetrl.training.log import RunLog
 from budgetrl.training.recorder import StepRecord
@@ -258,7 +258,7 @@ class StepCallback(TrainerCallback):
             self.log.warn("reward", f"update {step}: no reward, because {'; '.join(faults)}")
         check_faults(record.breakdowns)
         self._learn_difficulty(record)
-        self._watch_signal(facts["groups_with_signal"])
+        self._watch_signal(facts)
         if step % PLAN_EVERY == 0 or step <= 5:
             self._emit_plan(step, decision)
 
@@ -270,16 +270,11 @@ class StepCallback(TrainerCallback):
             solved = sum(b.verdict is Verdict.CORRECT for b in group)
             rates.observe(problem, solved, sum(b.verdict is not Verdict.ERROR for b in group))
 
-    def _watch_signal(self, groups_with_signal: int) -> None:
+    def _watch_signal(self, facts: Mapping[str, Any]) -> None:
         """Updates without any signal burn the budget: warn, then stop (recipe [signal])."""
-        self._empty_updates = 0 if groups_with_signal else self._empty_updates + 1
+        self._empty_updates = 0 if facts["groups_with_signal"] else self._empty_updates + 1
         if self._empty_updates == MAX_EMPTY_UPDATES:
-            advice = "`budgetrl probe` says whether this model can learn from this data"
-            self.log.warn(
-                "no_signal",
-                f"in the last {MAX_EMPTY_UPDATES} updates 0 % of the groups had right and wrong "
-                f"completions, so nothing is learnt; {advice}, or give easier problems",
-            )
+            self.log.warn("no_signal", no_signal(MAX_EMPTY_UPDATES, facts["accuracy_mean"]))
             if self.recipe.signal.on_empty == "stop":
                 self.stop_reason = StopReason.NO_SIGNAL
 

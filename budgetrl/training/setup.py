@@ -119,8 +119,7 @@ def prepare(
         group_size=recipe.grpo.num_generations,
         explore=recipe.signal.explore,
     )
-    names = frozenset(reward.name for reward in recipe.rewards)
-    return Workbench(renderer, sampler, evaluator, reward, names)
+    return Workbench(renderer, sampler, evaluator, reward, recipe.reward_names)
 
 
 def build_follower(
