@@ -4,8 +4,9 @@
       read TOML -> layers (extends first, --set last) -> merged tables + sources -> Recipe
 
 Tables merge key by key, arrays of tables by their `name`, `suite` or `key`. Setting a key again
-drops the provenance ([[stated]], [[inferred]], [[deviation]]) that an earlier layer gave it.
-All problems of a recipe are reported at once.
+drops the provenance ([[stated]], [[inferred]], [[deviation]]) that an earlier layer gave it; with
+another model or other data, what was said of a paper goes (recipe/claims.py). All problems of a
+recipe are reported at once.
 """
 
 import copy
@@ -20,6 +21,7 @@ from typing import Any
 
 import budgetrl
 from budgetrl.errors import RecipeError, UsageError
+from budgetrl.recipe.claims import drop_false_claims
 from budgetrl.recipe.flat import MERGE_KEYS, PROVENANCE, flat_items, flat_values, is_tables
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.validate import Located, validate
@@ -59,6 +61,7 @@ class _Merged:
 
     def add(self, layer: _Layer) -> None:
         """Merge one more layer, which wins."""
+        drop_false_claims(self.tables, layer.tables)
         keys = dict(flat_items(layer.tables))
         # Naming an element of an array does not set its name again.
         new = [key for key in keys if not (key in self.origin and _names_element(key))]
