@@ -96,7 +96,9 @@ class Seen:
 
 def judge(seen: Seen, planned_steps: int) -> tuple[ProbeVerdict, list[str]]:
     """The verdict and its reasons, the decisive ones first."""
-    against, doubts, reasons = [], [], []
+    against: list[str] = []
+    doubts: list[str] = []
+    reasons: list[str] = []
     if planned_steps < MIN_UPDATES:
         against.append(f"the budget buys {planned_steps} updates, and {MIN_UPDATES} show nothing")
     groups = len(seen.correct)
