@@ -13,6 +13,7 @@ from budgetrl.budget import EARLY_STEPS, PhaseTimes
 from budgetrl.events import (
     Changed,
     Checkpoint,
+    Download,
     Entropy,
     Error,
     Evaluation,
@@ -62,6 +63,8 @@ class History:
     changes: list[Changed] = field(default_factory=list)
     """What was changed on purpose between attempts."""
     spans: list[Span] = field(default_factory=list)
+    download: Download | None = None
+    """The newest, of any repository."""
     plan: PlanEvent | None = None
     budget_s: float | None = None
     finished: RunFinished | None = None
@@ -100,6 +103,8 @@ class History:
                 self.entropies.append(event)
             case Checkpoint():
                 self.checkpoints.append(event)
+            case Download():
+                self.download = event
             case PlanEvent():
                 self.plan = event
             case RunWarning():

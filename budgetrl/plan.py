@@ -35,6 +35,7 @@ from budgetrl.estimation.shapes import find_shape
 from budgetrl.evaluation.fingerprints import fingerprints, recorded_versions, reward_files
 from budgetrl.files import write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
+from budgetrl.hub.config import window_in
 from budgetrl.hub.fetch import refuse_full_disk
 from budgetrl.hub.layout import has_tokenizer
 from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, to_json
@@ -133,6 +134,8 @@ def make_plan(
     # Offline a dry run plans without what the cache lacks; the run itself is refused for it.
     blind = is_offline() or not is_installed()
     pins = {} if dry_run and blind else pin(recipe)
+    if "model" in pins:
+        check_window(recipe, window_in(pins["model"].found))
     to_download = sum(one.to_download for one in pins.values())
     refuse_full_disk(to_download)
     if card is None:

@@ -1,9 +1,11 @@
 """What every test stands on: no network, one thread, no trace in the user's folders."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_server import Hub
 from hypothesis import settings
 
 # Before the libraries that read them are imported. One thread: cores are shared, and results that
@@ -46,6 +48,28 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the reference data is not here: {folder} (it is no part of the repository)")
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine, its cache empty, and no token; for this process."""
+    from huggingface_hub import constants
+
+    from budgetrl.hub.config import read_config
+    from budgetrl.hub.pins import settle
+
+    with Hub(tmp_path / "hub") as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        for answers in (settle, read_config):
+            answers.cache_clear()
+        yield running
+        for answers in (settle, read_config):
+            answers.cache_clear()
 
 
 def _has_gpu() -> bool:

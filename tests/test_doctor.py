@@ -5,14 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import MEMBER, STRANGER, Hub
+from hub_sets import model_files, put_sets
 
 from budgetrl.doctor import Check, can_run, machine, why_not
 from budgetrl.doctor.gpu import gpu_checks
@@ -105,60 +104,65 @@ def test_reasons_with_one_way_out_are_one_line() -> None:
 # --- the hub, asked over a real connection
 
 
-class Hub(BaseHTTPRequestHandler):
-    """Llama for whoever has accepted its licence, the rest for everybody."""
-
-    def do_GET(self) -> None:
-        gated, token = "meta-llama" in self.path, self.headers.get("Authorization")
-        accepted = token == "Bearer hf_accepted"
-        self.send_response(200 if accepted or not gated else 403 if token else 401)
-        self.end_headers()
-
-    def log_message(self, *arguments: Any) -> None:
-        """Silent."""
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """A hub on this machine, an empty cache, and no token."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
-    yield endpoint
-    server.shutdown()
-    server.server_close()
-
-
 def access(recipe: str) -> dict[str, Check]:
     checks = hub_checks(load_recipe(recipe).recipe)
     return {check.name.rpartition("/")[2]: check for check in checks}
 
 
+def filled(hub: Hub) -> None:
+    """All that two recipes name, Llama as on the hub: gated."""
+    put_sets(hub)
+    for recipe in ("llama3.2_r8", "deepscaler_r256"):
+        hub.put("model", load_recipe(recipe).recipe.model.id, model_files())
+    hub.access("model", load_recipe("llama3.2_r8").recipe.model.id, "gated")
+
+
 @pytest.mark.parametrize(
-    ("token", "found"),
+    ("token", "found", "said"),
     [
-        (None, "refused: no valid token"),
-        ("hf_other", "refused: licence not accepted"),
-        ("hf_accepted", "granted"),
+        (None, "is gated: its licence has to be accepted", "none"),
+        (STRANGER, "is gated, and the account of your token has no access", "set"),
+        ("hf_old", "the hub refuses the token", "set, and the hub refuses it"),
+        (MEMBER, "granted", "set"),
     ],
 )
 def test_access_to_the_gated_model_is_tried(
-    hub: str, monkeypatch: pytest.MonkeyPatch, token: str | None, found: str
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str | None, found: str, said: str
 ) -> None:
+    filled(hub)
     if token is not None:
         monkeypatch.setenv("HF_TOKEN", token)
     checks = access("llama3.2_r8")
     assert checks["network"].ok
-    assert checks["hub token"].ok is (token is not None)
+    assert (checks["hub token"].found, checks["hub token"].ok) == (
+        said,
+        token in (STRANGER, MEMBER),
+    )
     llama = checks["Llama-3.2-1B-Instruct"]
-    assert (llama.found, llama.ok, llama.level) == (found, found == "granted", "gpu")
-    others = access("deepscaler_r256")
-    assert others["DeepScaleR-1.5B-Preview"].ok
-    assert others["Llama-3.2-1B-Instruct"].level == "note", "only Llama's recipes need it"
+    assert (llama.ok, llama.level) == (token == MEMBER, "gpu")
+    assert found in llama.found
+    assert hub.asked("GET /api/datasets/math-ai/amc23")
+
+
+def test_models_and_data_sets_are_looked_for_without_a_download(hub: Hub) -> None:
+    filled(hub)
+    (hub.root / "datasets/math-ai/amc23/main/test-00000-of-00001.parquet").unlink()
+    checks = access("deepscaler_r256")
+    assert checks["DeepScaleR-1.5B-Preview"].ok
+    assert "to download" in checks["MATH-500"].found
+    assert checks["Llama-3.2-1B-Instruct"].level == "note", "only Llama's recipes need it"
+    amc = checks["amc23"]
+    assert (amc.ok, amc.level) == (False, "gpu")
+    assert "accept" not in amc.fix.lower()
+    assert not [line for line in hub.asked("safetensors") if "resolve" in line]
+
+
+def test_offline_is_no_broken_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    checks = access("deepscaler_r256")
+    assert checks["network"].ok
+    assert "not in the hub's cache" in checks["DeepScaleR-1.5B-Preview"].found
+    assert "hf download agentica-org/DeepScaleR" in checks["DeepScaleR-1.5B-Preview"].fix
 
 
 def test_no_network_is_said_and_never_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +14,31 @@ from huggingface_hub import constants
 
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.engine import open_engine
-from budgetrl.errors import BudgetRLError, DataError, ExitCode, ModelError, RefusedError
+from budgetrl.errors import (
+    BudgetRLError,
+    DataError,
+    ExitCode,
+    ModelError,
+    RecipeError,
+    RefusedError,
+)
+from budgetrl.estimation.shapes import find_shape
+from budgetrl.evaluation.target import find_target
 from budgetrl.hub import fetch as fetching
+from budgetrl.hub.config import read_config
 from budgetrl.hub.errors import HubError
 from budgetrl.hub.fetch import Watch, bytes_missing, fetch
-from budgetrl.hub.layout import Need
+from budgetrl.hub.layout import ADAPTER_FILES, Need
 from budgetrl.hub.lookup import repo_folder
 from budgetrl.hub.pins import Pin, download, from_json, pin, pinned, settle, still_there, to_json
 from budgetrl.hub.repo import Repo, is_hub_id
+from budgetrl.plan import Limits, make_plan
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.recipe.schema import Data, Eval, Recipe
 from budgetrl.recipe.suites import SUITES
 
 MODEL = "tiny/quick"
 MEGABYTE = 1_000_000
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub, an empty cache, and no token."""
-    with Hub(tmp_path / "hub") as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.url)
-        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        settle.cache_clear()
-        yield running
-        settle.cache_clear()
 
 
 @pytest.fixture
@@ -450,3 +446,66 @@ def test_a_model_of_the_hub_is_loaded_from_its_folder(hub: Hub) -> None:
     hub.log.clear()
     open_engine(recipe(model={"id": MODEL, "revision": commit}), hub.root).close()
     assert hub.log == []
+
+
+# --- shapes, and what eval is pointed at
+
+
+def test_any_model_can_be_estimated_by_id(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"model_type": "qwen3", "num_attention_heads": 8, "num_hidden_layers": 2,
+              "hidden_size": 64, "intermediate_size": 128, "vocab_size": 100, "head_dim": 16,
+              "num_key_value_heads": 2, "max_position_embeddings": 4096}  # fmt: skip
+    commit = hub.put("model", "some/body", {"config.json": json.dumps(config)})
+    shape = find_shape("some/body")
+    assert (shape.layers, shape.kv_heads) == (2, 2)
+    assert shape.source == f"config.json of some/body at {commit[:12]}, from the hub"
+    hub.log.clear()
+    read_config.cache_clear()
+    offline(monkeypatch)
+    assert find_shape("some/body").source.endswith("from the hub's cache")
+    with pytest.raises(ModelError, match="its shape is not known") as caught:
+        find_shape("some/other")
+    assert "--offline" in caught.value.hint
+    assert hub.log == []
+
+
+def test_what_an_estimate_does_not_cover_is_said(hub: Hub) -> None:
+    hub.put("model", "some/moe", {"config.json": '{"num_local_experts": 8}'})
+    with pytest.raises(ModelError, match="mixture of experts"):
+        find_shape("some/moe")
+    hub.put("model", "some/bad", {"config.json": "[1]"})
+    with pytest.raises(ModelError, match="is no JSON object"):
+        find_shape("some/bad")
+    hub.put("model", "some/none", {"README.md": ""})
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        find_shape("some/none")
+
+
+def test_eval_finds_models_and_adapters_by_id(hub: Hub, tmp_path: Path) -> None:
+    commit = hub.put("model", MODEL, model_files())
+    hub.put("model", MODEL, model_files("strong"), revision="v1")
+    target = find_target(MODEL)
+    assert (target.recipe.model.revision, target.policy_id) == (commit, f"{MODEL}@{commit}")
+    assert find_target(f"{MODEL}@v1").recipe.model.revision != commit
+    engine = open_engine(target.recipe, tmp_path)
+    engine.model.save_pretrained(str(tmp_path / "made"))
+    files = {name: (tmp_path / "made" / name).read_bytes() for name in ADAPTER_FILES}
+    hub.put("model", "tiny/adapter", files)
+    adapter = find_target("tiny/adapter")
+    assert adapter.adapter is not None
+    # The adapter names the cache's folder of the base, which is the hub's base at that commit.
+    assert (adapter.recipe.model.id, adapter.recipe.model.revision) == (MODEL, commit)
+    assert open_engine(adapter.recipe, tmp_path, adapter.adapter).policy.adapter_is_zero()
+    with pytest.raises(ModelError, match="holds an adapter, no model of its own"):
+        pin(recipe(model={"id": "tiny/adapter"}))
+
+
+def test_a_model_that_no_longer_fits_its_window_is_refused_before_its_weights_come(
+    hub: Hub,
+) -> None:
+    hub.put("model", MODEL, model_files())
+    asked = recipe(model={"id": MODEL}, sampling={"max_tokens": 100_000})
+    loaded = replace(load_recipe("quickstart"), recipe=asked)
+    with pytest.raises(RecipeError, match="window"):
+        make_plan(loaded, Limits(hours=1), dry_run=True)
+    assert not hub.asked("safetensors")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetrl.cli.options import Json, Out
+from budgetrl.cli.options import Json, Offline, Out
 
 if TYPE_CHECKING:
     from budgetrl.doctor import Check, Level
@@ -19,6 +19,7 @@ def doctor(
         str, typer.Argument(help="The GPU recipe that this machine is wanted for.")
     ] = "deepscaler_r256",
     out: Out = Path("runs"),
+    offline: Offline = False,
     as_json: Json = False,
 ) -> int:
     """Look at this machine: can the quickstart run here, can the GPU path, and if not, why."""

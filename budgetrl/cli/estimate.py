@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from budgetrl.cli.options import Hours, Json, Price, Sets, Usd, hours_of, usd_of
+from budgetrl.cli.options import Hours, Json, Offline, Price, Sets, Usd, hours_of, usd_of
 from budgetrl.errors import UsageError
 
 
@@ -30,6 +30,7 @@ def estimate(
         typer.Option("--from-run", metavar="RUN", help="Correct phases by what this run took."),
     ] = None,
     sets: Sets = None,
+    offline: Offline = False,
     as_json: Json = False,
 ) -> None:
     """Say whether a recipe fits a GPU, what an update takes, and what the money buys.

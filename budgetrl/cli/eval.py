@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetrl.cli.options import Hours, Json, MovedModel, hours_of
-from budgetrl.errors import ExitCode, UsageError
+from budgetrl.cli.options import Hours, Json, MovedModel, Offline, hours_of
+from budgetrl.errors import AbortedError, BudgetError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from budgetrl.evaluation.judge import Evaluated
     from budgetrl.evaluation.run import Progress
+    from budgetrl.hub.fetch import Watch
+    from budgetrl.hub.pins import Pin
 
 PROGRESS_S = 10.0
 """Between two lines of progress where standard error is no terminal."""
@@ -49,6 +51,7 @@ def eval_(
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder for targets that are of no run.")
     ] = Path("evals"),
+    offline: Offline = False,
     as_json: Json = False,
 ) -> int:
     """Evaluate a policy: pass@k with intervals, every completion stored.
@@ -88,7 +91,8 @@ def eval_(
         aside(sys.stdout, sys.stderr),
     ):
         over = _stop_check(started, limit_h, caught)
-        results = evaluate_target(found, specs, out, over, _progress(), warn)
+        follow = _download(over, caught)
+        results = evaluate_target(found, specs, out, over, _progress(), warn, follow)
     if as_json:
         sys.stdout.write(json.dumps([one.to_json() for one in results]) + "\n")
     else:
@@ -148,6 +152,33 @@ def _progress() -> Callable[[str, "Progress"], None]:
         text = f"{suite}: {now.done:,} of {now.total:,} completions"
         if not whole:
             text += f", about {duration(now.remaining_s)} left"
+        end = "\n" if whole or not live else ""
+        sys.stderr.write(f"\r\x1b[K{text}{end}" if live else f"{text}{end}")
+        sys.stderr.flush()
+
+    return show
+
+
+def _download(over: Callable[[], bool], caught: Sequence[int]) -> Callable[["Pin", "Watch"], None]:
+    """As `_progress`, of what comes from the hub; ends it where the evaluation would be ended."""
+    from budgetrl.display.words import downloading
+
+    live = sys.stderr.isatty()
+    last = [time.monotonic()]
+
+    def show(pin: "Pin", now: "Watch") -> None:
+        whole = now.done >= now.total
+        if not whole and caught:
+            raise AbortedError("stopped by Ctrl-C; what was downloaded is kept.")
+        if not whole and over():
+            raise BudgetError(
+                f"the time was over before {pin.need.repo.id} was downloaded; its parts are kept.",
+                hint="Give more with --hours; the same command continues.",
+            )
+        if not whole and time.monotonic() - last[0] < (0.5 if live else PROGRESS_S):
+            return
+        last[0] = time.monotonic()
+        text = downloading(pin.need.repo.id, now.done, now.total, now.elapsed_s)
         end = "\n" if whole or not live else ""
         sys.stderr.write(f"\r\x1b[K{text}{end}" if live else f"{text}{end}")
         sys.stderr.flush()

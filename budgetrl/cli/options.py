@@ -1,5 +1,6 @@
 """Options that several commands share, and their parsing."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,6 +27,19 @@ Sets = Annotated[
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of run directories.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document and nothing else on stdout.")
+]
+
+
+def _go_offline(value: bool) -> None:
+    if value:  # before huggingface_hub is imported, which reads it once
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline", help="Ask no model hub: its cache only.", callback=_go_offline, is_eager=True
+    ),
 ]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Allow rewards of your own (module:function).")

@@ -163,6 +163,7 @@ def _checked(ref: str, name: str) -> Checked:
     """Load a recipe and hold it against its model's window, where its shape is known."""
     from budgetrl.errors import ModelError
     from budgetrl.estimation.shapes import find_shape
+    from budgetrl.hub.errors import HubError
     from budgetrl.recipe.load import load_recipe
     from budgetrl.recipe.window import check_window
 
@@ -171,7 +172,7 @@ def _checked(ref: str, name: str) -> Checked:
         loaded = load_recipe(ref)
         path = loaded.path
         check_window(loaded.recipe, find_shape(loaded.recipe.model.id).window)
-    except ModelError:
+    except (ModelError, HubError):  # whether it is there, and fits, the run will say
         return Checked(name, path, None)
     except BudgetRLError as error:
         return Checked(name, path, str(error))

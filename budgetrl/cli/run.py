@@ -19,6 +19,7 @@ from budgetrl.cli.options import (
     Hours,
     Json,
     MovedModel,
+    Offline,
     OnFinish,
     Out,
     Price,
@@ -68,6 +69,7 @@ def run(
     ] = None,
     on_finish: OnFinish = None,
     allow_code: AllowCode = False,
+    offline: Offline = False,
     as_json: Json = False,
 ) -> int:
     """Train a model inside a budget, from recipe to report.
@@ -131,6 +133,7 @@ def resume(
     on_finish: OnFinish = None,
     allow_code: AllowCode = False,
     accept_changes: AcceptChanges = None,
+    offline: Offline = False,
     as_json: Json = False,
 ) -> int:
     """Continue a run from its last complete checkpoint, with the budget that is left.

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from budgetrl.cli.options import DisplayOption, Hours, Json, Price, Sets, Usd, hours_of, usd_of
+from budgetrl.cli.options import (
+    DisplayOption,
+    Hours,
+    Json,
+    Offline,
+    Price,
+    Sets,
+    Usd,
+    hours_of,
+    usd_of,
+)
 from budgetrl.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +66,7 @@ def replicate(
         typer.Option("--out", metavar="DIR", help="Study directory; an existing one goes on."),
     ] = None,
     display: DisplayOption = "auto",
+    offline: Offline = False,
     as_json: Json = False,
 ) -> int:
     """Does a higher-rank adapter help this model? Several arms, one budget, one report.
@@ -108,6 +119,7 @@ def probe(
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder for what the probe keeps.")
     ] = Path("probes"),
+    offline: Offline = False,
     as_json: Json = False,
 ) -> int:
     """Can RL help this model at all? Go, doubtful or no_go, for cents, before the money.

@@ -12,7 +12,7 @@ from budgetrl.display.scene import Bill, Scene, bill_of, more_updates
 from budgetrl.display.scrub import scrub
 from budgetrl.display.spark import bar
 from budgetrl.display.view import number
-from budgetrl.display.words import ending, money, next_command, short_path, updates
+from budgetrl.display.words import downloading, ending, money, next_command, short_path, updates
 from budgetrl.history import Span
 from budgetrl.rundir import MANIFEST
 from budgetrl.types import RunStatus
@@ -191,6 +191,10 @@ def _setup_line(scene: Scene, name: str, span: Span | None, width: int) -> Text:
     if span.seconds is not None:
         return row((f"{scene.glyphs.done} ", g.GOOD), f"{label:<13}{duration(span.seconds)}")
     since = max(0.0, scene.view.elapsed_s(scene.now) - span.started_s)
+    now = scene.view.history.download
+    if name == "download" and now is not None:
+        far = downloading(now.repo, now.bytes, now.total_bytes, now.seconds)
+        return row((f"{scene.glyphs.now} ", g.WARN), (f"{label:<13}", g.STRONG), scrub(far))
     planned = scene.view.plan.get("step_s") if name == "train" else None
     expected = span.expected_s or number(planned)
     parts: list[Part] = [(f"{scene.glyphs.now} ", g.WARN), (f"{label:<13}", g.STRONG)]

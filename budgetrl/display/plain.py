@@ -12,10 +12,11 @@ from typing import Any, TextIO
 from budgetrl.display.output import Output
 from budgetrl.display.scrub import scrub
 from budgetrl.display.view import RunView
-from budgetrl.display.words import ending, interval, money, short_path
+from budgetrl.display.words import downloading, ending, interval, money, short_path
 from budgetrl.events import (
     Changed,
     Checkpoint,
+    Download,
     Error,
     Evaluation,
     Event,
@@ -33,6 +34,7 @@ PACE_S = 1.0
 PACE_SHARE = 0.01
 """Between two update lines lie at least a second and one percent of the run so far: a run of five
 minutes has at most 200 of them, one of a day 800."""
+DOWNLOAD_PACE_S = 10.0
 SILENCE_S = 60.0
 PATIENCE_S = 2.0
 QUIET_PHASES = frozenset({"evaluation", "entropy", "checkpoint"})
@@ -111,6 +113,8 @@ class PlainDisplay:
                 self._paced(event)
             case Phase() if event.name not in QUIET_PHASES:
                 self._line(_phase(event), event.elapsed_s)
+            case Download():
+                self._downloaded(event)
             case Evaluation():
                 self._line(scrub(_evaluation(event)), event.elapsed_s)
             case Checkpoint():
@@ -134,6 +138,13 @@ class PlainDisplay:
                 self._line(at, event.elapsed_s)
             case _:
                 pass
+
+    def _downloaded(self, event: Download) -> None:
+        """A line now and then, and one at the end of each repository."""
+        whole = event.bytes >= event.total_bytes
+        if whole or event.elapsed_s - self._last_line_s >= DOWNLOAD_PACE_S:
+            text = downloading(event.repo, event.bytes, event.total_bytes, event.seconds)
+            self._line(scrub(text), event.elapsed_s)
 
     def _paced(self, step: Step) -> None:
         pace = max(PACE_S, PACE_SHARE * step.elapsed_s)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.display.view import RunView, number
-from budgetrl.units import duration, hours_option, percent, usd
+from budgetrl.units import duration, gib, hours_option, percent, usd
 
 STOPPED = {
     "completed": "All updates that the recipe asks for are made",
@@ -108,6 +108,16 @@ def short_path(path: Path) -> str:
     except FileNotFoundError:  # the current folder is gone
         return str(path)
     return relative if len(relative) < len(str(path)) else str(path)
+
+
+def downloading(repo: str, done: float, total: float, seconds: float) -> str:
+    """How far a download is: "a/b: 0.4 GiB of 1.2 GiB, 85.0 MiB/s, about 9.8 s left"."""
+    text = f"{repo}: {gib(done)} of {gib(total)}"
+    if seconds <= 0 or done <= 0:
+        return text
+    rate = done / seconds
+    left = f", about {duration((total - done) / rate)} left" if done < total else ""
+    return f"{text}, {gib(rate)}/s{left}"
 
 
 def report_path(view: RunView) -> str | None:

@@ -3,7 +3,7 @@
     checks = examine(Path("runs"), recipe)     versions, disk, memory, NVML, the hub
     can_run(checks, "gpu"), why_not(checks)
 
-Imports no torch and downloads nothing; the hub is asked two questions of five seconds at most.
+Imports no torch and downloads nothing; the hub is asked for what the recipe names, in seconds.
 """
 
 from pathlib import Path

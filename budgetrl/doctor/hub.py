@@ -1,15 +1,18 @@
-"""What doctor says of the network and the hub: can the models of a recipe be downloaded here?"""
+"""What doctor says of the network and the hub: can what a recipe names be downloaded here?"""
 
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from budgetrl.doctor.check import Check, Level
-from budgetrl.hub.repo import token
-from budgetrl.recipe.assets import local_path
+from budgetrl.errors import BudgetRLError
+from budgetrl.hub.layout import Need
+from budgetrl.hub.pins import Pin, needs_of, settle
+from budgetrl.hub.repo import endpoint, is_installed, is_offline, token
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
+from budgetrl.units import gib
 
 TIMEOUT_S = 5.0
 GATED_RECIPE = "llama3.2_r64"
@@ -17,72 +20,74 @@ GATED_RECIPE = "llama3.2_r64"
 
 
 def hub_checks(recipe: Recipe) -> Iterator[Check]:
-    """The network, the token, and access to the recipe's model and to the gated one."""
-    model, gated = recipe.model.id, load_recipe(GATED_RECIPE).recipe.model.id
-    wanted = [name for name in dict.fromkeys((model, gated)) if not _is_here(name)]
-    endpoint, mine = os.environ.get("HF_ENDPOINT", "https://huggingface.co"), token()
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-    first = wanted[0] if wanted else gated
-    answer = "HF_HUB_OFFLINE is set" if offline else _ask(endpoint, first, mine)
-    yield network(endpoint, answer, needed=model in wanted)
-    yield Check.of(
-        "hub token",
-        mine is not None,
-        "note",
-        "none" if mine is None else "set",
-        "a token, for gated models such as Llama",
-        "Make one at huggingface.co/settings/tokens and set HF_TOKEN, or run `hf auth login`.",
-    )
-    if isinstance(answer, int):
-        for name in wanted:
-            status = answer if name == first else _ask(endpoint, name, mine)
-            yield access(name, status, needed=name == model)
+    """The network, the token, all that the recipe takes from the hub, and a gated model."""
+    if not is_installed():
+        fix = 'Install what training needs: pip install "budgetrl[train]".'
+        yield Check("hub", False, "note", "huggingface_hub is not installed", "installed", fix)
+        return
+    needs = list(needs_of(recipe))
+    gated = [need for need in needs_of(load_recipe(GATED_RECIPE).recipe) if need.what == "model"]
+    asked = [*needs, *(need for need in gated if need not in needs)]
+    reason = None if is_offline() else _unreachable()
+    yield _network(reason, needed=bool(needs))
+    if reason is not None:
+        return
+    found = dict(zip(asked, _settled(asked), strict=True))
+    yield _token(list(found.values()))
+    for need, result in found.items():
+        yield _access(need, result, needed=need in needs)
 
 
-def network(endpoint: str, answer: int | str, *, needed: bool) -> Check:
-    """Whether the hub answers.
+def _settled(needs: list[Need]) -> list[Pin | BudgetRLError]:
+    """What the hub, or offline its cache, has of each."""
+    with ThreadPoolExecutor(len(needs)) as pool:
+        jobs = [pool.submit(settle, need) for need in needs]
+    found: list[Pin | BudgetRLError] = []
+    for job in jobs:
+        error = job.exception()
+        if error is not None and not isinstance(error, BudgetRLError):
+            raise error
+        found.append(job.result() if error is None else error)
+    return found
 
-    Args:
-        endpoint: the hub's address.
-        answer: an HTTP status, or what went wrong.
-        needed: the recipe's model has to be downloaded.
-    """
-    reached = isinstance(answer, int)
-    found = f"{endpoint} answers" if reached else f"{endpoint}: {answer}"
-    fix = "Mend the network (HTTPS_PROXY, HF_ENDPOINT), or bring the model in the hub's cache."
-    return Check.of("network", reached, "gpu" if needed else "note", found, "the model hub", fix)
 
-
-def access(model: str, status: int | str, *, needed: bool) -> Check:
-    """Whether a model may be downloaded with the token that is set."""
-    said = {200: "granted", 401: "refused: no valid token", 403: "refused: licence not accepted"}
-    found = said.get(status, f"HTTP {status}") if isinstance(status, int) else status
-    fix = f"Accept the licence at huggingface.co/{model}, and set HF_TOKEN to a token of yours."
-    if status == 404:
-        found, fix = "no such model, or a private one", "Check model.id, and set HF_TOKEN."
+def _network(reason: str | None, *, needed: bool) -> Check:
     level: Level = "gpu" if needed else "note"
-    return Check.of(f"access to {model}", status == 200, level, found, "granted", fix)
+    if is_offline():
+        return Check("network", True, level, "the hub is not asked: offline", "the cache", "")
+    found = f"{endpoint()} answers" if reason is None else f"{endpoint()}: {reason}"
+    fix = "Mend the network (HTTPS_PROXY, HF_ENDPOINT), or bring the files in the hub's cache."
+    return Check.of("network", reason is None, level, found, "the model hub", fix)
 
 
-def _ask(endpoint: str, model: str, token: str | None) -> int | str:
-    """The status of the hub's own question of access, or why there is none."""
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    request = urllib.request.Request(f"{endpoint}/api/models/{model}/auth-check", headers=headers)
+def _token(results: list[Pin | BudgetRLError]) -> Check:
+    """Whether there is a token, and whether the hub knows it."""
+    errors = [result for result in results if isinstance(result, BudgetRLError)]
+    refused = next((error for error in errors if "refuses the token" in error.message), None)
+    mine = token() is not None
+    found = "set, and the hub refuses it" if refused else "set" if mine else "none"
+    fix = refused.hint if refused else ""
+    fix = fix or f"Make one at {endpoint()}/settings/tokens and set HF_TOKEN, or `hf auth login`."
+    wanted = "a token, for gated models such as Llama"
+    return Check.of("hub token", mine and refused is None, "note", found, wanted, fix)
+
+
+def _access(need: Need, result: Pin | BudgetRLError, *, needed: bool) -> Check:
+    level: Level = "gpu" if needed else "note"
+    name = f"access to {need.repo.id}"
+    if isinstance(result, BudgetRLError):
+        return Check(name, False, level, result.message, "granted", result.hint)
+    here = "all here" if not result.to_download else f"{gib(result.to_download)} to download"
+    found = f"granted; commit {result.found.commit[:12]}, {here}"
+    return Check(name, True, level, found, "granted", "")
+
+
+def _unreachable() -> str | None:
+    """Why the hub does not answer; None if it does, whatever it says."""
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
+        with urllib.request.urlopen(f"{endpoint()}/api/models?limit=1", timeout=TIMEOUT_S):
+            return None
+    except urllib.error.HTTPError:
+        return None
     except (OSError, ValueError) as error:  # URLError, timeouts, an unusable HF_ENDPOINT
         return str(getattr(error, "reason", error))
-
-
-def _is_here(model: str) -> bool:
-    """A local folder, an asset, or in the hub's cache."""
-    if local_path(model).startswith("/"):
-        return True
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return False
-    return isinstance(try_to_load_from_cache(model, "config.json"), str)

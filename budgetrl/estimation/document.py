@@ -110,6 +110,12 @@ def assumptions(made: Estimate) -> list[Assumption]:
     """What the estimate takes for granted, the weightiest first."""
     scenario, gpu = made.scenario, made.scenario.gpu
     found = [Assumption("times", "from", made.times.source)]
+    shape = scenario.shape
+    if shape.source:
+        found.append(Assumption("model.shape", round(shape.params / 1e9, 3), shape.source))
+    if shape.left_out:
+        left_out = "a multimodal model: only its language part is counted"
+        found.append(Assumption("model.left_out", shape.left_out, left_out))
     if scenario.recipe.engine.device == "cpu":
         return found
     mean = scenario.mean_tokens

@@ -127,7 +127,7 @@ def make_scenario(
         RecipeError: prompt and completion do not fit the model's window, or the expected length is
             above the limit.
     """
-    shape = find_shape(recipe.model.id)
+    shape = find_shape(recipe.model.id, recipe.model.revision)
     check_window(recipe, shape.window)
     prior = completion_prior(recipe, shape)
     targets = LINEARS if recipe.lora.targets == "all-linear" else recipe.lora.targets

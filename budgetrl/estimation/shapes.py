@@ -1,6 +1,6 @@
-"""Shapes of transformer models: parameters, KV bytes and LoRA sizes from a config, offline.
+"""Shapes of transformer models: parameters, KV bytes and LoRA sizes from a config.
 
-    shape = find_shape("Qwen/Qwen2.5-1.5B-Instruct")    bundled; or a path with a config.json
+    shape = find_shape("Qwen/Qwen2.5-1.5B-Instruct")    bundled; a path; the hub's config.json
     shape.params, shape.matmul_params, shape.kv_bytes_per_token(), shape.lora_params(64)
 
 All counts are exact for dense decoders of the Llama, Qwen, Mistral, Phi and Gemma families; a
@@ -10,7 +10,7 @@ mixture of experts is refused. Not here: what the counts cost in bytes or second
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import Any
 
 from budgetrl.errors import ModelError
 from budgetrl.files import parse_json
+from budgetrl.hub.config import read_config
+from budgetrl.hub.repo import is_hub_id
 from budgetrl.recipe.assets import local_path
 
 _NORMS_PER_LAYER = {"gemma2": 4, "gemma3_text": 4}
@@ -66,6 +68,10 @@ class ModelShape:
     window: int
     """max_position_embeddings: prompt and completion must fit in it."""
     gated: bool = False
+    source: str = ""
+    """Where it was read, if it is neither bundled nor in a local folder."""
+    left_out: str = ""
+    """What of the model is not in it."""
     completion_tokens: LengthPrior | None = None
 
     @cached_property
@@ -157,11 +163,16 @@ class ModelShape:
         return 2.0 * self.layers * self.heads * self.head_dim * context
 
 
-def find_shape(model_id: str) -> ModelShape:
-    """The shape of a bundled model, or of a folder or config.json on this machine.
+def find_shape(model_id: str, revision: str | None = None) -> ModelShape:
+    """The shape of a folder or config.json on this machine, of a bundled or of any hub model.
+
+    Args:
+        model_id: a path, `asset:NAME` or a hub id.
+        revision: on the hub; the bundled shapes hold for every one.
 
     Raises:
         ModelError: unknown; suggests near names and the config.json way.
+        HubError: the hub does not answer.
     """
     local = _local_config(model_id)
     if local is not None:
@@ -170,12 +181,17 @@ def find_shape(model_id: str) -> ModelShape:
     found = models.get(model_id) or _by_plain_name().get(_plain(model_id))
     if found is not None:
         return found
+    asked = read_config(model_id, revision) if is_hub_id(model_id) else None
+    if asked is not None:
+        asked.values.pop("completion_tokens", None)  # what only the bundled shapes say
+        return replace(shape_from_config(asked.values, model_id), source=asked.source)
     by_lower = {name.lower(): name for name in models}
     near = difflib.get_close_matches(model_id.lower(), by_lower, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(by_lower[name] for name in near)}? " if near else ""
     raise ModelError(
-        f"model {model_id!r}: its shape is not bundled.",
-        hint=f"{hint}Give a folder with its config.json as model.id "
+        f"model {model_id!r}: its shape is not known: it is neither bundled nor in the hub's "
+        "cache, and the hub is not asked.",
+        hint=f"{hint}Leave --offline out; or give a folder with its config.json "
         "(--set model.id=./my-model); `hf download ID config.json --local-dir my-model` makes one.",
     )
 
@@ -197,11 +213,15 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
     Raises:
         ModelError: not a dense decoder, or numbers are missing.
     """
-    text = config.get("text_config")
+    text, left_out = config.get("text_config"), ""
     if isinstance(text, dict):
-        config = {**config, **text}
+        config, left_out = {**config, **text}, "what reads pictures or sound"
     if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
-        raise ModelError(f"{name}: a mixture of experts; estimates cover dense decoders only.")
+        raise ModelError(
+            f"{name}: a mixture of experts; estimates cover dense decoders only, and a run on a "
+            "GPU needs one for its plan.",
+            hint="Take a dense model; on a CPU the plain engine runs without an estimate.",
+        )
     try:
         heads = int(config["num_attention_heads"])
         prior = config.get("completion_tokens")
@@ -220,6 +240,7 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
             ),
             window=int(config["max_position_embeddings"]),
             gated=bool(config.get("gated", False)),
+            left_out=left_out,
             completion_tokens=None if prior is None else LengthPrior(**prior),
         )
     except KeyError as error:
@@ -233,7 +254,9 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
 
 
 def _local_config(model_id: str) -> Path | None:
-    """The config.json of a path or an `asset:NAME`; None for a hub id."""
+    """The config.json of a path or an `asset:NAME`; None for a hub id, whatever folder is here."""
+    if is_hub_id(model_id) and not model_id.endswith(".json"):
+        return None
     try:
         path = Path(local_path(model_id)).expanduser()
         is_folder = path.is_dir()

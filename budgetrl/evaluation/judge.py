@@ -36,12 +36,16 @@ from budgetrl.evaluation.run import (
 )
 from budgetrl.evaluation.summary import summarise
 from budgetrl.evaluation.target import Target
+from budgetrl.hub.fetch import Watch
+from budgetrl.hub.pins import Pin, bring, pin, pinned
 from budgetrl.recipe.schema import Eval, Recipe, SuiteName
 from budgetrl.recipe.window import check_window
 from budgetrl.rewards.grading import GRADER_VERSION
 from budgetrl.rewards.worker import GradingPool
 from budgetrl.types import EvalResult, Problem, Protocol
 
+OnDownload = Callable[[Pin, Watch], None]
+"""Told what is downloaded and how far it is."""
 OnProgress = Callable[[str, Progress], None]
 """Told the suite and how far it is."""
 _REPORTED = (
@@ -152,6 +156,7 @@ def evaluate_target(
     should_stop: StopCheck = never,
     on_progress: OnProgress | None = None,
     on_remark: Callable[[str], None] | None = None,
+    on_download: OnDownload = lambda pin, watch: None,
 ) -> list[Evaluated]:
     """Evaluate a target on every suite, in rounds; continues what is stored already.
 
@@ -162,8 +167,10 @@ def evaluate_target(
         should_stop: cuts rounds.
         on_progress: called after every batch.
         on_remark: told once what users should know of the prompts.
+        on_download: called ten times a second while something comes from the hub; may raise.
 
     Raises:
+        HubError: the hub does not answer.
         DataError: a suite that cannot be read, or a grader that fails.
         ModelError: a model or adapter that is missing, does not fit, or is not applied.
         HardwareError: no GPU for an engine that needs one.
@@ -173,12 +180,16 @@ def evaluate_target(
     folder = out if target.run is None else target.run.path / "evals"
     for spec in specs:
         _check_writable(folder / spec.suite)
+    # vLLM makes room for what is asked for here, which may be more than the recipe's own.
+    asked = target.recipe.model_copy(update={"eval": tuple(specs)})
+    pins = pin(asked, training=False)
+    bring(pins, on_download)
+    asked = pinned(asked, pins)
+    specs = asked.eval
     with ExitStack() as stack:
         pool = stack.enter_context(GradingPool())
         pool.start()
         suites = [(spec, load_suite(spec, pool.gold_problems).problems) for spec in specs]
-        # vLLM makes room for what is asked for here, which may be more than the recipe's own.
-        asked = target.recipe.model_copy(update={"eval": tuple(specs)})
         engine = open_engine(with_share(asked), folder.parent, target.adapter)
         stack.callback(engine.close)
         if not target.fits_window:

@@ -8,7 +8,7 @@ A run's manifest keeps the pins, so that every attempt and every evaluation of i
 files, whatever the branch has become.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -95,13 +95,17 @@ def _columns(columns: Columns) -> tuple[str, ...]:
     return tuple(name.split(".")[0] for name in named if name is not None)
 
 
-def pin(recipe: Recipe) -> Pins:
+def pin(recipe: Recipe, *, training: bool = True) -> Pins:
     """Ask the hub for everything that a recipe needs: each id, access, split and column.
+
+    Args:
+        recipe: what is wanted.
+        training: False leaves the training data out.
 
     Raises:
         ModelError, DataError, HubError: the first that is not right; others are named with it.
     """
-    needs = list(needs_of(recipe))
+    needs = [need for need in needs_of(recipe) if training or need.key != "data"]
     if not needs:
         return {}
     if any(need.what == "data" for need in needs):
@@ -186,6 +190,22 @@ def _check_columns(need: Need, found: Found, layout: DataLayout) -> None:
             else f"Name the columns of suite {need.key.removeprefix('eval.')}: problem, answer, "
             "id, level.",
         )
+
+
+def bring(pins: Pins, tell: Callable[[Pin, Watch], None]) -> None:
+    """Download what is missing, the smallest first, as a command does that is no run.
+
+    Args:
+        pins: what is needed.
+        tell: called ten times a second.
+
+    Raises:
+        HubError, ModelError, DataError, RefusedError: see `fetch`.
+    """
+    for one in sorted(pins.values(), key=lambda pin: pin.to_download):
+        if one.to_download:
+            watch = Watch(one.to_download, lambda now, one=one: tell(one, now))  # type: ignore[misc]
+            fetch(one.found, one.files, watch)
 
 
 def pinned(recipe: Recipe, pins: Pins) -> Recipe:

@@ -23,6 +23,8 @@ from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.passk import maj_at_k
 from budgetrl.evaluation.run import evaluate, prompted, protocol_in
 from budgetrl.files import write_json
+from budgetrl.hub.fetch import Watch
+from budgetrl.hub.pins import Pin, bring, pin, pinned
 from budgetrl.plan import Limits, make_plan
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
@@ -33,6 +35,7 @@ from budgetrl.rewards.worker import GradingPool
 from budgetrl.study.feasibility import ProbeVerdict, Seen, judge
 from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
 from budgetrl.types import EvalResult, EvalWhen, Plan, Problem, Verdict
+from budgetrl.units import gib
 
 SOLVE_RATES = "solve_rates.json"
 MAX_GROUPS = 256
@@ -95,9 +98,9 @@ def probe(
         BudgetError: the time is over before anything was seen.
         HardwareError, ModelError, DataError: as of a run.
     """
-    recipe = loaded.recipe
     plan = _plan(loaded)
     end = started + limit_s
+    recipe = _brought(loaded.recipe, end, tell)
     tell(f"loading {recipe.model.id}")
     with GradingPool() as pool, hold_gpu(gpu_for(recipe), folder.absolute(), end):
         pool.start()
@@ -136,6 +139,25 @@ def probe(
     found = Probe(recipe.name, results, seen, forecast, verdict, why, folder, seconds)
     write_json(folder / "probe.json", found.to_json())
     return found
+
+
+def _brought(recipe: Recipe, end: float, tell: Progress) -> Recipe:
+    """The recipe with what it takes from the hub pinned and downloaded, before the GPU is held."""
+    pins = pin(recipe)
+    told: set[str] = set()
+
+    def follow(one: Pin, watch: Watch) -> None:
+        if one.need.key not in told:
+            told.add(one.need.key)
+            tell(f"downloading {one.need.repo.id}, {gib(watch.total)}")
+        if time.monotonic() > end:
+            raise BudgetError(
+                f"the time was over before {one.need.repo.id} was downloaded; its parts are kept.",
+                hint="Give more with --hours.",
+            )
+
+    bring(pins, follow)
+    return pinned(recipe, pins)
 
 
 def _plan(loaded: LoadedRecipe) -> Plan:
