@@ -144,6 +144,7 @@ class Padding:
 
     added: dict[str, int]
     pad_token_id: int = END
+    eos_token_id: int = END
     pad_token: str = "<|endoftext|>"
 
     def get_added_vocab(self) -> dict[str, int]:
@@ -521,3 +522,8 @@ def test_the_patched_trainer_has_no_larger_pass_and_the_oracles_gradients(
     assert all(update["forwards"] > 1 for update in updates.values())
     # 1e-3 is what autocast may cost on a GPU; here, in float32, it was 5e-6.
     assert max(update["distance"] for update in updates.values()) <= 1e-3
+
+
+def test_a_tokenizer_that_lost_its_spaces_is_restored(on_cpu: dict[str, Any]) -> None:
+    """Unsloth restores it itself unless it is told not to, as here."""
+    assert on_cpu["tokenizer"] == {"unsloth": "12+7=19", "budgetrl": "12 + 7 = 19"}

@@ -7,6 +7,7 @@ counted and whose gradients are held against the oracle.
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ os.environ.update(
 )
 
 import unsloth  # noqa: E402, F401, TID251
+from unsloth import tokenizer_utils  # noqa: E402, TID251
 from unsloth.models import rl  # noqa: E402, TID251
 
 rl._patch_trl_rl_trainers("grpo_trainer")
@@ -33,7 +35,9 @@ import torch  # noqa: E402
 import trl  # noqa: E402
 
 from budgetrl.engine.plain import PlainEngine  # noqa: E402
+from budgetrl.engine.tokenizer import restored  # noqa: E402
 from budgetrl.errors import TrainingError  # noqa: E402
+from budgetrl.recipe.assets import local_path  # noqa: E402
 from budgetrl.recipe.load import list_recipes, load_recipe  # noqa: E402
 from budgetrl.recipe.schema import EngineName  # noqa: E402
 from budgetrl.training.trl_args import check_unchanged, grpo_arguments  # noqa: E402
@@ -113,6 +117,28 @@ def rehearsed_micro_batch() -> int:
         return int(build().trainer.args.per_device_train_batch_size)
 
 
+def restored_tokenizer() -> dict[str, Any]:
+    """What Unsloth and budgetrl make of a Llama with a byte-level vocabulary."""
+    os.environ["UNSLOTH_DISABLE_TOKENIZER_JSON_REPAIR"] = "1"
+    folder = FOLDER / "llama"
+    shutil.copytree(local_path("asset:tiny/quickstart"), folder)
+    for name, changes in (
+        ("config.json", {"model_type": "llama"}),
+        ("tokenizer_config.json", {"tokenizer_class": "LlamaTokenizerFast"}),
+    ):
+        data = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(data | changes))
+    loaded = tokenizer_utils.load_correct_tokenizer(str(folder), padding_side="left")
+    recipe = load_recipe("quickstart", [f"model.id={folder}"]).recipe
+    return {
+        name: tokenizer.decode(tokenizer("12 + 7 = 19", add_special_tokens=False)["input_ids"])
+        for name, tokenizer in (
+            ("unsloth", loaded),
+            ("budgetrl", restored(loaded, str(folder), recipe)),
+        )
+    }
+
+
 def main() -> None:
     """Everything, as JSON on the last line."""
     found = {
@@ -121,6 +147,7 @@ def main() -> None:
         "noticed": a_change_is_noticed(),
         "updates": updates(),
         "micro_batch": rehearsed_micro_batch(),
+        "tokenizer": restored_tokenizer(),
     }
     sys.stdout.write(json.dumps(found) + "\n")
 

@@ -20,6 +20,7 @@ def end_ids(model: Any, tokenizer: Any, recipe: Recipe) -> frozenset[int]:
     """The model's and the tokenizer's own end tokens, and those of sampling.stop.
 
     Raises:
+        ModelError: there is none, so that every completion would run to the limit.
         RecipeError: a stop text is not a token of its own; others may hide inside a longer token.
     """
     configured = getattr(model.generation_config, "eos_token_id", None)
@@ -31,7 +32,14 @@ def end_ids(model: Any, tokenizer: Any, recipe: Recipe) -> frozenset[int]:
                 f"sampling.stop: {text!r} is not a token of its own in {recipe.model.id}.",
                 hint=f"It has: {', '.join(sorted(added)[:20])}.",
             )
-    return frozenset(own | {added[text] for text in recipe.sampling.stop})
+    ends = frozenset(own | {added[text] for text in recipe.sampling.stop})
+    if not ends:
+        raise ModelError(
+            f"model {recipe.model.id!r} names no token that ends a completion.",
+            hint="Name one of its tokens as sampling.stop, or eos_token_id in its "
+            f"{GENERATION_FILE}. It has: {', '.join(sorted(added)[:20]) or 'no special tokens'}.",
+        )
+    return ends
 
 
 def only_ends(source: str, config: Any) -> Any:
@@ -51,36 +59,47 @@ def only_ends(source: str, config: Any) -> Any:
     return transformers.GenerationConfig(eos_token_id=ends or None)
 
 
-def refuse_empty(tokenizer: Any, model: str) -> None:
-    """Refuse a tokenizer without a vocabulary: transformers makes one up where its files are gone.
+def some_pad(tokenizer: Any, ends: frozenset[int], rows: int) -> None:
+    """A padding token where the tokenizer has none that the model knows, or no end token.
 
-    Raises:
-        ModelError: ordinary text has no tokens of its own.
+    Which one does not matter here: masks, not tokens, say what is padding.
+
+    Args:
+        tokenizer: of the model; changed.
+        ends: tokens that end a completion.
+        rows: of the model's embedding.
     """
-    ids = tokenizer("1 + 1 = 2, so it is", add_special_tokens=False)["input_ids"]
-    if set(ids) <= set(tokenizer.all_special_ids):
-        raise ModelError(
-            f"model {model!r}: its tokenizer is empty ({len(tokenizer)} entries).",
-            hint="A model folder needs tokenizer.json (or tokenizer.model) beside its weights.",
-        )
+    if tokenizer.eos_token_id is None:
+        tokenizer.eos_token_id = min(ends)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
+        tokenizer.pad_token_id = tokenizer.eos_token_id
 
 
 def distinct_pad(tokenizer: Any, ends: frozenset[int]) -> None:
     """Pad with a token that ends nothing, where trainers know padding by its token.
 
+    One that is made for padding, else one that is reserved and that the model never writes.
+
     Raises:
         ModelError: the tokenizer has no other padding token.
     """
-    if tokenizer.pad_token_id not in ends:
+    if tokenizer.eos_token_id is None:
+        tokenizer.eos_token_id = min(ends)
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in ends:
         return
     added = tokenizer.get_added_vocab()
-    others = sorted(i for text, i in added.items() if "pad" in text.lower() and i not in ends)
-    if not others:
-        raise ModelError(
-            f"{tokenizer.pad_token!r} pads and ends completions, and no other token can pad.",
-            hint="Add a token such as <|pad|> to the tokenizer, and make it pad_token.",
-        )
-    tokenizer.pad_token_id = others[0]
+    free = {text.lower(): number for text, number in added.items() if number not in ends}
+    for word in ("pad", "reserved", "unused"):
+        others = sorted(number for text, number in free.items() if word in text)
+        if others:
+            tokenizer.pad_token_id = others[0]
+            return
+    pads = tokenizer.pad_token_id is not None
+    has = f"pads with {tokenizer.pad_token!r}, an end token" if pads else "has no padding token"
+    raise ModelError(
+        f"the tokenizer {has}, and no other token can pad.",
+        hint="Add a token such as <|pad|> to the tokenizer, and make it pad_token.",
+    )
 
 
 def _read(path: Path) -> Any:

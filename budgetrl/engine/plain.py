@@ -26,10 +26,11 @@ from budgetrl.engine.base import (
     completion_of,
     reading_weights,
 )
-from budgetrl.engine.ends import end_ids, only_ends, refuse_empty
+from budgetrl.engine.ends import end_ids, only_ends, some_pad
 from budgetrl.engine.folder import model_folder
 from budgetrl.engine.gap import mean_gap
 from budgetrl.engine.sampling import SeededSampler, StopWhen
+from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.errors import HardwareError, ModelError, first_line
 from budgetrl.recipe.schema import AlphaPolicy, Lora, Recipe
 from budgetrl.recipe.targets import check_targets
@@ -67,6 +68,7 @@ class PlainEngine:
         config = model.config
         self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self.end_ids: frozenset[int] = end_ids(model, tokenizer, recipe)
+        some_pad(tokenizer, self.end_ids, model.get_input_embeddings().weight.shape[0])
 
     @classmethod
     def open(cls, recipe: Recipe, adapter: Path | None = None) -> Self:
@@ -87,7 +89,7 @@ class PlainEngine:
             torch.set_num_threads(recipe.engine.threads)
         source = model_folder(recipe)
         base = load_base(source, recipe).to(device)
-        tokenizer = _load_tokenizer(source, recipe)
+        tokenizer = load_tokenizer(source, recipe)
         transformers.set_seed(recipe.seed)
         if adapter is None:
             check_targets(recipe, layer_paths(base))
@@ -330,22 +332,6 @@ def load_base(source: str, recipe: Recipe) -> Any:
                 hint="Check model.id: a folder or a hub id of a causal language model.",
             ) from None
     return model
-
-
-def _load_tokenizer(source: str, recipe: Recipe) -> Any:
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source, padding_side="left", trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"model {recipe.model.id!r} has no usable tokenizer: {first_line(error)}",
-            hint="A model folder needs tokenizer.json and tokenizer_config.json.",
-        ) from None
-    refuse_empty(tokenizer, recipe.model.id)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def _load_adapter(base: Any, adapter: Path) -> Any:

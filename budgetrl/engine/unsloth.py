@@ -27,7 +27,7 @@ from budgetrl.engine.base import (
     completion_of,
     reading_weights,
 )
-from budgetrl.engine.ends import distinct_pad, end_ids, only_ends, refuse_empty
+from budgetrl.engine.ends import distinct_pad, end_ids, only_ends
 from budgetrl.engine.folder import model_folder
 from budgetrl.engine.gap import mean_gap
 from budgetrl.engine.tested import nearest_set
@@ -108,6 +108,8 @@ class UnslothEngine:
         import torch
         from vllm import SamplingParams
 
+        from budgetrl.engine.tokenizer import restored
+
         if not torch.cuda.is_available():
             raise HardwareError(
                 "the unsloth engine needs an NVIDIA GPU, and torch finds none.",
@@ -126,7 +128,7 @@ class UnslothEngine:
                     hint="Check model.id, the network, and access to gated models "
                     "(budgetrl doctor).",
                 ) from None
-        refuse_empty(tokenizer, recipe.model.id)
+        tokenizer = restored(tokenizer, source, recipe)
         base.generation_config = only_ends(source, base.config)
         model = loader.get_peft_model(base, **adapter_arguments(recipe))
         check_held(model, recipe, arguments)
