@@ -11,11 +11,12 @@ import pytest
 from budgetrl.data.overlap import NGRAM, find_overlap
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import LoadedProblems, load_problems, load_suite
-from budgetrl.data.usable import load_usable
+from budgetrl.data.usable import Usable, load_usable
 from budgetrl.errors import DataError, ExitCode, ModelError, RecipeError
 from budgetrl.recipe.assets import asset_root, local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Columns, Data, Eval, Prompt
+from budgetrl.recipe.window import check_window
 from budgetrl.types import Problem
 
 Write = Callable[[Sequence[Any]], str]
@@ -254,15 +255,32 @@ def test_prompts_of_a_suite_may_be_longer_than_those_trained_on(
     tokenizer: Any, write: Write
 ) -> None:
     suite = write([row(1), row(2, problem="Compute " + "1+" * 40 + "1.", answer="41")])
-    sets = [f"eval.heldout.path={suite}", "prompt.max_tokens=50"]
-    recipe = load_recipe("quickstart", sets).recipe
-    renderer = PromptRenderer(tokenizer, recipe.prompt)
-    usable = load_usable(recipe, renderer, check, lambda completion: None)
-    longest = max(len(renderer.ids(one)) for one in usable.suites["heldout"].problems)
-    assert longest > 50 >= max(len(renderer.ids(one)) for one in usable.problems)
-    load_usable(recipe, renderer, check, lambda completion: longest)
-    with pytest.raises(DataError, match=f"suite heldout: a prompt has {longest} tokens"):
-        load_usable(recipe, renderer, check, lambda completion: longest - 1)
+    sets = [f"eval.heldout.path={suite}", "prompt.max_tokens=50", "sampling.max_tokens=20"]
+
+    def usable(longer: int, window: int | None, *more: str) -> Usable:
+        limits = [f"eval.heldout.max_tokens={longer}", *more]
+        recipe = load_recipe("quickstart", [*sets, *limits]).recipe
+        renderer = PromptRenderer(tokenizer, recipe.prompt)
+        return load_usable(recipe, renderer, check, window)
+
+    longest = usable(200, None).longest["heldout"]
+    assert longest > 50
+    least = -(-4 * longest // 3) - 50
+    assert usable(least, least + 50).longest["heldout"] == longest, "a quarter is left"
+    for window in (None, 2 * longest):
+        with pytest.raises(DataError, match=f"suite heldout: a prompt has {longest} tokens") as got:
+            usable(least - 4, window)
+        assert f"Set prompt.max_tokens = {longest}." in got.value.hint
+        usable(least - 4, window, f"prompt.max_tokens={longest}")
+    with pytest.raises(DataError) as got:
+        usable(least - 4, longest + 10)
+    assert f"{longest}, and every max_tokens of [sampling] and [[eval]] <= 10." in got.value.hint
+    shorter = (f"prompt.max_tokens={longest}", "sampling.max_tokens=10")
+    check_window(load_recipe("quickstart", [*sets, *shorter]).recipe, longest + 10)
+    usable(10, longest + 10, *shorter)
+    with pytest.raises(DataError) as got:
+        usable(20, longest)
+    assert f"has {longest}: leave the problem out" in got.value.hint
 
 
 def test_the_fingerprint_of_prompts_is_of_all_that_shapes_them(tokenizer: Any) -> None:

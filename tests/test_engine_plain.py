@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -219,6 +220,23 @@ def test_max_tokens_ends_a_completion_and_marks_it_truncated(
         assert cut.num_tokens == min(12, whole.num_tokens)
         assert cut.truncated == (whole.num_tokens > 12 or whole.truncated)
     assert {cut.truncated for cut in short if cut is not None} == {True, False}
+
+
+def test_a_long_prompt_leaves_its_completion_less_room(
+    engine: PlainEngine, requests: list[Request]
+) -> None:
+    """Prompt and completion together end at one length, as in vLLM; the rest is the same."""
+    prompts, seeds = [r.prompt_ids for r in requests], [r.seed for r in requests]
+    whole = engine.draw(prompts, seeds, SAMPLING, never).ids
+    assert max(len(p) + len(c) for p, c in zip(prompts, whole, strict=True)) > 40
+    ending = dataclasses.replace(SAMPLING, sequence_tokens=40)
+    drawn = engine.draw(prompts, seeds, ending, never)
+    for prompt, ids, found in zip(prompts, whole, drawn.ids, strict=True):
+        assert found == ids[: 40 - len(prompt)]
+    assert [len(logps) for logps in drawn.logps] == [len(ids) for ids in drawn.ids]
+    made = engine.generate(requests, ending, never)
+    cut = [len(p) + len(c) > 40 for p, c in zip(prompts, whole, strict=True)]
+    assert [one.truncated for one in made if one is not None] == cut and len(set(cut)) == 2
 
 
 def after(calls: int) -> Callable[[], bool]:

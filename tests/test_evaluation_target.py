@@ -1,6 +1,7 @@
 """`budgetrl eval` on real targets: the quickstart model, adapters of it, checkpoints of a run."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -327,14 +328,20 @@ def test_prompts_and_completions_that_do_not_fit_are_refused(tmp_path: Path, sui
     fitting = suite_specs(bare.recipe, [str(suite)], max_tokens=48, samples=1)
     assert evaluate_target(bare, fitting, tmp_path)[0].result is not None
     long = tmp_path / "long.jsonl"
-    problem = f"Compute {'1+' * 90}1."
-    long.write_text(json.dumps({"id": "l", "problem": problem, "answer": "91"}))
+    problem = f"Compute {'1+' * 50}1."
+    long.write_text(json.dumps({"id": "l", "problem": problem, "answer": "51"}))
     target = find_target(MODEL, "quickstart")
-    with pytest.raises(DataError, match=r"suite long: a prompt has \d+ tokens, above prompt.max"):
-        evaluate_target(target, suite_specs(target.recipe, [str(long)], max_tokens=100), tmp_path)
-    short = suite_specs(target.recipe, [str(long)], max_tokens=16, samples=1)
-    (found,) = evaluate_target(target, short, tmp_path)
-    assert found.result is not None, "longer than prompt.max_tokens, and within the window"
+    with pytest.raises(
+        DataError, match=r"suite long: a prompt has \d+ tokens, more than"
+    ) as caught:
+        evaluate_target(target, suite_specs(target.recipe, [str(long)], max_tokens=16), tmp_path)
+    fits = re.search(r"--max-tokens (\d+) or more fits", caught.value.hint)
+    assert fits is not None
+    enough = suite_specs(target.recipe, [str(long)], max_tokens=int(fits[1]), samples=1)
+    remarks: list[str] = []
+    (found,) = evaluate_target(target, enough, tmp_path, on_remark=remarks.append)
+    assert found.result is not None, "longer than prompt.max_tokens, with a quarter left"
+    assert len(remarks) == 1 and "prompts of up to" in remarks[0]
 
 
 def test_results_that_cannot_be_written_are_refused_before_the_model_is_loaded(

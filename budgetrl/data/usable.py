@@ -1,13 +1,13 @@
 """What a recipe trains on and is judged by: no copies of suite problems, no overlong prompts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from budgetrl.data.overlap import Overlap, find_overlap
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import AnswerCheck, LoadedProblems, load_problems, load_suite
 from budgetrl.errors import DataError
-from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.types import Problem
 
 MAX_TOKEN_CHARS = 512
@@ -26,13 +26,15 @@ class Usable:
     overlap: Overlap
     overlong: int
     """Problems left out because their prompt is too long."""
+    longest: Mapping[str, int]
+    """Tokens of each suite's longest prompt."""
 
 
 def load_usable(
     recipe: Recipe,
     renderer: PromptRenderer,
     check_answer: AnswerCheck,
-    longest_prompt: Callable[[int], int | None],
+    window: int | None,
 ) -> Usable:
     """Load data and suites; leave out exact copies of evaluation problems and overlong prompts.
 
@@ -40,11 +42,10 @@ def load_usable(
         recipe: what is asked for.
         renderer: makes prompts of problems.
         check_answer: says which golds cannot be used.
-        longest_prompt: the engine's, for suites: none of their problems is left out, so their
-            prompts may be longer than those trained on.
+        window: of the model, for advice; None if unlimited.
 
     Raises:
-        DataError: unusable rows, no problem is left, or a suite has a prompt beyond both limits.
+        DataError: unusable rows, no problem is left, or a suite has a prompt that is too long.
     """
     limit = recipe.prompt.max_tokens
     loaded = load_problems(recipe.data, check_answer)
@@ -56,12 +57,15 @@ def load_usable(
     fitting = [problem for problem in readable if len(renderer.ids(problem)) <= limit]
     if not fitting:
         raise _nothing_left(loaded, overlap, len(kept), limit)
+    longest = {
+        name: max(len(renderer.ids(problem)) for problem in suite.problems)
+        for name, suite in suites.items()
+    }
     for spec in recipe.eval:
-        longest = max(len(renderer.ids(problem)) for problem in suites[spec.suite].problems)
-        most = longest_prompt(recipe.eval_max_tokens(spec))
-        hint = f"Set prompt.max_tokens >= {longest}, or a smaller max_tokens of the suite"
-        check_suite_prompts(spec.suite, longest, limit, most, hint)
-    return Usable(loaded, suites, tuple(fitting), overlap, len(kept) - len(fitting))
+        check_suite_prompts(
+            recipe, spec, longest[spec.suite], _advice(recipe, longest[spec.suite], window)
+        )
+    return Usable(loaded, suites, tuple(fitting), overlap, len(kept) - len(fitting), longest)
 
 
 def _nothing_left(loaded: LoadedProblems, overlap: Overlap, num_kept: int, limit: int) -> DataError:
@@ -82,22 +86,45 @@ def _nothing_left(loaded: LoadedProblems, overlap: Overlap, num_kept: int, limit
     )
 
 
-def check_suite_prompts(suite: str, longest: int, limit: int, most: int | None, hint: str) -> None:
-    """Refuse a suite with a prompt beyond both limits: prompts are neither cut nor left out.
+def check_suite_prompts(recipe: Recipe, spec: Eval, longest: int, hint: str) -> None:
+    """Refuse a suite with a prompt that leaves no room: prompts are neither cut nor left out.
 
     Args:
-        suite: its name.
+        recipe: limits prompts and completions.
+        spec: of the suite.
         longest: tokens of its longest prompt.
-        limit: prompt.max_tokens.
-        most: the engine's `longest_prompt` beside the suite's completions; None: any.
         hint: what to do about it.
 
     Raises:
-        DataError: names all three.
+        DataError: the prompt is too long.
     """
-    if most is not None and longest > max(limit, most):
+    most = recipe.longest_prompt(spec)
+    if longest > most:
         raise DataError(
-            f"suite {suite}: a prompt has {longest} tokens, above prompt.max_tokens = {limit} "
-            f"and above the {most} that its completions leave.",
-            hint=f"{hint}; an evaluation leaves no problem out.",
+            f"suite {spec.suite}: a prompt has {longest} tokens, more than the {most} that "
+            f"prompt.max_tokens = {recipe.prompt.max_tokens} and completions of "
+            f"{recipe.eval_max_tokens(spec)} allow.",
+            hint=f"{hint} An evaluation leaves no problem out.",
         )
+
+
+def remark_on_room(recipe: Recipe, spec: Eval, longest: int) -> str | None:
+    """What to know of a suite whose longest prompts leave less room than is asked for."""
+    limit, total = recipe.prompt.max_tokens, recipe.eval_tokens(spec)
+    if longest <= limit:
+        return None
+    return (
+        f"suite {spec.suite} has prompts of up to {longest} tokens, above prompt.max_tokens = "
+        f"{limit}: their completions end where both have {total}, so after {total - longest} "
+        f"instead of {recipe.eval_max_tokens(spec)} tokens at the least"
+    )
+
+
+def _advice(recipe: Recipe, longest: int, window: int | None) -> str:
+    """Values with which the suite's longest prompt is taken."""
+    if window is not None and longest >= window:
+        return f"The window of {recipe.model.id} has {window}: leave the problem out of the suite."
+    advice = f"Set prompt.max_tokens = {longest}"
+    if window is not None and longest + recipe.sequence_tokens - recipe.prompt.max_tokens > window:
+        advice += f", and every max_tokens of [sampling] and [[eval]] <= {window - longest}"
+    return f"{advice}."

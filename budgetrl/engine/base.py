@@ -43,6 +43,14 @@ class SamplingSpec:
     top_k: int = 0
     min_p: float = 0.0
     stop: tuple[str, ...] = ()
+    sequence_tokens: int | None = None
+    """Prompt and completion together, at the most; None: any number."""
+
+    def room(self, prompt_tokens: int) -> int:
+        """Tokens that a completion may have after a prompt of so many."""
+        if self.sequence_tokens is None:
+            return self.max_tokens
+        return min(self.max_tokens, self.sequence_tokens - prompt_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +121,6 @@ class Engine(Protocol):
     """The PEFT model that is trained; None for engines that cannot train."""
     context_tokens: int | None
     """The model's window: prompt and completion together; None if unlimited."""
-
-    def longest_prompt(self, completion: int) -> int | None:
-        """Tokens that an evaluation's prompt may have, prompt.max_tokens apart; None: any number.
-
-        Args:
-            completion: tokens that completions may take.
-        """
-        ...
 
     @property
     def policy(self) -> Policy:

@@ -29,7 +29,7 @@ from budgetrl.engine.base import (
 from budgetrl.engine.ends import end_ids, only_ends, some_pad
 from budgetrl.engine.folder import model_folder
 from budgetrl.engine.gap import mean_gap
-from budgetrl.engine.sampling import SeededSampler, StopWhen
+from budgetrl.engine.sampling import RoomIsUsed, SeededSampler, StopWhen
 from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.errors import HardwareError, ModelError, first_line
 from budgetrl.recipe.schema import AlphaPolicy, Lora, Recipe
@@ -131,8 +131,9 @@ class PlainEngine:
         mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompt_ids]
         sampler = SeededSampler(sampling, seeds, sorted(self.end_ids), device)
         stop = StopWhen(should_stop)
+        rooms = [sampling.room(len(ids)) for ids in prompt_ids]
         config = transformers.GenerationConfig(
-            max_new_tokens=sampling.max_tokens,
+            max_new_tokens=max(rooms),
             do_sample=False,
             use_cache=True,
             pad_token_id=pad,
@@ -145,11 +146,12 @@ class PlainEngine:
                 attention_mask=torch.tensor(mask, device=device),
                 generation_config=config,
                 logits_processor=[sampler],
-                stopping_criteria=[stop],
+                stopping_criteria=[stop, RoomIsUsed(longest, rooms, device)],
             )
-        rows = [self._cut(row) for row in output[:, longest:].tolist()]
+        made = zip(output[:, longest:].tolist(), rooms, strict=True)
+        rows = [self._cut(row[:room]) for row, room in made]
         ended = [row[-1:] != [] and row[-1] in self.end_ids for row in rows]
-        full = [len(row) >= sampling.max_tokens for row in rows]
+        full = [len(row) >= room for row, room in zip(rows, rooms, strict=True)]
         return Drawn(
             ids=rows,
             entropy_sum=sampler.entropy_sum.tolist(),
@@ -199,10 +201,6 @@ class PlainEngine:
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return str(text)
-
-    def longest_prompt(self, completion: int) -> int | None:
-        """What the completion leaves of the window: transformers would go on beyond it silently."""
-        return None if self.context_tokens is None else self.context_tokens - completion
 
     def adapter_is_zero(self) -> bool:
         """Whether what starts at zero in each layer of the adapter is exactly zero."""

@@ -114,3 +114,20 @@ class StopWhen(StoppingCriteria):
         """True for all rows once stopped."""
         self.stopped = self.stopped or self._should_stop()
         return torch.full((input_ids.shape[0],), self.stopped, device=input_ids.device)
+
+
+class RoomIsUsed(StoppingCriteria):
+    """Ends each row where its own room for a completion ends.
+
+    Args:
+        prompt_tokens: of the padded prompts.
+        rooms: tokens of each row.
+        device: where the rows are.
+    """
+
+    def __init__(self, prompt_tokens: int, rooms: Sequence[int], device: torch.device) -> None:
+        self._ends = prompt_tokens + torch.tensor(list(rooms), device=device)
+
+    def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
+        """True for the rows that are as long as they may be."""
+        return input_ids.shape[1] >= self._ends

@@ -24,10 +24,6 @@ class ScriptedEngine:
     model: Any = None
     context_tokens: int | None = None
 
-    def longest_prompt(self, completion: int) -> int | None:
-        """Any: there is no model."""
-        return None
-
     def __init__(self, script: Mapping[tuple[str, int | None], Completion]) -> None:
         self._script = script
 

@@ -214,10 +214,6 @@ class UnslothEngine:
         )
         return str(text)
 
-    def longest_prompt(self, completion: int) -> int | None:
-        """Three quarters of vLLM's sequences, at whose end a completion is cut."""
-        return 3 * self._recipe.sequence_tokens // 4
-
     def adapter_is_zero(self) -> bool:
         """Whether every B matrix is exactly zero."""
         return not any(
@@ -271,7 +267,7 @@ class UnslothEngine:
         with self._awake(), self._adapter() as adapter:
             yield from draw(
                 self.llm, self._sampling_params, prompt_ids, seeds, sampling,
-                sorted(self.end_ids), adapter, should_stop, self._recipe.sequence_tokens,
+                sorted(self.end_ids), adapter, should_stop,
             )  # fmt: skip
 
     @contextmanager

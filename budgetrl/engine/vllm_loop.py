@@ -58,7 +58,6 @@ def draw(
     end_ids: Sequence[int],
     adapter: Any,
     should_stop: StopCheck,
-    sequence_tokens: int,
 ) -> Iterator[tuple[int, Sampled]]:
     """One completion per prompt with its place, as they are finished; fewer when stopped.
 
@@ -75,11 +74,9 @@ def draw(
         end_ids: tokens that end a completion.
         adapter: vLLM's request for the current LoRA weights; None: the base model.
         should_stop: asked after every engine step, that is between tokens.
-        sequence_tokens: of prompt and completion together; a long prompt leaves less room.
     """
     asked = [
-        sampling_arguments(sampling, seed, end_ids)
-        | {"max_tokens": min(sampling.max_tokens, sequence_tokens - len(ids))}
+        sampling_arguments(sampling, seed, end_ids) | {"max_tokens": sampling.room(len(ids))}
         for ids, seed in zip(prompt_ids, seeds, strict=True)
     ]
     params = [sampling_params(**arguments) for arguments in asked]

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_suite
-from budgetrl.data.usable import check_suite_prompts
+from budgetrl.data.usable import check_suite_prompts, remark_on_room
 from budgetrl.documents import prompt_moment
 from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, StopCheck
@@ -195,12 +195,13 @@ def evaluate_target(
         if not target.fits_window:
             _check_windows(target.recipe, specs, engine.context_tokens)
         renderer = _renderer(engine, target)
-        if renderer is not None and on_remark is not None:
-            for remark in renderer.remarks().values():
-                on_remark(remark)
         items_of = [_prompted(renderer, problems) for _, problems in suites]
+        remarks = [*renderer.remarks().values()] if renderer is not None else []
         for spec, items in zip(specs, items_of, strict=True):
-            _check_prompts(target, spec, items, engine)
+            remarks += filter(None, [_check_prompts(target, spec, items, engine)])
+        if on_remark is not None:
+            for remark in remarks:
+                on_remark(remark)
         first = [item.prompt_ids for item in items_of[0]]
         applied = target.adapter is not None and _applied(engine, first)
         date = None if renderer is None else renderer.date
@@ -249,6 +250,7 @@ def _one(
             batch=recipe.engine.eval_batch,
             policy_id=target.policy_id,
             stop=recipe.sampling.stop,
+            sequence_tokens=recipe.eval_tokens(spec),
             should_stop=should_stop,
             on_progress=None if on_progress is None else lambda done: on_progress(spec.suite, done),
         )
@@ -327,23 +329,22 @@ def _check_windows(recipe: Recipe, specs: Sequence[Eval], window: int | None) ->
 
 def _check_prompts(
     target: Target, spec: Eval, items: Sequence[PromptedProblem], engine: Engine
-) -> None:
-    """Prompts beyond a limit would be cut, or read past the window, without a word."""
+) -> str | None:
+    """Prompts beyond a limit would be cut, or read past the window; says what others cost."""
     recipe, window = target.recipe, engine.context_tokens
     longest = max((len(item.prompt_ids) for item in items), default=0)
     completion = recipe.eval_max_tokens(spec)
     if target.fits_window:
         if window is None or longest + completion <= window:
-            return
+            return None
         room = window - longest
         raise UsageError(
             f"suite {spec.suite}: a prompt has {longest} tokens; with {completion} for the "
             f"completion that is above the {window} of {recipe.model.id}.",
             hint=f"--max-tokens {room} fits." if room > 0 else "Give a suite of shorter problems.",
         )
-    most = engine.longest_prompt(completion)
-    hint = (
-        "Give a suite of shorter problems, or an adapter folder outside a run and a --recipe with "
-        f"prompt.max_tokens >= {longest}"
-    )
-    check_suite_prompts(spec.suite, longest, recipe.prompt.max_tokens, most, hint)
+    more = -(-4 * longest // 3) - recipe.prompt.max_tokens
+    fits = window is None or recipe.prompt.max_tokens + more <= window
+    hint = f"--max-tokens {more} or more fits." if fits else "Give a suite of shorter problems."
+    check_suite_prompts(recipe, spec, longest, hint)
+    return remark_on_room(recipe, spec, longest)

@@ -114,12 +114,18 @@ def protocol_of(
     grader: str,
     stop: Sequence[str] = (),
     date: str | None = None,
+    sequence_tokens: int | None = None,
 ) -> EvalProtocol:
     """The protocol of an evaluation: hashes of problems and rendered prompts, and its numbers.
 
-    Texts that end a completion count as part of the prompt.
+    What else ends a completion counts as part of the prompt: texts, and the length of prompt and
+    completion where a prompt is so long that it matters.
     """
-    prompts = json.dumps([[item.prompt for item in prompted], list(stop)])
+    asked: list[object] = [[item.prompt for item in prompted], list(stop)]
+    longest = max((len(item.prompt_ids) for item in prompted), default=0)
+    if sequence_tokens is not None and longest + max_tokens > sequence_tokens:
+        asked.append(sequence_tokens)
+    prompts = json.dumps(asked)
     return EvalProtocol(
         suite=suite,
         suite_fingerprint=fingerprint(item.problem for item in prompted),
@@ -151,6 +157,7 @@ def protocol_in(
         grader=grader,
         stop=recipe.sampling.stop,
         date=date,
+        sequence_tokens=recipe.eval_tokens(spec),
     )
 
 
@@ -168,6 +175,7 @@ def evaluate(
     batch: int,
     policy_id: str = "",
     stop: Sequence[str] = (),
+    sequence_tokens: int | None = None,
     should_stop: StopCheck = never,
     on_progress: Callable[[Progress], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -189,6 +197,7 @@ def evaluate(
         policy_id: which weights these are. Files of other weights under the same name are kept
             as `<name>.1.json` and so on, and a new evaluation begins.
         stop: texts that end a completion.
+        sequence_tokens: prompt and completion together, where a completion ends too.
         should_stop: asked before and during generation; cuts rounds, never problems.
         on_progress: called whenever completions were stored.
         clock: monotonic seconds.
@@ -207,7 +216,11 @@ def evaluate(
     write_json(file, state | {"seconds": seconds, "result": result and result.to_json()})
     rows = load_rows(file.with_suffix(".jsonl"))
     sampling = SamplingSpec(
-        protocol.temperature, protocol.top_p, protocol.max_tokens, stop=tuple(stop)
+        protocol.temperature,
+        protocol.top_p,
+        protocol.max_tokens,
+        stop=tuple(stop),
+        sequence_tokens=sequence_tokens,
     )
     total, stored, started = samples * len(ids), sum(row.sample < samples for row in rows), clock()
     made = 0

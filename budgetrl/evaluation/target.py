@@ -48,6 +48,8 @@ EXPORTED = "adapter"
 """The folder in which a run leaves the adapter of its chosen checkpoint."""
 TEMPLATE = "{problem}\n\nReason step by step, and put the final answer in \\boxed{}."
 """The user turn for models without a recipe."""
+ANY_LENGTH = 2**24
+"""Tokens of a prompt where only the model's window limits them."""
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 """OWNER/NAME, and @REVISION where it is not main."""
 
@@ -258,7 +260,7 @@ def _plain_recipe(model: Mapping[str, Any], lora: Mapping[str, Any]) -> Recipe:
         "lora": dict(lora),
         "data": {"path": os.devnull},
         "schedule": {"learning_rate": 1e-6},
-        "prompt": {"template": TEMPLATE},
+        "prompt": {"template": TEMPLATE, "max_tokens": ANY_LENGTH},
         "engine": engine,
     }
     return Recipe.model_validate(tables, strict=False)

@@ -141,6 +141,18 @@ class Recipe(Table):
         """Token limit of an evaluation."""
         return spec.max_tokens or self.sampling.max_tokens
 
+    def eval_tokens(self, spec: Eval) -> int:
+        """Prompt and completion of an evaluation together, at the most.
+
+        None of its problems is left out: a prompt may be longer than those trained on, and its
+        completion ends here all the same.
+        """
+        return self.prompt.max_tokens + self.eval_max_tokens(spec)
+
+    def longest_prompt(self, spec: Eval) -> int:
+        """Tokens that a prompt of an evaluation may have: a quarter is left to complete it."""
+        return max(self.prompt.max_tokens, 3 * self.eval_tokens(spec) // 4)
+
     @property
     def sequence_tokens(self) -> int:
         """Prompt and the longest completion that training or any evaluation asks for, together."""

@@ -110,7 +110,7 @@ def probe(
             renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
             for remark in renderer.remarks().values():
                 tell(remark)
-            usable = load_usable(recipe, renderer, pool.gold_problems, engine.longest_prompt)
+            usable = load_usable(recipe, renderer, pool.gold_problems, engine.context_tokens)
             now = time.monotonic()
             eval_end = now + EVAL_SHARE * (end - now)
             results = _evaluate(
@@ -200,6 +200,7 @@ def _evaluate(
             batch=recipe.engine.eval_batch,
             policy_id="step 0",
             stop=recipe.sampling.stop,
+            sequence_tokens=recipe.eval_tokens(spec),
             should_stop=lambda limit=suite_end: time.monotonic() > limit,  # type: ignore[misc]
         )
         if result is not None:

@@ -80,6 +80,7 @@ class Evaluator:
                 batch=self.recipe.engine.eval_batch,
                 policy_id=f"step {step}",
                 stop=self.recipe.sampling.stop,
+                sequence_tokens=self.recipe.eval_tokens(spec),
                 should_stop=should_stop,
                 clock=self.clock,
                 renew=self.renew,

@@ -12,7 +12,7 @@ from budgetrl.data.difficulty import solve_rates
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import LoadedProblems
 from budgetrl.data.sampler import ProblemSampler
-from budgetrl.data.usable import Usable, load_usable
+from budgetrl.data.usable import Usable, load_usable, remark_on_room
 from budgetrl.documents import prompt_moment, read_standings
 from budgetrl.engine.base import TrainableEngine
 from budgetrl.evaluation.run import prompted
@@ -69,8 +69,8 @@ def prepare(
     if "fingerprint" not in manifest.get("prompt", {}):
         for code, remark in renderer.remarks().items():
             log.warn(code, remark)
-    usable = load_usable(recipe, renderer, pool.gold_problems, engine.longest_prompt)
-    _tell_left_out(usable, recipe.prompt.max_tokens, log)
+    usable = load_usable(recipe, renderer, pool.gold_problems, engine.context_tokens)
+    _tell_left_out(usable, recipe, log)
     problems, suites = usable.problems, usable.suites
     standings = read_standings(run)
     reward = build_reward(
@@ -171,8 +171,8 @@ def build_follower(
     return follower
 
 
-def _tell_left_out(usable: Usable, limit: int, log: RunLog) -> None:
-    """One warning for each reason why problems of the data are not trained on."""
+def _tell_left_out(usable: Usable, recipe: Recipe, log: RunLog) -> None:
+    """One warning for each reason why problems are not used as they are."""
     if dropped := usable.loaded.dropped:
         first = dropped[0]
         log.warn(
@@ -190,8 +190,12 @@ def _tell_left_out(usable: Usable, limit: int, log: RunLog) -> None:
     if usable.overlong:
         log.warn(
             "overlong_prompts",
-            f"{usable.overlong} prompts are longer than {limit} tokens and were left out",
+            f"{usable.overlong} prompts are longer than {recipe.prompt.max_tokens} tokens and were "
+            "left out",
         )
+    rooms = [remark_on_room(recipe, spec, usable.longest[spec.suite]) for spec in recipe.eval]
+    if remarks := [remark for remark in rooms if remark is not None]:
+        log.warn("long_suite_prompts", "; ".join(remarks))
 
 
 def _describe(loaded: LoadedProblems) -> dict[str, Any]:
