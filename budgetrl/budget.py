@@ -27,6 +27,9 @@ BASELINE_SHARE = 0.4
 REPORT_FACTOR = 1.3
 """Margin on the report: a longer run has more to draw."""
 
+LEAST_CORRECTION, MOST_CORRECTION = 0.7, 20.0
+"""Of the plan's updates by the pace of the baseline evaluation."""
+
 EARLY_STEPS = 5
 """Updates after which a run's own pace corrects the plan's."""
 
@@ -113,14 +116,30 @@ class PhaseTimes:
         return replace(self, source=source, **changed)
 
 
-def plan(times: PhaseTimes, budget: Budget, requested_steps: int | None = None) -> Plan:
+def plan(
+    times: PhaseTimes,
+    budget: Budget,
+    requested_steps: int | None = None,
+    *,
+    exit_s: float = EXIT_S,
+    rounds: int = 1,
+) -> Plan:
     """What a budget buys.
 
     `affordable_steps` is the largest n with setup + baseline + n steps + floor(n / every) step
-    evaluations + saves + reserve + report <= budget; below zero money it is 0.
+    evaluations + saves + reserve + report <= budget; below zero money it is 0. Where that is 0 and
+    evaluations have several rounds, one update with fewer rounds before and after is planned, and
+    no time is kept for the report.
+
+    Args:
+        times: of every phase.
+        budget: the limit.
+        requested_steps: updates that the recipe wants; None: as many as fit.
+        exit_s: between the end of the worker and the end of the supervisor, besides the report.
+        rounds: samples of each problem in the evaluations, all suites one after the other.
     """
     reserve = reserve_s(times.final_s, times.save_s)
-    end = times.report_s * REPORT_FACTOR + EXIT_S
+    end = times.report_s * REPORT_FACTOR + exit_s
     fixed = times.setup_s + times.baseline_s + reserve + end
 
     def cost(n: int) -> float:
@@ -128,6 +147,22 @@ def plan(times: PhaseTimes, budget: Budget, requested_steps: int | None = None) 
         return fixed + n * times.step_s + evals + _saves_s(times, n)
 
     affordable = largest_affordable(cost, budget.wall_s)
+    if affordable == 0 and rounds > 1:
+        left_s = budget.wall_s - times.setup_s - exit_s
+        round_s = max(times.baseline_s, times.final_s) / rounds
+        fewer = affordable_rounds(left_s, round_s, times.step_s, times.save_s, rounds)
+        if fewer:
+            share = fewer / rounds
+            shorter = replace(
+                times,
+                baseline_s=share * times.baseline_s,
+                final_s=share * times.final_s,
+                report_s=0.0,
+            )
+            made = plan(shorter, budget, 1, exit_s=exit_s)
+            return replace(made, affordable_steps=1, requested_steps=requested_steps)
+        if times.setup_s + times.baseline_s + end > budget.wall_s:
+            end = exit_s
     steps = affordable if requested_steps is None else min(affordable, requested_steps)
     evals_s = (steps // times.step_evals_every) * times.step_eval_s if times.step_evals_every else 0
     saves = _saves_s(times, steps)
@@ -149,6 +184,27 @@ def plan(times: PhaseTimes, budget: Budget, requested_steps: int | None = None) 
         usd_per_hour=budget.usd_per_hour,
         source=times.source,
     )
+
+
+def affordable_rounds(
+    left_s: float, round_s: float, step_s: float, save_s: float, wanted: int
+) -> int:
+    """Rounds of an evaluation that may be made before training and again after one update.
+
+    Args:
+        left_s: for both evaluations, the update and a checkpoint.
+        round_s: one sample of every problem.
+        step_s: the update.
+        save_s: the checkpoint.
+        wanted: the most that is asked for.
+
+    Returns:
+        0 where not even one round before and after leaves an update.
+    """
+    free = left_s - step_s - save_s
+    if free < 0:
+        return 0
+    return wanted if round_s <= 0 else min(wanted, int(free / (round_s * (1 + RESERVE_FACTOR))))
 
 
 def reserve_s(evaluation_s: float, save_s: float, growth: float = 1.0) -> float:
@@ -253,16 +309,33 @@ class Forecaster:
     """One of the first `EARLY_STEPS` updates, by the plan; None: not known."""
     planned_evals_s: float = 0.0
     """Evaluations during training, spread over all updates, by the plan."""
+    rounds: int = 1
+    """Samples of each problem in the evaluation that `baseline_eval_s` is of."""
+    untrained: bool = True
+    """Before the first update a shorter final evaluation is better than no update."""
     window: int = 5
     _steps: deque[tuple[float, float]] = field(default_factory=deque)
     _tokens_mean: float = 0.0
 
     def observe(self, step_s: float, rollout_s: float, tokens_mean: float) -> None:
         """Note one finished update."""
+        self.untrained = False
         self._steps.append((step_s, rollout_s))
         self._tokens_mean = tokens_mean
         while len(self._steps) > 4 * self.window:
             self._steps.popleft()
+
+    def observe_baseline(self, seconds: float, rounds: int, tokens_mean: float) -> None:
+        """Note the baseline evaluation; before the first update its pace corrects the plan's."""
+        if seconds > 0 and rounds > 0:
+            planned, measured = self.baseline_eval_s / self.rounds, seconds / rounds
+            if planned > 0:
+                factor = min(MOST_CORRECTION, max(LEAST_CORRECTION, measured / planned))
+                self.planned_step_s *= factor
+                if self.planned_early_s is not None:
+                    self.planned_early_s *= factor
+            self.baseline_eval_s, self.rounds = seconds, rounds
+        self.baseline_tokens_mean = tokens_mean
 
     def observe_save(self, seconds: float) -> None:
         """Note one finished checkpoint; the slowest one counts."""
@@ -273,13 +346,19 @@ class Forecaster:
         """What the end needs now: evaluation at today's lengths, and a save."""
         base = self.baseline_tokens_mean
         growth = self._tokens_mean / base if base > 0 and self._tokens_mean > 0 else 1.0
-        return reserve_s(self.baseline_eval_s, self.save_s, growth)
+        rounds = self.rounds if self.untrained else 1
+        return reserve_s(self.baseline_eval_s / rounds, self.save_s, growth)
 
     @property
     def pessimistic_step_s(self) -> float:
         """The slowest recent step with a margin, or the plan before there is any."""
         recent = [step for step, _ in list(self._steps)[-self.window :]]
-        return 1.15 * max(recent) if recent else self.planned_step_s
+        return 1.15 * max(recent) if recent else self.first_step_s
+
+    @property
+    def first_step_s(self) -> float:
+        """The first update, by the plan, at the pace of the baseline once that is known."""
+        return max(self.planned_step_s, self.planned_early_s or 0.0)
 
     @property
     def expected_end_s(self) -> float:

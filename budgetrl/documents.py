@@ -35,6 +35,8 @@ class StoredPlan:
     reserved_s: float
     """For report and exit, after the worker's deadline."""
     grace_s: float
+    slow: float = 1.0
+    """How much slower than alone the machine was when the times were made (`budgetrl.pace`)."""
 
 
 @dataclass(frozen=True, slots=True)

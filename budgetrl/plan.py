@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import budgetrl
-from budgetrl.budget import BASELINE_SHARE, Budget, PhaseTimes, plan
+from budgetrl.budget import EXIT_S, RESERVE_FACTOR, Budget, PhaseTimes, plan
 from budgetrl.data.difficulty import solve_rates
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.documents import Standing
@@ -27,6 +27,7 @@ from budgetrl.engine.tested import installed_versions, refuse_untested
 from budgetrl.engine.unsloth_settings import refuse_unkept
 from budgetrl.errors import BudgetError, HardwareError, ModelError, RunDirError, UsageError
 from budgetrl.estimation.advice import refuse_unfit
+from budgetrl.estimation.closing import closing_s, known_closing_work_s
 from budgetrl.estimation.cpu import cpu_phase_times, user_cache_dir
 from budgetrl.estimation.estimate import estimate, known_factors
 from budgetrl.estimation.memory import MemoryEstimate
@@ -53,6 +54,10 @@ from budgetrl.rundir import SCHEMA_VERSION as RUNDIR_VERSION
 from budgetrl.types import Plan
 from budgetrl.units import duration, hours_option
 
+BUSY = 1.2
+"""A machine on which work gets on slower than this is busy with something else."""
+GPU_EXIT_S = 3.0
+"""What a killed process needs to give a GPU's memory back, at most."""
 SETUP_MARGIN = 1.5
 """On what imports and loading are planned to take, before a run is refused or not."""
 
@@ -84,6 +89,10 @@ class Planned:
     """Of that GPU."""
     pins: Pins = field(default_factory=dict)
     """What is taken from the hub, at which commits."""
+    slow: float = 1.0
+    """How much slower than alone work gets on now; the times of a CPU run have it in them."""
+    exit_s: float = EXIT_S
+    """From the end of the worker to the end of its supervisor, besides the report."""
 
     @property
     def recipe(self) -> Recipe:
@@ -99,6 +108,7 @@ def make_plan(
     dry_run: bool = False,
     force_fit: bool = False,
     force_versions: bool = False,
+    slow: float = 1.0,
 ) -> Planned:
     """Plan a run, or refuse it.
 
@@ -109,6 +119,7 @@ def make_plan(
         dry_run: plan only, so the GPU need not be here.
         force_fit: go on although the GPU's memory seems too small.
         force_versions: go on with versions that were never tried together.
+        slow: how much slower than alone work gets on now (`budgetrl.pace`).
 
     Raises:
         UsageError: there is no budget, dollars without a price, or an unknown GPU.
@@ -138,17 +149,24 @@ def make_plan(
         check_window(recipe, window_in(pins["model"].found))
     to_download = sum(one.to_download for one in pins.values())
     refuse_full_disk(to_download)
+    exit_s = closing_s(known_closing_work_s(user_cache_dir()), slow)
     if card is None:
         times = cpu_phase_times(recipe, None, user_cache_dir(), budget_s=budget.wall_s)
+        if slow > BUSY:
+            busy = f"{times.source}, x{slow:.1f} because the machine is busy now"
+            times = times.scaled(slow, busy)
         times = replace(times, download_s=to_download / DOWNLOAD_RATE)
     else:
+        exit_s += GPU_EXIT_S
         measured = known_factors(recipe, card, user_cache_dir())
         made = estimate(recipe, card, budget, measured=measured, download_bytes=to_download)
         if not force_fit:
             refuse_unfit(made)
         times, memory = made.times, made.memory
-    made_plan = plan(times, budget, recipe.schedule.stop_after_steps)
-    planned = Planned(loaded, budget, times, made_plan, card, memory, pins)
+    rounds = max((spec.samples for spec in recipe.eval), default=1)
+    requested = recipe.schedule.stop_after_steps
+    made_plan = plan(times, budget, requested, exit_s=exit_s, rounds=rounds)
+    planned = Planned(loaded, budget, times, made_plan, card, memory, pins, slow, exit_s)
     refuse_unpayable(planned)
     return planned
 
@@ -204,25 +222,26 @@ def _card(recipe: Recipe, name: str | None, dry_run: bool) -> Gpu | None:
 
 
 def refuse_unpayable(planned: Planned) -> None:
-    """Setup, one round of the baseline evaluation and the report must fit.
+    """Setup, one round of the baseline evaluation and the exit must fit.
 
-    The baseline may take 40 % of what setup and report leave, because the end needs as much again.
     Setup is the least certain part: it reads gigabytes that may or may not be in memory already.
 
     Raises:
         BudgetError: they do not; says what the smallest useful budget is.
     """
     made, suites = planned.plan, planned.recipe.eval
-    round_s = made.baseline_s / max((spec.samples for spec in suites), default=1)
-    least = SETUP_MARGIN * made.setup_s + round_s / BASELINE_SHARE + made.report_s
+    round_s = planned.times.baseline_s / max((spec.samples for spec in suites), default=1)
+    # What is slow today is in the times already, and no reason for the margin as well.
+    setup_s = max(1.0, SETUP_MARGIN / planned.slow) * made.setup_s
+    least = setup_s + round_s + planned.exit_s
     if made.affordable_steps == 0 and (least > made.budget_s or not suites):
-        one_step = made.setup_s + made.baseline_s + made.step_s + made.reserve_s + made.report_s
+        one_step = made.setup_s + made.step_s + 2 * round_s * RESERVE_FACTOR + planned.exit_s
         smallest = hours_option(one_step * 1.1)
         raise BudgetError(
             f"{duration(made.budget_s)} pays for nothing useful: setup {duration(made.setup_s)} or "
-            f"half as long again, a round of the baseline evaluation {duration(round_s)}, as much "
-            f"again at the end, and report {duration(made.report_s)} need {duration(least)} (times "
-            f"from {made.source}).",
+            f"up to {duration(setup_s)}, a round of the baseline evaluation {duration(round_s)}, "
+            f"and exit {duration(planned.exit_s)} need {duration(least)} (times from "
+            f"{made.source}).",
             hint=f"The smallest budget with an update is about --hours {smallest}.",
         )
 
@@ -345,6 +364,7 @@ def plan_document(planned: Planned) -> dict[str, Any]:
         "times": asdict(planned.times),
         "plan": asdict(made) | {"steps": made.steps, "total_usd": made.total_usd},
         "reserved_s": made.report_s,
+        "slow": planned.slow,
         "gpu_memory_utilization": planned.memory and planned.memory.utilization,
     }
 

@@ -34,8 +34,10 @@ from torture_scenarios import (
     Outcome,
     Reference,
     budget_run,
+    burning,
     disk_run,
     kill_run,
+    loaded_run,
     reference_run,
     signal_run,
 )
@@ -67,6 +69,15 @@ def one_pass(
         yield partial(disk_run, lab, reference, name, _rng(options, name), what)
 
 
+def loaded(lab: Lab, options: argparse.Namespace) -> Iterator[Outcome]:
+    """Random budgets, three at a time, beside processes that burn."""
+    rng = _rng(options, "loaded")
+    budgets = [rng.uniform(15.0, 120.0) for _ in range(options.loaded)]
+    names = [f"loaded{index}" for index in range(options.loaded)]
+    with burning(options.burners if budgets else 0), ThreadPoolExecutor(3) as pool:
+        yield from pool.map(partial(loaded_run, lab), names, budgets)
+
+
 def _kills(count: int, rng: random.Random) -> list[Kill]:
     """Four in ten while a checkpoint is written; worker, supervisor and both in turn."""
     kills = [
@@ -88,15 +99,19 @@ def _rng(options: argparse.Namespace, *parts: object) -> random.Random:
 def torture(lab: Lab, options: argparse.Namespace) -> dict[str, Any]:
     """All passes; the document that is printed."""
     started = time.monotonic()
-    reference = reference_run(lab)
+    reference = reference_run(lab) if options.passes else None
     outcomes: list[Outcome] = []
     with ThreadPoolExecutor(options.jobs) as pool:
         for number in range(options.passes):
+            assert reference is not None
             futures = [pool.submit(run) for run in one_pass(lab, reference, options, number)]
             for future in futures:
                 outcomes.append(future.result())
                 _tell(outcomes[-1])
-    kinds = ("kill", "budget", "sigterm", "sigint", "disk_full")
+    for outcome in loaded(lab, options):
+        outcomes.append(outcome)
+        _tell(outcome)
+    kinds = ("kill", "budget", "sigterm", "sigint", "disk_full", "loaded")
     faults = [f"{o.name}: {fault}" for o in outcomes for fault in o.faults]
     faults += leaks(lab.root / "runs")
     return {
@@ -105,7 +120,7 @@ def torture(lab: Lab, options: argparse.Namespace) -> dict[str, Any]:
         "seed": options.seed,
         "passes": options.passes,
         "machine": {"cores": os.cpu_count(), "system": platform.platform()},
-        "reference_s": round(reference.wall_s, 2),
+        "reference_s": None if reference is None else round(reference.wall_s, 2),
         "seconds": round(time.monotonic() - started, 1),
         "counts": {kind: sum(o.count for o in outcomes if o.kind == kind) for kind in kinds},
         "failed": {kind: sum(bool(o.faults) for o in outcomes if o.kind == kind) for kind in kinds},
@@ -140,6 +155,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--terms", type=int, default=6)
     parser.add_argument("--ints", type=int, default=2)
     parser.add_argument("--disk-full", type=int, default=6)
+    parser.add_argument("--loaded", type=int, default=0, help="budgets beside burning processes")
+    parser.add_argument("--burners", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="scenarios at the same time")
     parser.add_argument("--keep", type=Path, help="a new folder in which everything stays")

@@ -120,10 +120,12 @@ class Lab:
         budget_s: float = 1200.0,
         slow: Mapping[str, str] | None = None,
         file_limit_kib: int | None = None,
+        recipe: str | None = None,
     ) -> "Process":
         """Start `budgetrl run`; its run directories lie under `out(name)`."""
-        recipe = "torture.toml" if slow is None else "slow.toml"
-        arguments = ["run", str(self.root / recipe), "--hours", f"{budget_s:.2f}s", "--allow-code"]
+        if recipe is None:
+            recipe = str(self.root / ("torture.toml" if slow is None else "slow.toml"))
+        arguments = ["run", recipe, "--hours", f"{budget_s:.2f}s", "--allow-code"]
         for key, value in (sets or {}).items():
             arguments += ["--set", f"{key}={value}"]
         arguments += ["--out", str(self.out(name))]

@@ -9,8 +9,10 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -251,6 +253,56 @@ def budget_run(lab: Lab, name: str, rng: random.Random, slow: str, budget_s: flo
         if result["spent"]["wall_s"] > budget_s or result["stop_reason"] not in NORMAL_ENDS:
             outcome.faults.append(f"{result['stop_reason']}, spent {result['spent']}")
         outcome.faults += unreadable(RunDir(Path(result["run_dir"])), at_rest=True)
+    outcome.faults += _left_behind(lab, name)
+    return outcome
+
+
+LATE_S = 0.2
+"""What the outside clock, which also sees processes begin and end, may tell more."""
+
+
+@contextmanager
+def burning(count: int) -> Iterator[None]:
+    """So many processes that use a core each, as far as there are cores."""
+    burner = [sys.executable, "-c", "while True: pass"]
+    burners = [subprocess.Popen(burner) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in burners:
+            process.kill()
+        for process in burners:
+            process.wait()
+
+
+def loaded_run(lab: Lab, name: str, budget_s: float) -> Outcome:
+    """The quickstart on a budget, on a machine that is busy with others."""
+    sets = {"schedule.stop_after_steps": 100_000}
+    process = lab.start_run(name, sets=sets, budget_s=budget_s, recipe="quickstart")
+    outcome = Outcome("loaded", name, {"budget_s": round(budget_s, 2)}, 1)
+    try:
+        code, wall_s = process.wait(budget_s + 60)
+    except subprocess.TimeoutExpired:
+        process.kill("both")
+        outcome.faults.append("did not end within a minute after its budget")
+        return outcome
+    outcome.details |= {"exit_code": code, "late_s": round(wall_s - budget_s, 2)}
+    document = process.result()
+    spent_s = document.get("spent", {}).get("wall_s")
+    if spent_s is not None:
+        outcome.details |= {"steps": document["steps"], "unbilled_s": round(wall_s - spent_s, 2)}
+    if wall_s > budget_s + LATE_S:
+        outcome.faults.append(f"took {wall_s:.2f} s of {budget_s:.2f} s")
+    if code not in (0, 3) or "Traceback" in process.errors():
+        outcome.faults.append(f"exit {code}: {process.errors()[-400:]}")
+    if code == 0:
+        rounds = [suite["samples"] for suite in (document["final"] or {}).values()]
+        outcome.details["rounds"] = min(rounds, default=0)
+        if not outcome.details["rounds"]:
+            outcome.faults.append("exit 0 without a final evaluation")
+        outcome.faults += unreadable(RunDir(Path(document["run_dir"])), at_rest=True)
+    if code == 3 and budget_s >= 90.0:
+        outcome.faults.append(f"{budget_s:.0f} s bought nothing: {process.errors()[-400:]}")
     outcome.faults += _left_behind(lab, name)
     return outcome
 

@@ -34,6 +34,7 @@ from budgetrl.rundir import (
 )
 from budgetrl.supervise import worker
 from budgetrl.supervise.attempt import Attempt, current_budget, paid_seconds
+from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.resume import continue_run, new_budget
 from budgetrl.supervise.run import start_run, supervise
 from budgetrl.supervise.worker import Signals, Worker
@@ -304,7 +305,7 @@ def test_ctrl_c_ends_a_worker_that_does_not_answer(
             os.kill(os.getpid(), signal.SIGINT)
 
     with Signals() as signals:
-        watched = Worker(new, first(new), signals, Acting(at_tick=stop), None)
+        watched = Worker(new, first(new), signals, Acting(at_tick=stop), Closing())
         assert watched.watch() == -signal.SIGKILL
     assert not watched.at_deadline
 
@@ -314,7 +315,7 @@ def test_a_save_that_takes_longer_gets_its_time_after_ctrl_c(new: RunDir) -> Non
     document["times"]["save_s"] = 60.0
     new.write_json(PLAN, document)
     with Signals() as signals:
-        watched = Worker(new, first(new), signals, NoDisplay(), None)
+        watched = Worker(new, first(new), signals, NoDisplay(), Closing())
         signals.received.append(signal.SIGINT)
         once = watched.patience(signal.SIGINT) - time.monotonic()
         signals.received.append(signal.SIGINT)

@@ -31,6 +31,7 @@ from budgetrl.plan import Limits, create_run, make_plan
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.rundir import MANIFEST, PLAN, RunDir
 from budgetrl.supervise.attempt import Attempt
+from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.gpu_lock import gpu_of, hold_gpu
 from budgetrl.supervise.worker import Signals, Worker
 
@@ -209,7 +210,7 @@ class _Lab:
 
     def _work(self, run: RunDir, attempt: Attempt) -> int:
         with hold_gpu(gpu_of(run), run.path, attempt.end) as gpu, Signals() as signals:
-            exit_code = Worker(run, attempt, signals, NoDisplay(), None, gpu).watch()
+            exit_code = Worker(run, attempt, signals, NoDisplay(), Closing(), gpu=gpu).watch()
             if signals.received:
                 raise KeyboardInterrupt
         return exit_code

@@ -91,6 +91,7 @@ def run(
     ):
         shown.message(f"planning {recipe}")
         # Imported under the first screen, because together they take half a second.
+        from budgetrl.pace import slowness
         from budgetrl.plan import Limits, make_plan, try_own_rewards
         from budgetrl.recipe.load import load_recipe
 
@@ -103,6 +104,7 @@ def run(
             dry_run=dry_run,
             force_fit=Force.FIT in (force or ()),
             force_versions=Force.VERSIONS in (force or ()),
+            slow=1.0 if dry_run else slowness(),
         )
         if dry_run:
             try_own_rewards(loaded.recipe, allow_code)
@@ -209,6 +211,8 @@ def _told_when_interrupted() -> Iterator[Callable[[], None]]:
 def _print_result(ended: "Ended", as_json: bool) -> int:
     if as_json:
         sys.stdout.write(json.dumps(ended.result) + "\n")
+    if ended.error is not None:
+        sys.stderr.write(f"{ended.error.type}: {ended.error.message} {ended.error.hint}\n")
     return ended.exit_code
 
 

@@ -5,11 +5,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from budgetrl.errors import DataError, ProtocolError
+from budgetrl.errors import DataError, ExitCode, ProtocolError
 from budgetrl.evaluation.compare import difference
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.evaluation.summary import summarise
-from budgetrl.types import EvalResult
+from budgetrl.events import Error
+from budgetrl.recipe.schema import Recipe
+from budgetrl.types import EvalResult, EvalWhen, Spend, StopReason
+from budgetrl.units import duration, usd
 
 
 def brief(results: Mapping[str, EvalResult]) -> dict[str, dict[str, Any]]:
@@ -69,3 +72,30 @@ def differences(evals: Path, suites: Iterable[str]) -> dict[str, dict[str, Any]]
             "samples": min(part.samples for part in by_k.values()),
         }
     return found
+
+
+def unjudged(
+    recipe: Recipe, stop_reason: StopReason, final: Mapping[str, EvalResult] | None
+) -> bool:
+    """Whether a run came to its end and lacks the final evaluation that it was to have."""
+    wanted = any(EvalWhen.FINAL in spec.when for spec in recipe.eval)
+    ended = stop_reason not in (StopReason.INTERRUPTED, StopReason.FAILED)
+    return wanted and ended and not final
+
+
+def shortfall(steps: int, spend: Spend) -> Error:
+    """What a run cost that ends unjudged.
+
+    Args:
+        steps: updates that were made; their adapter is kept.
+        spend: what was paid.
+    """
+    cost = duration(spend.wall_s) + ("" if spend.usd is None else f", {usd(spend.usd)},")
+    made = "not one update was made" if steps == 0 else f"{steps} updates were made and are kept"
+    return Error(
+        type="BudgetError",
+        message=f"the budget is used up: {cost} were paid, {made}, and no round of the final "
+        "evaluation fitted, so there is nothing to compare.",
+        hint="`budgetrl resume RUN --hours 10m` goes on from there with a new allowance.",
+        exit_code=int(ExitCode.REFUSED),
+    )

@@ -26,7 +26,7 @@ from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.rundir import MANIFEST, RunDir
 from budgetrl.study.state import ArmState, StudyDir
 from budgetrl.supervise.attempt import Attempt, paid_seconds
-from budgetrl.supervise.ending import run_reporter
+from budgetrl.supervise.ending import HARD_MARGIN_S, run_reporter
 from budgetrl.supervise.resume import continue_run
 from budgetrl.supervise.run import Ended, supervise
 from budgetrl.supervise.worker import Signals
@@ -70,7 +70,7 @@ def run_study(
     end = started + study.budget.wall_s - paid_before_s
     with open_display() as display:
         command = [sys.executable, "-m", "budgetrl", "report", str(study.path), "--json"]
-        run_reporter(command, study.path / "report.log", end, display)
+        run_reporter(command, study.path / "report.log", end - HARD_MARGIN_S, display)
     study.note_paid(elapsed_s())
     return ExitCode.OK
 

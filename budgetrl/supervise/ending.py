@@ -10,14 +10,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from budgetrl.budget import PhaseTimes
 from budgetrl.display.base import Display
 from budgetrl.documents import read_plan, read_recipe
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode
 from budgetrl.estimation.cpu import store_profile, user_cache_dir
-from budgetrl.evaluation.outcome import brief, differences, stored_results
+from budgetrl.evaluation.outcome import (
+    brief,
+    differences,
+    shortfall,
+    stored_results,
+    unjudged,
+)
 from budgetrl.evaluation.target import EXPORTED
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import History, measured_times
+from budgetrl.plan import BUSY
 from budgetrl.rundir import RESULT, RunDir
 from budgetrl.supervise.attempt import (
     Attempt,
@@ -26,17 +34,18 @@ from budgetrl.supervise.attempt import (
     paid_seconds,
     trained_seconds,
 )
+from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.export import export_adapter
 from budgetrl.supervise.worker import TICK_S, Signals, worker_environment
 from budgetrl.training.mirror import copy_documents, mirror_of
-from budgetrl.types import StopReason
+from budgetrl.types import Spend, StopReason
 
 ESTIMATES = "estimates.jsonl"
 """In the user's cache: a row of plan against bill for every finished run."""
 LEARNING_S = 0.7
 """What writing down the measured profile may take; a run that is later than that skips it."""
 HARD_MARGIN_S = 0.9
-"""The report is ended this long before the budget is."""
+"""The report of a study is ended this long before its budget is."""
 
 
 def record_death(
@@ -69,7 +78,12 @@ def record_death(
             )
         run.clear_temporary()
         if not again:
-            events.write(last_event(run, history, signals, at_deadline=at_deadline))
+            last = last_event(run, history, signals, at_deadline=at_deadline)
+            if last.exit_code == ExitCode.REFUSED:
+                paid_s = attempt.paid_s + time.monotonic() - attempt.started
+                spend = Spend(paid_s, last.train_s, attempt.budget.usd_of(paid_s))
+                events.write(shortfall(last.steps, spend))
+            events.write(last)
 
 
 def last_event(
@@ -89,6 +103,8 @@ def last_event(
     final = stored_results(evals, "final") if reason is StopReason.BUDGET else None
     if final is not None and steps == 0:
         final = baseline
+    if unjudged(read_recipe(run), reason, final):
+        code = ExitCode.REFUSED
     newest = run.newest_checkpoint()
     return RunFinished(
         stop_reason=reason,
@@ -96,7 +112,7 @@ def last_event(
         steps=steps,
         train_s=trained_seconds(run, history),
         baseline=brief(baseline),
-        final=None if final is None else brief(final),
+        final=brief(final) if final else None,
         difference=differences(evals, final) if final and steps else None,
         best_checkpoint=newest.path.relative_to(run.path).as_posix() if newest else None,
     )
@@ -112,14 +128,14 @@ def exit_code_of(finished: RunFinished) -> ExitCode:
 
 
 def write_report(run: RunDir, end: float, display: Display) -> None:
-    """Make the report in a child process, which is over shortly before `end`, monotonic seconds."""
+    """Make the report in a child process, which is over by `end`, monotonic seconds."""
     command = [sys.executable, "-m", "budgetrl", "report", str(run.path), "--json"]
     run_reporter(command, run.path / "report.log", end, display)
 
 
 def run_reporter(command: Sequence[str], file: Path, end: float, display: Display) -> None:
-    """Run a command that writes a report; its words go to a file, and it ends before `end`."""
-    left = end - HARD_MARGIN_S - time.monotonic()
+    """Run a command that writes a report; its words go to a file, and it is over by `end`."""
+    left = end - time.monotonic()
     if left > 0:
         display.message("writing the report")
         deadline = time.monotonic() + left
@@ -139,10 +155,11 @@ def report_file(run: RunDir) -> str | None:
     return str(page) if page.exists() else None
 
 
-def _learn_from(run: RunDir, history: History, result: dict[str, Any]) -> None:
+def _learn_from(run: RunDir, attempt: Attempt, history: History, slow: float) -> None:
     """What the run measured, for the next plan; and a row of plan against bill."""
     recipe, planned = read_recipe(run), read_plan(run)
-    report_s = result["spent"]["wall_s"] - history.elapsed_s
+    paid_s = attempt.paid_s + time.monotonic() - attempt.started
+    report_s = max(0.0, paid_s - history.elapsed_s)
     times = measured_times(history, report_s, f"run {run.name}")
     # An arm of a study that took over its baseline did not measure a whole run.
     if times is None or history.attempt > 1 or not planned.times.baseline_s:
@@ -150,12 +167,12 @@ def _learn_from(run: RunDir, history: History, result: dict[str, Any]) -> None:
     row = {
         "run": run.name,
         "recipe": recipe.name,
-        "steps": result["steps"],
+        "steps": history.steps[-1].step if history.steps else 0,
         "source": planned.times.source,
         "planned_step_s": planned.plan.step_s,
         "measured_step_s": times.step_s,
         "planned_total_s": planned.plan.total_s,
-        "paid_s": result["spent"]["wall_s"],
+        "paid_s": paid_s,
     }
     cache = user_cache_dir()
     with suppress(OSError):
@@ -163,30 +180,45 @@ def _learn_from(run: RunDir, history: History, result: dict[str, Any]) -> None:
         with (cache / ESTIMATES).open("a", encoding="utf-8") as table:
             table.write(json.dumps(row) + "\n")
         if recipe.engine.device == "cpu":
-            store_profile(recipe, times, cache)
+            store_profile(recipe, _as_if_alone(times, slow), cache)
 
 
-def finish(run: RunDir, attempt: Attempt, history: History, slow_s: float = 0.0) -> dict[str, Any]:
-    """Write adapter folder, `result.json`, last heartbeat, and the profile for the next plan.
+def _as_if_alone(times: PhaseTimes, slow: float) -> PhaseTimes:
+    """What the phases take on a machine that does nothing else; a plan knows how busy it is."""
+    return times.scaled(1.0 / slow, times.source) if slow > BUSY else times
+
+
+def finish(run: RunDir, attempt: Attempt, history: History, closing: Closing) -> dict[str, Any]:
+    """Write adapter folder, profile for the next plan, last heartbeat and `result.json`.
+
+    What the budget has no more time for is left out; a resumption makes it good.
 
     Args:
         run: whose worker is gone.
         attempt: the last one.
         history: with the end of the run.
-        slow_s: what writing one small file may take here.
+        closing: what is still to come after this.
     """
-    with suppress(OSError):
-        export_adapter(run)
-    heartbeat(run, attempt, time.monotonic(), trained_seconds(run, history))
-    result = result_of(run, history)
-    with suppress(OSError):
-        run.write_json(RESULT, result)
-    if attempt.end - time.monotonic() > LEARNING_S + 2 * slow_s:
-        _learn_from(run, history, result)
+
+    def left_s() -> float:
+        return attempt.end - time.monotonic() - closing.last_s
+
+    if left_s() > 0:
+        with suppress(OSError):
+            export_adapter(run)
+    if left_s() > LEARNING_S * closing.pace.slow:
+        _learn_from(run, attempt, history, closing.pace.slow)
     mirror = mirror_of(run, read_recipe(run))
     if mirror is not None:
         with suppress(OSError):
-            copy_documents(run, mirror, lambda: attempt.end - time.monotonic() < LEARNING_S)
+            copy_documents(run, mirror, lambda: left_s() < LEARNING_S)
+    now = time.monotonic() + closing.last_s
+    heartbeat(run, attempt, now, trained_seconds(run, history))
+    result = result_of(run, history)
+    with suppress(OSError):
+        run.write_json(RESULT, result)
+        if mirror is not None and left_s() > 0:
+            copy_documents(run, mirror, lambda: left_s() < 0)
     return result
 
 

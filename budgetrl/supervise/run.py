@@ -18,15 +18,18 @@ from budgetrl.errors import (
     RunDirError,
 )
 from budgetrl.evaluation.fingerprints import reward_files
-from budgetrl.history import read_history
+from budgetrl.events import Error
+from budgetrl.history import History, read_history
 from budgetrl.plan import Planned, create_run
 from budgetrl.rewards.registry import refuse_code
 from budgetrl.rundir import RESOLVED, RunDir
 from budgetrl.supervise.attempt import Attempt, smaller_micro_batch
+from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.ending import exit_code_of, finish, last_event, record_death, write_report
 from budgetrl.supervise.gpu_lock import gpu_of, hold_gpu
 from budgetrl.supervise.worker import WRITES_AT_END, Signals, Worker
 from budgetrl.training.on_finish import run_on_finish
+from budgetrl.types import StopReason
 
 MAX_RESTARTS = 2
 """Of one supervisor; `budgetrl resume` starts the count anew."""
@@ -39,6 +42,8 @@ class Ended(NamedTuple):
 
     result: dict[str, Any]
     exit_code: ExitCode
+    error: Error | None = None
+    """What a run that could not be judged says of its cost."""
 
 
 class SetupError(BudgetRLError):
@@ -144,8 +149,9 @@ def _to_its_end(
     """One worker after the other, and the report."""
     tried: set[int] = set()
     slow_s = 0.0
+    closing = Closing()
     while True:
-        worker = Worker(run, attempt, signals, display, on_finish, gpu)
+        worker = Worker(run, attempt, signals, display, closing, on_finish, gpu)
         exit_code = worker.watch()
         if not (run.path / RESOLVED).is_file():
             raise RunDirError(f"the run directory {run.path} was removed while the run lasted.")
@@ -180,14 +186,19 @@ def _to_its_end(
             break
         tried.add(from_step)
         attempt = replace(attempt, number=attempt.number + 1)
-    _raise_setup_error(run, attempt)
-    history = read_history(run)
-    if history.finished is None:
-        history.finished = last_event(run, history, signals, at_deadline=False)
+    with closing.measured():
+        history = read_history(run)
+        _raise_setup_error(run, attempt, history)
+        if history.finished is None:
+            history.finished = last_event(run, history, signals, at_deadline=False)
     left_by = min(attempt.end, signals.leave_by(attempt.grace_s))
-    write_report(run, left_by - WRITES_AT_END * slow_s, display)
-    result = finish(run, attempt, history, slow_s)
-    return Ended(result, exit_code_of(history.finished))
+    write_report(run, left_by - closing.reserve_s - WRITES_AT_END * slow_s, display)
+    with closing.measured():
+        result = finish(run, attempt, history, closing)
+    closing.store()
+    exit_code = exit_code_of(history.finished)
+    told = history.errors[-1:] if exit_code is ExitCode.REFUSED else []
+    return Ended(result, exit_code, *told)
 
 
 def _newest_step(run: RunDir) -> int:
@@ -209,11 +220,12 @@ def _can_restart(
     return fresh and not signals.received and left > max(5.0, 3 * attempt.save_s)
 
 
-def _raise_setup_error(run: RunDir, attempt: Attempt) -> None:
+def _raise_setup_error(run: RunDir, attempt: Attempt, history: History) -> None:
     """A user error or refusal of the first worker: its message, and no directory left behind."""
-    history = read_history(run)
     finished = history.finished
-    if finished is None or finished.exit_code not in (ExitCode.USER, ExitCode.REFUSED):
+    if finished is None or finished.stop_reason is not StopReason.FAILED:
+        return
+    if finished.exit_code not in (ExitCode.USER, ExitCode.REFUSED):
         return
     error = history.errors[-1]
     _remove_unstarted(run, attempt)

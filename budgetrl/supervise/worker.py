@@ -17,6 +17,7 @@ from budgetrl.errors import RunDirError
 from budgetrl.events import Step
 from budgetrl.rundir import RESOLVED, RunDir
 from budgetrl.supervise.attempt import Attempt, heartbeat
+from budgetrl.supervise.closing import Closing
 
 CLOSE_SIGNAL = signal.SIGUSR1
 """Tells the worker that its deadline is near."""
@@ -78,13 +79,14 @@ class Worker:
         attempt: Attempt,
         signals: Signals,
         display: Display,
-        on_finish: str | None,
+        closing: Closing,
+        on_finish: str | None = None,
         gpu: int | None = None,
     ) -> None:
         self._run, self._attempt, self._on_finish = run, attempt, on_finish
         self._inherited = () if gpu is None else (gpu,)
-        self._signals, self._display = signals, display
-        self._close_at = attempt.deadline - max(2.0, 1.5 * attempt.save_s)
+        self._signals, self._display, self._closing = signals, display, closing
+        self._close_s = max(2.0, 1.5 * attempt.save_s)
         self._kill_at = attempt.deadline
         self._next_beat = 0.0
         self._read_to = run.events_size()
@@ -107,6 +109,7 @@ class Worker:
                 pass_fds=self._inherited,
                 env=worker_environment(),
             )
+        self._closing.pace.watch(worker.pid)
         closing = False
         while worker.poll() is None:
             now = time.monotonic()
@@ -115,11 +118,12 @@ class Worker:
             # The next heartbeat may take as long as the slowest one did, and so may each file that
             # is written after the worker's end.
             soon = now + self._writes_s()
-            if soon >= self._close_at and not closing:
+            deadline = self._deadline()
+            if soon >= deadline - self._close_s * self._closing.pace.slow and not closing:
                 closing = True
                 _send(worker, CLOSE_SIGNAL)
-            if soon >= self._kill_at:
-                self.at_deadline = soon >= self._attempt.deadline
+            if soon >= min(self._kill_at, deadline):
+                self.at_deadline = soon >= deadline
                 _send(worker, signal.SIGKILL, group=True)
             self._display.tick()
             with suppress(subprocess.TimeoutExpired):
@@ -148,6 +152,7 @@ class Worker:
         if now >= self._next_beat:
             self._next_beat = now + 1.0
             self.count_training()
+            self._closing.pace.observe()
             heartbeat(self._run, self._attempt, now, self.trained_s)
             self.slow_s = max(self.slow_s, time.monotonic() - now)
             with suppress(OSError):  # a disk may fail for a moment
@@ -179,6 +184,10 @@ class Worker:
             return 0.0
         save_s = max(5.0, 3 * self._attempt.save_s)
         return time.monotonic() + ABORT_S + save_s + self._writes_s()
+
+    def _deadline(self) -> float:
+        """Monotonic seconds: as planned, or sooner where the end will take longer today."""
+        return min(self._attempt.deadline, self._attempt.end - self._closing.reserve_s)
 
     def _writes_s(self) -> float:
         return (1 + WRITES_AT_END) * self.slow_s

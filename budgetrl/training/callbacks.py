@@ -21,6 +21,7 @@ from budgetrl.rundir import RunDir, damaged_files, read_checkpoint
 from budgetrl.training.alarms import Alarms, no_signal
 from budgetrl.training.evals import Evaluator
 from budgetrl.training.log import RunLog
+from budgetrl.training.opening import end_margin_s
 from budgetrl.training.recorder import StepRecord
 from budgetrl.training.saving import Best, Saver
 from budgetrl.training.stopper import Stopper
@@ -53,6 +54,8 @@ class StepCallback(TrainerCallback):
     saver: Saver = field(init=False)
     best: Best = field(default_factory=Best)
     stop_reason: StopReason | None = None
+    rounds: int | None = None
+    """Of the final evaluation, where time is short; None: as many as the recipe wants."""
     rollout_deadline: float = float("inf")
     _bad_updates: int = 0
     _empty_updates: int = 0
@@ -92,9 +95,12 @@ class StepCallback(TrainerCallback):
         results = baseline.values()
         rows = [result.problems * result.samples for result in results]
         tokens = sum(r.completion_tokens_mean * n for r, n in zip(results, rows, strict=True))
-        if all(result.seconds > 0 for result in results):  # else it was only added up again
-            self.forecaster.baseline_eval_s = sum(result.seconds for result in results)
-        self.forecaster.baseline_tokens_mean = tokens / sum(rows)
+        measured = all(result.seconds > 0 for result in results)  # else it was added up again
+        self.forecaster.observe_baseline(
+            sum(result.seconds for result in results) if measured else 0.0,
+            max(result.samples for result in results),
+            tokens / sum(rows),
+        )
 
     def rollout_is_over(self) -> bool:
         """Whether the running rollout has used up its time."""
@@ -128,7 +134,7 @@ class StepCallback(TrainerCallback):
 
     def decide(self, extra_s: float = 0.0) -> Decision:
         """Whether one more update fits."""
-        return self.forecaster.decide(self.ledger.remaining_s, extra_s)
+        return self.forecaster.decide(self.ledger.remaining_s - end_margin_s(), extra_s)
 
     # --- transformers' hooks
 
@@ -209,6 +215,7 @@ class StepCallback(TrainerCallback):
     def restore(self, step: int, state: Mapping[str, Any]) -> None:
         """Take over what the checkpoint of a step holds in its `state.json`."""
         self.saver.saved_step = step
+        self.forecaster.untrained = step == 0
         # A best value under another protocol is not comparable with what follows.
         self.best = Best() if self.evaluator.renew else Best(**state["best"])
         self._fractions_done = {(suite, share) for suite, share in state["fractions_done"]}

@@ -49,6 +49,8 @@ class Evaluator:
         *,
         only: str | None = None,
         announced: Mapping[str, Evaluation] | None = None,
+        rounds: int | None = None,
+        quiet: bool = False,
     ) -> dict[str, EvalResult]:
         """Results by suite; a suite without a complete round is left out.
 
@@ -58,6 +60,8 @@ class Evaluator:
             should_stop: cuts rounds.
             only: one suite instead of all of the moment.
             announced: by suite, the event that an earlier attempt has written.
+            rounds: at most so many samples of each problem; None: as many as the recipe wants.
+            quiet: write no event; another call follows that continues this one.
         """
         results = {}
         for spec in self.specs(when):
@@ -71,7 +75,7 @@ class Evaluator:
                 self.policy,
                 prompted,
                 protocol,
-                samples=spec.samples,
+                samples=spec.samples if rounds is None else min(rounds, spec.samples),
                 ks=spec.k,
                 grader=self.grader,
                 folder=self.run.eval_folder(spec.suite),
@@ -90,7 +94,7 @@ class Evaluator:
                 self.seconds[spec.suite] = result.seconds
                 event = _event(result, when)
                 told = (announced or {}).get(spec.suite)
-                if told is None or told.pass_at != event.pass_at:
+                if not quiet and (told is None or told.pass_at != event.pass_at):
                     self.log.emit(event)
         return results
 

@@ -160,6 +160,7 @@ def build_follower(
             save_s=times.get("save_s", 0.0),
             planned_early_s=times.get("early_step_s"),
             planned_evals_s=evals_s,
+            rounds=max((spec.samples for spec in recipe.eval), default=1),
         ),
         evaluator=bench.evaluator,
         alarms=Alarms({name: 1.0 for name in ("accuracy", "format") if name in bench.rewards}),
