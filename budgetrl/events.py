@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from budgetrl.masking import masked_tree
 from budgetrl.types import StopReason
 
 SCHEMA_VERSION = 1
@@ -290,6 +291,8 @@ def changed_value(value: Any, limit: int = 60) -> str:
 def to_line(event: Event, stamp: Mapping[str, Any]) -> str:
     """One JSON line (without line feed); NaN and infinities become null."""
     data = event.model_dump(mode="python") | dict(stamp) | {"kind": event.KIND}
+    if not isinstance(event, Step):  # whose texts are problems and completions
+        data = masked_tree(data)
     return json.dumps(_finite(data), ensure_ascii=True, allow_nan=False)
 
 

@@ -10,14 +10,24 @@ from pathlib import Path
 from typing import Any
 
 LOCK_PATIENCE_S = 0.3
+PUBLIC_MODE, PRIVATE_MODE = 0o644, 0o600
+"""Permissions of files, less the umask: to be passed on, or for their owner alone."""
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file as a whole: after a crash it is the old one or the new one."""
+def write_atomic(path: Path, content: str | bytes, mode: int = PUBLIC_MODE) -> None:
+    """Replace a file as a whole: after a crash it is the old one or the new one.
+
+    Args:
+        path: the file.
+        content: all of it.
+        mode: its permissions, less the umask.
+    """
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -29,9 +39,29 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     fsync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def temporary_beside(path: Path) -> Path:
+    """Where this process writes what becomes a file."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def clear_temporary(folder: Path) -> None:
+    """Delete what dead processes left half written in a folder; living ones keep theirs."""
+    for file in folder.glob(".*.tmp"):
+        pid = file.name.split(".")[-2]
+        if not (pid.isdecimal() and Path(f"/proc/{pid}").exists()):
+            file.unlink(missing_ok=True)
+
+
+def make_public(file: Path) -> None:
+    """Give a file that another library wrote the permissions of ours: 0644 less the umask."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    file.chmod(PUBLIC_MODE & ~mask)
+
+
+def write_json(path: Path, value: Any, mode: int = PUBLIC_MODE) -> None:
     """Replace a JSON file as a whole."""
-    write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n", mode)
 
 
 def parse_json(text: str | bytes) -> Any:

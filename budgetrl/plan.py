@@ -8,7 +8,6 @@ Checks all that needs no tokenizer; the rest the worker checks before its first 
 
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import time
@@ -34,13 +33,14 @@ from budgetrl.estimation.memory import MemoryEstimate
 from budgetrl.estimation.request import choose_gpu, price_of
 from budgetrl.estimation.shapes import find_shape
 from budgetrl.evaluation.fingerprints import fingerprints, recorded_versions, reward_files
-from budgetrl.files import write_atomic
+from budgetrl.files import PRIVATE_MODE, write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.hub.config import window_in
 from budgetrl.hub.fetch import refuse_full_disk
 from budgetrl.hub.layout import has_tokenizer
 from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, to_json
 from budgetrl.hub.repo import is_installed, is_offline
+from budgetrl.masking import masked_command
 from budgetrl.processor import cpu_model
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
@@ -49,7 +49,7 @@ from budgetrl.recipe.targets import check_targets
 from budgetrl.recipe.window import check_window, window_of
 from budgetrl.rewards.own import try_once
 from budgetrl.rewards.registry import refuse_code
-from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
+from budgetrl.rundir import MANIFEST, PLAN, RECIPE, RESOLVED, RunDir
 from budgetrl.rundir import SCHEMA_VERSION as RUNDIR_VERSION
 from budgetrl.types import Plan
 from budgetrl.units import duration, hours_option
@@ -235,8 +235,10 @@ def refuse_unpayable(planned: Planned) -> None:
     setup_s = max(1.0, SETUP_MARGIN / planned.slow) * made.setup_s
     least = setup_s + round_s + planned.exit_s
     if made.affordable_steps == 0 and (least > made.budget_s or not suites):
-        one_step = made.setup_s + made.step_s + 2 * round_s * RESERVE_FACTOR + planned.exit_s
-        smallest = hours_option(one_step * 1.1)
+        longer_s = round_s * max(1.0, planned.times.final_s / (planned.times.baseline_s or 1.0))
+        one_step = made.setup_s + made.step_s + longer_s * (1 + RESERVE_FACTOR)
+        one_step += planned.times.save_s + planned.exit_s
+        smallest = hours_option(1.1 * max(one_step, least))
         raise BudgetError(
             f"{duration(made.budget_s)} pays for nothing useful: setup {duration(made.setup_s)} or "
             f"up to {duration(setup_s)}, a round of the baseline evaluation {duration(round_s)}, "
@@ -339,7 +341,7 @@ def create_run(planned: Planned, out: Path, command: Sequence[str]) -> RunDir:
     with ExitStack() as undo:
         undo.callback(shutil.rmtree, run.path, ignore_errors=True)
         try:
-            write_atomic(run.path / "recipe.toml", planned.loaded.text)
+            write_atomic(run.path / RECIPE, planned.loaded.text, PRIVATE_MODE)
             run.write_json(PLAN, plan_document(planned))
             stands = {"attempts": [standing], MANIFEST_KEY: to_json(planned.pins)}
             run.write_json(MANIFEST, manifest(command, planned.card) | stands)
@@ -370,10 +372,10 @@ def plan_document(planned: Planned) -> dict[str, Any]:
 
 
 def manifest(command: Sequence[str], card: Gpu | None) -> dict[str, Any]:
-    """What made this run: command, versions, machine; no environment, so no secrets."""
+    """What made this run: command, versions, machine; no environment, and nothing secret."""
     return {
         "schema_version": RUNDIR_VERSION,
-        "command": shlex.join(command),
+        "command": masked_command(command),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "budgetrl": budgetrl.__version__,
         "git": _git_state(),

@@ -24,7 +24,16 @@ from typing import Any, Self
 
 from budgetrl.errors import RunDirError
 from budgetrl.events import Event, EventWriter, RunFinished, Stamp, parse
-from budgetrl.files import fsync_folder, lock_exclusively, write_atomic, write_json
+from budgetrl.files import (
+    PRIVATE_MODE,
+    PUBLIC_MODE,
+    clear_temporary,
+    fsync_folder,
+    lock_exclusively,
+    make_public,
+    write_atomic,
+    write_json,
+)
 from budgetrl.types import RunStatus, StopReason
 
 EVENTS = "events.jsonl"
@@ -36,6 +45,10 @@ PLAN = "plan.json"
 HEARTBEAT = "heartbeat.json"
 RESULT = "result.json"
 CHECKPOINT_MANIFEST = "checkpoint.json"
+RECIPE = "recipe.toml"
+
+PRIVATE = (RECIPE, RESOLVED, PLAN)
+"""Hold what a resumption needs as it was given, secrets too; never copied into a report."""
 
 HEARTBEAT_FRESH_S = 5.0
 """A heartbeat comes each second; one older than this says that nobody writes it."""
@@ -92,7 +105,7 @@ class RunDir:
 
     def write_json(self, name: str, value: Any) -> None:
         """Replace one of the run's JSON files."""
-        write_json(self.path / name, value)
+        write_json(self.path / name, value, mode_of(name))
 
     def read_json(self, name: str) -> Any:
         """The object in one of the run's JSON files; None if it is absent.
@@ -339,6 +352,8 @@ class RunDir:
         """Delete what killed processes left half written; only for the writer of the events."""
         for folder in (self.path / "checkpoints").glob(".tmp-*"):
             shutil.rmtree(folder, ignore_errors=True)
+        for folder in (self.path, *self.path.glob("*/"), *self.path.glob("evals/*/")):
+            clear_temporary(folder)
 
     def checkpoints(self) -> list[CheckpointFile]:
         """Complete checkpoints by step; half ones and foreign files are not seen."""
@@ -354,6 +369,11 @@ class RunDir:
         """The newest complete checkpoint that can be resumed from, every byte as it was written."""
         resumable = (c for c in reversed(self.checkpoints()) if c.resumable)
         return next((c for c in resumable if not damaged_files(c)), None)
+
+
+def mode_of(name: str) -> int:
+    """Permissions of one of a run's files."""
+    return PRIVATE_MODE if name in PRIVATE else PUBLIC_MODE
 
 
 def boot_id() -> str | None:
@@ -422,6 +442,7 @@ def _seal(folder: Path, step: int, resumable: bool) -> None:
     """Make every file durable and write the manifest with sizes and hashes, last."""
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        make_public(file)
         with file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
             os.fsync(opened.fileno())

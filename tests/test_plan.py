@@ -103,11 +103,32 @@ def test_a_budget_without_an_update_runs_only_if_it_pays_for_an_evaluation(
     measured_here: MeasuredHere,
 ) -> None:
     measured_here(TIMES)
-    assert planned(**seconds(20.0)).plan.steps == 0
+    assert planned(**seconds(14.0)).plan.steps == 0
     with pytest.raises(BudgetError, match="pays for nothing useful") as caught:
-        planned(**seconds(19.9))
+        planned(**seconds(10.8))
     assert caught.value.exit_code == ExitCode.REFUSED
-    assert "need 20 s" in str(caught.value)
+    assert "need 11 s" in str(caught.value)
+
+
+def test_fewer_rounds_are_planned_before_an_update_is_given_up(
+    measured_here: MeasuredHere,
+) -> None:
+    measured_here(TIMES)
+    made = planned(**seconds(21.0)).plan
+    assert made.steps == 1
+    assert made.baseline_s == 5.0, "two of four rounds"
+    assert made.total_s <= 21.0
+
+
+def test_a_busy_machine_takes_longer_and_the_plan_says_so(measured_here: MeasuredHere) -> None:
+    measured_here(TIMES)
+    loaded = load_recipe("quickstart", [NAMED])
+    alone, busy = (make_plan(loaded, Limits(**seconds(300)), slow=slow) for slow in (1.0, 3.0))
+    assert busy.plan.setup_s == 3 * alone.plan.setup_s
+    assert busy.exit_s == pytest.approx(3 * alone.exit_s)
+    assert "the machine is busy now" in busy.plan.source
+    with pytest.raises(BudgetError):
+        make_plan(loaded, Limits(**seconds(20)), slow=3.0)
 
 
 def test_the_smallest_budget_that_a_refusal_names_buys_an_update(

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from budgetrl.masking import shareable
 from budgetrl.recipe.assets import PREFIX
 from budgetrl.report.facts import Facts
 from budgetrl.report.text import interval_text, points, readable, suite_name
@@ -33,7 +34,7 @@ def model_card(facts: Facts, step: int) -> str:
         *_making(facts),
         "The licence of the base model applies to what is made with it; this card grants none.",
     )
-    return "\n\n".join(parts) + "\n"
+    return shareable("\n\n".join(parts)) + "\n"
 
 
 def base_revision(facts: Facts) -> str | None:

@@ -6,8 +6,10 @@ Every text in here is plain text: renderers escape it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from budgetrl.masking import shareable
 
 Tone = Literal["", "good", "bad", "noise", "paper", "muted"]
 
@@ -155,3 +157,25 @@ class Document:
     notices: Sequence[str] = field(default_factory=list)
     """Shown at the top: crashed, damaged files."""
     footer: str = ""
+
+
+_VERBATIM = (Pair, Sample, Figure)
+"""What models wrote, and drawings."""
+
+
+def shareable_document(document: Document) -> Document:
+    """The same without secrets, machine paths and user names; completions stay as they are."""
+    shared: Document = _shareable(document)
+    return shared
+
+
+def _shareable(value: Any) -> Any:
+    if isinstance(value, str):
+        return shareable(value)
+    if isinstance(value, list | tuple) and not isinstance(value, str):
+        inner = [_shareable(part) for part in value]
+        return tuple(inner) if isinstance(value, tuple) else inner
+    if is_dataclass(value) and not isinstance(value, (type, *_VERBATIM)):
+        names = [field.name for field in fields(value)]
+        return replace(value, **{name: _shareable(getattr(value, name)) for name in names})
+    return value

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from budgetrl.events import changed_value
+from budgetrl.masking import masked_tree
 from budgetrl.report.bill import bill_blocks
 from budgetrl.report.document import (
     Block,
@@ -146,7 +147,7 @@ def _what_was_run(facts: Facts) -> Iterator[Block]:
             ("Rewards", ", ".join(f"{r.weight:g} {r.name}" for r in recipe.rewards)),
             ("Seed", str(recipe.seed)),
         ]  # fmt: skip
-    manifest = facts.manifest.items()
+    manifest = masked_tree(facts.manifest).items()
     items += [(_label(key), _brief(value)) for key, value in manifest if key in _MANIFEST]
     yield Listing(items)
     if recipe is not None:
@@ -166,7 +167,7 @@ def _what_was_run(facts: Facts) -> Iterator[Block]:
                     caption="On purpose, between two attempts; the recipe below has the new "
                     "values.")  # fmt: skip
     if facts.resolved:
-        yield Code("The whole recipe, resolved", json.dumps(facts.resolved, indent=1))
+        yield Code("The whole recipe, resolved", json.dumps(masked_tree(facts.resolved), indent=1))
 
 
 def _value(facts: Facts, key: str) -> str:

@@ -4,17 +4,12 @@ Completions and problems are untrusted: control characters become visible signs,
 turn or hide text become their code points. Escaping for HTML or Markdown is the renderers' part.
 """
 
-import re
 import unicodedata
 from typing import Literal
 
+from budgetrl.masking import masked
 from budgetrl.types import Interval
 
-_SECRET = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[opsu]_[A-Za-z0-9]{16,}|"
-    r"github_pat_[A-Za-z0-9_]{16,}|AKIA[A-Z0-9]{12,}|[a-f0-9]{40}(?=@))"
-    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
-)
 _HIDDEN = {"Cf", "Co", "Cn", "Zl", "Zp"}
 _JOINERS = {"\u200d", "\u200c", "\ufe0f"}
 """Parts of ordinary letters and emoji."""
@@ -25,14 +20,9 @@ LIMIT = 6000
 SUITE_NAMES = {"math500": "MATH500", "aime24": "AIME24", "aime25": "AIME25", "amc23": "AMC23"}
 
 
-def without_secrets(text: str) -> str:
-    """Text with keys and passwords masked."""
-    return _SECRET.sub("[secret]", text)
-
-
 def readable(text: str) -> str:
     """Text without control, invisible or direction-changing characters, and without secrets."""
-    text = without_secrets(text)
+    text = masked(text)
     if text.isascii() and text.isprintable():
         return text
     shown, marks = [], 0

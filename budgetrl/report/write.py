@@ -1,20 +1,19 @@
 """Write reports: one run, or several side by side, as HTML, Markdown and JSON."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from budgetrl.errors import RunDirError, UsageError
 from budgetrl.files import write_atomic, write_json
+from budgetrl.masking import masked_tree, shareable
 from budgetrl.report import html, markdown
-from budgetrl.report.document import Document, Figure, Figures
+from budgetrl.report.document import Document, Figure, Figures, shareable_document
 from budgetrl.report.facts import Facts, read_facts
 from budgetrl.report.ink import standalone
 from budgetrl.report.sections import run_document
 from budgetrl.report.summary import SCHEMA_VERSION, summary
-from budgetrl.report.text import without_secrets
 from budgetrl.rundir import EVENTS, RunDir
 
 FORMATS = ("html", "md", "json")
@@ -68,7 +67,7 @@ def write_document(
         OSError: the folder cannot be written.
     """
     _check_formats(formats)
-    return list(_write(document, facts, folder, formats))
+    return list(_write(shareable_document(document), facts, folder, formats))
 
 
 def _history_hash(run: RunDir) -> str:
@@ -111,20 +110,8 @@ def _write(
         yield folder / "report.md"
     if "json" in formats:
         document_json = {"schema_version": SCHEMA_VERSION, "runs": [summary(one) for one in facts]}
-        write_json(folder / "report.json", _masked(document_json))
+        write_json(folder / "report.json", masked_tree(document_json, shareable))
         yield folder / "report.json"
-
-
-def _masked(value: Any) -> Any:
-    """JSON without secrets in its texts."""
-    match value:
-        case str():
-            return without_secrets(value)
-        case Mapping():
-            return {key: _masked(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_masked(inner) for inner in value]
-    return value
 
 
 def _figures(document: Document) -> Iterator[Figure]:

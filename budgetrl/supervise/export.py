@@ -9,7 +9,13 @@ from typing import Any
 
 from budgetrl.evaluation.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from budgetrl.evaluation.target import EXPORTED
-from budgetrl.files import write_atomic, write_json
+from budgetrl.files import (
+    clear_temporary,
+    make_public,
+    temporary_beside,
+    write_atomic,
+    write_json,
+)
 from budgetrl.recipe.assets import local_path
 from budgetrl.report.card import base_revision, model_card
 from budgetrl.report.facts import Facts, read_facts
@@ -37,6 +43,7 @@ def export_adapter(run: RunDir) -> Path | None:
         return None
     folder = run.path / EXPORTED
     folder.mkdir(exist_ok=True)
+    clear_temporary(folder)
     _link(checkpoint.path / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
     held = (checkpoint.path / ADAPTER_CONFIG).read_text(encoding="utf-8")
     config: dict[str, Any] = json.loads(held)
@@ -56,11 +63,12 @@ def _judged(run: RunDir, facts: Facts) -> CheckpointFile | None:
 
 
 def _link(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.tmp")
+    temporary = temporary_beside(target)
     with suppress(FileNotFoundError):
         temporary.unlink()
     try:
         os.link(source, temporary)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, temporary)
+    make_public(temporary)
     temporary.replace(target)

@@ -20,6 +20,7 @@ from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, PLAN, RunDir
 from budgetrl.training.log import RunLog, stamp_of
+from budgetrl.training.masked_output import mask_output
 from budgetrl.training.on_finish import run_on_finish
 from budgetrl.training.stopper import Stopper
 from budgetrl.types import StopReason
@@ -28,6 +29,7 @@ from budgetrl.types import StopReason
 def main(arguments: list[str] | None = None) -> int:
     """Run one attempt; returns the exit code."""
     options = _parse(arguments)
+    mask_output()
     stopper = Stopper(options.supervisor)
     # Imports and loading cannot be aborted and may take long; so far nothing would be lost.
     stopper.nothing_to_save = True

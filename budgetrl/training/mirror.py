@@ -20,14 +20,16 @@ from budgetrl.rundir import (
     HEARTBEAT,
     MANIFEST,
     PLAN,
+    RECIPE,
     RESOLVED,
     RESULT,
     CheckpointFile,
     RunDir,
     damaged_files,
+    mode_of,
 )
 
-DOCUMENTS = ("recipe.toml", MANIFEST, PLAN, HEARTBEAT, EVENTS, RESULT, RESOLVED)
+DOCUMENTS = (RECIPE, MANIFEST, PLAN, HEARTBEAT, EVENTS, RESULT, RESOLVED)
 """The last one makes a folder a run."""
 FOLDERS = ("evals", "report")
 
@@ -108,7 +110,7 @@ def copy_documents(run: RunDir, mirror: RunDir, over: Callable[[], bool]) -> Non
         copy = mirror.path / file.relative_to(run.path)
         if file.is_file() and not _is_same(file, copy):
             copy.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(copy, file.read_bytes())
+            write_atomic(copy, file.read_bytes(), mode_of(file.name))
 
 
 def restore_from_mirror(run: RunDir, mirror: RunDir) -> list[int]:

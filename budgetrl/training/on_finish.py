@@ -21,4 +21,4 @@ def run_on_finish(command: str, run: RunDir) -> None:
     place = run.path if run.path.is_dir() else None
     code = subprocess.run(command, shell=True, cwd=place, stdout=STANDARD_ERROR).returncode
     if code != 0:
-        sys.stderr.write(f"--on-finish ended with exit code {code}: {command}\n")
+        sys.stderr.write(f"--on-finish ended with exit code {code}\n")

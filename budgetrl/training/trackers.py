@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from budgetrl.events import Event, Step
+from budgetrl.masking import masked_tree
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import RunDir
 from budgetrl.types import Spend
@@ -150,7 +151,7 @@ class _RunBased:
         self._module.init(
             project=recipe.tracker.project,
             name=run.name,
-            config=recipe.model_dump(mode="json"),
+            config=masked_tree(recipe.model_dump(mode="json")),
             resume="allow",
             **own,
         )
