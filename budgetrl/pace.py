@@ -36,6 +36,11 @@ class Pace:
     _pid: int | None = None
     _before: tuple[float, float] = (0.0, 0.0)
 
+    @property
+    def overall(self) -> float:
+        """The slowness of the watched process since it began."""
+        return _ratio(*self._before)
+
     def watch(self, pid: int) -> None:
         """Follow another process from now on."""
         self._pid, self._before = pid, (0.0, 0.0)

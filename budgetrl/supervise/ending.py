@@ -207,7 +207,7 @@ def finish(run: RunDir, attempt: Attempt, history: History, closing: Closing) ->
         with suppress(OSError):
             export_adapter(run)
     if left_s() > LEARNING_S * closing.pace.slow:
-        _learn_from(run, attempt, history, closing.pace.slow)
+        _learn_from(run, attempt, history, closing.pace.overall)
     mirror = mirror_of(run, read_recipe(run))
     if mirror is not None:
         with suppress(OSError):

@@ -18,6 +18,7 @@ from budgetrl.errors import (
     RunDirError,
 )
 from budgetrl.evaluation.fingerprints import reward_files
+from budgetrl.evaluation.outcome import shortfall
 from budgetrl.events import Error
 from budgetrl.history import History, read_history
 from budgetrl.plan import Planned, create_run
@@ -29,7 +30,7 @@ from budgetrl.supervise.ending import exit_code_of, finish, last_event, record_d
 from budgetrl.supervise.gpu_lock import gpu_of, hold_gpu
 from budgetrl.supervise.worker import WRITES_AT_END, Signals, Worker
 from budgetrl.training.on_finish import run_on_finish
-from budgetrl.types import StopReason
+from budgetrl.types import Spend, StopReason
 
 MAX_RESTARTS = 2
 """Of one supervisor; `budgetrl resume` starts the count anew."""
@@ -191,14 +192,18 @@ def _to_its_end(
         _raise_setup_error(run, attempt, history)
         if history.finished is None:
             history.finished = last_event(run, history, signals, at_deadline=False)
-    left_by = min(attempt.end, signals.leave_by(attempt.grace_s))
-    write_report(run, left_by - closing.reserve_s - WRITES_AT_END * slow_s, display)
+    exit_code, steps = exit_code_of(history.finished), history.finished.steps
+    if steps or exit_code is not ExitCode.REFUSED:  # else there is nothing to report
+        left_by = min(attempt.end, signals.leave_by(attempt.grace_s))
+        write_report(run, left_by - closing.reserve_s - WRITES_AT_END * slow_s, display)
     with closing.measured():
         result = finish(run, attempt, history, closing)
     closing.store()
-    exit_code = exit_code_of(history.finished)
-    told = history.errors[-1:] if exit_code is ExitCode.REFUSED else []
-    return Ended(result, exit_code, *told)
+    if exit_code is not ExitCode.REFUSED:
+        return Ended(result, exit_code)
+    spent = result["spent"]
+    spend = Spend(spent["wall_s"], spent["train_s"], spent["usd"])
+    return Ended(result, exit_code, shortfall(steps, spend))
 
 
 def _newest_step(run: RunDir) -> int:

@@ -86,7 +86,6 @@ class Worker:
         self._run, self._attempt, self._on_finish = run, attempt, on_finish
         self._inherited = () if gpu is None else (gpu,)
         self._signals, self._display, self._closing = signals, display, closing
-        self._close_s = max(2.0, 1.5 * attempt.save_s)
         self._kill_at = attempt.deadline
         self._next_beat = 0.0
         self._read_to = run.events_size()
@@ -119,7 +118,8 @@ class Worker:
             # is written after the worker's end.
             soon = now + self._writes_s()
             deadline = self._deadline()
-            if soon >= deadline - self._close_s * self._closing.pace.slow and not closing:
+            close_s = max(2.0, 1.5 * self._attempt.save_s * self._closing.pace.slow)
+            if soon >= deadline - close_s and not closing:
                 closing = True
                 _send(worker, CLOSE_SIGNAL)
             if soon >= min(self._kill_at, deadline):

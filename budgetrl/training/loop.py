@@ -22,7 +22,7 @@ from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import load_adapter_weights, read_state, restore_rng
 from budgetrl.training.download import bring
 from budgetrl.training.log import RunLog, announce
-from budgetrl.training.opening import end_margin_s, open_with_baseline
+from budgetrl.training.opening import open_with_baseline, until_end
 from budgetrl.training.preflight import preflight
 from budgetrl.training.setup import prepare
 from budgetrl.training.stopper import StepAborted, Stopper
@@ -96,12 +96,7 @@ def _final(
         return None
     if steps == 0:
         return baseline
-
-    def over() -> bool:
-        """The supervisor's word that the budget ends is no reason yet: this is what it is for."""
-        interrupted = stopper.requested() and stopper.interrupted()
-        return interrupted or log.ledger.remaining_s <= end_margin_s()
-
+    over = until_end(follower)
     with log.phase("final"):
         best = follower.best_step()
         if best is not None and best != steps:

@@ -28,6 +28,24 @@ def end_margin_s() -> float:
     return END_MARGIN_S * slowness()
 
 
+def until_end(follower: "StepCallback", keep_s: float = 0.0) -> Callable[[], bool]:
+    """A check for evaluations that the last seconds are meant for: only they, or a user, end it.
+
+    The supervisor's word that the budget ends is no reason yet.
+
+    Args:
+        follower: of the training.
+        keep_s: seconds that are kept for what follows.
+    """
+    stopper, ledger = follower.stopper, follower.ledger
+
+    def over() -> bool:
+        interrupted = stopper.requested() and stopper.interrupted()
+        return interrupted or ledger.remaining_s - end_margin_s() <= keep_s
+
+    return over
+
+
 def open_with_baseline(follower: "StepCallback", before: History) -> dict[str, EvalResult]:
     """The baseline evaluation, and the entropy of the start.
 
@@ -69,22 +87,15 @@ def _in_a_hurry(follower: "StepCallback") -> dict[str, EvalResult]:
     """One round, then as many as leave an update."""
     forecaster, evaluator = follower.forecaster, follower.evaluator
     most = max((spec.samples for spec in evaluator.specs("baseline")), default=1)
-    start_s, keep = follower.ledger.remaining_s - end_margin_s(), _keeping(follower, 0.0)
-    first = evaluator.evaluate("baseline", 0, keep, rounds=1, quiet=True)
+    start_s = follower.ledger.remaining_s - end_margin_s()
+    first = evaluator.evaluate("baseline", 0, until_end(follower), rounds=1, quiet=True)
     round_s = start_s - (follower.ledger.remaining_s - end_margin_s())
     follower.learn_from_baseline(first)
     step_s, save_s = forecaster.first_step_s, forecaster.save_s
     rounds = affordable_rounds(start_s, round_s, step_s, save_s, most)
     follower.rounds = rounds or None
     end_s = step_s + forecaster.reserve_s if rounds else 0.0
-    over = _keeping(follower, end_s)
-    return evaluator.evaluate("baseline", 0, over, rounds=rounds or most)
-
-
-def _keeping(follower: "StepCallback", seconds: float) -> Callable[[], bool]:
-    """A check that leaves some seconds before the worker's own end."""
-    ledger = follower.ledger
-    return follower.stopper.until(lambda: ledger.remaining_s - end_margin_s() - seconds)
+    return evaluator.evaluate("baseline", 0, until_end(follower, end_s), rounds=rounds or most)
 
 
 def _as_measured(result: EvalResult, before: History) -> EvalResult:
