@@ -385,7 +385,7 @@ def boot_id() -> str | None:
     return hashlib.sha256(b"budgetrl" + boot).hexdigest()[:12]
 
 
-def open_run(path: str | Path) -> RunDir:
+def open_run(path: str | os.PathLike[str]) -> RunDir:
     """An existing run directory.
 
     Raises:

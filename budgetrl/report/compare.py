@@ -1,5 +1,6 @@
 """`compare`: two runs or evaluations against each other, or an error that says why not."""
 
+from os import PathLike
 from pathlib import Path
 
 from budgetrl.errors import DataError, ProtocolError
@@ -9,7 +10,7 @@ from budgetrl.history import read_history
 from budgetrl.rundir import open_run
 
 
-def compare(a: str | Path, b: str | Path) -> dict[str, dict[int, Difference]]:
+def compare(a: str | PathLike[str], b: str | PathLike[str]) -> dict[str, dict[int, Difference]]:
     """Paired difference a - b in pass@k, by suite and k.
 
     Args:

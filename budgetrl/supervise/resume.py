@@ -1,6 +1,7 @@
 """Continue a run that was interrupted, crashed, or gets more budget."""
 
 import math
+import threading
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -49,6 +50,7 @@ def continue_run(
     sets: Sequence[str] = (),
     accepted: Collection[str] = (),
     model: str | None = None,
+    stop: threading.Event | None = None,
 ) -> Ended:
     """Resume a run, or complete the report of one that has ended.
 
@@ -61,6 +63,7 @@ def continue_run(
         allow_code: whether rewards of the user may be imported.
         sets: other values of the recipe, "a.b=c", for keys that may change.
         model: where the run's local base model lies now; None: where it did.
+        stop: once it is set the run is interrupted.
         accepted: what may differ from the attempt before: data, reward, model, versions.
 
     Raises:
@@ -115,7 +118,7 @@ def continue_run(
         except OSError as error:
             raise RunDirError(f"{run.path} cannot be continued: {reason_of(error)}.") from None
         display.start(run)
-        with Signals() as signals:
+        with Signals(stop) as signals:
             return supervise(run, attempt, display, signals, on_finish)
 
 

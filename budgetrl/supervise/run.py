@@ -2,6 +2,7 @@
 
 import atexit
 import shutil
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -70,6 +71,7 @@ def start_run(
     *,
     on_finish: str | None = None,
     allow_code: bool = False,
+    stop: threading.Event | None = None,
 ) -> Ended:
     """Make the directory of a planned run, and run it; from here on signals end it as interrupted.
 
@@ -81,13 +83,14 @@ def start_run(
         started: monotonic seconds at which this process began to cost.
         on_finish: as in `supervise`, whose errors this raises too.
         allow_code: whether rewards of the user may be imported.
+        stop: once it is set the run is interrupted.
 
     Raises:
         RecipeError: there are some, and they may not.
     """
     for name in reward_files(planned.recipe):
         refuse_code(name, allow_code)
-    with Signals() as signals:
+    with Signals(stop) as signals:
         run = create_run(planned, out, command)
         with run.supervised():
             display.start(run)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -33,15 +34,23 @@ INTERRUPTED_REPORT_S = 5.0
 
 
 class Signals:
-    """Notes SIGINT and SIGTERM, and lets SIGHUP pass, while a run is supervised."""
+    """Notes SIGINT and SIGTERM, and lets SIGHUP pass, while a run is supervised.
 
-    def __init__(self) -> None:
+    Args:
+        stop: once it is set, that is a SIGINT; in another thread than the main one signals do not
+            arrive.
+    """
+
+    def __init__(self, stop: threading.Event | None = None) -> None:
+        self._stop = stop
         self.pending: list[signal.Signals] = []
         self.received: list[signal.Signals] = []
         self._first_at: float | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Signals":
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._note)
         self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -49,7 +58,13 @@ class Signals:
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # it was not Python's
+                signal.signal(number, handler)
+
+    def look(self) -> None:
+        """Notice that somebody asks for the end."""
+        if self._stop is not None and self._stop.is_set() and not self.received:
+            self._note(signal.SIGINT, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.pending.append(signal.Signals(number))
@@ -165,6 +180,7 @@ class Worker:
         self.trained_s += sum(sum(e.phase_s.values()) for e in new if isinstance(e, Step))
 
     def _forward(self, worker: "subprocess.Popen[bytes]") -> None:
+        self._signals.look()
         while self._signals.pending:
             number = self._signals.pending.pop(0)
             if number is signal.SIGTERM:
