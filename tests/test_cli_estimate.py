@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from budgetrl.cli import main
+from budgetrl.recipe.load import load_recipe, without_comments
 
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "sympy", "math_verify", "matplotlib")
 
@@ -212,6 +213,21 @@ def test_a_copy_loads_from_its_new_place_and_nothing_is_overwritten(
     assert main(["recipes", "check", str(target)]) == 0
     assert main(["recipes", "copy", name, str(target)]) == 2
     assert "there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["quick/llama3.2", "quickstart"])
+def test_a_bare_copy_is_the_same_recipe_without_comments(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "mine.toml"
+    assert main(["recipes", "copy", name, str(target), "--bare"]) == 0
+    assert "#" in load_recipe(name).text and "#" not in target.read_text()
+    assert load_recipe(target).recipe == load_recipe(name).recipe
+
+
+def test_lines_of_a_prompt_stay_lines_without_comments() -> None:
+    text = '[prompt]  # mine\nsystem = """One # two\nthree"""\n'
+    assert without_comments(text) == '[prompt]\nsystem = """One # two\nthree"""\n'
 
 
 def test_check_names_every_bad_recipe_and_ends_with_2(

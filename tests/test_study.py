@@ -17,7 +17,7 @@ from budgetrl.recipe.base import AlphaPolicy
 from budgetrl.recipe.load import load_recipe
 from budgetrl.report.arms import arms_of as arms_of_facts
 from budgetrl.report.facts import read_facts
-from budgetrl.study.arms import FAMILIES, arms_of
+from budgetrl.study.arms import FAMILIES, arms_of, family_of
 from budgetrl.study.claims import ClaimVerdict, claims_of, judge
 from budgetrl.study.feasibility import ProbeVerdict, Seen
 from budgetrl.study.feasibility import judge as judge_probe
@@ -63,6 +63,26 @@ def test_equal_steps_are_the_most_that_every_arm_can_make() -> None:
     seconds = [arm.budget_s for arm in made.arms]
     assert seconds[2] - made.arms[2].planned.times.baseline_s > seconds[1], "rank 256 is slower"
     assert sum(seconds) + made.report_s <= made.budget.wall_s + 1e-6
+
+
+def test_any_recipe_can_be_replicated_within_its_own_budget(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        '[recipe]\nextends = ["quickstart"]\nname = "mine"\n[lora]\nalpha_policy = "4x_rank"\n'
+    )
+    family = family_of(str(mine))
+    assert (family.name, family.ranks, family.hours) == ("mine", (8, 32, 128), None)
+    arms = arms_of(family, (8, 32), 1, [family.alpha])
+    made = [arm.load().recipe for arm in arms]
+    assert [(r.lora.rank, r.lora.resolved_alpha, r.name) for r in made] == [
+        (8, 32.0, "mine"),
+        (32, 128.0, "mine"),
+    ]
+    assert arms[0].label == "mine, rank 8, alpha 4x_rank, seed 1"
+    assert family_of("deepscaler_8k").recipes == ("deepscaler_8k",)
+    assert family_of("deepscaler_8k").ranks == (8, 64, 256)
+    study = plan_study(arms, Limits())
+    assert study.budget.wall_s == pytest.approx(made[0].budget.hours * 3600)
 
 
 def test_an_arms_plan_is_what_an_estimate_of_its_budget_says() -> None:
@@ -166,6 +186,7 @@ def test_a_studys_report_names_claims_arms_and_what_failed(study: StudyDir) -> N
     ("arguments", "code", "words"),
     [
         (("qwen4",), 2, "Did you mean qwen3"),
+        (("absent.toml",), 2, "is no family, and no recipe"),
         (("qwen3", "--gpu", "A40", "--hours", "1", "--plan"), 3, "not even one arm fits"),
         (("qwen3", "--gpu", "A40", "--hours", "4", "--plan"), 3, "2 of 3 arms fit"),
         (("qwen3", "--ranks", "8,12", "--gpu", "A40", "--plan"), 2, "rank"),

@@ -75,9 +75,12 @@ def show(
 def copy(
     recipe: RecipeName,
     dest: Annotated[Path, typer.Argument(help="A new file, or a folder for it.")],
+    bare: Annotated[
+        bool, typer.Option("--bare", help="Without comments, which your changes may make false.")
+    ] = False,
 ) -> None:
     """Copy a recipe to a file of yours; what it extends is still found."""
-    from budgetrl.recipe.load import load_recipe
+    from budgetrl.recipe.load import load_recipe, without_comments
 
     loaded = load_recipe(recipe)
     try:
@@ -87,7 +90,8 @@ def copy(
                 f"{target} is there already.", hint="Nothing is overwritten: rename it."
             )
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(loaded.text, encoding="utf-8")
+        text = without_comments(loaded.text) if bare else loaded.text
+        target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{dest}: cannot be written: {error.strerror}.") from None
     try:

@@ -33,8 +33,9 @@ def replicate(
     family: Annotated[
         str,
         typer.Argument(
+            metavar="FAMILY|RECIPE",
             help="deepscaler, qwen2.5_instruct, llama3.2, qwen2.5_math, qwen3; on a CPU: "
-            "quickstart, miniature."
+            "quickstart, miniature; or any recipe, by name or path.",
         ),
     ],
     ranks: Annotated[
@@ -42,14 +43,14 @@ def replicate(
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="Seeds 1 to N.")] = 1,
     alpha: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--alpha",
             metavar="LIST",
-            help="Rules for alpha: fixed (the paper's), equal_rank, 4x_rank, rslora. Without "
-            "equal_rank nothing is said of the rank itself.",
+            help="Rules for alpha: fixed (the paper's), equal_rank, 4x_rank, rslora; else the "
+            "recipe's own. Without equal_rank nothing is said of the rank itself.",
         ),
-    ] = "fixed",
+    ] = None,
     split: Annotated[
         Literal["time", "steps"],
         typer.Option("--split", help="Equal seconds or equal updates for every arm."),
@@ -86,7 +87,7 @@ def replicate(
     in_hours, in_usd, per_hour = hours_of(hours), usd_of(usd), usd_of(price, "--price")
     if in_hours is None and in_usd is None:
         in_hours = chosen.hours
-    policies = _alphas(alpha)
+    policies = [chosen.alpha] if alpha is None else _alphas(alpha)
     config: dict[str, Any] = {
         "family": chosen.name,
         "ranks": _ranks(ranks) if ranks is not None else list(chosen.ranks),
@@ -94,6 +95,8 @@ def replicate(
         "alpha": [policy.value for policy in policies],
         "split": split,
     }
+    if chosen.hours is None:
+        config["recipe"] = chosen.recipes[0]
     if out is not None and is_study(out) and not plan:
         study = open_study(out)
         study.check_config(config)

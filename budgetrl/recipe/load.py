@@ -162,6 +162,22 @@ def recipes_root() -> Path:
     return inside if inside.is_dir() else package.parent / "recipes"
 
 
+def without_comments(text: str) -> str:
+    """A recipe file with the same values, laid out anew, and no comments."""
+    import tomlkit
+
+    def readable(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: readable(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [readable(inner) for inner in value]
+        if isinstance(value, str) and "\n" in value:
+            return tomlkit.string(value, multiline=True)
+        return value
+
+    return tomlkit.dumps(readable(tomllib.loads(text)))
+
+
 def list_recipes() -> dict[str, Path]:
     """Bundled recipes that can run by themselves: name -> file."""
     root = recipes_root()

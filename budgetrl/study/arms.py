@@ -1,6 +1,6 @@
-"""What a study compares: families of recipes, and the arms made from them.
+"""What a study compares: families of recipes or any one recipe, and the arms made from them.
 
-    arms_of(FAMILIES["qwen3"], ranks=(8, 64, 256), seeds=2, alphas=("fixed",)) -> [ArmSpec]
+    arms_of(family_of("qwen3"), ranks=(8, 64, 256), seeds=2, alphas=("fixed",)) -> [ArmSpec]
 
 An arm is a recipe with a rank, a rule for alpha and a seed. All arms on one model share its
 baseline evaluation, so they must agree on everything that makes its protocol.
@@ -9,10 +9,11 @@ baseline evaluation, so they must agree on everything that makes its protocol.
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from budgetrl.errors import UsageError
+from budgetrl.errors import RecipeError, UsageError
 from budgetrl.recipe.base import AlphaPolicy
-from budgetrl.recipe.load import LoadedRecipe, list_recipes, load_recipe
+from budgetrl.recipe.load import LoadedRecipe, find_recipe, list_recipes, load_recipe
 
 PAPER_RANKS = (8, 64, 256)
 TINY_RANKS = (8, 32, 128)
@@ -27,8 +28,10 @@ class Family:
     recipes: tuple[str, ...]
     """One recipe per model; the paper's ranks have recipes of their own, `<recipe>_r<rank>`."""
     ranks: tuple[int, ...] = PAPER_RANKS
-    hours: float = 24.0
-    """Budget where none is given."""
+    hours: float | None = 24.0
+    """Budget where none is given; None: the recipe's own."""
+    alpha: AlphaPolicy = AlphaPolicy.FIXED
+    """The recipes' own rule."""
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -72,20 +75,39 @@ class ArmSpec:
     def label(self) -> str:
         """For people."""
         alpha = "" if self.alpha is AlphaPolicy.FIXED else f", alpha {self.alpha.value}"
-        return f"{self.recipe}, rank {self.rank}{alpha}, seed {self.seed}"
+        name = self.recipe
+        if name not in list_recipes():
+            name = Path(name).stem
+        return f"{name}, rank {self.rank}{alpha}, seed {self.seed}"
 
 
 def family_of(name: str) -> Family:
-    """A family by its name.
+    """A family by its name, or one recipe by its name or path.
 
     Raises:
-        UsageError: there is none; names the nearest.
+        UsageError: there is neither; names the nearest.
+        RecipeError: the recipe is not valid.
     """
     if name in FAMILIES:
         return FAMILIES[name]
-    near = difflib.get_close_matches(name, FAMILIES, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    raise UsageError(f"unknown family {name!r}.", hint=f"{hint}Families: {', '.join(FAMILIES)}.")
+    try:
+        path = find_recipe(name)
+    except RecipeError:
+        near = difflib.get_close_matches(name, FAMILIES, n=1)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        raise UsageError(
+            f"{name!r} is no family, and no recipe file or bundled recipe.",
+            hint=f"{hint}Families: {', '.join(FAMILIES)}. `budgetrl recipes list` shows recipes.",
+        ) from None
+    recipe = load_recipe(path).recipe
+    on_gpu = recipe.engine.device == "cuda"
+    return Family(
+        recipe.name,
+        (next((known for known, at in list_recipes().items() if at == path), str(path)),),
+        PAPER_RANKS if on_gpu else TINY_RANKS,
+        hours=None,
+        alpha=recipe.lora.alpha_policy,
+    )
 
 
 def arms_of(
@@ -96,7 +118,7 @@ def arms_of(
     Seeds come last, so that a study that is cut short has every arm once before any arm twice.
     """
     return [
-        _arm(recipe, rank, alpha, seed)
+        _arm(family, recipe, rank, alpha, seed)
         for seed in range(1, seeds + 1)
         for recipe in family.recipes
         for alpha in alphas
@@ -126,11 +148,11 @@ def check_protocols(loaded: Sequence[LoadedRecipe]) -> None:
             )
 
 
-def _arm(recipe: str, rank: int, alpha: AlphaPolicy, seed: int) -> ArmSpec:
+def _arm(family: Family, recipe: str, rank: int, alpha: AlphaPolicy, seed: int) -> ArmSpec:
     own = f"{recipe}_r{rank}"
     known = list_recipes()
     sets = [] if own in known else [f"lora.rank={rank}"]
-    if alpha is not AlphaPolicy.FIXED:
+    if alpha is not family.alpha:
         sets.append(f'lora.alpha_policy="{alpha.value}"')
-    base = next(name for name in (own, recipe, f"{recipe}_r64") if name in known)
+    base = next((name for name in (own, recipe, f"{recipe}_r64") if name in known), recipe)
     return ArmSpec(base, tuple(sets), rank, alpha, seed)
