@@ -141,6 +141,8 @@ class Step(Event):
     loss: float | None
     grad_norm: float | None
     learning_rate: float
+    optimizer_steps: int = 1
+    """Taken on the rollout batch of the step; loss, kl and grad_norm are their means."""
     groups: int
     groups_with_signal: int
     groups_resampled: int

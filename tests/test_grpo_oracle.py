@@ -200,8 +200,13 @@ def live_groups(skip: str) -> list[bool]:
 
 
 def expected_gradients(training: Training, update: int = 0) -> dict[str, torch.Tensor]:
-    """By the oracle, on a float64 copy of the model, one unpadded row at a time."""
-    grpo = training.recipe.grpo
+    """By the oracle, on a float64 copy of the model, one unpadded row at a time.
+
+    Args:
+        training: with one rollout batch.
+        update: which of its optimiser steps.
+    """
+    grpo, batch = training.recipe.grpo, training.recipe.batch
     model = copy.deepcopy(training.model).double().eval()
     with torch.no_grad():
         put(model, training.updates[0].weights)
@@ -220,7 +225,9 @@ def expected_gradients(training: Training, update: int = 0) -> dict[str, torch.T
     settings = oracle.Settings(
         grpo.loss_type, grpo.beta, MAX_TOKENS, grpo.epsilon, grpo.epsilon_high
     )
-    loss = oracle.loss([oracle.Row(*part) for part in parts], settings)
+    rows = [oracle.Row(*part) for part in parts]
+    first = update % batch.updates_per_rollout * training.recipe.completions_per_update
+    loss = oracle.loss(rows[first : first + training.recipe.completions_per_update], settings)
     names = list(training.updates[0].weights)
     trained = dict(model.named_parameters())
     gradients = torch.autograd.grad(loss, [trained[name] for name in names])
@@ -268,7 +275,6 @@ def test_truncated_rows_can_be_left_out(tmp_path: Path) -> None:
 def test_a_second_update_on_the_same_completions_is_clipped(tmp_path: Path) -> None:
     training = train(
         tmp_path,
-        steps=2,
         grpo__num_iterations=2,
         grpo__epsilon_high=0.3,
         schedule__learning_rate=0.003,

@@ -50,9 +50,13 @@ class Rows:
 
 @contextmanager
 def workbench(
-    folder: Path, recipe: Recipe, build: Any = build_follower, limit: int = 1000
+    folder: Path,
+    recipe: Recipe,
+    build: Any = build_follower,
+    limit: int = 1000,
+    run: RunDir | None = None,
 ) -> Iterator[Any]:
-    run = RunDir.create(folder, "preflight")
+    run = run or RunDir.create(folder, "preflight")
     ledger = Ledger(Budget(600.0), time.monotonic, time.monotonic(), 0.0)
     engine: Any = PlainEngine.open(recipe)
     memory = Rows(engine.model, limit)

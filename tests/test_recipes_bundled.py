@@ -12,7 +12,7 @@ MODELS = ("deepscaler", "qwen2.5_instruct", "llama3.2", "qwen2.5_math", "qwen3")
 RANKS = (8, 64, 256)
 PAPER = [f"{model}_r{rank}" for model in MODELS for rank in RANKS]
 RELATIVES = ("tina_openrs", "openrs_1.5b", "deepscaler_8k", "qwen2.5_7b_4bit", "qwen3_8b_4bit")
-OVERLAYS = ("dr_grpo", "dapo", "alpha_equal_rank", "alpha_4x", "rslora", "lr_1e-5")
+OVERLAYS = ("dr_grpo", "dapo", "alpha_32", "alpha_equal_rank", "alpha_4x", "rslora", "lr_1e-5")
 
 
 def combined(tmp_path: Path, *bases: str) -> LoadedRecipe:
@@ -80,8 +80,9 @@ def test_every_paper_value_that_the_paper_does_not_say_names_its_source(name: st
     loaded = load_recipe(name)
     unsaid = (
         *("schedule.learning_rate", "lora.alpha", "batch.prompts_per_step", "grpo.beta"),
-        *("grpo.loss_type", "sampling.temperature", "lora.targets", "prompt.system"),
+        *("grpo.loss_type", "sampling.temperature", "lora.targets", "batch.updates_per_rollout"),
     )
+    assert loaded.sources["prompt.system"].startswith(("inferred: ", "deviation: "))
     assert all(loaded.sources[key].startswith("inferred: ") for key in unsaid)
     assert loaded.sources["lora.rank"] == "paper 2.3"
     assert loaded.sources["data.id"] == "paper 2.2"
@@ -137,6 +138,17 @@ def test_alpha_overlays_make_the_scale_equal_over_ranks(tmp_path: Path) -> None:
     assert scales["alpha_equal_rank"] == [1, 1, 1]
     assert scales["alpha_4x"] == [4, 4, 4]
     assert scales["rslora"] == pytest.approx([16 / 8**0.5, 2, 1])
+
+
+def test_the_papers_optimiser_steps_take_16_prompts_and_odd_system_prompts_are_owned_up_to() -> (
+    None
+):
+    for name in PAPER:
+        recipe = load_recipe(name).recipe
+        assert recipe.batch.prompts_per_step == 16 * recipe.batch.updates_per_rollout
+        assert "batch.updates_per_rollout" in {entry.key for entry in recipe.inferred}
+        owned = name.startswith(("deepscaler", "qwen2.5_math"))
+        assert owned == ("prompt.system" in {entry.key for entry in recipe.deviation})
 
 
 def test_all_overlays_are_listed() -> None:

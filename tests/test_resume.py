@@ -19,6 +19,7 @@ SETTINGS = {
     "schedule.stop_after_steps": STEPS,
     "batch.prompts_per_step": 4,
     "batch.micro_batch": 8,
+    "batch.updates_per_rollout": 2,
     "data.limit": 12,  # three updates an epoch: the kill falls into the second one
     "checkpoint.every_steps": 2,
     "eval.heldout.samples": 1,

@@ -60,6 +60,7 @@ class ScheduledTrainer(transformers.Trainer):  # type: ignore[misc, unused-ignor
 
     parts: Any
     create_scheduler = BudgetMixin.create_scheduler
+    rollouts = BudgetMixin.rollouts
 
 
 class Attempt(transformers.TrainerCallback):  # type: ignore[misc, unused-ignore]
@@ -110,11 +111,12 @@ def run(folder: Path, schedule: Schedule, interrupted_after: int | None) -> Atte
                 dataloader_pin_memory=False,
             ),
             train_dataset=Rows(),
-            callbacks=[RateCallback(), attempt],
+            callbacks=[RateCallback(1), attempt],
         )
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.parts = SimpleNamespace(
-            recipe=SimpleNamespace(schedule=schedule), budget_used=used_share_of(ledger)
+            recipe=SimpleNamespace(schedule=schedule, optimizer_steps=1),
+            budget_used=used_share_of(ledger),
         )
         trainer.train(resume_from_checkpoint=resume_from)
         whole.used += attempt.used

@@ -47,11 +47,11 @@ def settings_of(recipe: Recipe, cores: int) -> list[Setting]:
 def _changes(recipe: Recipe, cores: int) -> Iterator[tuple[str, Any]]:
     engine, total = recipe.engine, recipe.completions_per_step
     double, less = 2 * recipe.batch.micro_batch, recipe.smaller_micro_batch()
-    if total % double == 0:
+    if recipe.completions_per_update % double == 0:
         yield "batch.micro_batch", double
     if less is not None:
         yield "batch.micro_batch", less
-    if total > recipe.batch.micro_batch:
+    if recipe.completions_per_update > recipe.batch.micro_batch:
         yield "batch.fill", "tokens" if recipe.batch.fill == "rows" else "rows"
     if engine.device == "cpu":
         if cores > 1:

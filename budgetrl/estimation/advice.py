@@ -140,12 +140,12 @@ def _faster(recipe: Recipe) -> Iterator[Change]:
         yield Change(
             {"signal.skip": "accuracy"}, "if half the groups have no signal; changes the algorithm"
         )
-    total = recipe.completions_per_step
-    if total % (4 * recipe.batch.micro_batch) == 0:
+    if recipe.completions_per_update % (4 * recipe.batch.micro_batch) == 0:
         yield Change({"batch.micro_batch": 4 * recipe.batch.micro_batch})
     if recipe.batch.prompts_per_step >= 8 and recipe.batch.prompts_per_step % 2 == 0:
         half = recipe.batch.prompts_per_step // 2
-        if half * recipe.grpo.num_generations % recipe.batch.micro_batch == 0:
+        group, updates = recipe.grpo.num_generations, recipe.batch.updates_per_rollout
+        if half % updates == 0 and half * group % (updates * recipe.batch.micro_batch) == 0:
             yield Change({"batch.prompts_per_step": half}, "more updates from fewer answers each")
 
 

@@ -62,16 +62,17 @@ def passes_of(recipe: Recipe, live_share: float, row_tokens: float) -> Passes:
         row_tokens: mean tokens of prompt and completion, for `batch.fill = "tokens"`.
     """
     total, micro = recipe.completions_per_step, recipe.batch.micro_batch
+    updates = recipe.batch.updates_per_rollout
     rows = max(1, round(total * live_share))
     forwards = min(total // micro, rows)  # even shares
     if recipe.batch.fill == "tokens":
-        forwards = min(forwards, math.ceil(rows * row_tokens / recipe.max_cells))
-    steps = recipe.grpo.num_iterations
+        of_one = math.ceil(rows / updates * row_tokens / recipe.max_cells)
+        forwards = min(forwards, updates * of_one)
     return Passes(
         rows=rows,
         forwards=forwards,
         iterations=recipe.grpo.num_iterations,
         reference=recipe.grpo.beta > 0,
-        old_policy=steps > 1,
-        optimizer_steps=steps,
+        old_policy=recipe.optimizer_steps > 1,
+        optimizer_steps=recipe.optimizer_steps,
     )

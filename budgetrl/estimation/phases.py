@@ -226,6 +226,7 @@ def _update_work(scenario: Scenario, lengths: Lengths) -> Update:
         checkpointing=recipe.engine.gradient_checkpointing,
         reference=passes.reference,
         old_policy=passes.old_policy,
+        optimizer_steps=recipe.batch.updates_per_rollout,
         padded=not scenario.vllm,
         plain_trl=not scenario.vllm,
     )

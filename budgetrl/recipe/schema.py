@@ -116,8 +116,18 @@ class Recipe(Table):
 
     @property
     def completions_per_step(self) -> int:
-        """Completions that one update is made from."""
+        """Completions of one step."""
         return self.batch.prompts_per_step * self.grpo.num_generations
+
+    @property
+    def completions_per_update(self) -> int:
+        """Completions that one optimiser step is made from."""
+        return self.completions_per_step // self.batch.updates_per_rollout
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimiser steps of one step: a step is one rollout batch, however often it is used."""
+        return self.batch.updates_per_rollout * self.grpo.num_iterations
 
     @property
     def max_cells(self) -> int:
@@ -132,9 +142,9 @@ class Recipe(Table):
     def smaller_micro_batch(self) -> int | None:
         """The next one to try when memory is short: half, or the next divisor below; None after 1.
 
-        An update is whole micro-batches, so it has to divide the completions of a step.
+        An update is whole micro-batches, so it has to divide its completions.
         """
-        total, half = self.completions_per_step, self.batch.micro_batch // 2
+        total, half = self.completions_per_update, self.batch.micro_batch // 2
         return next((count for count in range(half, 0, -1) if total % count == 0), None)
 
     def eval_max_tokens(self, spec: Eval) -> int:
@@ -170,9 +180,7 @@ class Recipe(Table):
 def _contradictions(recipe: Recipe) -> list[str]:
     """What is wrong between tables, each with its way out."""
     found: list[str] = []
-    total, micro = recipe.completions_per_step, recipe.batch.micro_batch
-    if total % micro:
-        found.append(f"batch.micro_batch = {micro} does not divide {total} completions per step")
+    found += _batch_contradictions(recipe)
     if recipe.engine.name is EngineName.UNSLOTH and recipe.lora.rank not in VLLM_RANKS:
         found.append(f"lora.rank = {recipe.lora.rank}: vLLM serves only {list(VLLM_RANKS)}")
     suites = [spec.suite for spec in recipe.eval]
@@ -180,6 +188,25 @@ def _contradictions(recipe: Recipe) -> list[str]:
     if recipe.select.use == "best" and recipe.select.suite not in suites:
         found.append(f"select.suite = {recipe.select.suite!r} has no [[eval]]")
     return found + _signal_contradictions(recipe)
+
+
+def _batch_contradictions(recipe: Recipe) -> list[str]:
+    batch, found = recipe.batch, list[str]()
+    prompts, updates, micro = batch.prompts_per_step, batch.updates_per_rollout, batch.micro_batch
+    if prompts % updates:
+        return [
+            f"batch.updates_per_rollout = {updates} does not divide batch.prompts_per_step = "
+            f"{prompts}: each optimiser step takes whole groups"
+        ]
+    if updates > 1 and recipe.engine.name is EngineName.SCRIPTED:
+        found.append(f'batch.updates_per_rollout = {updates}: the "scripted" engine cannot train')
+    if recipe.completions_per_update % micro:
+        of = "step" if updates == 1 else f"optimiser step (batch.updates_per_rollout = {updates})"
+        found.append(
+            f"batch.micro_batch = {micro} does not divide {recipe.completions_per_update} "
+            f"completions per {of}"
+        )
+    return found
 
 
 def _repeated(recipe: Recipe) -> list[tuple[str, str]]:

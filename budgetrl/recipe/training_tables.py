@@ -66,9 +66,12 @@ class Grpo(Table):
 
 
 class Batch(Table):
-    """[batch]: how much goes into one update."""
+    """[batch]: how much goes into one step, which is one rollout batch."""
 
     prompts_per_step: Count = 32
+    updates_per_rollout: Count = 1
+    """Optimiser steps of one step, each on its share of the prompts; verl's train_batch_size over
+    ppo_mini_batch_size. Above 1 the ratio to the policy that sampled is clipped."""
     micro_batch: Count = 8
     """Completions per forward and backward pass."""
     fill: Literal["rows", "tokens"] = "rows"

@@ -3,9 +3,10 @@
 The only place with TRL's log keys. Runs inside the trainer as a transformers callback.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -61,6 +62,8 @@ class StepCallback(TrainerCallback):
     _empty_updates: int = 0
     _fractions_done: set[tuple[str, float]] = field(default_factory=set)
     _optimizer_time: AbstractContextManager[None] | None = None
+    _logs: list[dict[str, Any]] = field(default_factory=list)
+    """Of the optimiser steps of the running step."""
 
     def __post_init__(self) -> None:
         clock = self.parts.clock
@@ -76,7 +79,7 @@ class StepCallback(TrainerCallback):
     @property
     def steps(self) -> int:
         """Updates made so far, over all attempts."""
-        return int(self.trainer.state.global_step)
+        return int(self.trainer.rollouts)
 
     def begin(self) -> bool:
         """Called once, right before training; False when not one update fits."""
@@ -149,7 +152,7 @@ class StepCallback(TrainerCallback):
             self._bad_updates = 0
             return
         self._bad_updates += 1
-        self.log.warn("non_finite", f"update {state.global_step + 1}: gradients are not finite")
+        self.log.warn("non_finite", f"update {self.steps + 1}: gradients are not finite")
         for parameter in self.trainer.model.parameters():
             parameter.grad = None
 
@@ -168,11 +171,16 @@ class StepCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> TrainerControl:
-        """An update is finished and its numbers are known."""
+        """An optimiser step is finished and its numbers are known; with the last one, the step."""
         state.log_history.clear()
         if logs is None or "grad_norm" not in logs:
             return control
-        self._record(state.global_step, logs)
+        self._logs.append(logs)
+        if len(self._logs) < self.recipe.optimizer_steps:
+            return control
+        step = self.steps
+        self._record(step, merged_logs(self._logs))
+        self._logs.clear()
         if self._bad_updates >= MAX_BAD_UPDATES:
             raise TrainingError(
                 f"{MAX_BAD_UPDATES} updates in a row had gradients that are not finite; "
@@ -180,14 +188,14 @@ class StepCallback(TrainerCallback):
                 hint=f"Go on more slowly: `budgetrl resume {self.run.path} "
                 f"--set schedule.learning_rate={self.recipe.schedule.learning_rate / 3:.1g}`.",
             )
-        self._evaluate_if_due(state.global_step)
-        decision = self.decide(self.saver.cost_s(state.global_step))
-        complete = state.global_step == self.recipe.schedule.stop_after_steps
+        self._evaluate_if_due(step)
+        decision = self.decide(self.saver.cost_s(step))
+        complete = step == self.recipe.schedule.stop_after_steps
         if self.stopper.requested():
             self.stop_reason = self.stopper.reason
         elif self.stop_reason is None and not complete and not decision.go_on:
             self.stop_reason = StopReason.BUDGET
-        elif self.saver.due(state.global_step):
+        elif self.saver.due(step):
             self.save("interval")
         self._allow_rollout(self.decide())
         control.should_training_stop |= self.stop_reason is not None
@@ -247,6 +255,7 @@ class StepCallback(TrainerCallback):
             loss=logs.get("loss"),
             grad_norm=logs["grad_norm"],
             learning_rate=logs["learning_rate"],
+            optimizer_steps=self.recipe.optimizer_steps,
             tokens_per_s=facts["tokens"] / wall if wall > 0 else 0.0,
             phase_s=phases,
             gpu_peak_gib=_gpu_peak_gib(),
@@ -361,6 +370,15 @@ class StepCallback(TrainerCallback):
     def _last_good(self) -> str:
         newest = self.run.newest_checkpoint()
         return "none" if newest is None else newest.path.name
+
+
+def merged_logs(logs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """TRL's logs of the optimiser steps of one step: means of what each of them has."""
+    means = {}
+    for key in ("loss", "grad_norm", "kl"):
+        if values := [one[key] for one in logs if one.get(key) is not None]:
+            means[key] = fmean(values)
+    return {**logs[0], **means}
 
 
 def _gpu_peak_gib() -> float | None:

@@ -34,7 +34,7 @@ def save_checkpoint(run: RunDir, trainer: Any, state: Mapping[str, Any]) -> Path
     Raises:
         OSError: the disk is full or gone; the checkpoints that were there stay as they were.
     """
-    step = int(trainer.state.global_step)
+    step = trainer.rollouts
     try:
         with run.new_checkpoint(step) as folder:
             save_adapter(trainer.model, folder)

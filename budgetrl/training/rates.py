@@ -23,8 +23,12 @@ class Rates(LRScheduler):
     def __init__(self, optimizer: Optimizer, rate: Callable[[], float]) -> None:
         self._rate = rate
         super().__init__(optimizer)
+        self.begin_step()
 
     def step(self, epoch: int | None = None) -> None:
+        """Called by transformers after each optimiser step, which may be amid a step."""
+
+    def begin_step(self) -> None:
         """Set the rate of this moment."""
         rate = self._rate()
         for group in self.optimizer.param_groups:
@@ -40,7 +44,14 @@ class Rates(LRScheduler):
 
 
 class RateCallback(TrainerCallback):
-    """Sets the rate at the start of each update, before its rollout."""
+    """Sets the rate at the start of each step, before its rollout.
+
+    Args:
+        optimizer_steps: of one step, which all have its rate.
+    """
+
+    def __init__(self, optimizer_steps: int) -> None:
+        self._optimizer_steps = optimizer_steps
 
     def on_step_begin(
         self,
@@ -51,5 +62,6 @@ class RateCallback(TrainerCallback):
         lr_scheduler: Any = None,
         **_: Any,
     ) -> None:
-        """An update starts."""
-        lr_scheduler.step()
+        """An optimiser step starts."""
+        if state.global_step % self._optimizer_steps == 0:
+            lr_scheduler.begin_step()

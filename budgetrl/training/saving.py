@@ -57,7 +57,7 @@ class Saver:
 
         A disk that is full costs the checkpoint and a warning, not the run.
         """
-        step, start = int(trainer.state.global_step), self.log.ledger.clock()
+        step, start = trainer.rollouts, self.log.ledger.clock()
         preempted = self.stopper.exit_code is ExitCode.TERMINATED
         recent = self.saved_step and start - self._last_save < RECENT_SAVE_S
         if step in (0, self.saved_step) or (preempted and recent):
@@ -86,8 +86,6 @@ class Saver:
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint belongs after this update."""
-        if step % self.recipe.grpo.num_iterations:
-            return False
         every = self.recipe.checkpoint.every_steps
         return (every is not None and step % every == 0) or self._due_by_time()
 

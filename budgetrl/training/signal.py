@@ -14,6 +14,8 @@ import torch
 
 LIVE = "live"
 """Key of the row tensor (B,) that marks rows to keep."""
+WINDOW = "window"
+"""Key of the row tensor (B,) with the optimiser step of each row, counted from 0."""
 
 _PROMPT = ("prompt_ids", "prompt_mask")
 _SCALARS = ("num_items_in_batch",)
@@ -27,8 +29,8 @@ def repack(
     """The same number of micro-batches with only the live rows, by length, and less padding.
 
     Args:
-        batches: micro-batches of one update, of equal numbers of rows; without the key `live`
-            all rows are kept.
+        batches: micro-batches of one rollout batch, of equal numbers of rows; without the key
+            `live` all rows are kept, without `window` there is one optimiser step.
         loss_type: grpo and dr_grpo divide by the rows of a micro-batch; dapo by the tokens of
             the whole update, which stay counted in `num_items_in_batch`.
         trim: cut columns that are only padding.
@@ -38,18 +40,25 @@ def repack(
     full_rows = batches[0]["completion_ids"].shape[0]
     rows = _joined(batches)
     live = rows.pop(LIVE) if LIVE in rows else torch.ones(_rows(rows))
-    keep = live.nonzero()[:, 0].to("cpu")  # indexes tensors on any device, as one on a GPU does not
+    windows = rows.pop(WINDOW) if WINDOW in rows else torch.zeros_like(live, dtype=torch.long)
+    updates = int(windows.max()) + 1
     lengths = rows["completion_mask"].sum(dim=1).to("cpu")
-    if trim or max_cells is not None:
-        keep = keep[lengths[keep].argsort(stable=True)]
-    parts = _split(keep, len(batches))
-    if max_cells is not None:
-        parts = _filled(keep, lengths + rows["prompt_ids"].shape[1], len(batches), max_cells)
     packed = []
-    for part in parts:
-        batch = {k: v if k in _SCALARS else v[part] for k, v in rows.items()}
-        batch["advantages"] = batch["advantages"] * row_share(loss_type, len(part), full_rows)
-        packed.append(_trimmed(batch) if trim and len(part) else batch)
+    for update in range(updates):
+        inside = windows == update
+        if updates > 1:  # of this update alone; TRL divides by the number of updates
+            rows["num_items_in_batch"] = updates * rows["completion_mask"][inside].sum()
+        # An index on the CPU fits tensors on any device, as one on a GPU does not.
+        keep = (live.bool() & inside).nonzero()[:, 0].to("cpu")
+        if trim or max_cells is not None:
+            keep = keep[lengths[keep].argsort(stable=True)]
+        parts = _split(keep, len(batches) // updates)
+        if max_cells is not None:
+            parts = _filled(keep, lengths + rows["prompt_ids"].shape[1], len(parts), max_cells)
+        for part in parts:
+            batch = {k: v if k in _SCALARS else v[part] for k, v in rows.items()}
+            batch["advantages"] = batch["advantages"] * row_share(loss_type, len(part), full_rows)
+            packed.append(_trimmed(batch) if trim and len(part) else batch)
     return packed
 
 

@@ -11,7 +11,7 @@ goes into advantages.
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,12 @@ from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.rates import RateCallback, Rates
 from budgetrl.training.recorder import RewardFunction, StepRecord, has_signal, is_constant
+from budgetrl.training.rewind import Rewind
 from budgetrl.training.schedule import learning_rate
 from budgetrl.training.scoring import keep_promises, promise
 from budgetrl.training.signal import (
     LIVE,
+    WINDOW,
     Batch,
     padding_share,
     repack,
@@ -72,6 +74,7 @@ class TrainerParts:
     """Share of the budget that is used now, over all attempts, for schedules by budget."""
     record: StepRecord | None = None
     """The newest rolled-out batch."""
+    rewind: Rewind = field(default_factory=Rewind)
 
 
 class BudgetMixin:
@@ -81,16 +84,24 @@ class BudgetMixin:
     _buffered_inputs: Any
     _rolling_out = False
 
+    @property
+    def rollouts(self) -> int:
+        """Rollout batches that were trained on: what everybody but TRL counts as steps."""
+        return int(self.state.global_step) // self.parts.recipe.optimizer_steps  # type: ignore[attr-defined]
+
     def _generate_and_score_completions(self, inputs: Sequence[Any]) -> Batch:
         """The sampler's problems of this step instead of the placeholder rows."""
-        parts, step = self.parts, self.state.global_step  # type: ignore[attr-defined]
+        parts, step = self.parts, self.rollouts
         torch.manual_seed(sample_seed(parts.recipe.seed, "step", step))
         parts.record = StepRecord(step + 1, parts.recipe.grpo.num_generations)
         batch = self._roll_out(parts.sampler.batch(step))
         for draw in range(1, (parts.recipe.signal.resample_rounds or 0) + 1):
             batch = self._resample(batch, step, draw)
+        device, rows = batch["advantages"].device, len(batch["advantages"])
         if parts.recipe.signal.skip != "off":
-            batch[LIVE] = torch.tensor(self._live_rows(), device=batch["advantages"].device)
+            batch[LIVE] = torch.tensor(self._live_rows(), device=device)
+        # Groups stay whole: each optimiser step takes its share of the prompts, in their order.
+        batch[WINDOW] = torch.arange(rows, device=device) // parts.recipe.completions_per_update
         return batch
 
     def _roll_out(self, problems: Sequence[Problem]) -> Batch:
@@ -165,19 +176,19 @@ class BudgetMixin:
         parts = self.parts
         recipe = parts.recipe
         by_tokens = recipe.batch.fill == "tokens"
-        # Unsloth packs sequences by itself; but where it falls back to padding, cells count.
-        trim = by_tokens or parts.engine.name == EngineName.PLAIN
-        if trim or recipe.signal.skip != "off":
-            self._buffered_inputs = repack(
-                self._buffered_inputs,
-                loss_type=recipe.grpo.loss_type,
-                trim=trim,
-                max_cells=recipe.max_cells if by_tokens else None,
-            )
+        self._buffered_inputs = repack(
+            self._buffered_inputs,
+            loss_type=recipe.grpo.loss_type,
+            # Unsloth packs sequences by itself; but where it falls back to padding, cells count.
+            trim=by_tokens or parts.engine.name == EngineName.PLAIN,
+            max_cells=recipe.max_cells if by_tokens else None,
+        )
         assert parts.record is not None
         parts.record.padding_share = padding_share(self._buffered_inputs)
         with parts.clock.time("logprob"):
             keep_promises(self, self._buffered_inputs, parts.must_stop)
+        if recipe.optimizer_steps > 1:
+            parts.rewind.remember(self)
         return self._buffered_inputs[0]
 
     def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
@@ -223,7 +234,7 @@ class BudgetMixin:
     def _generate_single_turn(
         self, prompt_ids: Sequence[Sequence[int]], *args: Any, **kwargs: Any
     ) -> tuple[list[list[int]], list[list[float]] | None]:
-        parts, step = self.parts, self.state.global_step  # type: ignore[attr-defined]
+        parts, step = self.parts, self.rollouts
         inner = partial(super()._generate_single_turn, prompt_ids, *args, **kwargs)  # type: ignore[misc]
         assert parts.record is not None
         first = len(parts.record.completions)
@@ -250,6 +261,7 @@ class BudgetMixin:
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """One micro-batch."""
         if self.parts.must_stop():
+            self.parts.rewind.undo(self)
             raise StepAborted
         with self.parts.clock.time("update"):
             return super().training_step(*args, **kwargs)  # type: ignore[misc]
@@ -259,8 +271,7 @@ class BudgetMixin:
         parts = self.parts
 
         def rate() -> float:
-            updates = self.state.global_step  # type: ignore[attr-defined]
-            return learning_rate(parts.recipe.schedule, updates, parts.budget_used())
+            return learning_rate(parts.recipe.schedule, self.rollouts, parts.budget_used())
 
         self.lr_scheduler = Rates(optimizer or self.optimizer, rate)  # type: ignore[attr-defined]
         return self.lr_scheduler
@@ -323,7 +334,7 @@ def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any])
         args=config,
         train_dataset=datasets.Dataset.from_list(placeholders),
         processing_class=parts.engine.tokenizer,
-        callbacks=[RateCallback(), *callbacks],
+        callbacks=[RateCallback(parts.recipe.optimizer_steps), *callbacks],
     )
     if "ref" in parts.engine.model.peft_config:
         # TRL's copy of the adapter as it is now. The KL term is against the base model.

@@ -20,22 +20,21 @@ def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, An
     Args:
         recipe: the resolved recipe.
         folder: where the trainer may write (it is told not to).
-        max_steps: the update after which training is complete.
+        max_steps: the step after which training is complete.
     """
     grpo, sampling, optimizer = recipe.grpo, recipe.sampling, recipe.optimizer
     micro = recipe.batch.micro_batch
-    accumulation = recipe.completions_per_step // micro
     cuda = recipe.engine.device == "cuda"
     unsloth = recipe.engine.name is EngineName.UNSLOTH
     return {
         "output_dir": str(folder),
         "seed": recipe.seed,
         "data_seed": recipe.seed,
-        "max_steps": max_steps,
-        # batch: one rollout batch per update, so that no old log-probs are needed
+        "max_steps": max_steps * recipe.optimizer_steps,
+        # batch: with one optimiser step per rollout batch no old log-probs are needed
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulation,
-        "steps_per_generation": accumulation,
+        "gradient_accumulation_steps": recipe.completions_per_update // micro,
+        "steps_per_generation": recipe.completions_per_step // micro,
         "num_generations": grpo.num_generations,
         "num_iterations": grpo.num_iterations,
         "shuffle_dataset": False,
