@@ -55,7 +55,7 @@ def test_what_it_cannot_do_is_said_before_anything_runs(
 
 
 def test_a_rehearsal_on_a_cpu_ends_with_the_table(tmp_path: Path) -> None:
-    done = check("--rehearse", "--minutes", "2", "smoke", out=tmp_path)
+    done = check("--rehearse", "--minutes", "5", "smoke", out=tmp_path)
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
     assert last.startswith("| smoke | 1 | ") and last.endswith("| - / - |")
