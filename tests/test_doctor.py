@@ -13,7 +13,7 @@ import pytest
 from hub_server import MEMBER, STRANGER, Hub
 from hub_sets import model_files, put_sets
 
-from budgetrl.doctor import Check, can_run, machine, why_not
+from budgetrl.doctor import Check, _engine_checks, can_run, machine, why_not
 from budgetrl.doctor.gpu import gpu_checks
 from budgetrl.doctor.hub import hub_checks
 from budgetrl.errors import ExitCode
@@ -207,6 +207,29 @@ def test_without_a_gpu_the_quickstart_can_run_and_the_gpu_path_says_why_not() ->
         and bool(check["fix"]) is not check["ok"]
         for check in found["checks"]
     )
+
+
+def test_a_named_recipe_is_what_the_answer_and_the_exit_code_are_for(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    text = '[recipe]\nextends = ["quickstart"]\nname = "mine"\n'
+    mine.write_text(text)
+    code, found = doctor(str(mine))
+    assert (code, found["recipe"]) == (0, {"name": "mine", "ok": True, "why": []})
+    by_name = {check["name"]: check for check in found["checks"]}
+    assert by_name["memory for mine"]["ok"] and by_name["files of mine"]["level"] == "recipe"
+    mine.write_text(f'{text}[model]\nid = "{tmp_path}/absent"\n[lora]\ntargets = ["q_prj"]\n')
+    code, found = doctor(str(mine))
+    assert (code, found["ok"], found["recipe"]["ok"]) == (1, True, False)
+    assert "absent: no such model folder" in found["recipe"]["why"][0]
+
+
+@pytest.mark.skipif(detect_gpu() is not None, reason="this machine has a GPU")
+def test_a_named_gpu_recipe_needs_the_gpu() -> None:
+    code, found = doctor("qwen3_r8")
+    assert (code, found["ok"]) == (1, True)
+    assert found["recipe"]["why"] == found["gpu_why"]
+    plain = load_recipe("qwen3_r8", ["engine.name=plain"]).recipe
+    assert [check.name for check in _engine_checks(plain.engine.name)] == ["torch build"]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetrl.cli.options import Json, Offline, Out
+from budgetrl.cli.options import Json, Out
 
 if TYPE_CHECKING:
     from budgetrl.doctor import Check, Level
@@ -16,39 +16,46 @@ if TYPE_CHECKING:
 
 def doctor(
     recipe: Annotated[
-        str, typer.Argument(help="The GPU recipe that this machine is wanted for.")
-    ] = "deepscaler_r256",
+        str | None,
+        typer.Argument(help="The recipe that this machine is wanted for, by name or path."),
+    ] = None,
     out: Out = Path("runs"),
-    offline: Offline = False,
     as_json: Json = False,
 ) -> int:
-    """Look at this machine: can the quickstart run here, can the GPU path, and if not, why."""
-    from budgetrl.doctor import can_run, examine, why_not
+    """Look at this machine: can the quickstart run here, can the GPU path, and if not, why.
+
+    With RECIPE the exit code answers for that recipe: 0 if it can run here, else 1.
+    """
+    from budgetrl.doctor import GPU_RECIPE, can_run, examine, level_of, why_not
     from budgetrl.recipe.load import load_recipe
 
-    checks = examine(out, load_recipe(recipe).recipe)
-    quickstart, gpu = can_run(checks, "quickstart"), can_run(checks, "gpu")
+    asked = load_recipe(recipe or GPU_RECIPE).recipe
+    checks, level = examine(out, asked), level_of(asked)
+    quickstart = can_run(checks, "quickstart")
+    wanted = quickstart if recipe is None else can_run(checks, level)
     if as_json:
+        own = {"name": asked.name, "ok": wanted, "why": why_not(checks, level)}
         document = {
             "ok": quickstart,
-            "gpu_ok": gpu,
+            "gpu_ok": can_run(checks, "gpu"),
             "gpu_why": why_not(checks),
+            "recipe": None if recipe is None else own,
             "checks": [asdict(check) for check in checks],
         }
         sys.stdout.write(json.dumps(document) + "\n")
-        return 0 if quickstart else 1
-    _show(checks, recipe)
-    return 0 if quickstart else 1
+    else:
+        _show(checks, recipe or GPU_RECIPE, level)
+    return 0 if wanted else 1
 
 
-def _show(checks: "list[Check]", recipe: str) -> None:
+def _show(checks: "list[Check]", recipe: str, level: "Level") -> None:
     """A table of what is there, then what can run, and what to do about the rest."""
     from rich.console import Console
     from rich.markup import escape
     from rich.padding import Padding
     from rich.table import Table
 
-    from budgetrl.doctor import why_not
+    from budgetrl.doctor import GPU_RECIPE, why_not
 
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False)
@@ -59,12 +66,15 @@ def _show(checks: "list[Check]", recipe: str) -> None:
         cells = map(escape, (check.name, check.found, check.wanted))
         table.add_row("[green]+[/]" if check.ok else bad, *cells)
     console.print(table)
-    parts: tuple[tuple[Level, str, str], ...] = (
+    on_gpu = recipe if level == "gpu" else GPU_RECIPE
+    parts: list[tuple[Level, str, str]] = [
         ("quickstart", "The quickstart (CPU)", "budgetrl run quickstart"),
-        ("gpu", "The GPU path", f"budgetrl run {recipe}"),
-    )
-    for level, title, command in parts:
-        reasons = why_not(checks, level)
+        ("gpu", "The GPU path", f"budgetrl run {on_gpu}"),
+    ]
+    if level == "recipe":
+        parts.append(("recipe", recipe, f"budgetrl run {recipe}"))
+    for needed, title, command in parts:
+        reasons = why_not(checks, needed)
         if not reasons:
             console.print(f"\n[green]{title} can run here:[/] {escape(command)}")
             continue

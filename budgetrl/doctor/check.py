@@ -3,8 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Level = Literal["quickstart", "gpu", "note"]
-"""What a check is needed for."""
+from budgetrl.recipe.schema import Recipe
+
+Level = Literal["quickstart", "gpu", "recipe", "note"]
+"""What a check is needed for; "recipe" is one that runs on a CPU."""
+
+
+def level_of(recipe: Recipe) -> Level:
+    """What a recipe's own checks are needed for."""
+    return "gpu" if recipe.engine.device == "cuda" else "recipe"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from budgetrl.doctor.check import Check, Level
+from budgetrl.doctor.check import Check, Level, level_of
 from budgetrl.errors import BudgetRLError
 from budgetrl.hub.layout import Need
 from budgetrl.hub.pins import Pin, needs_of, settle
@@ -29,13 +29,14 @@ def hub_checks(recipe: Recipe) -> Iterator[Check]:
     gated = [need for need in needs_of(load_recipe(GATED_RECIPE).recipe) if need.what == "model"]
     asked = [*needs, *(need for need in gated if need not in needs)]
     reason = None if is_offline() else _unreachable()
-    yield _network(reason, needed=bool(needs))
+    level = level_of(recipe)
+    yield _network(reason, level if needs else "note")
     if reason is not None:
         return
     found = dict(zip(asked, _settled(asked), strict=True))
     yield _token(list(found.values()))
     for need, result in found.items():
-        yield _access(need, result, needed=need in needs)
+        yield _access(need, result, level if need in needs else "note")
 
 
 def _settled(needs: list[Need]) -> list[Pin | BudgetRLError]:
@@ -51,8 +52,7 @@ def _settled(needs: list[Need]) -> list[Pin | BudgetRLError]:
     return found
 
 
-def _network(reason: str | None, *, needed: bool) -> Check:
-    level: Level = "gpu" if needed else "note"
+def _network(reason: str | None, level: Level) -> Check:
     if is_offline():
         return Check("network", True, level, "the hub is not asked: offline", "the cache", "")
     found = f"{endpoint()} answers" if reason is None else f"{endpoint()}: {reason}"
@@ -72,8 +72,7 @@ def _token(results: list[Pin | BudgetRLError]) -> Check:
     return Check.of("hub token", mine and refused is None, "note", found, wanted, fix)
 
 
-def _access(need: Need, result: Pin | BudgetRLError, *, needed: bool) -> Check:
-    level: Level = "gpu" if needed else "note"
+def _access(need: Need, result: Pin | BudgetRLError, level: Level) -> Check:
     name = f"access to {need.repo.id}"
     if isinstance(result, BudgetRLError):
         return Check(name, False, level, result.message, "granted", result.hint)

@@ -27,7 +27,7 @@ def machine_checks(folder: Path) -> Iterator[Check]:
     """What every run needs; `folder` is where runs would be written."""
     yield _python()
     yield from package_checks("plain")
-    yield _disk("disk", folder, "quickstart", MIN_DISK_GIB)
+    yield disk_check("disk", folder, "quickstart", MIN_DISK_GIB)
     yield _memory()
     yield _cpu()
     yield _shared_memory()
@@ -45,12 +45,18 @@ def package_checks(engine: str) -> Iterator[Check]:
         if package not in others:
             found = installed[package] or "not installed"
             yield Check.of(package, package not in wrong, level, found, wanted, fix)
-    torch = installed["torch"]
-    if engine != "plain" and torch is not None:
-        built = "the CUDA build"
-        yield Check.of("torch build", not torch.endswith("+cpu"), "gpu", torch, built, fix)
+    if engine != "plain" and installed["torch"] is not None:
+        yield torch_build()
     name, ran = f"tested set of {engine}", f"{nearest.name}: {nearest.ran}"
     yield Check.of(name, not wrong, "note", "another" if wrong else "this one", ran, fix)
+
+
+def torch_build() -> Check:
+    """Whether torch can use a GPU."""
+    found = installed_versions("unsloth")
+    torch, fix = found["torch"] or "not installed", f"Run: {nearest_set('unsloth', found).install}"
+    ok = found["torch"] is not None and not torch.endswith("+cpu")
+    return Check.of("torch build", ok, "gpu", torch, "the CUDA build", fix)
 
 
 def compiler_checks() -> Iterator[Check]:
@@ -87,7 +93,7 @@ def disk_checks(folder: Path, recipe: Recipe, gpu: DetectedGpu | None) -> Iterat
         disks.setdefault(_existing(place).stat().st_dev, []).append(name)
     for names in disks.values():
         total = sum(parts[name][1] for name in names)
-        yield _disk(f"disk for {', '.join(names)}", parts[names[0]][0], "gpu", total / GIB)
+        yield disk_check(f"disk for {', '.join(names)}", parts[names[0]][0], "gpu", total / GIB)
 
 
 def _python() -> Check:
@@ -96,7 +102,8 @@ def _python() -> Check:
     return Check.of("python", ok, "quickstart", platform.python_version(), "3.11 or 3.12", fix)
 
 
-def _disk(name: str, folder: Path, level: Level, wanted_gib: float) -> Check:
+def disk_check(name: str, folder: Path, level: Level, wanted_gib: float) -> Check:
+    """Free space where a folder is or would be, against what is wanted there."""
     place = _existing(folder)
     free = shutil.disk_usage(place).free
     ok = free >= wanted_gib * GIB
