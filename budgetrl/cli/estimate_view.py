@@ -94,7 +94,8 @@ def _title(made: Estimate, summary: str, width: int) -> Text:
     text.append(f"{summary or made.scenario.shape.name}", style=_DIM)
     text.append(f"\nLoRA rank {rank}, scale alpha/r {scale:g}", style=_DIM)
     if made.memory.reason:
-        text.append(f"\n{made.memory.reason}", style=style.removeprefix("bold "))
+        text.append("\n")
+        text.append_text(_wrapped(made.memory.reason, width, style.removeprefix("bold ")))
     return text
 
 

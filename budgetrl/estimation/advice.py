@@ -199,7 +199,7 @@ def refuse_unfit(made: Estimate) -> None:
     if made.fits:
         return
     ways = advise(made)[:3]
-    hint = "Fits with " + "; or ".join(way.replace(": fits", ":") for way in ways) + "."
+    hint = "Fits with " + "; or ".join(way.replace(": fits", "") for way in ways) + "."
     if ways and ways[0].startswith("nothing"):
         hint = f"{ways[0][:1].upper()}{ways[0][1:]}; `budgetrl estimate --all-gpus` shows which do."
     reason = made.memory.reason
