@@ -37,7 +37,7 @@ from budgetrl.files import PRIVATE_MODE, write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.hub.config import window_in
 from budgetrl.hub.fetch import refuse_full_disk
-from budgetrl.hub.layout import has_tokenizer
+from budgetrl.hub.layout import gguf_hint, has_tokenizer
 from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, to_json
 from budgetrl.hub.repo import is_installed, is_offline
 from budgetrl.masking import masked_command
@@ -263,9 +263,10 @@ def check_local_files(recipe: Recipe, rewards: Mapping[str, str] | None = None) 
     if source.startswith("/"):
         folder = Path(source)
         if not (folder / "config.json").is_file():
+            held = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
             raise ModelError(
                 f"model {source}: no such model folder (it needs config.json).",
-                hint="Check model.id: a hub id, a folder, or asset:NAME.",
+                hint=gguf_hint(held) or "Check model.id: a hub id, a folder, or asset:NAME.",
             )
         if not has_tokenizer(path.name for path in folder.iterdir()):
             raise ModelError(

@@ -32,7 +32,7 @@ from budgetrl.hub.layout import ADAPTER_FILES, Need
 from budgetrl.hub.lookup import repo_folder
 from budgetrl.hub.pins import Pin, download, from_json, pin, pinned, settle, still_there, to_json
 from budgetrl.hub.repo import Repo, is_hub_id
-from budgetrl.plan import Limits, make_plan
+from budgetrl.plan import Limits, check_local_files, make_plan
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.recipe.schema import Data, Eval, Recipe
 from budgetrl.recipe.suites import SUITES
@@ -148,6 +148,18 @@ def test_one_format_of_the_weights_is_taken(hub: Hub) -> None:
     settle.cache_clear()
     with pytest.raises(ModelError, match="no whole weights"):
         settle(model("tiny/shards"))
+
+
+def test_llama_cpps_files_are_named_as_such(hub: Hub, tmp_path: Path) -> None:
+    hub.put("model", "tiny/packed", {"model-Q4_K_M.gguf": b"7", "README.md": "6"})
+    with pytest.raises(ModelError, match=r"has no config\.json") as caught:
+        settle(model("tiny/packed"))
+    assert "name the model that it was made from" in caught.value.hint
+    (tmp_path / "model.GGUF").touch()
+    for source in (tmp_path, tmp_path / "model.GGUF"):
+        with pytest.raises(ModelError, match="no such model folder") as caught:
+            check_local_files(recipe(model={"id": str(source)}))
+        assert "docs/own_model.md" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,16 @@ def files_of(need: Need, found: Found, layout: DataLayout | None = None) -> tupl
     return tuple(file for file in found.files if file.path in wanted)
 
 
+def gguf_hint(names: Iterable[str]) -> str:
+    """What to do with files that are llama.cpp's and no others; empty where there are none."""
+    if not any(name.lower().endswith(".gguf") for name in names):
+        return ""
+    return (
+        "A GGUF file is llama.cpp's and mostly rounded, and cannot be trained: name the model that it "
+        "was made from, or see docs/own_model.md."
+    )
+
+
 def has_tokenizer(names: Iterable[str]) -> bool:
     """Whether a model's files hold the vocabulary of a tokenizer."""
     held = set(names)
@@ -103,11 +113,12 @@ def _model_files(need: Need, found: Found) -> tuple[RepoFile, ...]:
             f"{need.repo.label} holds an adapter, no model of its own.",
             hint=f"`budgetrl eval {need.repo.id}` judges it; to train, name its base model.",
         )
-    _demand(need, "config.json" in names, "config.json", "")
+    _demand(need, "config.json" in names, "config.json", f" {gguf_hint(names)}".rstrip())
     _demand(need, has_tokenizer(names), "tokenizer (tokenizer.json or tokenizer.model)",
         " Without one every prompt would be empty; take a model with its tokenizer.")  # fmt: skip
     weights = next((chosen for one in _WEIGHTS if (chosen := _of_format(one, names))), [])
-    _demand(need, bool(weights), "whole weights (model*.safetensors or pytorch_model*.bin)", "")
+    whole = "whole weights (model*.safetensors or pytorch_model*.bin)"
+    _demand(need, bool(weights), whole, f" {gguf_hint(names)}".rstrip())
     small = {name for name in names if _SMALL.fullmatch(name)}
     return tuple(file for file in found.files if file.path in small | set(weights))
 
