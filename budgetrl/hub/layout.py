@@ -93,8 +93,8 @@ def gguf_hint(names: Iterable[str]) -> str:
     if not any(name.lower().endswith(".gguf") for name in names):
         return ""
     return (
-        "A GGUF file is llama.cpp's and mostly rounded, and cannot be trained: name the model that it "
-        "was made from, or see docs/own_model.md."
+        "A GGUF file is llama.cpp's and mostly rounded, and cannot be trained: name the model that "
+        "it was made from, or see docs/own_model.md."
     )
 
 
