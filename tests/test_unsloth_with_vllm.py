@@ -131,6 +131,11 @@ def test_a_stop_keeps_what_was_finished_and_leaves_nothing_behind(found: dict[st
     assert found["drawn again"] and found["after a stop"], "seeds decide the completions"
 
 
+def test_an_evaluation_is_one_queue_with_one_sleep_and_wake(found: dict[str, Any]) -> None:
+    made = found["evaluation"]
+    assert made == {"calls": ["wake_up", "enqueue", "sleep"], "samples": 16}
+
+
 def test_a_long_prompt_leaves_its_completion_what_the_window_has(found: dict[str, Any]) -> None:
     assert found["room"] == 5
 

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from budgetrl.recipe.load import load_recipe
@@ -39,6 +40,8 @@ import torch  # noqa: E402
 import unsloth_zoo.rl_replacements  # noqa: E402
 
 from budgetrl.engine.base import Rollout, SamplingSpec  # noqa: E402
+from budgetrl.evaluation.run import PromptedProblem, evaluate, protocol_of  # noqa: E402
+from budgetrl.types import Problem, Verdict  # noqa: E402
 
 SPEC = SamplingSpec(temperature=1.0, top_p=1.0, max_tokens=12)
 ROWS = 24
@@ -85,6 +88,38 @@ class Lab:
         return {name: p.detach().clone() for name, p in self.engine.model.named_parameters()}
 
 
+class NothingIsRight:
+    """A grader."""
+
+    def grade(self, rows: Sequence[tuple[str, str]]) -> list[Any]:
+        return [SimpleNamespace(verdict=Verdict.WRONG, extracted=None) for _ in rows]
+
+
+def evaluated(lab: Lab) -> dict[str, Any]:
+    """What is asked of vLLM by an evaluation of more completions than are stored at once."""
+    llm, calls = lab.engine.llm, list[str]()
+    problems = [Problem(f"p{i}", f"{i} + 7 =", "0") for i in range(5)]
+    items = [
+        PromptedProblem(p, p.text, tuple(lab.engine.tokenizer(p.text)["input_ids"]))
+        for p in problems
+    ]
+    protocol = protocol_of(
+        "suite", items, temperature=0.6, top_p=1.0, max_tokens=8, seed=1, grader="none"
+    )
+    real = {name: getattr(llm, name) for name in ("wake_up", "enqueue", "sleep")}
+    for name, call in real.items():
+        setattr(
+            llm, name, lambda *a, name=name, call=call, **k: (calls.append(name), call(*a, **k))[1]
+        )
+    result = evaluate(
+        lab.engine, items, protocol, samples=16, ks=(1,), grader=NothingIsRight(),
+        folder=FOLDER / "suite", when="final", step=0, batch=5,
+    )  # fmt: skip
+    for name, call in real.items():
+        setattr(llm, name, call)
+    return {"calls": calls, "samples": result.samples if result else 0}
+
+
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(value, second[name]) for name, value in first.items())
 
@@ -129,6 +164,7 @@ def rollouts() -> dict[str, Any]:
     window = llm.llm_engine.vllm_config.model_config.max_model_len
     crowded = lab.rollout(prompts=(lab.prompt * window)[: window - 5])
     found["room"] = max(len(row.ids) for row in crowded)
+    found["evaluation"] = evaluated(lab)
     found["ends"] = sorted(lab.engine.end_ids)
     found["pad"] = lab.engine.tokenizer.pad_token_id
     return found
