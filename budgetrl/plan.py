@@ -38,7 +38,7 @@ from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.hub.config import window_in
 from budgetrl.hub.fetch import refuse_full_disk
 from budgetrl.hub.layout import gguf_hint, has_tokenizer
-from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, to_json
+from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, pinned, to_json
 from budgetrl.hub.repo import is_installed, is_offline
 from budgetrl.masking import masked_command
 from budgetrl.processor import cpu_model
@@ -135,7 +135,6 @@ def make_plan(
     if recipe.engine.name is EngineName.UNSLOTH:
         refuse_unkept(recipe)
     check_local_files(recipe)
-    check_known_layers(recipe)
     card = _card(recipe, gpu, dry_run)
     if not dry_run:
         engine = recipe.engine.name
@@ -147,6 +146,8 @@ def make_plan(
     pins = {} if dry_run and blind else pin(recipe)
     if "model" in pins:
         check_window(recipe, window_in(pins["model"].found))
+    settled = pinned(recipe, pins)
+    check_known_layers(settled)
     to_download = sum(one.to_download for one in pins.values())
     refuse_full_disk(to_download)
     exit_s = closing_s(known_closing_work_s(user_cache_dir()), slow)
@@ -159,7 +160,7 @@ def make_plan(
     else:
         exit_s += GPU_EXIT_S
         measured = known_factors(recipe, card, user_cache_dir())
-        made = estimate(recipe, card, budget, measured=measured, download_bytes=to_download)
+        made = estimate(settled, card, budget, measured=measured, download_bytes=to_download)
         if not force_fit:
             refuse_unfit(made)
         times, memory = made.times, made.memory
@@ -306,7 +307,7 @@ def check_known_layers(recipe: Recipe) -> None:
         RecipeError: one of them is not.
     """
     try:
-        layers = find_shape(recipe.model.id).layer_paths
+        layers = find_shape(recipe.model.id, recipe.model.revision).layer_paths
     except ModelError:
         return  # another architecture, which the worker looks at
     if layers is not None:
