@@ -97,6 +97,8 @@ class PhaseTimes:
     skipped, fewer rows enter an update the more a model learns); None: not known."""
     download_s: float = 0.0
     """Of what is not on this machine yet; 0 in measured times."""
+    tokens_mean: float | None = None
+    """Mean completion length that these times are for; None: not known."""
 
     @property
     def setup_s(self) -> float:
@@ -110,7 +112,7 @@ class PhaseTimes:
 
     def scaled(self, factor: float, source: str) -> "PhaseTimes":
         """All times multiplied, for a machine that is slower (above 1) or faster."""
-        keep = {"step_evals_every", "saves_every_s", "source"}
+        keep = {"step_evals_every", "saves_every_s", "source", "tokens_mean"}
         names = [name for name in self.__dataclass_fields__ if name not in keep]
         changed = {n: value * factor for n in names if (value := getattr(self, n)) is not None}
         return replace(self, source=source, **changed)

@@ -7,7 +7,8 @@ history.steps, .evaluations, .spend, measured_times(history)
 import statistics
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from budgetrl.budget import EARLY_STEPS, PhaseTimes
 from budgetrl.events import (
@@ -32,6 +33,10 @@ UNTOLD, UNSTORED = -2, -1
 """Of an update: no event tells of it; its completions were not stored, or no event says so."""
 MOST_STEPS = 10**7
 """A damaged line may name any number."""
+_STEP_PHASES = ("rollout", "reward", "logprob", "update", "other")
+
+RECENT_STEPS = 20
+"""Updates that say what the next ones take."""
 
 
 @dataclass(slots=True)
@@ -202,6 +207,33 @@ def read_history(run: RunDir) -> History:
     return fold(run.events())
 
 
+def replanned_times(history: History, planned: PhaseTimes, source: str) -> PhaseTimes:
+    """A plan's times with what a run has measured so far in their place.
+
+    Args:
+        history: of the run, finished or not.
+        planned: for phases that it has not come to.
+        source: says where these times are from, if any was measured.
+    """
+    known: dict[str, Any] = {
+        f"{name}_s": seconds
+        for name in ("imports", "model", "data", "baseline", "final")
+        if (seconds := _typical(history, name)) is not None
+    }
+    if "baseline_s" in known:
+        known.setdefault("final_s", known["baseline_s"])
+    if history.steps:
+        recent = history.steps[-RECENT_STEPS:]
+        known |= {
+            f"{name}_s": statistics.median(step.phase_s.get(name, 0.0) for step in recent)
+            for name in _STEP_PHASES
+        }
+        known["early_step_s"] = None
+    if history.checkpoints:
+        known["save_s"] = max(checkpoint.seconds for checkpoint in history.checkpoints)
+    return replace(planned, **known, source=source) if known else planned
+
+
 def measured_times(history: History, report_s: float, source: str) -> PhaseTimes | None:
     """What a run's phases really took; None before it has made an update and a final evaluation.
 
@@ -216,8 +248,7 @@ def measured_times(history: History, report_s: float, source: str) -> PhaseTimes
         return None
     settled = history.steps[1:] or history.steps
     step = {
-        name: statistics.fmean(s.phase_s.get(name, 0.0) for s in settled)
-        for name in ("rollout", "reward", "logprob", "update", "other")
+        name: statistics.fmean(s.phase_s.get(name, 0.0) for s in settled) for name in _STEP_PHASES
     }
     step_evals = [e for e in history.evaluations if e.when == "step"]
     numbers = sorted({e.step for e in step_evals})
@@ -242,6 +273,7 @@ def measured_times(history: History, report_s: float, source: str) -> PhaseTimes
         report_s=report_s,
         source=source,
         early_step_s=statistics.fmean(early) if len(settled) >= 4 * EARLY_STEPS else None,
+        tokens_mean=statistics.fmean(s.completion_tokens_mean for s in settled),
     )
 
 

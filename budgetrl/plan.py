@@ -27,8 +27,9 @@ from budgetrl.engine.unsloth_settings import refuse_unkept
 from budgetrl.errors import BudgetError, HardwareError, ModelError, RunDirError, UsageError
 from budgetrl.estimation.advice import refuse_unfit
 from budgetrl.estimation.closing import closing_s, known_closing_work_s
-from budgetrl.estimation.cpu import cpu_phase_times, user_cache_dir
-from budgetrl.estimation.estimate import estimate, known_factors
+from budgetrl.estimation.cpu_profile import planned_phases
+from budgetrl.estimation.estimate import estimate, estimate_cpu, known_factors
+from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.estimation.memory import MemoryEstimate
 from budgetrl.estimation.request import choose_gpu, price_of
 from budgetrl.estimation.shapes import find_shape
@@ -38,7 +39,7 @@ from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.hub.config import window_in
 from budgetrl.hub.fetch import refuse_full_disk
 from budgetrl.hub.layout import gguf_hint, has_tokenizer
-from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, pinned, to_json
+from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, to_json
 from budgetrl.hub.repo import is_installed, is_offline
 from budgetrl.masking import masked_command
 from budgetrl.processor import cpu_model
@@ -86,7 +87,7 @@ class Planned:
     card: Gpu | None
     """The GPU that is planned for; None on a CPU."""
     memory: MemoryEstimate | None = None
-    """Of that GPU."""
+    """Of that GPU, or of this machine."""
     pins: Pins = field(default_factory=dict)
     """What is taken from the hub, at which commits."""
     slow: float = 1.0
@@ -127,7 +128,7 @@ def make_plan(
         DataError, ModelError: a local file of the recipe is missing or unusable; or a repository
             of the hub, its revision, split or columns.
         HubError: the hub does not answer.
-        HardwareError: a GPU recipe and no GPU, or one that is too small.
+        HardwareError: a GPU recipe and no GPU, or too little memory.
         RefusedError: packages are missing, or of versions that were never tried together.
         BudgetError: the budget pays for nothing useful.
     """
@@ -135,24 +136,24 @@ def make_plan(
     if recipe.engine.name is EngineName.UNSLOTH:
         refuse_unkept(recipe)
     check_local_files(recipe)
+    check_known_layers(recipe)
     card = _card(recipe, gpu, dry_run)
     if not dry_run:
         engine = recipe.engine.name
         installed = installed_versions(engine)
         refuse_untested(engine, installed, cuda=card is not None, forced=force_versions)
-    budget, memory = budget_of(recipe, limits, card), None
+    budget = budget_of(recipe, limits, card)
     # Offline a dry run plans without what the cache lacks; the run itself is refused for it.
     blind = is_offline() or not is_installed()
     pins = {} if dry_run and blind else pin(recipe)
     if "model" in pins:
         check_window(recipe, window_in(pins["model"].found))
-    settled = pinned(recipe, pins)
-    check_known_layers(settled)
     to_download = sum(one.to_download for one in pins.values())
     refuse_full_disk(to_download)
     exit_s = closing_s(known_closing_work_s(user_cache_dir()), slow)
     if card is None:
-        times = cpu_phase_times(recipe, None, user_cache_dir(), budget_s=budget.wall_s)
+        made = estimate_cpu(planned_phases(recipe, user_cache_dir()), budget)
+        times = made.times
         if slow > BUSY:
             busy = f"{times.source}, x{slow:.1f} because the machine is busy now"
             times = times.scaled(slow, busy)
@@ -160,14 +161,14 @@ def make_plan(
     else:
         exit_s += GPU_EXIT_S
         measured = known_factors(recipe, card, user_cache_dir())
-        made = estimate(settled, card, budget, measured=measured, download_bytes=to_download)
-        if not force_fit:
-            refuse_unfit(made)
-        times, memory = made.times, made.memory
+        made = estimate(recipe, card, budget, measured=measured, download_bytes=to_download)
+        times = made.times
+    if not force_fit:
+        refuse_unfit(made)
     rounds = max((spec.samples for spec in recipe.eval), default=1)
     requested = recipe.schedule.stop_after_steps
     made_plan = plan(times, budget, requested, exit_s=exit_s, rounds=rounds)
-    planned = Planned(loaded, budget, times, made_plan, card, memory, pins, slow, exit_s)
+    planned = Planned(loaded, budget, times, made_plan, card, made.memory, pins, slow, exit_s)
     refuse_unpayable(planned)
     return planned
 
@@ -307,7 +308,7 @@ def check_known_layers(recipe: Recipe) -> None:
         RecipeError: one of them is not.
     """
     try:
-        layers = find_shape(recipe.model.id, recipe.model.revision).layer_paths
+        layers = find_shape(recipe.model.id).layer_paths
     except ModelError:
         return  # another architecture, which the worker looks at
     if layers is not None:
@@ -366,11 +367,16 @@ def plan_document(planned: Planned) -> dict[str, Any]:
         "grace_s": planned.recipe.budget.grace_s,
         "budget": asdict(budget),
         "times": asdict(planned.times),
-        "plan": asdict(made) | {"steps": made.steps, "total_usd": made.total_usd},
+        "plan": plan_json(made),
         "reserved_s": made.report_s,
         "slow": planned.slow,
         "gpu_memory_utilization": planned.memory and planned.memory.utilization,
     }
+
+
+def plan_json(made: Plan) -> dict[str, Any]:
+    """A plan for readers of JSON, who want its sums too."""
+    return asdict(made) | {"steps": made.steps, "total_usd": made.total_usd}
 
 
 def manifest(command: Sequence[str], card: Gpu | None) -> dict[str, Any]:

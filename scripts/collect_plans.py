@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from budgetrl.estimation.cpu import user_cache_dir
+from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.files import read_jsonl, write_json
 from budgetrl.processor import cpu_model
 from budgetrl.supervise.ending import ESTIMATES

@@ -8,7 +8,7 @@ import pytest
 
 from budgetrl.bench.settings import Setting, benched, settings_of
 from budgetrl.cli import main
-from budgetrl.estimation.cpu import user_cache_dir
+from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.estimation.request import Request, answer
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe

@@ -32,7 +32,9 @@ def test_every_bundled_recipe_loads_and_fits_its_models_window(name: str) -> Non
 def test_all_configurations_of_the_paper_and_its_relatives_are_there() -> None:
     quick = {f"quick/{model}" for model in MODELS}
     miniature = {f"miniature/{start}" for start in ("cold", "generalist", "specialist")}
-    assert {*PAPER, *RELATIVES, *quick, *miniature, "quickstart"} == set(list_recipes())
+    assert {*PAPER, *RELATIVES, *quick, *miniature, "quickstart", "laptop_smollm2"} == set(
+        list_recipes()
+    )
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -38,7 +38,7 @@ class ProblemSampler:
         explore: float = 0.2,
     ) -> None:
         assert problems, "the loader refuses empty data"
-        self._problems = tuple(problems)
+        self.problems = tuple(problems)
         self._seed = seed
         self._group_size = group_size
         self._explore = explore
@@ -51,8 +51,8 @@ class ProblemSampler:
         if draw == 0 and self.rates is None:
             return self._walk(step, self.prompts_per_step)
         taken = {problem.id for earlier in range(draw) for problem in self.batch(step, earlier)}
-        rest = [problem for problem in self._problems if problem.id not in taken]
-        pool = rest if len(rest) >= self.prompts_per_step else list(self._problems)
+        rest = [problem for problem in self.problems if problem.id not in taken]
+        pool = rest if len(rest) >= self.prompts_per_step else list(self.problems)
         count = min(self.prompts_per_step, len(pool))
         if self.rates is None:
             return self._random("draw", step, draw).sample(pool, count)
@@ -60,7 +60,7 @@ class ProblemSampler:
 
     def epoch(self, step: int) -> float:
         """Problems asked in `step` steps, in multiples of all problems."""
-        return step * self.prompts_per_step / len(self._problems)
+        return step * self.prompts_per_step / len(self.problems)
 
     def _by_difficulty(
         self, step: int, draw: int, pool: Sequence[Problem], count: int
@@ -91,12 +91,12 @@ class ProblemSampler:
         return [self._at(position) for position in range(first, first + count)]
 
     def _at(self, position: int) -> Problem:
-        epoch, offset = divmod(position, len(self._problems))
-        return self._problems[self._permutation(epoch)[offset]]
+        epoch, offset = divmod(position, len(self.problems))
+        return self.problems[self._permutation(epoch)[offset]]
 
     def _permutation(self, epoch: int) -> list[int]:
         if epoch not in self._epochs:
-            order = list(range(len(self._problems)))
+            order = list(range(len(self.problems)))
             self._random("epoch", epoch).shuffle(order)
             self._epochs = {**dict(list(self._epochs.items())[-1:]), epoch: order}
         return self._epochs[epoch]

@@ -88,7 +88,6 @@ class UnslothEngine:
         self._folder = folder
         self._switch_s: dict[str, float] = {}
         self._folding: Any = None
-        self._kept_share: float | None = None
         config = model.config
         self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self.end_ids = end_ids(model, tokenizer, recipe)
@@ -168,13 +167,12 @@ class UnslothEngine:
         inner: InnerRollout,
     ) -> Rollout | None:
         """Completions for training, with the sampler's log-probabilities; not TRL's own."""
-        self._switch_s, self._kept_share = {}, None
-        fold = self._recipe.engine.merged_rollouts
-        whole = self._all(prompt_ids, seeds, sampling, should_stop, fold)
+        self._switch_s = {}
+        whole = self._all(prompt_ids, seeds, sampling, should_stop)
         if whole is None:
             return None
         ids, logps = [one.ids for one in whole], [one.logps for one in whole]
-        return Rollout(ids, logps, None, self._kept_share, self._switch_s)
+        return Rollout(ids, logps, None, switch_s=self._switch_s)
 
     def entropy(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
@@ -254,10 +252,9 @@ class UnslothEngine:
         seeds: Sequence[int],
         sampling: SamplingSpec,
         should_stop: StopCheck,
-        fold: bool = False,
     ) -> list[Sampled] | None:
         """All completions in order; None when stopped before the end."""
-        drawn = dict(self._draw(prompt_ids, seeds, sampling, should_stop, fold))
+        drawn = dict(self._draw(prompt_ids, seeds, sampling, should_stop))
         return [drawn[i] for i in range(len(seeds))] if len(drawn) == len(seeds) else None
 
     def _draw(
@@ -266,34 +263,31 @@ class UnslothEngine:
         seeds: Sequence[int],
         sampling: SamplingSpec,
         should_stop: StopCheck,
-        fold: bool = False,
     ) -> Iterator[tuple[int, Sampled]]:
-        with self._awake(), self._adapter(fold) as adapter:
+        with self._awake(), self._adapter() as adapter:
             yield from draw(
                 self.llm, self._sampling_params, prompt_ids, seeds, sampling,
                 sorted(self.end_ids), adapter, should_stop,
             )  # fmt: skip
 
     @contextmanager
-    def _adapter(self, fold: bool) -> Iterator[Any]:
+    def _adapter(self) -> Iterator[Any]:
         """The current adapter as vLLM takes it; None while the weights have it folded in."""
-        with ExitStack() as folded:
+        if not self._recipe.engine.merged_rollouts:
             with self._timed("sync"):
-                adapter = None
-                if not fold or self._keeps_too_little(folded):
-                    # A fresh id each time, so none is cached.
-                    adapter = self.model.load_lora(str(self._folder / LORA_NAME), load_tensors=True)
+                # A fresh id each time, so none is cached.
+                adapter = self.model.load_lora(str(self._folder / LORA_NAME), load_tensors=True)
             yield adapter
-            with self._timed("sync"):
-                folded.close()
-
-    def _keeps_too_little(self, folded: ExitStack) -> bool:
-        """Fold the adapter into the weights, unless too little of it would be left."""
+            return
         from budgetrl.engine.folding import Folding
 
         self._folding = self._folding or Folding(self.model)
-        self._kept_share = folded.enter_context(self._folding.folded())
-        return self._kept_share is not None
+        with ExitStack() as folded:
+            with self._timed("sync"):
+                folded.enter_context(self._folding)
+            yield None
+            with self._timed("sync"):
+                folded.close()
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

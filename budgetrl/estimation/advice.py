@@ -7,10 +7,11 @@ so. Nothing here is applied: recipes change by hand or by --set.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from budgetrl.errors import HardwareError
+from budgetrl.estimation.cpu_memory import cpu_memory
 from budgetrl.estimation.estimate import Estimate, estimate
 from budgetrl.estimation.memory import Verdict
 from budgetrl.recipe.schema import EngineName, Recipe
@@ -37,7 +38,7 @@ class Change:
 def advise(made: Estimate) -> list[str]:
     """What would make it fit, or what would give more."""
     if made.scenario.recipe.engine.device == "cpu":
-        return []
+        return [] if made.fits else _to_fit_here(made)
     return _to_fit(made) if not made.fits else _to_gain(made)
 
 
@@ -70,6 +71,26 @@ def _to_fit(made: Estimate) -> list[str]:
     if not fitting:
         return [f"nothing that budgetrl can change makes it fit {gpu.usable_gib:.0f} GiB"]
     return [_fit_line(made, change) for change in fitting[:_MAX_LINES]]
+
+
+def _to_fit_here(made: Estimate) -> list[str]:
+    """The smallest micro-batch with which it fits a CPU's memory, or else all that saves some."""
+    recipe, values = made.scenario.recipe, dict[str, Any]()
+    steps: list[dict[str, Any]] = (
+        [{"engine.eval_batch": 32}] if recipe.engine.eval_batch > 32 else []
+    )
+    smaller = recipe.smaller_micro_batch()
+    while smaller is not None:
+        steps.append({"batch.micro_batch": smaller})
+        smaller = recipe.with_micro_batch(smaller).smaller_micro_batch()
+    if not recipe.engine.gradient_checkpointing:
+        steps.append({"engine.gradient_checkpointing": True})
+    for step in steps:
+        values |= step
+        other = cpu_memory(replace(made.scenario, recipe=changed(recipe, values)))
+        if other.verdict is not Verdict.NO:
+            return [f"{Change(values).text}: fits ({other.peak / GIB:.1f} GiB)"]
+    return [f"nothing that budgetrl can change makes it fit {made.memory.usable / GIB:.0f} GiB"]
 
 
 def _combined(made: Estimate, singles: list[Change]) -> list[Change]:

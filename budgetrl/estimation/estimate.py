@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from budgetrl.budget import Budget, PhaseTimes, plan
-from budgetrl.estimation.cpu import this_cpu
+from budgetrl.estimation.cpu_memory import cpu_memory
 from budgetrl.estimation.disk import Disk, disk_of
 from budgetrl.estimation.memory import MemoryEstimate, Verdict
-from budgetrl.estimation.phases import Phases, make_phases, profile_phases, with_measured
+from budgetrl.estimation.phases import Phases, make_phases, with_measured
 from budgetrl.estimation.scenario import Scenario, make_scenario, memory_of
 from budgetrl.estimation.terms import BAND, DRAWS, Band, quantiles
 from budgetrl.files import parse_json
@@ -138,17 +138,14 @@ def estimate(
 
 
 def estimate_cpu(
-    recipe: Recipe,
-    times: PhaseTimes,
+    phases: Phases,
     budget: Budget | None = None,
     *,
     steps: int | None = None,
     price: Price | None = None,
 ) -> Estimate:
-    """The same for a CPU recipe, whose times come from a profile (`cpu.cpu_phase_times`)."""
-    scenario = make_scenario(recipe, this_cpu())
-    phases = profile_phases(scenario, times)
-    return _assemble(phases, memory_of(scenario), budget, steps, price)
+    """The same for a CPU recipe, from its phases (`cpu_profile.planned_phases`)."""
+    return _assemble(phases, cpu_memory(phases.scenario), budget, steps, price)
 
 
 def known_factors(recipe: Recipe, gpu: Gpu, cache_dir: Path) -> Measured | None:

@@ -62,8 +62,11 @@ class Lengths:
         """Expected length of the longest of several answers (Blom's order statistic)."""
         if count <= 1:
             return self.mean
-        score = _NORMAL.inv_cdf((count - 0.375) / (count + 0.25))
-        return min(self.limit, math.exp(self.mu + self.sigma * score))
+        return self.quantile((count - 0.375) / (count + 0.25))
+
+    def quantile(self, share: float) -> float:
+        """The length that this share of the answers does not exceed."""
+        return min(self.limit, math.exp(self.mu + self.sigma * _NORMAL.inv_cdf(share)))
 
     def stretched(self, factor: float, limit: float) -> "Lengths":
         """The same answers, longer by a factor, under another limit."""

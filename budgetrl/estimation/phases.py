@@ -50,6 +50,9 @@ _SAVE_BYTES = {"adamw": 12, "adamw_8bit": 6}
 
 _MEASURED_RANGE = "measured_model"
 
+EARLY = "early"
+"""Among measured factors: one of the first updates over later ones."""
+
 
 @dataclass(frozen=True)
 class Phases:
@@ -127,6 +130,8 @@ class Phases:
             saves_every_s=saves_every_s(recipe, step_s, budget_s),
             report_s=s["report"],
             source=self.source,
+            early_step_s=step_s * self.measured[EARLY] if EARLY in self.measured else None,
+            tokens_mean=self.scenario.mean_tokens.value,
         )
 
 
@@ -137,10 +142,7 @@ def make_phases(scenario: Scenario, memory: MemoryEstimate) -> Phases:
     ratio = dict.fromkeys(expected, (1.0, 1.0))
     if prior.low < prior.high:
         ends = [_phase_terms(scenario, memory, mean) for mean in (prior.low, prior.high)]
-        ratio = {
-            name: (_over(ends[0][name], terms), _over(ends[1][name], terms))
-            for name, terms in expected.items()
-        }
+        ratio = length_ratios(expected, *ends)
     return Phases(scenario, expected, ratio, waves=memory.waves)
 
 
@@ -154,15 +156,13 @@ def with_measured(phases: Phases, factors: Mapping[str, float], source: str) -> 
     return Phases(phases.scenario, terms, phases.length_ratio, phases.waves, factors, source)
 
 
-def profile_phases(scenario: Scenario, times: PhaseTimes) -> Phases:
-    """Phases of a CPU run from measured times; a profile of another machine is less certain."""
-    constant = "scaled_profile" if "bundled" in times.source else _MEASURED_RANGE
-    names = {name: f"{name}_s" for name in (*_ONE_BY_ONE, *UPDATE_PHASES)}
-    terms = {
-        name: [Term(getattr(times, key), {constant: 1}, "measured")] for name, key in names.items()
-    }
-    ratio = dict.fromkeys(terms, (1.0, 1.0))
-    return Phases(scenario, terms, ratio, waves=1.0, source=times.source)
+def length_ratios(
+    expected: Mapping[str, list[Term]],
+    low: Mapping[str, list[Term]],
+    high: Mapping[str, list[Term]],
+) -> dict[str, tuple[float, float]]:
+    """By phase: seconds at the low and at the high completion length, over the expected."""
+    return {name: (_over(low[name], t), _over(high[name], t)) for name, t in expected.items()}
 
 
 def _over(ends: list[Term], expected: list[Term]) -> float:
@@ -183,14 +183,14 @@ def _phase_terms(scenario: Scenario, memory: MemoryEstimate, mean: float) -> dic
     again = recipe.grpo.num_iterations
     return {
         **_setup(scenario),
-        "baseline": _at(recipe, EvalWhen.BASELINE, suites) + entropy,
+        "baseline": suites_at(recipe, EvalWhen.BASELINE, suites) + entropy,
         "rollout": decode(generation, serving, shape, gpu, constants).terms,
         "reward": grading(rolled_out, constants),
         "logprob": logprobs(work, shape, gpu, constants),
         "update": _times(update(work, shape, gpu, constants), again),
         "other": step_overhead(scenario.vllm and recipe.engine.standby, constants),
-        "step_eval": _step_evaluation(recipe, suites),
-        "final": _at(recipe, EvalWhen.FINAL, suites) + entropy,
+        "step_eval": step_evaluation(recipe, suites),
+        "final": suites_at(recipe, EvalWhen.FINAL, suites) + entropy,
         "save": _save(scenario),
         "report": [Term(constants["report_s"], {"report_s": 1}, "report")],
     }
@@ -202,14 +202,11 @@ def _times(terms: list[Term], factor: float) -> list[Term]:
 
 def _serving(scenario: Scenario, memory: MemoryEstimate) -> Serving:
     recipe = scenario.recipe
-    # The plain engine merges the adapter while it generates, but weights of fewer bits lose too
-    # much of it for that; vLLM is asked to by merged_rollouts, with the same exception.
-    merges = recipe.engine.merged_rollouts if scenario.vllm else True
-    merges = merges and recipe.model.dtype == "float32"
-    adapter = 0 if merges else scenario.adapter_params
-    if not scenario.vllm:  # it takes all rows at once
+    if not scenario.vllm:
+        # The plain engine merges the adapter while it generates, and takes all rows at once.
         rows = max(recipe.completions_per_step, recipe.engine.eval_batch)
-        return Serving(Server.TRANSFORMERS, scenario.precision, adapter, rows)
+        return Serving(Server.TRANSFORMERS, scenario.precision, 0, rows)
+    adapter = 0 if recipe.engine.merged_rollouts else scenario.adapter_params
     kv_bytes = max(memory.kv_room, memory.kv_least / 8)
     return Serving(Server.VLLM, scenario.precision, adapter, recipe.engine.max_num_seqs, kv_bytes)
 
@@ -302,13 +299,13 @@ def _entropy(scenario: Scenario, lengths: Lengths, serving: Serving) -> list[Ter
     return terms + logprobs(work, scenario.shape, scenario.gpu, scenario.constants)
 
 
-def _at(recipe: Recipe, when: EvalWhen, suites: Sequence[list[Term]]) -> list[Term]:
+def suites_at(recipe: Recipe, when: EvalWhen, suites: Sequence[list[Term]]) -> list[Term]:
     """All suites of one moment."""
     due = zip(recipe.eval, suites, strict=True)
     return [term for spec, terms in due if when in spec.when for term in terms]
 
 
-def _step_evaluation(recipe: Recipe, suites: Sequence[list[Term]]) -> list[Term]:
+def step_evaluation(recipe: Recipe, suites: Sequence[list[Term]]) -> list[Term]:
     """Suites during training; those evaluated less often count for their share."""
     shortest = step_evals_every(recipe)
     found: list[Term] = []

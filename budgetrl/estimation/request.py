@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from budgetrl.budget import Budget
 from budgetrl.errors import UsageError
 from budgetrl.estimation.advice import changed
-from budgetrl.estimation.cpu import cpu_phase_times, times_for, user_cache_dir
+from budgetrl.estimation.cpu_profile import phases_by_run, planned_phases
 from budgetrl.estimation.estimate import (
     Estimate,
     Measured,
@@ -17,6 +17,7 @@ from budgetrl.estimation.estimate import (
     estimate_cpu,
     known_factors,
 )
+from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.hardware import Gpu, Price, detect_gpu, find_gpu, gpu_table
 from budgetrl.recipe.schema import Recipe
 
@@ -135,8 +136,9 @@ def _answer_cpu(request: Request) -> Estimate:
     price = None if stated is None else Price(stated, source, "")
     budget = budget_of(request, price)
     _check_aim(request, budget)
-    measured = None
-    if request.from_run is not None:
+    if request.from_run is None:
+        phases = planned_phases(recipe, user_cache_dir())
+    else:
         from budgetrl.estimation.profile import from_run
 
         other, times, _ = from_run(request.from_run)
@@ -145,10 +147,8 @@ def _answer_cpu(request: Request) -> Estimate:
                 f"--from-run {request.from_run}: a run on a GPU says nothing about a CPU.",
                 hint="Name the GPU with --gpu, or give a run on this CPU.",
             )
-        measured = times_for(times, other, recipe)
-    limit = budget.wall_s if budget is not None else None
-    times = cpu_phase_times(recipe, measured, user_cache_dir(), budget_s=limit)
-    return estimate_cpu(recipe, times, budget, steps=request.steps, price=price)
+        phases = phases_by_run(recipe, other, times)
+    return estimate_cpu(phases, budget, steps=request.steps, price=price)
 
 
 def _measured(request: Request, gpu: Gpu) -> Measured | None:

@@ -119,15 +119,22 @@ def make_scenario(
     constants: Constants | None = None,
     *,
     download_bytes: float | None = None,
+    shape: ModelShape | None = None,
 ) -> Scenario:
     """Resolve what an estimate needs to know.
+
+    Args:
+        recipe: resolved.
+        gpu: a row of the table.
+        constants: instead of those that ship.
+        shape: of the model, where it is known already.
 
     Raises:
         ModelError: the model's shape is unknown.
         RecipeError: prompt and completion do not fit the model's window, or the expected length is
             above the limit.
     """
-    shape = find_shape(recipe.model.id, recipe.model.revision)
+    shape = shape or find_shape(recipe.model.id, recipe.model.revision)
     check_window(recipe, shape.window)
     prior = completion_prior(recipe, shape)
     targets = LINEARS if recipe.lora.targets == "all-linear" else recipe.lora.targets

@@ -176,7 +176,7 @@ def find_shape(model_id: str, revision: str | None = None) -> ModelShape:
     """
     local = _local_config(model_id)
     if local is not None:
-        return _read_config(local)
+        return shape_from_file(local)
     models = known_models()
     found = models.get(model_id) or _by_plain_name().get(_plain(model_id))
     if found is not None:
@@ -268,7 +268,12 @@ def _local_config(model_id: str) -> Path | None:
     return path if is_path else None
 
 
-def _read_config(path: Path) -> ModelShape:
+def shape_from_file(path: Path) -> ModelShape:
+    """The shape that a config.json describes.
+
+    Raises:
+        ModelError: it cannot be read, or is none of a dense decoder.
+    """
     try:
         config = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from budgetrl.estimation.closing import closing_s, known_closing_work_s, store_closing_work_s
-from budgetrl.estimation.cpu import user_cache_dir
+from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.pace import Pace
 
 LAST_WORK_S = 0.15

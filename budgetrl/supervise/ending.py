@@ -14,7 +14,8 @@ from budgetrl.budget import PhaseTimes
 from budgetrl.display.base import Display
 from budgetrl.documents import read_plan, read_recipe
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode
-from budgetrl.estimation.cpu import store_profile, user_cache_dir
+from budgetrl.estimation.cpu_profile import store_profile
+from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.evaluation.outcome import (
     brief,
     differences,

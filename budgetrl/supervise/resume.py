@@ -6,15 +6,15 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 
-from budgetrl.budget import Budget, reserve_s
+from budgetrl.budget import Budget, PhaseTimes, plan, reserve_s
 from budgetrl.display.base import Display
 from budgetrl.documents import Standing, pinned_recipe, read_pins, read_plan, written_recipe
 from budgetrl.errors import BudgetError, RunDirError, UsageError
 from budgetrl.evaluation.mending import refuse_newer
 from budgetrl.evaluation.target import EXPORTED
-from budgetrl.history import History, read_history
+from budgetrl.history import History, read_history, replanned_times
 from budgetrl.hub.pins import still_there
-from budgetrl.plan import Limits, check_local_files
+from budgetrl.plan import Limits, check_local_files, plan_json
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RESULT, RunDir
@@ -33,7 +33,7 @@ from budgetrl.supervise.run import Ended, call_at_end, supervise
 from budgetrl.supervise.standing import next_standing, write_standing
 from budgetrl.supervise.worker import Signals
 from budgetrl.training.mirror import mirror_of, reason_of, restore_from_mirror
-from budgetrl.types import RunStatus, StopReason
+from budgetrl.types import Plan, RunStatus, StopReason
 from budgetrl.units import duration
 
 _LIMITS = ("budget.hours", "budget.usd")
@@ -105,7 +105,8 @@ def continue_run(
         if not new_allowance and any(c["key"] in _LIMITS for c in changes):
             attempt = replace(attempt, budget=_whole_budget(attempt.budget, recipe))
         refuse_newer(run.path / "evals")
-        _refuse_too_little(run, attempt)
+        times = replanned_times(history, read_plan(run).times, f"this run, {run.name}, so far")
+        _refuse_too_little(run, attempt, times)
         standing = next_standing(run, recipe, attempt.number, accepted, changes)
         check_local_files(recipe, standing.reward_files)
         renamed = still_there(read_pins(run))
@@ -113,7 +114,7 @@ def continue_run(
             display.message(note)
         try:
             _bring_back_checkpoints(run, recipe, display)
-            _write_down(run, written, attempt, standing)
+            _write_down(run, written, attempt, standing, history, times)
             run.write_json(MANIFEST, run.read_json(MANIFEST) | {"hub_moved": renamed})
         except OSError as error:
             raise RunDirError(f"{run.path} cannot be continued: {reason_of(error)}.") from None
@@ -122,7 +123,14 @@ def continue_run(
             return supervise(run, attempt, display, signals, on_finish)
 
 
-def _write_down(run: RunDir, recipe: Recipe, attempt: Attempt, standing: Standing) -> None:
+def _write_down(
+    run: RunDir,
+    recipe: Recipe,
+    attempt: Attempt,
+    standing: Standing,
+    history: History,
+    times: PhaseTimes,
+) -> None:
     """What the next attempt is; what was changed stands in the manifest before it holds."""
     write_standing(run, standing)
     document = run.read_json(RESOLVED)
@@ -134,8 +142,10 @@ def _write_down(run: RunDir, recipe: Recipe, attempt: Attempt, standing: Standin
         run.write_json(RESOLVED, document | resolved)
     planned = run.read_json(PLAN)
     planned["plan"] |= {"requested_steps": recipe.schedule.stop_after_steps}
+    if not history.steps:
+        planned["plan"] |= plan_json(_plan_again(recipe, attempt, history, times))
     budget = {"budget": asdict(attempt.budget), "grace_s": attempt.grace_s}
-    run.write_json(PLAN, planned | budget)
+    run.write_json(PLAN, planned | budget | {"times": asdict(times)})
 
 
 def _refuse_done(run: RunDir, recipe: Recipe, history: History) -> None:
@@ -223,8 +233,17 @@ def new_budget(attempt: Attempt, limits: Limits) -> Budget:
     return replace(old, wall_s=attempt.paid_s + allowance.wall_s, usd=usd)
 
 
-def _refuse_too_little(run: RunDir, attempt: Attempt) -> None:
-    times = read_plan(run).times
+def _plan_again(recipe: Recipe, attempt: Attempt, history: History, times: PhaseTimes) -> Plan:
+    """What the rest of the budget buys a run that has made no update yet."""
+    left = replace(attempt.budget, wall_s=attempt.budget.wall_s - attempt.paid_s)
+    if any(evaluation.when == "baseline" for evaluation in history.evaluations):
+        times = replace(times, baseline_s=0.0)
+    rounds = max((spec.samples for spec in recipe.eval), default=1)
+    made = plan(times, left, recipe.schedule.stop_after_steps, rounds=rounds)
+    return replace(made, budget_s=attempt.budget.wall_s)
+
+
+def _refuse_too_little(run: RunDir, attempt: Attempt, times: PhaseTimes) -> None:
     needed_s = times.setup_s + times.step_s + reserve_s(times.final_s, times.save_s)
     needed_s += attempt.reserved_s
     left_s = attempt.budget.wall_s - attempt.paid_s

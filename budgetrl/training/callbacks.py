@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from budgetrl.budget import Decision, Forecaster, Ledger
+from budgetrl.budget import Decision, Forecaster, Ledger, PhaseTimes
 from budgetrl.errors import TrainingError
 from budgetrl.events import PlanEvent, Step
 from budgetrl.processor import peak_rss_gib
@@ -104,6 +104,12 @@ class StepCallback(TrainerCallback):
             max(result.samples for result in results),
             tokens / sum(rows),
         )
+
+    def replan(self, times: PhaseTimes) -> None:
+        """Take over corrected times of the updates to come."""
+        self.forecaster.planned_step_s = times.step_s
+        self.forecaster.planned_early_s = times.early_step_s
+        self._emit_plan(0, self.decide())
 
     def rollout_is_over(self) -> bool:
         """Whether the running rollout has used up its time."""

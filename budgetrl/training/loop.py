@@ -24,6 +24,7 @@ from budgetrl.training.download import bring
 from budgetrl.training.log import RunLog, announce
 from budgetrl.training.opening import open_with_baseline, until_end
 from budgetrl.training.preflight import preflight
+from budgetrl.training.replan import replan
 from budgetrl.training.setup import prepare
 from budgetrl.training.stopper import StepAborted, Stopper
 from budgetrl.types import EvalResult, StopReason
@@ -67,6 +68,8 @@ def _learn(
     newest = run.newest_checkpoint()
     follower.stopper.nothing_to_save = False
     follower.learn_from_baseline(baseline)
+    if newest is None and follower.recipe.engine.device == "cpu":
+        replan(follower, baseline)
     if newest is not None:
         state = read_state(newest)
         follower.restore(newest.step, state)

@@ -1,0 +1,106 @@
+"""Memory of a run on a CPU, in bytes: what its worker holds at the most.
+
+    peak = interpreter + weights + adapter, gradients, moments + max(generation, training)
+
+A generation holds the merged copies of the adapted layers, the cache and the sampler's tables;
+training holds the activations of a micro-batch and several copies of its logits. The constants
+are from the peaks of real runs (docs/measurements/cpu_plan.json): the allocator keeps a part of
+what it was given back.
+"""
+
+from budgetrl.estimation.memory import (
+    MemoryEstimate,
+    Verdict,
+    layer_bytes_per_token,
+    optimizer_bytes,
+)
+from budgetrl.estimation.scenario import Scenario
+from budgetrl.estimation.shapes import LINEARS
+from budgetrl.estimation.terms import Term, band
+from budgetrl.units import GIB
+
+_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
+_SAMPLER_COPIES = 8
+"""Of the newest token's logits, in float32: log-probabilities, cuts, noise, choice."""
+_LEAST_NOISE = 4.0 * (1 << 22)
+"""Random numbers that are drawn ahead (`engine.sampling`)."""
+
+
+def cpu_memory(scenario: Scenario, prompt_tokens: float | None = None) -> MemoryEstimate:
+    """Parts, peaks and verdict.
+
+    Args:
+        scenario: recipe, model and this machine.
+        prompt_tokens: of the longest prompt, where it is known; else prompt.max_tokens.
+    """
+    recipe, shape, known = scenario.recipe, scenario.shape, scenario.constants
+    element = _ELEMENT[recipe.model.dtype]
+    prompt = min(prompt_tokens or recipe.prompt.max_tokens, recipe.prompt.max_tokens)
+    weights = float(element * shape.params)
+    trained = 4.0 * scenario.adapter_params
+    moments = optimizer_bytes(scenario.adapter_params, recipe.optimizer.name)
+    runtime = known["cpu_runtime_gib"] * GIB
+
+    evaluated = [
+        (min(recipe.engine.eval_batch, scenario.problems(e) * e.samples), recipe.eval_max_tokens(e))
+        for e in recipe.eval
+    ]
+    batches = [(recipe.completions_per_step, recipe.sampling.max_tokens), *evaluated]
+    targets = LINEARS if recipe.lora.targets == "all-linear" else recipe.lora.targets
+    layers = [shape.linears[name] for name in targets if name in shape.linears]
+    adapted = sum(inputs * outputs for inputs, outputs in layers)
+    copies = float(element * shape.layers * adapted)
+    cache = max(r * (prompt + t) * shape.kv_bytes_per_token(element) for r, t in batches)
+    rows = max(rows for rows, _ in batches)
+    # One layer at a time holds the activations of all prompts.
+    sampler = _LEAST_NOISE + _SAMPLER_COPIES * 4.0 * rows * shape.vocab
+    buffers = copies + sampler + rows * prompt * layer_bytes_per_token(shape) * element / 2
+
+    micro = recipe.batch.micro_batch
+    layer = layer_bytes_per_token(shape) * element / 2 * known["cpu_activation_copies"]
+    tokens = micro * (prompt + recipe.sampling.max_tokens)
+    kept = 2.0 * element / 2 * shape.hidden * shape.layers
+    checkpointing = recipe.engine.gradient_checkpointing
+    activations = tokens * (layer + kept if checkpointing else layer * shape.layers)
+    entries = micro * (recipe.sampling.max_tokens + 1) * shape.vocab
+    logits = known["cpu_logit_copies"] * 4.0 * entries
+
+    held = weights + 2 * trained + moments + runtime
+    generating, training = held + cache + buffers, held + logits + activations
+    peak = max(generating, training)
+    spread = band([Term(peak, {"cpu_memory": 1}, "parts")], known)
+    usable = scenario.gpu.usable_gib * GIB
+    verdict, reason = Verdict.FITS, ""
+    if peak > usable:
+        verdict = Verdict.NO
+        reason = f"needs about {peak / GIB:.0f} GiB of memory, this machine has {usable / GIB:.1f}"
+    elif spread.high > usable:
+        verdict = Verdict.TIGHT
+        reason = f"may need up to {spread.high / GIB:.0f} of {usable / GIB:.1f} GiB"
+    return MemoryEstimate(
+        weights=weights,
+        adapter=trained,
+        gradients=trained,
+        optimizer=moments,
+        kv_cache=cache,
+        rollout_buffers=buffers,
+        reserved=0.0,
+        utilization=None,
+        logits=logits,
+        activations=activations,
+        reference=0.0,
+        beside_training=0.0,
+        runtime=runtime,
+        peak_generation=generating,
+        peak_training=training,
+        peak=peak,
+        low=spread.low,
+        high=spread.high,
+        usable=usable,
+        kv_wanted=cache,
+        kv_room=usable,
+        kv_least=0.0,
+        host=0.0,
+        verdict=verdict,
+        reason=reason,
+    )

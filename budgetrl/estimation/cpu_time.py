@@ -1,0 +1,159 @@
+"""Seconds of generation and of updates on a CPU, from the shape of the model and the tokens.
+
+    generation(work, shape)    {constant: amount}    transformers.generate with a merged adapter
+    training(work, shape)      {constant: amount}    TRL's forward and backward passes
+    seconds(amounts, machine)  terms in seconds on a machine
+
+Prompts are multiplied in wide products (prefill) and answers in narrow ones (decode), so each has a
+rate of its own. `assets/cpu_estimator.json` has the constants, each the seconds of one unit on one
+thread of the machine of the fit (`scripts/fit_cpu_plan.py` writes it); they scale with the matrix
+speed that `processor.cpu_speed` measures.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from budgetrl.estimation.memory import layer_bytes_per_token
+from budgetrl.estimation.shapes import ModelShape
+from budgetrl.estimation.terms import Constant, Constants, Term, load_constants
+
+ASSET = "assets/cpu_estimator.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """How fast a processor is."""
+
+    gflops: float
+    """Of one thread, by `processor.cpu_speed`."""
+    threads: int = 1
+    """That compute."""
+    cores: int = 1
+    """That they run on."""
+
+    @property
+    def workers(self) -> int:
+        """Threads that run side by side."""
+        return max(1, min(self.threads, self.cores))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Completions that are generated together; all rows run until the longest ends."""
+
+    rows: float
+    prompt_tokens: float
+    """To which prompts are padded."""
+    steps: float
+    """Tokens of the longest completion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """Forward and backward passes of one update."""
+
+    rows: float
+    """Completions that are trained on."""
+    micro_batches: float
+    prompt_tokens: float
+    completion_tokens: float
+    """To which the completions of a micro-batch are padded."""
+    adapter_params: int
+    checkpointing: bool = False
+
+
+def generation(work: Batch, shape: ModelShape) -> dict[str, float]:
+    """What a generation consists of, in units of the constants of these names."""
+    rows, later = work.rows, max(0.0, work.steps - 1)
+    prompts = rows * work.prompt_tokens
+    prefill = 2.0 * shape.linear_params + shape.attention_flops(work.prompt_tokens)
+    cached = rows * (later * work.prompt_tokens + later**2 / 2)
+    return {
+        "cpu_prefill_flop": prompts * prefill + rows * 2.0 * shape.embedding_params,
+        "cpu_decode_flop": rows * later * 2.0 * shape.matmul_params,
+        "cpu_decode_weight": later * shape.matmul_params,
+        "cpu_activation": (prompts + rows * later) * _activations(shape),
+        "cpu_draw": rows * work.steps * shape.vocab,
+        "cpu_cache": cached * shape.kv_bytes_per_token(1),
+        "cpu_decode_layer": work.steps * shape.layers,
+        "cpu_generation": 1.0,
+    }
+
+
+def training(work: Passes, shape: ModelShape) -> dict[str, float]:
+    """What the passes of an update consist of, in units of the constants of these names."""
+    length = work.prompt_tokens + work.completion_tokens
+    tokens, again = work.rows * length, int(work.checkpointing)
+    weights = (4 + 2 * again) * shape.linear_params + (6 + 2 * again) * work.adapter_params
+    attention = (3 + again) * shape.attention_flops(length)
+    logits = work.rows * (work.completion_tokens + 1)
+    return {
+        "cpu_train_flop": tokens * (weights + attention) + logits * 4.0 * shape.embedding_params,
+        "cpu_train_activation": tokens * (1 + again / 2) * _activations(shape),
+        "cpu_logit": logits * shape.vocab,
+        "cpu_micro_batch": work.micro_batches,
+    }
+
+
+def scoring(work: Passes, shape: ModelShape) -> dict[str, float]:
+    """The same for forward passes without gradients."""
+    length = work.prompt_tokens + work.completion_tokens
+    tokens = work.rows * length
+    weights = 2.0 * (shape.linear_params + work.adapter_params) + shape.attention_flops(length)
+    logits = work.rows * (work.completion_tokens + 1)
+    return {
+        "cpu_prefill_flop": tokens * weights + logits * 2.0 * shape.embedding_params,
+        "cpu_activation": tokens * _activations(shape),
+        "cpu_logit": logits * shape.vocab / 2,
+        "cpu_micro_batch": work.micro_batches / 3,
+    }
+
+
+def seconds(amounts: Mapping[str, float], machine: Machine, times: float = 1.0) -> list[Term]:
+    """Terms in seconds.
+
+    Args:
+        amounts: as of `generation`.
+        machine: where.
+        times: how often it is done.
+    """
+    known, slower = cpu_constants(), reference().gflops / machine.gflops
+    terms = []
+    for name, amount in amounts.items():
+        serial = known[f"{name}_serial"]
+        share = serial + (1 - serial) / machine.workers
+        part = times * amount * known[name] * slower * share
+        terms.append(Term(part, {name: 1, "cpu_speed": 1}, name))
+    return terms
+
+
+@cache
+def cpu_constants() -> Constants:
+    """The constants of GPUs and those of CPUs."""
+    rows = _asset()["constants"]
+    fields = ("value", "low", "high", "source")
+    return Constants(
+        {**load_constants().table}
+        | {name: Constant(**{field: row[field] for field in fields}) for name, row in rows.items()}
+    )
+
+
+@cache
+def reference() -> Machine:
+    """The machine of the fit."""
+    return Machine(_asset()["reference"]["gflops"])
+
+
+def _asset() -> dict[str, dict[str, Any]]:
+    text = resources.files("budgetrl").joinpath(ASSET).read_text(encoding="utf-8")
+    found: dict[str, dict[str, Any]] = json.loads(text)
+    return found
+
+
+def _activations(shape: ModelShape) -> float:
+    """Values that the layers compute of one token, besides the products themselves."""
+    return layer_bytes_per_token(shape) / 2 * shape.layers

@@ -1,0 +1,53 @@
+"""The machine that a CPU recipe is planned for: this one."""
+
+import os
+from pathlib import Path
+
+from budgetrl.estimation.cpu_time import Machine
+from budgetrl.hardware import Gpu
+from budgetrl.processor import cpu_model, cpu_speed
+from budgetrl.recipe.schema import Recipe
+from budgetrl.units import GIB
+
+_CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def this_cpu() -> Gpu:
+    """This machine's processor as a row of the GPU table: its name and its memory."""
+    gib = memory_bytes() / GIB
+    return Gpu(cpu_model(), gib, 1.0, 1.0, bf16=True, fp8=False, usable_gib_reported=gib)
+
+
+def this_machine(recipe: Recipe) -> Machine:
+    """Its speed, measured in 0.2 s, and what the recipe uses of it."""
+    return Machine(round(cpu_speed(), 2), recipe.engine.threads or 1, free_cores())
+
+
+def memory_bytes() -> float:
+    """Memory of this machine, or what a container may use of it."""
+    try:
+        found = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError):
+        found = 8.0 * GIB
+    for file in _CGROUP_LIMITS:
+        try:
+            found = min(found, float(file.read_text()))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return found
+
+
+def free_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def user_cache_dir() -> Path:
+    """$XDG_CACHE_HOME/budgetrl, or ~/.cache/budgetrl."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "budgetrl"

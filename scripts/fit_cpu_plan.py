@@ -1,0 +1,234 @@
+"""Measure what generation and updates take on this CPU, and fit the estimator's CPU constants.
+
+    python scripts/fit_cpu_plan.py --measure rows.jsonl [--threads 2] [--model NAME=FOLDER]...
+    python scripts/fit_cpu_plan.py rows.jsonl [--write]
+
+Measured are the engine's own rollouts and the trainer's own forward and backward passes, of the
+quickstart's model and of random models, in CPU seconds on one thread (other work on the machine
+does not count), in wall seconds on more. Non-negative least squares of relative errors; --write
+puts the constants into budgetrl/assets/cpu_estimator.json.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from make_random_model import config_of, write_tokenizer
+
+from budgetrl.budget import Budget, Ledger
+from budgetrl.engine.base import SamplingSpec
+from budgetrl.engine.plain import PlainEngine
+from budgetrl.estimation.cpu_time import ASSET, Batch, Passes, generation, training
+from budgetrl.estimation.shapes import ModelShape, find_shape
+from budgetrl.files import read_jsonl, write_json
+from budgetrl.processor import cpu_model, cpu_speed
+from budgetrl.recipe.load import load_recipe
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rewards.worker import GradingPool
+from budgetrl.rundir import RunDir
+from budgetrl.training.log import RunLog, stamp_of
+from budgetrl.training.preflight import longest_pass
+from budgetrl.training.setup import build_follower, prepare
+from budgetrl.training.stopper import Stopper
+
+OUT = Path(__file__).resolve().parents[1] / "budgetrl" / ASSET
+RANK = 16
+RANDOM = {
+    "random-25m": {
+        "model_type": "llama", "layers": 10, "hidden": 384, "heads": 6, "kv_heads": 2,
+        "head_dim": 64, "intermediate": 1152, "vocab": 16384,
+    },
+    "random-60m": {
+        "model_type": "qwen2", "layers": 12, "hidden": 512, "heads": 8, "kv_heads": 4,
+        "head_dim": 64, "intermediate": 1536, "vocab": 49152,
+    },
+    "wide-vocabulary": {
+        "model_type": "qwen2", "layers": 4, "hidden": 128, "heads": 4, "kv_heads": 1,
+        "head_dim": 32, "intermediate": 256, "vocab": 151936,
+    },
+}  # fmt: skip
+"""Models of random weights: speed depends on the shape alone."""
+
+ROLLOUT, UPDATE = "rollout", "update"
+SETTINGS: Mapping[str, Sequence[tuple[str, int, int, int]]] = {
+    "quickstart": [
+        (ROLLOUT, 128, 28, 32), (ROLLOUT, 32, 28, 64), (ROLLOUT, 256, 28, 32), (ROLLOUT, 8, 60, 32),
+        (UPDATE, 64, 28, 40), (UPDATE, 16, 28, 64), (UPDATE, 64, 60, 20),
+    ],
+    "random-25m": [
+        (ROLLOUT, 32, 24, 12), (ROLLOUT, 32, 128, 64), (ROLLOUT, 8, 500, 32),
+        (UPDATE, 16, 24, 12), (UPDATE, 8, 128, 64), (UPDATE, 4, 400, 100),
+    ],
+    "wide-vocabulary": [(ROLLOUT, 32, 64, 32), (UPDATE, 8, 64, 32)],
+    "random-60m": [
+        (ROLLOUT, 32, 64, 16), (ROLLOUT, 16, 256, 32), (ROLLOUT, 48, 24, 48),
+        (UPDATE, 16, 64, 16), (UPDATE, 4, 256, 128), (UPDATE, 2, 500, 12),
+    ],
+    "smollm2": [
+        (ROLLOUT, 32, 90, 9), (ROLLOUT, 8, 24, 64), (ROLLOUT, 32, 24, 40),
+        (UPDATE, 16, 90, 9), (UPDATE, 4, 90, 9), (UPDATE, 4, 90, 64),
+    ],
+}  # fmt: skip
+"""(what, rows, prompt tokens, completion tokens); of smollm2 only with --model smollm2=FOLDER."""
+
+
+def random_model(name: str, folder: Path) -> Path:
+    """A folder with a model of random weights and the quickstart's tokenizer."""
+    shape = ModelShape(name=name, window=2048, tied=True, **RANDOM[name])
+    torch.manual_seed(1)
+    model = transformers.AutoModelForCausalLM.from_config(config_of(shape), dtype=torch.float32)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    write_tokenizer(folder, shape.vocab)
+    return folder
+
+
+def measure(model: str, name: str, threads: int) -> Iterator[dict[str, Any]]:
+    """One row per setting of a model."""
+    sets = [
+        *(f"model.id={model}", f"engine.threads={threads}", f"lora.rank={RANK}", "lora.alpha=16"),
+        *("signal.skip=off", "sampling.max_tokens=32"),
+    ]
+    recipe = load_recipe("quickstart", sets).recipe
+    shape = find_shape(recipe.model.id)
+    clock = time.process_time if threads == 1 else time.perf_counter
+    engine: Any = PlainEngine.open(recipe)
+    run = RunDir.create(Path(tempfile.mkdtemp()), "fit")
+    ledger = Ledger(Budget(3600.0), time.monotonic, time.monotonic(), 0.0)
+    with run.writer(stamp_of(ledger, 1)) as writer, GradingPool() as pool:
+        log, stopper = RunLog(writer, ledger, {}), Stopper()
+        bench = prepare(run, recipe, engine, pool, log, False)
+        trainer = build_follower(run, recipe, engine, bench, log, stopper).trainer
+        engine.end_ids = frozenset([shape.vocab - 1])  # answers run to their limit
+        speed = cpu_speed()
+        for what, rows, prompt, completion in SETTINGS[name]:
+            if what == ROLLOUT:
+                call = _rollout(engine, rows, prompt, completion)
+            else:
+                call = _update(trainer, recipe, rows, prompt, completion)
+            row = {"what": what, "rows": rows, "prompt": prompt, "completion": completion}
+            spent = _fastest(call, clock)
+            yield {"name": name, "threads": threads, **row, "seconds": spent, "gflops": speed}
+
+
+def _fastest(call: Callable[[], None], clock: Callable[[], float]) -> float:
+    taken = []
+    for _ in range(3):
+        start = clock()
+        call()
+        taken.append(clock() - start)
+        if sum(taken) > 20:
+            break
+    return min(taken)
+
+
+def _rollout(engine: Any, rows: int, prompt: int, completion: int) -> Callable[[], None]:
+    rng = random.Random(1)
+    prompts = [[rng.randrange(5, 250) for _ in range(prompt)] for _ in range(rows)]
+    sampling = SamplingSpec(1.0, 1.0, completion)
+    return lambda: engine.draw(prompts, list(range(rows)), sampling, lambda: False)
+
+
+def _update(
+    trainer: Any, recipe: Recipe, rows: int, prompt: int, completion: int
+) -> Callable[[], None]:
+    longest = recipe.model_copy(
+        update={
+            "prompt": recipe.prompt.model_copy(update={"max_tokens": prompt}),
+            "sampling": recipe.sampling.model_copy(update={"max_tokens": completion}),
+            "batch": recipe.batch.model_copy(update={"micro_batch": rows}),
+        }
+    )
+
+    def call() -> None:
+        longest_pass(trainer, longest)
+        trainer._metrics["train"].clear()
+
+    return call
+
+
+def amounts(row: Mapping[str, Any], shape: ModelShape) -> dict[str, float]:
+    """What a row consists of."""
+    rows, prompt, completion = row["rows"], row["prompt"], row["completion"]
+    if row["what"] == ROLLOUT:
+        return generation(Batch(rows, prompt, completion), shape)
+    return training(Passes(rows, 1, prompt, completion, shape.lora_params(RANK)), shape)
+
+
+def fit(found: Sequence[Mapping[str, Any]], what: str, shapes: Mapping[str, ModelShape]) -> Any:
+    """Constants of one kind of work by rows on one thread, and what they predict."""
+    rows = [row for row in found if row["what"] == what and row["threads"] == 1]
+    parts = [amounts(row, shapes[row["name"]]) for row in rows]
+    names = list(parts[0])
+    seconds = np.array([row["seconds"] for row in rows])
+    table = np.array([[part[name] for name in names] for part in parts])
+    solved = _non_negative(table / seconds[:, None], np.ones(len(rows)))
+    for row, predicted in zip(rows, table @ solved, strict=True):
+        print(f"  {row['name']:16} {what} {row['rows']:4} x {row['prompt']:4} + "
+              f"{row['completion']:4}: {row['seconds']:7.3f} s, fitted {predicted:7.3f} "
+              f"({predicted / row['seconds']:.2f})")  # fmt: skip
+    return dict(zip(names, solved.tolist(), strict=True))
+
+
+def _non_negative(table: Any, wanted: Any) -> Any:
+    """Least squares without negative values, by coordinate descent."""
+    scale = table.max(axis=0)
+    table, solved = table / scale, np.zeros(table.shape[1])
+    for _ in range(5000):
+        for column in range(len(solved)):
+            rest = wanted - table @ solved + table[:, column] * solved[column]
+            solved[column] = max(0.0, table[:, column] @ rest / (table[:, column] ** 2).sum())
+    return solved / scale
+
+
+def main() -> None:
+    """Measure, or fit."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("--measure", action="store_true", help="append rows to the file")
+    parser.add_argument("--only", choices=SETTINGS)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", action="append", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    models = {"quickstart": "asset:tiny/quickstart"} | dict(m.split("=") for m in options.model)
+    with tempfile.TemporaryDirectory() as folder:
+        models |= {name: str(random_model(name, Path(folder) / name)) for name in RANDOM}
+        shapes = {name: find_shape(model) for name, model in models.items()}
+        if options.measure:
+            for name, model in models.items():
+                if options.only in (None, name):
+                    for row in measure(model, name, options.threads):
+                        print(json.dumps(row), flush=True)
+                        with options.rows.open("a", encoding="utf-8") as file:
+                            file.write(json.dumps(row) + "\n")
+            return
+    found = list(read_jsonl(options.rows))
+    values = {**fit(found, ROLLOUT, shapes), **fit(found, UPDATE, shapes)}
+    print(json.dumps(values, indent=1))
+    if options.write:
+        speeds = [row["gflops"] for row in found if row["threads"] == 1]
+        asset = json.loads(OUT.read_text(encoding="utf-8"))
+        for name, value in values.items():
+            old = asset["constants"][name]
+            low, high = old["low"] / old["value"], old["high"] / old["value"]
+            old |= {"value": value, "low": low * value, "high": high * value}
+        asset["reference"] = {
+            "cpu": cpu_model(),
+            "gflops": float(np.median(speeds)),
+            "measured": datetime.now(UTC).date().isoformat(),
+        }
+        write_json(OUT, asset)
+
+
+if __name__ == "__main__":
+    main()
