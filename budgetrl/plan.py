@@ -306,9 +306,12 @@ def check_known_layers(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: one of them is not.
+        HubError: the hub does not answer.
     """
+    if recipe.lora.targets == "all-linear":
+        return
     try:
-        layers = find_shape(recipe.model.id).layer_paths
+        layers = find_shape(recipe.model.id, recipe.model.revision).layer_paths
     except ModelError:
         return  # another architecture, which the worker looks at
     if layers is not None:
