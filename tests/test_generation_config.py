@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 
 from budgetrl.engine.base import SamplingSpec
@@ -144,6 +145,25 @@ def test_a_sampler_that_is_not_the_trainer_shows_in_the_gap(engine: PlainEngine)
         assert gap() > 0.1
     finally:
         engine.model.generation_config.repetition_penalty = None
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "phi"])
+def test_a_models_own_dropout_is_no_part_of_the_training(family: str, tmp_path: Path) -> None:
+    """GPT-2 and OPT have 0.1 in their config.json, Phi where its makers trained it so."""
+    sizes = {"n_layer": 1, "n_head": 2, "n_embd": 16} if family == "gpt2" else {
+        "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "ffn_dim": 16,
+        "intermediate_size": 16, "word_embed_proj_dim": 16, "resid_pdrop": 0.3,
+        "attention_dropout": 0.3,
+    }  # fmt: skip
+    config = transformers.AutoConfig.for_model(family, vocab_size=64, **sizes)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    recipe = load_recipe("quickstart", [*SETTINGS, f"model.id={tmp_path}"]).recipe
+    tokens = torch.arange(8)[None] + 3
+    with torch.no_grad():
+        model = load_base(str(tmp_path), recipe).train()
+        assert torch.equal(model(tokens).logits, model(tokens).logits)
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).train()
+        assert not torch.equal(theirs(tokens).logits, theirs(tokens).logits)
 
 
 # --- vLLM

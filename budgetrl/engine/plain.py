@@ -307,6 +307,9 @@ def lora_config(lora: Lora, base_id: str) -> peft.LoraConfig:
 def load_base(source: str, recipe: Recipe) -> Any:
     """The base model, with end tokens as all that it keeps of its generation_config.json.
 
+    And without dropout, which only lora.dropout asks for: GPT-2's config.json has 0.1 in it, and
+    the trainer's model would not be the sampler's.
+
     Raises:
         ModelError: it cannot be loaded.
     """
@@ -315,8 +318,11 @@ def load_base(source: str, recipe: Recipe) -> Any:
         quantization = transformers.BitsAndBytesConfig(load_in_4bit=True)
     with reading_weights(f"model {recipe.model.id!r}"):
         try:
+            config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+            _without_dropout(config)
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 source,
+                config=config,
                 generation_config=transformers.GenerationConfig(),
                 dtype=getattr(torch, recipe.model.dtype),
                 attn_implementation="sdpa",
@@ -330,6 +336,13 @@ def load_base(source: str, recipe: Recipe) -> Any:
                 hint="Check model.id: a folder or a hub id of a causal language model.",
             ) from None
     return model
+
+
+def _without_dropout(config: Any) -> None:
+    for part in (config, config.get_text_config()):
+        for name, value in vars(part).items():
+            if name.endswith(("dropout", "pdrop", "layerdrop")) and isinstance(value, float):
+                setattr(part, name, 0.0)
 
 
 def _load_adapter(base: Any, adapter: Path) -> Any:
