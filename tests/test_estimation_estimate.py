@@ -40,17 +40,17 @@ def test_the_papers_step_is_284_seconds_within_10_percent() -> None:
 
 
 @pytest.mark.parametrize("rank", [8, 64, 256])
-def test_deepscaler_with_32_prompts_takes_430_to_530_seconds(rank: int) -> None:
+def test_deepscaler_with_32_prompts_takes_430_to_550_seconds(rank: int) -> None:
     recipe = recipe_of(
         f"deepscaler_r{rank}", "batch.prompts_per_step=32", "batch.updates_per_rollout=2"
     )
-    assert 430 <= estimate(recipe, A40, DAY).times.step_s <= 530
+    assert 430 <= estimate(recipe, A40, DAY).times.step_s <= 550
 
 
 def test_evaluations_of_deepscaler_take_one_to_two_hours_of_the_day_and_this_is_said() -> None:
     made = estimate(recipe_of("deepscaler_r256"), A40, DAY)
     hours = next(a for a in document(made)["assumptions"] if a["key"] == "evaluation_hours")
-    assert 1.1 <= hours["value"] <= 1.8
+    assert 1.1 <= hours["value"] <= 2.0
     assert "training alone" in hours["source"]
 
 
