@@ -31,8 +31,9 @@ OUT_OF_MEMORY_EXIT = 76
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the memory of GPU or machine was used up; by name, because torch is not imported."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    said = ("CUDA error: out of memory", "can't allocate memory", "bad_alloc")
-    of_library = isinstance(error, RuntimeError) and any(text in str(error) for text in said)
+    said = ("cuda error: out of memory", "can't allocate memory", "bad_alloc")
+    text = str(error).lower()  # vLLM writes "CUDA Error" where it wakes up
+    of_library = isinstance(error, RuntimeError) and any(part in text for part in said)
     return of_library or "OutOfMemoryError" in names or isinstance(error, MemoryError)
 
 

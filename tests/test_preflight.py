@@ -33,19 +33,27 @@ SMALL = (
 
 
 class Rows:
-    """A memory that holds so many completions of full length in a training pass."""
+    """A memory that holds so many completions of full length in a pass of the trainer."""
 
     def __init__(self, model: Any, limit: int) -> None:
         self.limit = limit
         self.seen: list[tuple[int, int]] = []
+        self.scored: list[tuple[int, int]] = []
+        """Without gradients."""
+        self.drawn_beside: list[bool] = []
+        """For each pass that draws, whether gradients were in memory."""
         model.register_forward_pre_hook(self, with_kwargs=True)
+        model.get_base_model().register_forward_pre_hook(self.draw, with_kwargs=True)
+
+    def draw(self, model: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if kwargs.get("past_key_values") is not None:
+            self.drawn_beside.append(any(p.grad is not None for p in model.parameters()))
 
     def __call__(self, _: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        if torch.is_grad_enabled():
-            shape = tuple((kwargs["input_ids"] if "input_ids" in kwargs else args[0]).shape)
-            self.seen.append(shape)
-            if shape[0] > self.limit:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
+        shape = tuple((kwargs["input_ids"] if "input_ids" in kwargs else args[0]).shape)
+        (self.seen if torch.is_grad_enabled() else self.scored).append(shape)
+        if shape[0] > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
 @contextmanager
@@ -113,6 +121,20 @@ def test_a_micro_batch_that_does_not_fit_is_halved_once_and_said(tmp_path: Path)
         assert all(parameter.grad is None for parameter in engine.model.parameters())
     warned = [event for event in run.events() if isinstance(event, RunWarning)]
     assert [event.code for event in warned] == ["micro_batch"]
+
+
+def test_every_pass_of_an_update_is_rehearsed_and_halved_and_then_generation(
+    tmp_path: Path,
+) -> None:
+    sets = ["batch.micro_batch=8", "batch.updates_per_rollout=2", "grpo.beta=0.1"]
+    recipe = load_recipe("quickstart", [*SMALL, *sets]).recipe
+    with workbench(tmp_path, recipe, rehearse, limit=5) as (_, engine, memory, build):
+        assert build().recipe.batch.micro_batch == 4
+        longest = 64 + 12
+        assert memory.scored == [(8, longest), (4, longest), (4, longest)], "the old, the reference"
+        assert memory.seen == [(4, longest)]
+        assert memory.drawn_beside[0] is False and memory.drawn_beside[-1] is True
+        assert all(parameter.grad is None for parameter in engine.model.parameters())
 
 
 def test_a_rehearsed_training_is_the_same_training(tmp_path: Path) -> None:

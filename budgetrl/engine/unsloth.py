@@ -298,9 +298,12 @@ class UnslothEngine:
     @contextmanager
     def _awake(self) -> Iterator[None]:
         """vLLM awake inside, asleep after it where the recipe says standby."""
+        import torch
+
         engine = self.llm.llm_engine
         with self._timed("wake"):
             if engine.is_sleeping():
+                torch.cuda.empty_cache()  # what the trainer freed is no use to vLLM before
                 self.llm.wake_up()
         try:
             yield

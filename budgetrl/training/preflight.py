@@ -2,16 +2,18 @@
 
     follower = preflight(run, recipe, engine, bench, log, stopper)
 
-Full-concurrency generation of a few tokens, their grading, the adapter saved and read back, then
-forward and backward at the longest prompt and completion, with gradients and optimiser state in
-memory. Where that is too much, the micro-batch is halved, once and for all. It is done at every
-attempt, because memory is shorter on resume (unsloth #3542), and changes nothing of the training.
+Full-concurrency generation of a few tokens, their grading, the adapter saved and read back; then,
+with gradients and optimiser state in memory, every pass of an update at the longest prompt and
+completion, and generation once more. Where the passes are too much, the micro-batch is halved, once
+and for all. It is done at every attempt, because memory is shorter on resume (unsloth #3542), and
+changes nothing of the training.
 On a CPU the longest micro-batch alone is tried, within the memory that is free. Everywhere the
 trainer is asked for the prompts of the first update.
 """
 
 import tempfile
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import load_adapter_weights, save_adapter
 from budgetrl.training.free_memory import within_free_memory
 from budgetrl.training.log import RunLog
+from budgetrl.training.scoring import OLD, REFERENCE, keep_promises, promise
 from budgetrl.training.setup import Workbench, build_follower
 from budgetrl.training.stopper import Stopper
 from budgetrl.training.trainer import training_sampling
@@ -77,10 +80,26 @@ def rehearse(
     log: RunLog,
     stopper: Stopper,
 ) -> StepCallback:
-    """Generation, saving and the longest micro-batch, on any device."""
+    """Generation, saving, the longest micro-batch, and generation beside what it leaves in memory.
+
+    Raises:
+        HardwareError: the sampler and the trainer's state do not fit together.
+    """
     try_generation(recipe, engine, bench, stopper)
     try_saving(engine.model, run.path)
-    return fit_micro_batch(run, recipe, engine, bench, log, stopper)
+    follower = fit_micro_batch(run, recipe, engine, bench, log, stopper)
+    try:
+        with training_state(follower.trainer, recipe):
+            try_generation(recipe, engine, bench, stopper)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise HardwareError(
+            "the GPU's memory does not hold the sampler beside gradients and optimiser state.",
+            hint="Leave engine.gpu_memory_utilization out, lower engine.max_num_seqs, or set "
+            'optimizer.name = "adamw_8bit".',
+        ) from error
+    return follower
 
 
 def fit_micro_batch(
@@ -173,39 +192,49 @@ def fits(trainer: Any, recipe: Recipe) -> bool:
     """Whether the memory is enough for forward and backward at full length."""
     limit = within_free_memory() if recipe.engine.device == "cpu" else nullcontext()
     try:
-        with limit:
-            longest_pass(trainer, recipe)
+        with limit, training_state(trainer, recipe):
+            longest_passes(trainer, recipe)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return False
     finally:
-        for parameter in trainer.model.parameters():
-            parameter.grad = None
-        # What TRL noted of this pass must not enter the first update's averages.
+        # What TRL noted of these passes must not enter the first update's averages.
         trainer._metrics["train"].clear()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
     return True
 
 
-def longest_pass(trainer: Any, recipe: Recipe) -> None:
-    """One micro-batch of the longest prompts and completions, as in the middle of a training."""
-    model, device = trainer.model, trainer.accelerator.device
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+@contextmanager
+def training_state(trainer: Any, recipe: Recipe) -> Iterator[None]:
+    """Gradients, and as much memory as the optimiser's state, as in the middle of a training."""
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    size = sum(p.numel() for p in trained) * STATE_BYTES[recipe.optimizer.name]
+    try:
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter)
+        # From here on held by the optimiser; it does not exist yet.
+        ballast = torch.empty(size, dtype=torch.uint8, device=trainer.accelerator.device)
+        yield
+        del ballast
+    finally:
+        for parameter in trainer.model.parameters():
+            parameter.grad = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def longest_passes(trainer: Any, recipe: Recipe) -> None:
+    """Every pass of an update over one micro-batch of the longest prompts and completions."""
+    model = trainer.model
     if recipe.engine.gradient_checkpointing:
         model.gradient_checkpointing_enable()  # which train() would do
     getattr(model, "for_training", model.train)()
-    for parameter in trained:
-        parameter.grad = torch.zeros_like(parameter)
-    states = sum(p.numel() for p in trained) * STATE_BYTES[recipe.optimizer.name]
-    # From here on held by the optimiser; it does not exist yet.
-    ballast = torch.empty(states, dtype=torch.uint8, device=device)
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
+    inputs = _longest_inputs(trainer, recipe)
     with trainer.accelerator.autocast():
-        loss = trainer.compute_loss(model, _longest_inputs(trainer, recipe))
+        keep_promises(trainer, [inputs], lambda: False)
+        loss = trainer.compute_loss(model, inputs)
     trainer.accelerator.backward(loss)
-    del ballast
 
 
 def _longest_inputs(trainer: Any, recipe: Recipe) -> dict[str, torch.Tensor]:
@@ -222,6 +251,6 @@ def _longest_inputs(trainer: Any, recipe: Recipe) -> dict[str, torch.Tensor]:
         "advantages": torch.ones(rows, device=device),
         "num_items_in_batch": torch.tensor(float(completion.numel()), device=device),
     }
-    if recipe.grpo.beta > 0:
-        inputs["ref_per_token_logps"] = torch.zeros(completion.shape, device=device)
-    return inputs
+    wanted = {REFERENCE: recipe.grpo.beta > 0, OLD: recipe.optimizer_steps > 1}
+    passes = [key for key, needed in wanted.items() if needed]
+    return inputs | {key: promise(prompt, completion.shape[1])[0] for key in passes}
