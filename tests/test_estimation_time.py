@@ -162,7 +162,7 @@ def test_every_constant_lies_in_its_range_and_names_its_source() -> None:
     assert all(0 < c.low <= c.value <= c.high and c.source for c in table.values())
 
 
-def test_an_adapter_beside_the_weights_costs_kernels_its_weights_and_activations() -> None:
+def test_an_adapter_beside_the_weights_costs_kernels_its_weights_and_its_activations() -> None:
     """Of few sequences nearly all is the start of kernels."""
     rank_8 = QWEN.lora_params(8)
 
@@ -179,4 +179,4 @@ def test_an_adapter_beside_the_weights_costs_kernels_its_weights_and_activations
     assert kernels < extra(4, rank_8) < 1.2 * kernels
     assert extra(256, rank_8) > 1.1 * extra(4, rank_8)
     moved = 2.0 * (QWEN.lora_params(256) - rank_8) / (0.78 * 696e9)
-    assert extra(4, QWEN.lora_params(256)) - extra(4, rank_8) == pytest.approx(moved, rel=1e-6)
+    assert moved < extra(4, QWEN.lora_params(256)) - extra(4, rank_8) < 1.1 * moved

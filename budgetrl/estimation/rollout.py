@@ -70,7 +70,7 @@ def _decode_continuously(
         _host(work.tokens * constants["decode_sequence_s"] * slower, "decode_sequence_s", host),
         _memory(work.kv_reads * kv_per_token / bandwidth, "KV cache"),
         *_weights(steps, how, shape, gpu, constants),
-        *_arithmetic(work.tokens, work, shape, gpu, constants),
+        *_arithmetic(work.tokens, work, how, shape, gpu, constants),
     ]
     if how.adapter_params:
         host_s = steps * shape.layers * constants["decode_lora_layer_s"]
@@ -98,7 +98,7 @@ def _decode_in_lockstep(
         ),
         _memory(copied / _bandwidth(gpu, constants), "KV cache"),
         *_weights(steps, how, shape, gpu, constants),
-        *_arithmetic(rows, work, shape, gpu, constants),
+        *_arithmetic(rows, work, how, shape, gpu, constants),
     ]
     return Rollout(_with_model_error(terms), steps, running)
 
@@ -116,10 +116,15 @@ def _weights(
 
 
 def _arithmetic(
-    tokens: float, work: Generation, shape: ModelShape, gpu: Gpu, constants: Constants
+    tokens: float,
+    work: Generation,
+    how: Serving,
+    shape: ModelShape,
+    gpu: Gpu,
+    constants: Constants,
 ) -> list[Term]:
     rate = constants["decode_mfu"] * gpu.dense_tflops * 1e12
-    flops = 2.0 * shape.matmul_params
+    flops = 2.0 * (shape.matmul_params + how.adapter_params)
     prefill = work.prompts * work.prompt_tokens * flops / rate
     return [
         Term(tokens * flops / rate, {"decode_mfu": -1}, "arithmetic"),
