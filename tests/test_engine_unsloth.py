@@ -228,6 +228,7 @@ class FakeLLM:
     aborted: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     asleep: bool = True
+    folds: bool = False
     held_blocks: int = 0
     """Steps that have to pass before the prefix cache can be emptied."""
     vllm_config: Any = field(default_factory=lambda: held_by_vllm(RECIPE))
@@ -256,7 +257,7 @@ class FakeLLM:
 
     def enqueue(self, prompts: Any, sampling_params: Any, **others: Any) -> list[str]:
         assert set(others) <= names("LLM.enqueue")
-        assert others["lora_request"] == "adapter"
+        assert others["lora_request"] == (None if self.folds else "adapter")
         assert not self.asleep
         self.calls.append("enqueue")
         assert all(set(prompt) == {"prompt_token_ids"} for prompt in prompts)

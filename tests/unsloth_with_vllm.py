@@ -54,13 +54,10 @@ class Lab:
         self.recipe = recipe
         self.engine = UnslothEngine.open(recipe, FOLDER)
         self.prompt = self.engine.tokenizer("12 + 7 =")["input_ids"]
-        self.folds(False)
 
-    def folds(self, fold: bool) -> None:
-        engine = self.recipe.engine.model_copy(update={"merged_rollouts": fold})
-        self.engine._recipe = self.recipe.model_copy(update={"engine": engine})
-
-    def rollout(self, after: int | None = None, prompts: Sequence[int] = ()) -> list[Any]:
+    def rollout(
+        self, after: int | None = None, prompts: Sequence[int] = (), fold: bool = False
+    ) -> list[Any]:
         """Sampled rows; None where a stop after that many steps of vLLM came first."""
         steps = itertools.count(1)
         drawn = dict(
@@ -69,6 +66,7 @@ class Lab:
                 list(range(ROWS)),
                 SPEC,
                 lambda: after is not None and next(steps) >= after,
+                fold,
             )
         )
         return [drawn.get(row) for row in range(ROWS)]
@@ -77,12 +75,12 @@ class Lab:
         rollout = Rollout([row.ids for row in rows], [row.logps for row in rows], None)
         return self.engine.logp_gap([self.prompt] * len(rows), rollout, 1.0) or 0.0
 
-    def train_a_little(self, seed: int) -> None:
+    def train_a_little(self, seed: int, size: float = 0.05) -> None:
         """Other values in every B matrix."""
         noise = torch.Generator().manual_seed(seed)
         for name, weight in self.engine.model.named_parameters():
             if ".lora_B." in name:
-                weight.data.copy_(0.05 * torch.randn(weight.shape, generator=noise))
+                weight.data.copy_(size * torch.randn(weight.shape, generator=noise))
 
     def weights(self) -> dict[str, torch.Tensor]:
         return {name: p.detach().clone() for name, p in self.engine.model.named_parameters()}
@@ -133,9 +131,11 @@ def gaps(lab: Lab) -> dict[str, float]:
     lab.train_a_little(2)
     found["stale"] = lab.gap(first)
     found["trained on"] = lab.gap(lab.rollout())
-    lab.folds(True)
-    found["folded"] = lab.gap(lab.rollout())
-    lab.folds(False)
+    found["folded"] = lab.gap(lab.rollout(fold=True))
+    assert lab.engine._kept_share is None, "so large an adapter is folded"
+    lab.train_a_little(3, size=1e-4)
+    found["not folded"] = lab.gap(lab.rollout(fold=True))
+    assert lab.engine._kept_share is not None and lab.engine._kept_share < 0.98
     return found
 
 
@@ -145,10 +145,8 @@ def rollouts() -> dict[str, Any]:
     found: dict[str, Any] = {"describe": lab.engine.describe(), "gaps": {"one layer": gaps(lab)}}
     first = lab.rollout()
     before = lab.weights()
-    lab.folds(True)
-    lab.rollout()
+    lab.rollout(fold=True)
     found["bits after folding"] = same(before, lab.weights())
-    lab.folds(False)
     again = lab.rollout()
     found["drawn again"] = [row.ids for row in again] == [row.ids for row in first]
 
@@ -183,6 +181,7 @@ class Dictated(UnslothEngine):
 def train() -> None:
     """One update for each loss, kept for the oracle, which needs a process without Unsloth."""
     harness.DictatedEngine = Dictated  # type: ignore[misc, assignment]
+    harness.REWARDS = harness.SKIPPING
     engine = {key.replace(".", "__"): value for key, value in ENGINE.items()}
     for name, settings in LOSSES.items():
         made = harness.train(FOLDER, **engine | settings)
@@ -192,6 +191,7 @@ def train() -> None:
             "completions": made.completions,
             "weights": made.updates[0].weights,
             "gradients": made.updates[0].gradients,
+            "cells": max(one.rows * one.columns for one in made.forwards),
         }
         torch.save(kept, FOLDER / f"{name}.pt")
 

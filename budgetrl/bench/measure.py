@@ -205,6 +205,9 @@ class _Lab:
         exit_code = self._work(run, replace(attempt, reserved_s=0.0))
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
         history, wall_s = read_history(run), time.monotonic() - start
+        if "not_folded" in history.warnings:
+            why = "rounding loses too much of the adapter, so it was not folded"
+            return _not_measured(setting, why, wall_s), run
         if history.steps and exit_code == 0:
             return _outcome(setting, history, wall_s), run
         return _not_measured(setting, _why(run, history, exit_code), wall_s), run

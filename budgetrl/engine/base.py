@@ -146,6 +146,9 @@ class Rollout:
     """Log-probability of each sampled token under the sampler; None if it does not tell."""
     entropy_sum: float | None
     """Exact entropy of the tempered distribution summed over all tokens, in nats."""
+    kept_share: float | None = None
+    """Of the adapter, what rounding would have left in folded weights: too little, so that they
+    were not folded. None: they were, or nobody asked for it."""
     switch_s: Mapping[str, float] | None = None
     """Seconds spent on waking the sampler, giving it the adapter, and putting it to sleep."""
 

@@ -1,7 +1,8 @@
 """transformers and PEFT, on a CPU or with CUDA: the engine that runs everywhere.
 
-The adapter is merged into the weights while generating (unmerged LoRA layers cost about half of
-the forward time on a small model) and the weights are put back bit for bit afterwards.
+The adapter is merged into float32 weights while generating (unmerged LoRA layers cost about half of
+the forward time on a small model) and the weights are put back bit for bit afterwards. Into weights
+of fewer bits it is merged for rollouts alone, where rounding leaves nearly all of it.
 """
 
 import copy
@@ -29,6 +30,7 @@ from budgetrl.engine.base import (
 from budgetrl.engine.ends import end_ids, only_ends, some_pad
 from budgetrl.engine.folder import model_folder
 from budgetrl.engine.gap import mean_gap
+from budgetrl.engine.kept_share import LEAST, kept_share
 from budgetrl.engine.sampling import RoomIsUsed, SeededSampler, StopWhen
 from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.errors import HardwareError, ModelError, first_line
@@ -54,6 +56,8 @@ class Drawn(NamedTuple):
     """Per row, of each of its tokens under the sampler, after temperature."""
     finished: list[bool]
     """False for rows that were cut off by a stop, not by the token limit."""
+    kept_share: float | None
+    """As in `Rollout`."""
 
 
 class PlainEngine:
@@ -122,6 +126,7 @@ class PlainEngine:
         seeds: Sequence[int],
         sampling: SamplingSpec,
         should_stop: StopCheck,
+        rollout: bool = False,
     ) -> Drawn:
         """Completions of one batch of prompts (B rows), each from its own seed."""
         device = self.model.device
@@ -140,7 +145,7 @@ class PlainEngine:
             eos_token_id=sorted(self.end_ids),
             disable_compile=True,
         )
-        with merged(self.model), torch.no_grad():
+        with merged(self.model, rollout) as share, torch.no_grad():
             output = self.model.generate(
                 input_ids=torch.tensor(padded, device=device),
                 attention_mask=torch.tensor(mask, device=device),
@@ -157,6 +162,7 @@ class PlainEngine:
             entropy_sum=sampler.entropy_sum.tolist(),
             logps=sampler.logps(map(len, rows)),
             finished=[e or f or not stop.stopped for e, f in zip(ended, full, strict=True)],
+            kept_share=share,
         )
 
     def rollout(
@@ -168,10 +174,10 @@ class PlainEngine:
         inner: InnerRollout,
     ) -> Rollout | None:
         """Completions for training; the trainer's own generation is not used."""
-        drawn = self.draw(prompt_ids, seeds, sampling, should_stop)
+        drawn = self.draw(prompt_ids, seeds, sampling, should_stop, rollout=True)
         if not all(drawn.finished):
             return None
-        return Rollout(drawn.ids, drawn.logps, sum(drawn.entropy_sum))
+        return Rollout(drawn.ids, drawn.logps, sum(drawn.entropy_sum), drawn.kept_share)
 
     def entropy(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
@@ -259,8 +265,12 @@ class PlainEngine:
 
 
 @contextmanager
-def merged(model: Any) -> Iterator[None]:
-    """The adapter folded into the weights inside the context; the same bits after it.
+def merged(model: Any, rollout: bool = False) -> Iterator[float | None]:
+    """A model that draws, with the adapter folded into its weights; the same bits after it.
+
+    Float32 weights take it always. Those of fewer bits do so for a rollout alone, and only where
+    `LEAST` of every layer's adapter is left; else it stays beside them, and the share of the first
+    layer that loses more is given. Quantised weights never take it.
 
     PEFT's own unmerge subtracts what it added, which leaves rounding errors behind; so layers get
     weights of their own for a while. Their own: a tied head is one tensor with the embedding, and
@@ -270,23 +280,46 @@ def merged(model: Any) -> Iterator[None]:
     layers = list(lora_layers(model))
     kept = [layer.get_base_layer().weight for layer in layers]
     checkpointing = bool(getattr(model, "is_gradient_checkpointing", False))
+
+    def put_back() -> None:
+        for layer, weight in zip(layers, kept, strict=True):
+            layer.get_base_layer().weight = weight
+            layer.merged_adapters.clear()
+
     try:
         model.eval()
         if checkpointing:
             model.gradient_checkpointing_disable()
-        for layer, weight in zip(layers, kept, strict=True):
-            own = copy.copy(weight)
-            own.data = weight.data.clone()
-            layer.get_base_layer().weight = own
-            layer.merge(adapter_names=[ADAPTER])
-        yield
+        share = _merge(layers, rollout)
+        if share is not None:
+            put_back()
+        yield share
     finally:
-        for layer, weight in zip(layers, kept, strict=True):
-            layer.get_base_layer().weight = weight
-            layer.merged_adapters.clear()
+        put_back()
         if checkpointing:
             model.gradient_checkpointing_enable()
         model.train(was_training)
+
+
+def _merge(layers: Sequence[LoraLayer], rollout: bool) -> float | None:
+    """Merge every layer, or none; the share of the first that would keep too little."""
+    dtypes = {layer.get_base_layer().weight.dtype for layer in layers}
+    exact = dtypes <= {torch.float32}
+    if not exact and not (rollout and all(dtype.is_floating_point for dtype in dtypes)):
+        return None
+    for layer in layers:
+        weight = layer.get_base_layer().weight
+        own = copy.copy(weight)
+        own.data = weight.data.clone()
+        layer.get_base_layer().weight = own
+        layer.merge(adapter_names=[ADAPTER])
+        if not exact:
+            share = kept_share(
+                weight.detach(), own.detach(), layer.get_delta_weight(ADAPTER).float()
+            )
+            if share < LEAST:
+                return share
+    return None
 
 
 def lora_config(lora: Lora, base_id: str) -> peft.LoraConfig:

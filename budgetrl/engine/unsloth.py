@@ -88,6 +88,7 @@ class UnslothEngine:
         self._folder = folder
         self._switch_s: dict[str, float] = {}
         self._folding: Any = None
+        self._kept_share: float | None = None
         config = model.config
         self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self.end_ids = end_ids(model, tokenizer, recipe)
@@ -167,12 +168,13 @@ class UnslothEngine:
         inner: InnerRollout,
     ) -> Rollout | None:
         """Completions for training, with the sampler's log-probabilities; not TRL's own."""
-        self._switch_s = {}
-        whole = self._all(prompt_ids, seeds, sampling, should_stop)
+        self._switch_s, self._kept_share = {}, None
+        fold = self._recipe.engine.merged_rollouts
+        whole = self._all(prompt_ids, seeds, sampling, should_stop, fold)
         if whole is None:
             return None
         ids, logps = [one.ids for one in whole], [one.logps for one in whole]
-        return Rollout(ids, logps, None, switch_s=self._switch_s)
+        return Rollout(ids, logps, None, self._kept_share, self._switch_s)
 
     def entropy(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
@@ -252,9 +254,10 @@ class UnslothEngine:
         seeds: Sequence[int],
         sampling: SamplingSpec,
         should_stop: StopCheck,
+        fold: bool = False,
     ) -> list[Sampled] | None:
         """All completions in order; None when stopped before the end."""
-        drawn = dict(self._draw(prompt_ids, seeds, sampling, should_stop))
+        drawn = dict(self._draw(prompt_ids, seeds, sampling, should_stop, fold))
         return [drawn[i] for i in range(len(seeds))] if len(drawn) == len(seeds) else None
 
     def _draw(
@@ -263,31 +266,34 @@ class UnslothEngine:
         seeds: Sequence[int],
         sampling: SamplingSpec,
         should_stop: StopCheck,
+        fold: bool = False,
     ) -> Iterator[tuple[int, Sampled]]:
-        with self._awake(), self._adapter() as adapter:
+        with self._awake(), self._adapter(fold) as adapter:
             yield from draw(
                 self.llm, self._sampling_params, prompt_ids, seeds, sampling,
                 sorted(self.end_ids), adapter, should_stop,
             )  # fmt: skip
 
     @contextmanager
-    def _adapter(self) -> Iterator[Any]:
+    def _adapter(self, fold: bool) -> Iterator[Any]:
         """The current adapter as vLLM takes it; None while the weights have it folded in."""
-        if not self._recipe.engine.merged_rollouts:
+        with ExitStack() as folded:
             with self._timed("sync"):
-                # A fresh id each time, so none is cached.
-                adapter = self.model.load_lora(str(self._folder / LORA_NAME), load_tensors=True)
+                adapter = None
+                if not fold or self._keeps_too_little(folded):
+                    # A fresh id each time, so none is cached.
+                    adapter = self.model.load_lora(str(self._folder / LORA_NAME), load_tensors=True)
             yield adapter
-            return
+            with self._timed("sync"):
+                folded.close()
+
+    def _keeps_too_little(self, folded: ExitStack) -> bool:
+        """Fold the adapter into the weights, unless too little of it would be left."""
         from budgetrl.engine.folding import Folding
 
         self._folding = self._folding or Folding(self.model)
-        with ExitStack() as folded:
-            with self._timed("sync"):
-                folded.enter_context(self._folding)
-            yield None
-            with self._timed("sync"):
-                folded.close()
+        self._kept_share = folded.enter_context(self._folding.folded())
+        return self._kept_share is not None
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

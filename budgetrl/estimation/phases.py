@@ -202,11 +202,14 @@ def _times(terms: list[Term], factor: float) -> list[Term]:
 
 def _serving(scenario: Scenario, memory: MemoryEstimate) -> Serving:
     recipe = scenario.recipe
-    if not scenario.vllm:
-        # The plain engine merges the adapter while it generates, and takes all rows at once.
+    # The plain engine merges the adapter while it generates, but weights of fewer bits lose too
+    # much of it for that; vLLM is asked to by merged_rollouts, with the same exception.
+    merges = recipe.engine.merged_rollouts if scenario.vllm else True
+    merges = merges and recipe.model.dtype == "float32"
+    adapter = 0 if merges else scenario.adapter_params
+    if not scenario.vllm:  # it takes all rows at once
         rows = max(recipe.completions_per_step, recipe.engine.eval_batch)
-        return Serving(Server.TRANSFORMERS, scenario.precision, 0, rows)
-    adapter = 0 if recipe.engine.merged_rollouts else scenario.adapter_params
+        return Serving(Server.TRANSFORMERS, scenario.precision, adapter, rows)
     kv_bytes = max(memory.kv_room, memory.kv_least / 8)
     return Serving(Server.VLLM, scenario.precision, adapter, recipe.engine.max_num_seqs, kv_bytes)
 

@@ -130,7 +130,8 @@ class Engine(Table):
     """Pieces in which the logits of a micro-batch are computed, one per completion at the least
     (unsloth)."""
     merged_rollouts: bool = False
-    """Fold the adapter into vLLM's weights for rollouts (unsloth)."""
+    """Fold the adapter into vLLM's weights for rollouts (unsloth); not where rounding would lose
+    more than 2 % of it, nor for evaluations."""
     script: str | None = None
     """JSONL with the completions to replay (scripted)."""
 

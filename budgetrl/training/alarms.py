@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from budgetrl.engine.kept_share import LEAST
 from budgetrl.training.recorder import StepRecord
 from budgetrl.types import Verdict
 
@@ -79,6 +80,12 @@ class Alarms:
                 "sampler_gap",
                 f"sampler and trainer differ by {record.logp_gap:.2f} nats a token, above "
                 f"{MAX_LOGP_GAP}: a stale adapter, or another prompt than the trainer's",
+            )
+        if record.kept_share is not None:
+            yield (
+                "not_folded",
+                f"{record.kept_share:.0%} of a layer's adapter would be left in folded weights, "
+                f"below {LEAST:.0%}: it is drawn with the adapter beside them",
             )
         if verdicts[Verdict.ERROR]:
             yield "grader_errors", f"{verdicts[Verdict.ERROR]} completions could not be graded"

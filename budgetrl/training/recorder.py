@@ -43,6 +43,8 @@ class StepRecord:
     """Of the sampled tokens under the sampler; None where it does not tell."""
     logp_gap: float | None = None
     """Mean difference between sampler and trainer, in nats; None where they are one."""
+    kept_share: float | None = None
+    """Of the adapter, what folded weights would have kept where it was not folded for that."""
     switch_s: Counter[str] = field(default_factory=Counter)
     """Seconds of wake, sync and sleep; empty where sampler and trainer are one."""
     replaced: set[int] = field(default_factory=set)
@@ -78,6 +80,7 @@ class StepRecord:
             self.entropy_sum = (self.entropy_sum or 0.0) + rollout.entropy_sum
         if rollout.logps is not None:
             self.logp_sum = (self.logp_sum or 0.0) + sum(map(sum, rollout.logps))
+        self.kept_share = rollout.kept_share
         self.switch_s.update(rollout.switch_s or {})
         if gap is not None:
             self.logp_gap = max(self.logp_gap or 0.0, gap)

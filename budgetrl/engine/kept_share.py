@@ -1,0 +1,27 @@
+"""How much of an adapter is left when it is added to weights of few bits.
+
+Adding a delta d to a bfloat16 weight loses whatever lies below half a step of that weight. After an
+update the weight has changed by f, and p = sum(f d) / sum(d d) is the projection of f on d: 1 where
+all of it arrived, and near 0 where most of it was rounded away, as in the first hundreds of updates
+of a training (a drift of 3e-6 an update, folded after 100 updates at rank 256: 0.37).
+"""
+
+import torch
+
+LEAST = 0.98
+"""Below it folded weights would sample another policy than the one that is trained."""
+
+
+def kept_share(before: torch.Tensor, after: torch.Tensor, delta: torch.Tensor) -> float:
+    """The projection p of what changed on what was added; 1 where nothing was.
+
+    Args:
+        before: a layer's weight.
+        after: the same, with the delta added and rounded.
+        delta: what was added, in float32.
+    """
+    with torch.no_grad():
+        total = delta.square().sum()
+        if not bool(total):
+            return 1.0
+        return float(((after.float() - before.float()) * delta).sum() / total)
