@@ -7,13 +7,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from sample_events import step_event
 
-from budgetrl.events import RunWarning
-from budgetrl.rundir import list_runs
-from budgetrl.training.trackers import BACKLOG, TrackerThread
+from budgetrl.events import RunResumed, RunWarning
+from budgetrl.history import History
+from budgetrl.recipe.load import load_recipe
+from budgetrl.rundir import RunDir, list_runs
+from budgetrl.training.trackers import BACKLOG, TrackerThread, open_tracker
 from budgetrl.types import Spend
 
 SPEND = Spend(wall_s=12.5, train_s=8.0, usd=0.25)
@@ -110,6 +114,67 @@ def test_one_that_never_ends_gets_half_of_the_remaining_time(
     assert len(warnings) == 1 and "did not finish in time" in warnings[0]
 
 
+class Asked(ModuleType):
+    """A tracker package that notes what it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__("asked")
+        self.calls: list[tuple[Any, ...]] = []
+
+    def init(self, **arguments: Any) -> None:
+        self.calls.append((arguments["name"], arguments["group"], arguments.get("id")))
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        self.calls.append((step, numbers["elapsed_s"]))
+
+    def finish(self) -> None: ...
+
+    def SummaryWriter(self, **arguments: Any) -> "Asked":
+        self.calls.append((arguments["purge_step"],))
+        return self
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        if name == "elapsed_s":
+            self.calls.append((step, value))
+
+    def close(self) -> None: ...
+
+
+def resumed_history() -> History:
+    """Three updates, then a kill; the next attempt goes on after the second."""
+    history = History()
+    for step in (1, 2, 3):
+        history.add(step_event(step, elapsed_s=10.0 * step))
+    history.add(RunResumed(from_step=2, budget_s=99.0, attempt=2))
+    return history
+
+
+@pytest.mark.parametrize("kind", ["wandb", "trackio", "tensorboard"])
+def test_each_update_is_shown_once_after_a_kill(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+) -> None:
+    asked = Asked()
+    monkeypatch.setitem(sys.modules, kind, asked)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", asked)
+    run = RunDir(tmp_path / "a_run")
+    recipe = load_recipe("quickstart", [f"tracker.kind={kind}"]).recipe
+    for history in (History(), resumed_history()):
+        thread = open_tracker(run, recipe, history, lambda code, text: warnings.append(text))
+        made = len(history.steps)
+        thread.log(step_event(made + 1), SPEND)
+        thread.finish()
+        thread.wait(60.0, hurried=False)
+    assert not warnings
+    ids = ("a_run", "a_run-2") if kind == "wandb" else (None, None)
+    if kind == "tensorboard":
+        assert asked.calls == [(None,), (1, 12.5), (3,), (3, 12.5)]
+    else:
+        assert asked.calls == [
+            *[("a_run", "a_run", ids[0]), (1, 12.5)],
+            *[("a_run-2", "a_run", ids[1]), (1, 10.0), (2, 20.0), (3, 12.5)],
+        ]
+
+
 WANDB = '''"""As wandb behaves without a network: `init` waits for its server."""
 
 import json, threading
@@ -149,4 +214,4 @@ def test_a_run_does_not_wait_for_a_tracker_that_hangs(tmp_path: Path) -> None:
     told = [e.message for e in run.events() if isinstance(e, RunWarning) and e.code == "tracker"]
     assert len(told) == 1 and "wandb" in told[0] and "did not finish in time" in told[0]
     log = (run.path / "worker.log").read_text()
-    assert 'asked for ["config", "dir", "id", "name", "project", "resume"]' in log
+    assert 'asked for ["config", "dir", "group", "id", "name", "project", "resume"]' in log

@@ -34,6 +34,10 @@ class RewardFault(Exception):
     """A reward has no value for a row; says why, without its name."""
 
 
+class OutOfMemoryError(RuntimeError):
+    """A reward model did not fit beside the training; known by its name, as torch's own."""
+
+
 class OwnReward:
     """Calls a function of the user's with one row at a time. Close it at the end.
 
@@ -67,12 +71,16 @@ class OwnReward:
         """The value for a row.
 
         Raises:
+            OutOfMemoryError: of the GPU, which is no fault of this row.
             RewardFault: it raised, took too long, ended its process, or returned no number.
         """
         if self._process is None:
             self._start()
         limit_s = self._spec.timeout_s
-        value, problem = self._ask(row, limit_s, f"took more than {limit_s:g} s")
+        value, problem, no_memory = self._ask(row, limit_s, f"took more than {limit_s:g} s")
+        if no_memory:
+            self.close()  # with what it holds of the GPU
+            raise OutOfMemoryError(f"{self._spec.name} {problem}")
         if value is None:
             raise RewardFault(problem)
         return float(value)

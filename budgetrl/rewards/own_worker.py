@@ -1,8 +1,9 @@
 """The process in which a user's own reward runs: `python -m budgetrl.rewards.own_worker FD`.
 
 One JSON line {file, name, parameters} comes first, and one line [null or problem] goes back once
-the function is there. Then a line per completion comes in, and [value, problem] goes back. The
-other side (`own`) kills this process when it takes too long. Imports nothing heavy by itself.
+the function is there. Then a line per completion comes in, and [value, problem, whether the GPU's
+memory was short] goes back. The other side (`own`) kills this process when it takes too long.
+Imports nothing heavy by itself.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from budgetrl.errors import is_out_of_memory
 from budgetrl.rewards.own_files import root_of
 from budgetrl.types import Verdict
 
@@ -65,13 +67,15 @@ def load_function(file: Path, name: str) -> Any:
     return getattr(importlib.import_module(module_name), function_name)
 
 
-def _value(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[float | None, str]:
+def _value(
+    function: Callable[..., Any], arguments: dict[str, Any]
+) -> tuple[float | None, str, bool]:
     """What the function returns as a number, or why there is none."""
     try:
-        return _number(function(**arguments))
+        return (*_number(function(**arguments)), False)
     except BaseException as error:  # sys.exit() in a reward is the reward's fault
         traceback.print_exc()
-        return None, f"raised {_told(error)}"
+        return None, f"raised {_told(error)}", is_out_of_memory(error)
 
 
 def _number(value: Any) -> tuple[float | None, str]:

@@ -16,6 +16,7 @@ from budgetrl.data.usable import Usable, load_usable, remark_on_room
 from budgetrl.documents import prompt_moment, read_standings
 from budgetrl.engine.base import TrainableEngine
 from budgetrl.evaluation.run import prompted
+from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
 from budgetrl.rewards.grading import GRADER_VERSION
@@ -165,7 +166,7 @@ def build_follower(
         evaluator=bench.evaluator,
         alarms=Alarms({name: 1.0 for name in ("accuracy", "format") if name in bench.rewards}),
         stopper=stopper,
-        tracker=open_tracker(run, recipe, log.warn),
+        tracker=open_tracker(run, recipe, read_history(run), log.warn),
     )
     steps = recipe.schedule.stop_after_steps or UNLIMITED_STEPS
     follower.trainer = build_trainer(parts, steps, [follower])

@@ -1,17 +1,21 @@
 """Forward step events to an experiment tracker; one that fails costs one warning, not the run.
 
 The trackers are optional packages: tensorboard, wandb or trackio, chosen by `tracker.kind`. They
-work in a thread of their own, so that one that waits for its server keeps no update waiting. A
-resumed run goes on in the tracker's run of the same name.
+work in a thread of their own, so that one that waits for its server keeps no update waiting.
+
+Each update is shown once, also after a kill: TensorBoard forgets what lies behind the update that
+an attempt goes on from. wandb and trackio would keep both, so a later attempt is a run of its own
+there, `<name>-2`, in the group `<name>`, and begins with the updates that count so far.
 """
 
 import importlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from budgetrl.events import Event, Step
+from budgetrl.history import History
 from budgetrl.masking import masked_tree
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import RunDir
@@ -38,7 +42,9 @@ class Tracker(Protocol):
         ...
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """The numbers of an update."""
+
     numbers: dict[str, float]
     step: int
 
@@ -51,13 +57,21 @@ class TrackerThread:
             there is no tracker.
         kind: its name, for the warning.
         warn: takes a code and a message; called by the methods here, never by the thread.
+        earlier: updates of earlier attempts, which the tracker gets first.
     """
 
-    def __init__(self, open_tracker: Callable[[], Tracker] | None, kind: str, warn: Warn) -> None:
+    def __init__(
+        self,
+        open_tracker: Callable[[], Tracker] | None,
+        kind: str,
+        warn: Warn,
+        earlier: Sequence[Row] = (),
+    ) -> None:
         self._kind, self._warn = kind, warn
-        self._rows: queue.Queue[_Row | None] = queue.Queue(BACKLOG)
+        self._rows: queue.Queue[Row | None] = queue.Queue(BACKLOG)
         self._fault: str | None = None
         self._given_up = open_tracker is None
+        self._earlier = earlier
         if open_tracker is not None:
             # A daemon: the process does not wait for it.
             self._thread = threading.Thread(target=self._serve, args=(open_tracker,), daemon=True)
@@ -65,7 +79,7 @@ class TrackerThread:
 
     def log(self, event: Step, spend: Spend) -> None:
         """Forward the numbers of a step event, which may carry no stamp yet."""
-        self._put(_Row(numbers_of(event, spend), event.step))
+        self._put(Row(numbers_of(event, spend), event.step))
 
     def finish(self) -> None:
         """No more steps will come: the thread sends what is left."""
@@ -81,7 +95,7 @@ class TrackerThread:
             self._fault = "it did not finish in time, and may lack the last updates"
         self._tell_fault()
 
-    def _put(self, row: _Row | None) -> None:
+    def _put(self, row: Row | None) -> None:
         if self._given_up:
             return
         try:
@@ -98,6 +112,8 @@ class TrackerThread:
     def _serve(self, open_tracker: Callable[[], Tracker]) -> None:
         try:
             tracker = open_tracker()
+            for earlier in self._earlier:
+                tracker.log(earlier.numbers, earlier.step)
             while (row := self._rows.get()) is not None:
                 tracker.log(row.numbers, row.step)
             tracker.close()
@@ -118,22 +134,38 @@ def numbers_of(event: Step, spend: Spend) -> dict[str, float]:
     return numbers
 
 
-def open_tracker(run: RunDir, recipe: Recipe, warn: Warn) -> TrackerThread:
-    """The tracker of a recipe."""
-    kind = recipe.tracker.kind
+def open_tracker(run: RunDir, recipe: Recipe, history: History, warn: Warn) -> TrackerThread:
+    """The tracker of a recipe.
+
+    Args:
+        run: names it.
+        recipe: says which.
+        history: of the run, after this attempt was announced.
+        warn: as of `TrackerThread`.
+    """
+    kind, name = recipe.tracker.kind, run.name
+    if history.attempt > 1:
+        name = f"{name}-{history.attempt}"
+    goes_on = (history.steps[-1].step if history.steps else 0) if history.attempt > 1 else None
     makers: dict[str, Callable[[], Tracker]] = {
-        "tensorboard": lambda: _Tensorboard(run),
-        "wandb": lambda: _RunBased("wandb", run, recipe, id=run.name, dir=str(run.path)),
-        "trackio": lambda: _RunBased("trackio", run, recipe),
+        "tensorboard": lambda: _Tensorboard(run, goes_on),
+        "wandb": lambda: _RunBased("wandb", run, recipe, name=name, id=name, dir=str(run.path)),
+        "trackio": lambda: _RunBased("trackio", run, recipe, name=name),
     }
-    return TrackerThread(makers.get(kind), kind, warn)
+    earlier = [
+        Row(numbers_of(step, Spend(step.elapsed_s, 0.0, step.spent_usd)), step.step)
+        for step in history.steps
+    ]
+    return TrackerThread(makers.get(kind), kind, warn, [] if kind == "tensorboard" else earlier)
 
 
 class _Tensorboard:
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: RunDir, goes_on: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(log_dir=str(run.path / "tensorboard"))
+        forgotten = None if goes_on is None else goes_on + 1
+        place = str(run.path / "tensorboard")
+        self._writer: Any = SummaryWriter(log_dir=place, purge_step=forgotten)
 
     def log(self, numbers: dict[str, float], step: int) -> None:
         for name, value in numbers.items():
@@ -150,7 +182,7 @@ class _RunBased:
         self._module: Any = importlib.import_module(module)
         self._module.init(
             project=recipe.tracker.project,
-            name=run.name,
+            group=run.name,
             config=masked_tree(recipe.model_dump(mode="json")),
             resume="allow",
             **own,
