@@ -39,7 +39,7 @@ from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.hub.config import window_in
 from budgetrl.hub.fetch import refuse_full_disk
 from budgetrl.hub.layout import gguf_hint, has_tokenizer
-from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, to_json
+from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, pinned, to_json
 from budgetrl.hub.repo import is_installed, is_offline
 from budgetrl.masking import masked_command
 from budgetrl.processor import cpu_model
@@ -136,7 +136,6 @@ def make_plan(
     if recipe.engine.name is EngineName.UNSLOTH:
         refuse_unkept(recipe)
     check_local_files(recipe)
-    check_known_layers(recipe)
     card = _card(recipe, gpu, dry_run)
     if not dry_run:
         engine = recipe.engine.name
@@ -148,11 +147,13 @@ def make_plan(
     pins = {} if dry_run and blind else pin(recipe)
     if "model" in pins:
         check_window(recipe, window_in(pins["model"].found))
+    settled = pinned(recipe, pins)
+    check_known_layers(settled)
     to_download = sum(one.to_download for one in pins.values())
     refuse_full_disk(to_download)
     exit_s = closing_s(known_closing_work_s(user_cache_dir()), slow)
     if card is None:
-        made = estimate_cpu(planned_phases(recipe, user_cache_dir()), budget)
+        made = estimate_cpu(planned_phases(settled, user_cache_dir()), budget)
         times = made.times
         if slow > BUSY:
             busy = f"{times.source}, x{slow:.1f} because the machine is busy now"
@@ -161,7 +162,7 @@ def make_plan(
     else:
         exit_s += GPU_EXIT_S
         measured = known_factors(recipe, card, user_cache_dir())
-        made = estimate(recipe, card, budget, measured=measured, download_bytes=to_download)
+        made = estimate(settled, card, budget, measured=measured, download_bytes=to_download)
         times = made.times
     if not force_fit:
         refuse_unfit(made)

@@ -1,4 +1,4 @@
-"""Write the measured numbers of docs/measurements/*.json into the README; --check only compares.
+"""Write the measured numbers of docs/measurements/*.json into README and pages; --check compares.
 
 Every block between `<!-- begin:NAME -->` and `<!-- end:NAME -->` is made here from a file that a
 bench or check script printed, or from the estimates of the bundled recipes, so no number in the
@@ -20,6 +20,7 @@ from budgetrl.units import duration, usd
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASUREMENTS = ROOT / "docs" / "measurements"
+PAGES = ("README.md", "docs/downloads.md")
 Measured = dict[str, Any]
 
 
@@ -180,17 +181,41 @@ def recipes() -> str:
 
 
 COMPUTED: dict[str, Callable[[], str]] = {"recipes": recipes}
+def hub_faults(found: Measured) -> str:
+    """What a run says of every fault, its exit code, seconds and what it keeps."""
+    lines = ["| the hub | exit | seconds | what is said |", "|---|---|---|---|"]
+    for row in found["rows"]:
+        said = "nothing: it goes on" if row["message"] is None else _said(row["message"])
+        kept = row["kept_bytes"]
+        if kept:
+            said += f" ({kept / 1e6:.1f} MB of {row['total_bytes'] / 1e6:.1f} MB are kept)"
+        lines.append(f"| {row['what']} | {row['exit_code']} | {row['seconds']:.0f} | {said} |")
+    return (
+        f"Runs with a budget of {found['budget_s']:.0f} s, timed by an outside clock on busy cores, "
+        f"{found['date']} (`scripts/hub_faults.py`); {len(found['beyond_budget'])} ended beyond it, "
+        f"and {found['half_shown']} files were shown before they were whole:\n\n"
+        + "\n".join(lines)
+    )
+
+
+def _said(message: str) -> str:
+    """The first line, with the hub's real address for the test's."""
+    text = re.sub(r"http://127\.0\.0\.1:\d+", "https://huggingface.co", message.splitlines()[0])
+    return text.replace("|", "\\|")
+
+
 BLOCKS: dict[str, Callable[[Measured], str]] = {
     "quickstart": quickstart,
     "grading": grading,
     "estimate": estimate,
     "plans": plans,
     "signal": signal,
+    "hub_faults": hub_faults,
 }
 
 
 def updated(text: str) -> str:
-    """The README with every block made anew; blocks without a file stay empty."""
+    """A page with every block made anew; blocks without a file stay empty."""
     for name in (*BLOCKS, *COMPUTED):
         file = MEASUREMENTS / f"{name}.json"
         body = COMPUTED[name]() if name in COMPUTED else "Not measured yet."
@@ -206,17 +231,22 @@ def _percent(share: float) -> str:
 
 
 def main() -> int:
-    """Update or check the README."""
+    """Update or check the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
     check = parser.parse_args().check
-    readme = ROOT / "README.md"
-    old = readme.read_text(encoding="utf-8")
-    new = updated(old)
+    stale = []
+    for name in PAGES:
+        page = ROOT / name
+        old = page.read_text(encoding="utf-8")
+        new = updated(old)
+        if old != new:
+            stale.append(name)
+        if not check:
+            page.write_text(new, encoding="utf-8")
     if check:
-        return int(old != new)
-    readme.write_text(new, encoding="utf-8")
-    print("README.md is up to date" if old == new else "README.md was updated", file=sys.stderr)
+        return int(bool(stale))
+    print(f"updated: {', '.join(stale) or 'nothing, all is up to date'}", file=sys.stderr)
     return 0
 
 
