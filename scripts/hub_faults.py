@@ -2,10 +2,10 @@
 
     python scripts/hub_faults.py [NAME...] [--json FILE]
 
-Each fault is set on the hub of tests/hub_server.py, on 127.0.0.1; then `budgetrl run` trains a tiny
-model by id, with data and a suite by id, inside four minutes by an outside clock. What is kept for a
-second try is counted, and files that are shown although they are not whole. docs/downloads.md has
-the table.
+Each fault is set on the hub of tests/hub_server.py, on 127.0.0.1; then `budgetrl run` trains a
+tiny model by id, with data and a suite by id, inside four minutes by an outside clock. What is kept
+for a second try is counted, and files that are shown although they are not whole. docs/downloads.md
+has the table.
 """
 
 import argparse

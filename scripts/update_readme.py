@@ -181,6 +181,8 @@ def recipes() -> str:
 
 
 COMPUTED: dict[str, Callable[[], str]] = {"recipes": recipes}
+
+
 def hub_faults(found: Measured) -> str:
     """What a run says of every fault, its exit code, seconds and what it keeps."""
     lines = ["| the hub | exit | seconds | what is said |", "|---|---|---|---|"]
@@ -191,9 +193,9 @@ def hub_faults(found: Measured) -> str:
             said += f" ({kept / 1e6:.1f} MB of {row['total_bytes'] / 1e6:.1f} MB are kept)"
         lines.append(f"| {row['what']} | {row['exit_code']} | {row['seconds']:.0f} | {said} |")
     return (
-        f"Runs with a budget of {found['budget_s']:.0f} s, timed by an outside clock on busy cores, "
-        f"{found['date']} (`scripts/hub_faults.py`); {len(found['beyond_budget'])} ended beyond it, "
-        f"and {found['half_shown']} files were shown before they were whole:\n\n"
+        f"Runs with {found['budget_s']:.0f} s of budget, by an outside clock on busy cores, "
+        f"{found['date']} (`scripts/hub_faults.py`); {len(found['beyond_budget'])} ended beyond "
+        f"it, and {found['half_shown']} files were shown before they were whole:\n\n"
         + "\n".join(lines)
     )
 
