@@ -223,7 +223,7 @@ def replanned_times(history: History, planned: PhaseTimes, source: str) -> Phase
     if "baseline_s" in known:
         known.setdefault("final_s", known["baseline_s"])
     if history.steps:
-        recent = history.steps[-RECENT_STEPS:]
+        recent = (history.steps[1:] or history.steps)[-RECENT_STEPS:]
         known |= {
             f"{name}_s": statistics.median(step.phase_s.get(name, 0.0) for step in recent)
             for name in _STEP_PHASES

@@ -1,5 +1,6 @@
 """What a run's events add up to, over attempts, warnings and phases."""
 
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -7,7 +8,7 @@ from sample_events import step_event
 
 from budgetrl import events
 from budgetrl.events import Event
-from budgetrl.history import fold, measured_times
+from budgetrl.history import fold, measured_times, replanned_times
 from budgetrl.types import StopReason
 
 
@@ -173,3 +174,15 @@ def test_measured_times_are_what_a_usual_update_took() -> None:
 def test_a_run_that_did_not_come_to_its_end_measures_nothing(lacks: str) -> None:
     kept = [e for e in finished_run() if lacks not in (e.KIND, getattr(e, "name", ""))]
     assert measured_times(fold(kept), report_s=3.0, source="x") is None
+
+
+def test_a_resumed_run_is_planned_by_what_it_has_measured_itself() -> None:
+    planned = measured_times(fold(finished_run()), report_s=3.0, source="the plan")
+    assert planned is not None
+    wrong = replace(planned, rollout_s=0.01, update_s=0.01, baseline_s=0.1, final_s=0.1)
+    events = [event for event in finished_run() if getattr(event, "name", "") != "final"]
+    again = replanned_times(fold(events), wrong, "so far")
+    assert (again.step_s, again.baseline_s, again.source) == (4.0, 8.0, "so far")
+    assert again.final_s == 8.0, "as long as the baseline"
+    assert again.report_s == 3.0, "not measured yet"
+    assert replanned_times(fold([]), wrong, "so far") is wrong

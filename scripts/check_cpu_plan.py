@@ -1,0 +1,230 @@
+"""Hold the plan of a CPU run against the run: twelve settings, four models, each run for real.
+
+    python scripts/check_cpu_plan.py --smollm2 FOLDER [--only 0,1,2] [--out FILE]
+
+Predictions are those of a machine without earlier runs: an update before the run, the same after
+the baseline, its 80 % band, and the peak of the worker's memory. Prints a table and adds the rows
+to docs/measurements/cpu_plan.json; other work on the machine shows in them, and is told beside.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fit_cpu_plan import RANDOM, random_model
+
+from budgetrl.estimation.cpu_profile import planned_phases
+from budgetrl.estimation.estimate import estimate_cpu
+from budgetrl.events import PlanEvent
+from budgetrl.files import parse_json, write_json
+from budgetrl.history import read_history
+from budgetrl.processor import cpu_model, cpu_speed
+from budgetrl.recipe.load import load_recipe
+from budgetrl.rundir import open_run
+from budgetrl.units import GIB
+
+OUT = Path(__file__).resolve().parents[1] / "docs" / "measurements" / "cpu_plan.json"
+TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ '\\n' }}"
+UPDATES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is run."""
+
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    prompts: int
+    """Per update; each with 4 completions."""
+    micro_batch: int
+    threads: int = 1
+
+
+SETTINGS = (
+    Setting("quickstart", 28, 64, 32, 64),
+    Setting("quickstart", 24, 32, 16, 64),
+    Setting("random-25m", 24, 12, 8, 16),
+    Setting("random-25m", 128, 64, 4, 8),
+    Setting("random-25m", 512, 24, 2, 4),
+    Setting("random-60m", 24, 256, 2, 4),
+    Setting("random-60m", 128, 64, 4, 4),
+    Setting("random-60m", 256, 128, 1, 4),
+    Setting("random-60m", 512, 12, 2, 2),
+    Setting("smollm2", 24, 12, 4, 4),
+    Setting("smollm2", 90, 12, 4, 4, 2),
+    Setting("smollm2", 200, 24, 2, 4),
+)
+
+RECIPE = """
+[recipe]
+name = "check"
+extends = ["{quickstart}"]
+[model]
+id = "{model}"
+[lora]
+rank = 16
+alpha = 16
+[data]
+path = "{folder}/train.jsonl"
+[prompt]
+max_tokens = {prompt_limit}
+chat_template = {template}
+[grpo]
+num_generations = 4
+[batch]
+prompts_per_step = {prompts}
+micro_batch = {micro_batch}
+[schedule]
+stop_after_steps = {updates}
+[sampling]
+max_tokens = {completion_tokens}
+[signal]
+skip = "off"
+on_empty = "continue"
+[engine]
+threads = {threads}
+eval_batch = 16
+[entropy]
+prompts = 0
+[budget]
+hours = 0.25
+[[eval]]
+suite = "heldout"
+path = "{folder}/heldout.jsonl"
+samples = 1
+k = [1]
+"""
+
+
+def write_recipe(setting: Setting, model: str, folder: Path) -> Path:
+    """A recipe of the setting, with problems of its prompt length."""
+    for name, first, count in (("train", 10, 40), ("heldout", 60, 16)):
+        numbers = range(first, first + count)
+        rows = [json.dumps({"problem": _text(setting, n), "answer": "1"}) for n in numbers]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    file = folder / "check.toml"
+    values = asdict(setting) | {
+        "model": model,
+        "folder": folder,
+        "quickstart": load_recipe("quickstart").path,
+        "prompt_limit": setting.prompt_tokens + 16,
+        "template": json.dumps(TEMPLATE),
+        "updates": UPDATES,
+    }
+    file.write_text(RECIPE.format_map(values), encoding="utf-8")
+    return file
+
+
+def _text(setting: Setting, number: int) -> str:
+    """A problem of so many tokens: a digit is one in all of these tokenizers."""
+    return f"{number}".ljust(setting.prompt_tokens - 1, "4")
+
+
+def check(setting: Setting, model: str, folder: Path) -> dict[str, Any]:
+    """Plan and run one setting."""
+    file = write_recipe(setting, model, folder)
+    empty = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+    recipe = load_recipe(file).recipe
+    made = estimate_cpu(planned_phases(recipe, folder / "cache"))
+    command = [sys.executable, "-m", "budgetrl", "run", str(file), "--out", str(folder / "runs")]
+    options = ["--display", "none", "--json"]
+    done = subprocess.run(command + options, env=empty, capture_output=True, text=True, check=False)
+    result = parse_json(done.stdout)
+    if done.returncode != 0:
+        raise SystemExit(f"{setting}: {result}")
+    run = open_run(result["run_dir"])
+    history = read_history(run)
+    again = [e.step_s for e in run.events() if isinstance(e, PlanEvent) and e.step == 0]
+    took = [sum(step.phase_s.values()) for step in history.steps]
+    planned = run.read_json("plan.json")
+    return {
+        **asdict(setting),
+        "params": made.scenario.shape.params,
+        "estimate_s": made.times.step_s,
+        "band_s": list(made.step_band),
+        "planned_s": planned["plan"]["step_s"],
+        "busy": planned.get("slow", 1.0),
+        "after_baseline_s": again[0] if again else None,
+        "measured_s": statistics.median(took),
+        "updates_s": took,
+        "phase_s": [dict(step.phase_s) for step in history.steps],
+        "baseline_s": {
+            "planned": planned["times"]["baseline_s"],
+            "took": history.phase_seconds()["baseline"],
+        },
+        "memory_gib": {
+            "estimate": made.memory.peak / GIB,
+            "low": made.memory.low / GIB,
+            "high": made.memory.high / GIB,
+            "peak": max(step.peak_rss_gib or 0.0 for step in history.steps),
+        },
+    }
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Errors over all settings."""
+    found: dict[str, Any] = {"settings": len(rows)}
+    for name in ("planned_s", "after_baseline_s"):
+        ratios = [row[name] / row["measured_s"] for row in rows if row[name]]
+        found |= _errors(name, ratios)
+    inside = [
+        row["band_s"][0] <= row["measured_s"] / row["busy"] <= row["band_s"][1] for row in rows
+    ]
+    memory = [row["memory_gib"]["estimate"] / row["memory_gib"]["peak"] for row in rows]
+    return found | {"inside_band": sum(inside) / len(rows)} | _errors("memory", memory)
+
+
+def _errors(name: str, ratios: Sequence[float]) -> dict[str, float]:
+    """Median relative error, and the worst factor either way."""
+    return {
+        f"{name}_median_error": statistics.median(abs(ratio - 1) for ratio in ratios),
+        f"{name}_worst_factor": max(max(ratio, 1 / ratio) for ratio in ratios),
+    }
+
+
+def main() -> None:
+    """Run the settings that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smollm2", help="folder of SmolLM2-135M-Instruct")
+    parser.add_argument("--only", help="numbers of settings, from 0")
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    chosen = range(len(SETTINGS)) if options.only is None else map(int, options.only.split(","))
+    models = {"quickstart": "asset:tiny/quickstart", "smollm2": options.smollm2}
+    known = parse_json(options.out.read_text()) if options.out.is_file() else {"rows": []}
+    for number in chosen:
+        setting = SETTINGS[number]
+        if setting.model == "smollm2" and options.smollm2 is None:
+            continue
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            if setting.model in RANDOM:
+                model = str(random_model(setting.model, folder / "model"))
+            else:
+                model = models[setting.model]
+            row = {"number": number, **check(setting, model, folder)}
+        print(json.dumps(row), file=sys.stderr, flush=True)
+        rows = [old for old in known["rows"] if old["number"] != number] + [row]
+        known = {
+            "date": datetime.now(UTC).date().isoformat(),
+            "cpu": cpu_model(),
+            "gflops": round(cpu_speed(), 1),
+            "summary": summary(rows),
+            "rows": sorted(rows, key=lambda row: int(row["number"])),
+        }
+        write_json(options.out, known)
+    print(json.dumps(known["summary"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
