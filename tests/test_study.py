@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from budgetrl.study.claims import ClaimVerdict, claims_of, judge
 from budgetrl.study.feasibility import ProbeVerdict, Seen
 from budgetrl.study.feasibility import judge as judge_probe
 from budgetrl.study.plan import MIN_UPDATES, StudyPlan, plan_study
-from budgetrl.study.report import study_document, write_study_report
+from budgetrl.study.report import _whole_run, study_document, write_study_report
 from budgetrl.study.state import StudyDir, open_study
 
 FIXED = (AlphaPolicy.FIXED,)
@@ -203,6 +204,19 @@ def test_bad_studies_are_refused_and_leave_nothing(
     assert done.returncode == code, done.stderr
     assert words in done.stderr and "Traceback" not in done.stderr
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "updates"),
+    [("qwen3_r8", None), ("quickstart", 60), ("laptop_smollm2", 40)],
+)
+def test_a_whole_run_is_the_papers_the_recipes_or_what_the_plan_gave(
+    recipe: str, updates: int | None
+) -> None:
+    study: Any = SimpleNamespace(arms=[SimpleNamespace(row={"planned_steps": n}) for n in (40, 35)])
+    runs = [SimpleNamespace(recipe=load_recipe(recipe).recipe)]
+    model: Any = SimpleNamespace(arms=[SimpleNamespace(runs=runs)])
+    assert _whole_run(study, model) == updates
 
 
 # --- the probe

@@ -153,8 +153,8 @@ def _what_was_run(facts: Facts) -> Iterator[Block]:
     if recipe is not None:
         if recipe.inferred:
             rows = [[i.key, _value(facts, i.key), i.source] for i in recipe.inferred]
-            yield Table(["Inferred", "value", "taken from"], rows, text_columns=3,
-                        caption="The paper does not state these.")  # fmt: skip
+            caption = "The paper does not state these." if recipe.paper else ""
+            yield Table(["Inferred", "value", "taken from"], rows, caption, text_columns=3)
         if recipe.deviation:
             rows = [[d.key, str(d.paper), str(d.here), d.why] for d in recipe.deviation]
             yield Table(["Deviation", "paper", "here", "why"], rows, text_columns=4)

@@ -81,8 +81,10 @@ def _document(study: StudyDir, facts: Sequence[Facts]) -> Document:
     made = several_document(facts)
     models = models_of(arms_of(facts))
     family = study.config["family"]
+    paper = any(one.recipe is not None and one.recipe.paper is not None for one in facts)
+    asks = "What the study asks of the paper" if paper else "What the study asks"
     sections = [
-        Section("What the study asks of the paper", _claim_blocks(study, models)),
+        Section(asks, _claim_blocks(study, models)),
         *made.sections,
         Section("Plan and bill by arm", [_bill(study)]),
     ]
@@ -95,15 +97,16 @@ def _document(study: StudyDir, facts: Sequence[Facts]) -> Document:
 
 
 def _claims(study: StudyDir, models: Sequence[ModelRows]) -> list[tuple[ModelRows, list[Claim]]]:
-    return [(model, claims_of(model.arms, _whole_run(model))) for model in models]
+    return [(model, claims_of(model.arms, _whole_run(study, model))) for model in models]
 
 
-def _whole_run(model: ModelRows) -> int | None:
-    """Updates of a whole run: the paper's, or what a recipe without a paper asks for."""
+def _whole_run(study: StudyDir, model: ModelRows) -> int | None:
+    """Updates of a whole run: None for the paper's; else what the recipe asks, or the plan gave."""
     recipe = model.arms[0].runs[0].recipe
     if recipe is None or recipe.paper is not None:
         return None
-    return recipe.schedule.stop_after_steps
+    planned = max(arm.row["planned_steps"] for arm in study.arms)
+    return recipe.schedule.stop_after_steps or planned
 
 
 def _claim_blocks(study: StudyDir, models: Sequence[ModelRows]) -> list[Text | Table]:
