@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from budgetrl.budget import Budget, PhaseTimes
+from budgetrl.damage import way_on
 from budgetrl.errors import RunDirError
 from budgetrl.hub.pins import MANIFEST_KEY, Pins, from_json, pinned
 from budgetrl.recipe.schema import Recipe
@@ -150,5 +151,5 @@ def _damaged(file: Path, error: ValidationError) -> RunDirError:
     what = ": ".join([*map(str, first["loc"]), first["msg"]])
     return RunDirError(
         f"{file}: missing, damaged, or of another version: {what}.",
-        hint="Put the file back from a copy, or start a new run.",
+        hint=way_on(file.parent, file.name),
     )

@@ -29,8 +29,8 @@ class Losses:
         found = []
         if self.events:
             found.append(
-                f"events.jsonl holds nothing of {_updates(self.events)}, which other files tell "
-                "of: it was cut or damaged, and sums over updates are too small"
+                f"of {_updates(self.events)} nothing stands in events.jsonl, though other files "
+                "tell of them: it was cut or damaged, and sums over updates are too small"
             )
         if self.completions:
             found.append(f"the stored completions of {_updates(self.completions)} are cut or gone")

@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from budgetrl.damage import RECIPE as RECIPE
+from budgetrl.damage import RESOLVED as RESOLVED
+from budgetrl.damage import way_on
 from budgetrl.errors import RunDirError
 from budgetrl.events import Event, EventWriter, RunFinished, Stamp, parse
 from budgetrl.files import (
@@ -39,13 +42,11 @@ from budgetrl.types import RunStatus, StopReason
 EVENTS = "events.jsonl"
 LOCK = "events.lock"
 SUPERVISOR_LOCK = "supervisor.lock"
-RESOLVED = "recipe.resolved.json"
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
 HEARTBEAT = "heartbeat.json"
 RESULT = "result.json"
 CHECKPOINT_MANIFEST = "checkpoint.json"
-RECIPE = "recipe.toml"
 
 PRIVATE = (RECIPE, RESOLVED, PLAN)
 """Hold what a resumption needs as it was given, secrets too; never copied into a report."""
@@ -117,10 +118,16 @@ class RunDir:
             value = json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
-            raise RunDirError(f"{self.path / name}: cannot be read: {error}.") from None
+        except OSError as error:
+            raise RunDirError(f"{self.path / name}: cannot be read: {error.strerror}.") from None
+        except (ValueError, RecursionError):
+            value = None
         if not isinstance(value, dict):
-            raise RunDirError(f"{self.path / name}: is damaged: it holds no JSON object.")
+            size = (self.path / name).stat().st_size
+            raise RunDirError(
+                f"{self.path / name}: is damaged: its {size:,} bytes are no whole JSON object.",
+                hint=way_on(self.path, name),
+            )
         return value
 
     # --- events
