@@ -26,7 +26,9 @@ from budgetrl.events import (
     RunStarted,
     RunWarning,
     Step,
+    parse,
 )
+from budgetrl.lean_steps import lean_step
 from budgetrl.rundir import RunDir
 
 UNTOLD, UNSTORED = -2, -1
@@ -86,11 +88,7 @@ class History:
 
     def add(self, event: Event) -> None:
         """Fold one more event in."""
-        self.elapsed_s = max(self.elapsed_s, event.elapsed_s)
-        if event.spent_usd is not None:
-            self.spent_usd = max(self.spent_usd or 0.0, event.spent_usd)
-        self.attempt = max(self.attempt, event.attempt)
-        self.last_t = event.t
+        self._stamp(event)
         self.newer_schema |= (
             event.schema_version > type(event).model_fields["schema_version"].default
         )
@@ -100,8 +98,7 @@ class History:
             case RunResumed():
                 self._resume(event)
             case Step():
-                self.steps.append(event)
-                self.tell(event.step, event.stored_bytes)
+                self._step(event)
             case Evaluation():
                 self.evaluations.append(event)
             case Entropy():
@@ -124,6 +121,22 @@ class History:
                 self.finished = event
             case _:
                 pass
+
+    def add_lean(self, step: Step) -> None:
+        """Fold in an update of which only the numbers are kept."""
+        self._stamp(step)
+        self._step(step)
+
+    def _stamp(self, event: Event) -> None:
+        self.elapsed_s = max(self.elapsed_s, event.elapsed_s)
+        if event.spent_usd is not None:
+            self.spent_usd = max(self.spent_usd or 0.0, event.spent_usd)
+        self.attempt = max(self.attempt, event.attempt)
+        self.last_t = event.t
+
+    def _step(self, step: Step) -> None:
+        self.steps.append(step)
+        self.tell(step.step, step.stored_bytes)
 
     def tell(self, step: int, stored_bytes: int | None) -> None:
         """Note that an update was made, for readers that skip its event."""
@@ -203,8 +216,15 @@ def fold(events: Iterable[Event]) -> History:
 
 
 def read_history(run: RunDir) -> History:
-    """The history of a run directory."""
-    return fold(run.events())
+    """The history of a run directory; of updates the numbers, so that 50,000 have room."""
+    history = History()
+    for line in run.lines():
+        lean = lean_step(line)
+        if lean is not None:
+            history.add_lean(lean)
+        elif (event := parse(line)) is not None:
+            history.add(event)
+    return history
 
 
 def replanned_times(history: History, planned: PhaseTimes, source: str) -> PhaseTimes:

@@ -51,6 +51,8 @@ CHECKPOINT_MANIFEST = "checkpoint.json"
 PRIVATE = (RECIPE, RESOLVED, PLAN)
 """Hold what a resumption needs as it was given, secrets too; never copied into a report."""
 
+BLOCK_BYTES = 1 << 20
+"""Of the event file, at a time."""
 HEARTBEAT_FRESH_S = 5.0
 """A heartbeat comes each second; one older than this says that nobody writes it."""
 
@@ -192,7 +194,17 @@ class RunDir:
 
     def events(self) -> Iterator[Event]:
         """All readable events in order."""
-        return iter(self.tail(0)[0])
+        parsed = (parse(line) for line in self.lines())
+        return (event for event in parsed if event is not None)
+
+    def lines(self) -> Iterator[bytes]:
+        """All whole lines of the event file, read block by block."""
+        offset = 0
+        while True:
+            lines, offset = self.tail_lines(offset, BLOCK_BYTES)
+            if not lines:
+                return
+            yield from lines
 
     def tail(self, offset: int) -> tuple[list[Event], int]:
         """Events from a byte offset on, and the offset to continue from.
@@ -228,7 +240,7 @@ class RunDir:
 
     def status(self) -> RunStatus:
         """As `status_of`, for who has not read the events."""
-        return self.status_of(self._last_finish())
+        return self.status_of(self.last_finish())
 
     def status_of(self, finished: RunFinished | None, now: float | None = None) -> RunStatus:
         """What the files and the locks tell about the run: the one rule of all readers.
@@ -261,9 +273,11 @@ class RunDir:
             return False
         return beat.get("boot") != boot_id() and 0 <= age < HEARTBEAT_FRESH_S
 
-    def _last_finish(self) -> RunFinished | None:
+    def last_finish(self) -> RunFinished | None:
+        """The last `run_finished` event, if no resumption followed it."""
         last: RunFinished | None = None
-        for event in self.events():
+        ends = (line for line in self.lines() if b"run_finished" in line or b"run_resumed" in line)
+        for event in filter(None, map(parse, ends)):
             if isinstance(event, RunFinished):
                 last = event
             elif event.kind == "run_resumed":

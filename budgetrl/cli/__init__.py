@@ -4,15 +4,17 @@ Commands parse, call one function and render. Everything heavy is imported insid
 that `budgetrl --help` answers at once.
 """
 
+import atexit
 import contextlib
 import errno
 import json
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -31,6 +33,8 @@ from budgetrl.display.output import silence
 from budgetrl.display.scrub import scrub
 from budgetrl.errors import BudgetRLError, ExitCode
 
+EXIT_HOOKS_S = 5.0
+"""What the exit hooks of libraries may take after an error."""
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 app = typer.Typer(
@@ -76,7 +80,32 @@ app.command()(doctor_commands.doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code. As the whole process (no arguments) it also ends it.
+
+    Libraries start threads and ask questions: a refusal waits for neither.
+    """
+    if arguments is not None:
+        return _whole_command(arguments)
+    if sys.stdin is not None and not sys.stdin.isatty():
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  (for as long as we live)
+    code = _whole_command(None)
+    if code != ExitCode.OK and "torch" in sys.modules:
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process whatever threads or exit hooks of libraries may still wait for."""
+    hooks = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+    hooks.start()
+    hooks.join(EXIT_HOOKS_S)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _whole_command(arguments: Sequence[str] | None) -> int:
     _open_closed_streams()
     code: int = ExitCode.OK
     try:

@@ -6,7 +6,6 @@ from pathlib import Path
 from budgetrl.errors import DataError, ProtocolError
 from budgetrl.evaluation.compare import Difference, describe_differences, difference
 from budgetrl.evaluation.rows import StoredEval, load_eval
-from budgetrl.history import read_history
 from budgetrl.rundir import open_run
 
 
@@ -48,7 +47,7 @@ def _evaluations(path: Path) -> dict[str, StoredEval]:
         stored = load_eval(path)
         return {stored.protocol.suite: stored}
     run = open_run(path)
-    finished = read_history(run).finished
+    finished = run.last_finish()
     untrained = finished is not None and finished.steps == 0 and finished.final is not None
     name = "baseline" if untrained else "final"
     files = sorted(run.path.glob(f"evals/*/{name}.json"))

@@ -1,0 +1,99 @@
+"""Step events as long runs need them: their numbers, in a fraction of the room and of the time.
+
+    lean_step(line) -> Step | None      None: no step event, or one that `events.parse` must see
+
+It has the attributes of `events.Step` but for the sample and whatever a newer budgetrl added.
+"""
+
+import json
+from collections import namedtuple
+from functools import cache
+from operator import itemgetter
+from types import NoneType
+from typing import Any, cast, get_args
+
+from budgetrl.events import SCHEMA_VERSION, Step
+
+_MARK, _MARK_WITHIN = b'"kind": "step"', 64
+"""Near the start of a line."""
+_SAMPLE = b', "sample": '
+"""Its quotes are escaped wherever a text holds it, so there the last field begins."""
+_LEFT_OUT = ("schema_version", "kind", "sample")
+_INFINITE = (float("inf"), float("-inf"))
+
+
+def lean_step(line: bytes) -> Step | None:
+    """The numbers of a step event, or None for any other line and for one of unusual content.
+
+    A `Step` by its attributes only: it is of a slim class of its own.
+    """
+    if line.find(_MARK, 0, _MARK_WITHIN) < 0 or not line.endswith(b"}"):
+        return None
+    cut = line.find(_SAMPLE)
+    text = line if cut < 0 else line[:cut] + b"}"
+    shape = _shape()
+    try:
+        data = shape.decoder.decode(text.decode("ascii"))
+        if data["schema_version"] != SCHEMA_VERSION:
+            return None
+    except (ValueError, KeyError, RecursionError):
+        return None
+    return shape.fill(shape.defaults | data)
+
+
+class _Shape:
+    """What a step event is made of, by its model; built when first used, as the model is."""
+
+    def __init__(self) -> None:
+        fields = {n: f for n, f in Step.model_fields.items() if n not in _LEFT_OUT}
+        self.decoder = json.JSONDecoder(parse_constant=_refuse)
+        self.defaults = {n: f.default for n, f in fields.items() if not f.is_required()}
+        self._kind = namedtuple("LeanStep", list(fields))  # type: ignore[misc]
+        self._values = itemgetter(*fields)
+        self._allowed = [_types(f.annotation) for f in fields.values()]
+        self._parts = [i for i, allowed in enumerate(self._allowed) if dict in allowed]
+        self._usual: set[tuple[type, ...]] = set()
+        """Types of the values of steps that were looked at closely."""
+        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def fill(self, data: dict[str, Any]) -> Step | None:
+        """The slim step, or None where a value is missing or of another type."""
+        try:
+            values = list(self._values(data))
+        except KeyError:
+            return None
+        types = tuple(map(type, values))
+        if types not in self._usual:
+            if any(kind not in allowed for kind, allowed in zip(types, self._allowed, strict=True)):
+                return None
+            self._usual.add(types)
+        if _INFINITE[0] in values or _INFINITE[1] in values:
+            return None
+        for i in self._parts:
+            parts = values[i]
+            if parts:  # names that all steps share
+                names = self._names.setdefault(tuple(parts), tuple(parts))
+                values[i] = dict(zip(names, parts.values(), strict=True))
+        return cast(Step, self._kind(*values))
+
+
+@cache
+def _shape() -> _Shape:
+    return _Shape()
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"no writer of ours writes {constant}")
+
+
+def _types(annotation: Any) -> frozenset[type]:
+    """What JSON may hold in a field."""
+    known: dict[Any, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,)}
+    if annotation in known or annotation is NoneType:
+        return frozenset(known.get(annotation, (NoneType,)))
+    if getattr(annotation, "__origin__", None) is dict:
+        return frozenset({dict})
+    parts = get_args(annotation)
+    if parts and isinstance(parts[0], str):  # a Literal
+        return frozenset({str})
+    return frozenset(kind for part in parts for kind in _types(part))
