@@ -5,21 +5,20 @@
 It has the attributes of `events.Step` but for the sample and whatever a newer budgetrl added.
 """
 
-import json
 from collections import namedtuple
 from functools import cache
 from operator import itemgetter
 from types import NoneType
 from typing import Any, cast, get_args
 
+from pydantic_core import from_json
+
 from budgetrl.events import SCHEMA_VERSION, Step
 
 _MARK, _MARK_WITHIN = b'"kind": "step"', 64
 """Near the start of a line."""
-_SAMPLE = b', "sample": '
-"""Its quotes are escaped wherever a text holds it, so there the last field begins."""
+INFINITE = float("inf")
 _LEFT_OUT = ("schema_version", "kind", "sample")
-_INFINITE = (float("inf"), float("-inf"))
 
 
 def lean_step(line: bytes) -> Step | None:
@@ -27,18 +26,13 @@ def lean_step(line: bytes) -> Step | None:
 
     A `Step` by its attributes only: it is of a slim class of its own.
     """
-    if line.find(_MARK, 0, _MARK_WITHIN) < 0 or not line.endswith(b"}"):
+    if line.find(_MARK, 0, _MARK_WITHIN) < 0:
         return None
-    cut = line.find(_SAMPLE)
-    text = line if cut < 0 else line[:cut] + b"}"
-    shape = _shape()
     try:
-        data = shape.decoder.decode(text.decode("ascii"))
-        if data["schema_version"] != SCHEMA_VERSION:
-            return None
-    except (ValueError, KeyError, RecursionError):
+        data = from_json(line, allow_inf_nan=False)
+    except ValueError:
         return None
-    return shape.fill(shape.defaults | data)
+    return _shape().fill(data) if data.get("schema_version") == SCHEMA_VERSION else None
 
 
 class _Shape:
@@ -46,20 +40,17 @@ class _Shape:
 
     def __init__(self) -> None:
         fields = {n: f for n, f in Step.model_fields.items() if n not in _LEFT_OUT}
-        self.decoder = json.JSONDecoder(parse_constant=_refuse)
-        self.defaults = {n: f.default for n, f in fields.items() if not f.is_required()}
+        self._defaults = {n: f.default for n, f in fields.items() if not f.is_required()}
         self._kind = namedtuple("LeanStep", list(fields))  # type: ignore[misc]
         self._values = itemgetter(*fields)
         self._allowed = [_types(f.annotation) for f in fields.values()]
-        self._parts = [i for i, allowed in enumerate(self._allowed) if dict in allowed]
         self._usual: set[tuple[type, ...]] = set()
         """Types of the values of steps that were looked at closely."""
-        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def fill(self, data: dict[str, Any]) -> Step | None:
         """The slim step, or None where a value is missing or of another type."""
         try:
-            values = list(self._values(data))
+            values = self._values(self._defaults | data)
         except KeyError:
             return None
         types = tuple(map(type, values))
@@ -67,23 +58,14 @@ class _Shape:
             if any(kind not in allowed for kind, allowed in zip(types, self._allowed, strict=True)):
                 return None
             self._usual.add(types)
-        if _INFINITE[0] in values or _INFINITE[1] in values:
+        if INFINITE in values or -INFINITE in values:
             return None
-        for i in self._parts:
-            parts = values[i]
-            if parts:  # names that all steps share
-                names = self._names.setdefault(tuple(parts), tuple(parts))
-                values[i] = dict(zip(names, parts.values(), strict=True))
         return cast(Step, self._kind(*values))
 
 
 @cache
 def _shape() -> _Shape:
     return _Shape()
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"no writer of ours writes {constant}")
 
 
 def _types(annotation: Any) -> frozenset[type]:

@@ -7,10 +7,13 @@ A truncated file is whole as far as it goes, so only the others tell of what it 
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
+from budgetrl.errors import RunDirError
 from budgetrl.history import UNTOLD, History
-from budgetrl.rundir import RunDir
+from budgetrl.retention import Rule, is_kept
+from budgetrl.rundir import RESOLVED, RunDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,22 @@ def find_losses(run: RunDir, history: History) -> Losses:
     marks += [step for step in stored if step > history.reached]
     if history.finished is not None:
         marks.append(history.finished.steps)
-    last = max(marks)
+    last, rule = max(marks), _rule(run)
     told = dict(enumerate(history.told, start=1))
+    wrong = (step for step, size in told.items() if size >= 0 and stored.get(step) != size)
     return Losses(
         tuple(step for step in range(1, last + 1) if told.get(step, UNTOLD) == UNTOLD),
-        tuple(step for step, size in told.items() if size >= 0 and stored.get(step) != size),
+        tuple(s for s in wrong if s in stored or is_kept(rule, s, history.reached)),
         last,
     )
+
+
+def _rule(run: RunDir) -> Rule:
+    """The recipe's word on stored completions; all, where it cannot be read."""
+    with suppress(RunDirError, KeyError, TypeError):
+        rule = (run.read_json(RESOLVED) or {})["recipe"]["checkpoint"]["keep_completions"]
+        return rule if isinstance(rule, int | str) else "all"
+    return "all"
 
 
 def _updates(numbers: Iterable[int]) -> str:

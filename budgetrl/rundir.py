@@ -297,6 +297,10 @@ class RunDir:
         write_atomic(self.completions_file(step), content)
         return len(content)
 
+    def drop_completions(self, step: int) -> None:
+        """Delete the completions of a step, if they are there."""
+        self.completions_file(step).unlink(missing_ok=True)
+
     def stored_completions(self) -> dict[int, int]:
         """Bytes of the completions that are stored, by step."""
         found = {}

@@ -146,11 +146,17 @@ def _command(arguments: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # "?" where there is no UTF-8
             stream.reconfigure(errors="replace")
+    streams = sys.stdout, sys.stderr
     try:
         outcome = app(given, prog_name="budgetrl", standalone_mode=False)
         return outcome if isinstance(outcome, int) else ExitCode.OK
     except typer.Exit as stop:
         return stop.exit_code
+    except SystemExit as stop:  # how typer and rich say that nobody reads any more
+        if not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        sys.stdout, sys.stderr = streams
+        raise BrokenPipeError from None
     except BudgetRLError as error:
         if debug:
             traceback.print_exc()

@@ -6,6 +6,7 @@ from budgetrl.estimation.memory import weight_bytes
 from budgetrl.estimation.phases import Phases
 from budgetrl.estimation.scenario import Scenario
 from budgetrl.estimation.workload import Precision
+from budgetrl.retention import num_kept
 from budgetrl.types import EvalWhen
 
 _ENVIRONMENT = {True: 16e9, False: 7e9}
@@ -38,7 +39,8 @@ def disk_of(scenario: Scenario, phases: Phases, steps: int) -> Disk:
     moments = (2 if recipe.optimizer.name == "adamw_8bit" else 8) * scenario.adapter_params
     full = min(_FULL_CHECKPOINTS, max(1, steps)) * (adapter + moments)
     small = (1 + recipe.checkpoint.milestones) * adapter
-    tokens = steps * recipe.completions_per_step * scenario.lengths().mean
+    stored = num_kept(recipe.checkpoint.keep_completions, steps)
+    tokens = stored * recipe.completions_per_step * scenario.lengths().mean
     every = phases.times(None).step_evals_every
     for spec in recipe.eval:
         times = sum(when is not EvalWhen.STEP for when in spec.when)

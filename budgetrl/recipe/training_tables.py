@@ -161,6 +161,9 @@ class Checkpoint(Table):
     """None: the larger of 10 minutes and 3 % of the budget, or every_steps alone if given."""
     milestones: Annotated[int, Field(ge=0)] = 4
     """Adapter-only checkpoints kept besides the newest two and the best."""
+    keep_completions: Literal["all", "sampled"] | Count = "all"
+    """Training completions on disk: of all updates, of the newest N, or "sampled": of the first and
+    the newest ten and every tenth (`budgetrl.retention`)."""
     mirror: str | None = None
     """A folder on another disk that gets a second copy of the run at each checkpoint."""
 

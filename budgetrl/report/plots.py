@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -48,6 +48,8 @@ _STYLE: dict[Any, Any] = {
 
 WIDE = (4.6, 2.9)
 """Inches of a figure that has half a page for itself."""
+MOST_POINTS = 2000
+"""Of a line."""
 _MARGIN = {
     "left": 0.56,
     "right": 0.22,
@@ -110,6 +112,17 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
     return means
 
 
+def _thinned(line: Line) -> Line:
+    """Means of neighbours where there are more points than a picture can show."""
+    every = -(-len(line.x) // MOST_POINTS)
+    if every <= 1 or line.low is not None or line.high is not None:
+        return line
+    starts = np.arange(0, len(line.x), every)
+    sizes = np.diff([*starts, len(line.x)])
+    x, y = (np.add.reduceat(np.asarray(values), starts) / sizes for values in (line.x, line.y))
+    return replace(line, x=x.tolist(), y=y.tolist())
+
+
 def draw(panel: Panel) -> str:
     """A panel as SVG text with placeholder colours."""
     with matplotlib.rc_context(_STYLE):
@@ -149,6 +162,7 @@ def _draw_line(axes: Any, line: Line) -> None:
         axes.plot(line.x, line.y, style, color=colour, markersize=4.5, linewidth=1.4,
                   label=line.label)  # fmt: skip
         return
+    line = _thinned(line)
     window = max(1, len(line.x) // 25)
     if line.low is not None and line.high is not None:
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)

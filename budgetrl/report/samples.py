@@ -11,6 +11,8 @@ from budgetrl.report.text import shortened, suite_name
 from budgetrl.types import Verdict
 
 PAIRS = 5
+PROBLEM_LIMIT = 1000
+"""Characters of a problem or a gold answer."""
 _WANTED = ((False, True), (True, True), (False, False), (True, False))
 """Right before and after: learnt, kept, still wrong, lost."""
 
@@ -60,7 +62,9 @@ def _pair(before: EvalRow, after: EvalRow, files: tuple[str, str]) -> Pair:
         )
         for title, row, file in zip(("Before", "After"), (before, after), files, strict=True)
     ]
-    return Pair(before.problem, before.answer, samples)
+    return Pair(
+        shortened(before.problem, PROBLEM_LIMIT), shortened(before.answer, PROBLEM_LIMIT), samples
+    )
 
 
 def _trained(facts: Facts) -> list[Block]:
@@ -99,7 +103,7 @@ def _training_sample(row: dict[str, Any], step: int) -> Sample:
     details = f"{tokens:,} tokens" if isinstance(tokens, int) else "tokens not known"
     if isinstance(row.get("reward"), int | float):
         details += f", reward {row['reward']:.2f}"
-    problem = shortened(str(row.get("problem", "")), 400)
+    problem = shortened(str(row.get("problem", "")), PROBLEM_LIMIT)
     return Sample(
         f"Update {step}",
         str(row.get("verdict", "")),

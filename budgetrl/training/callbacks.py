@@ -17,6 +17,7 @@ from budgetrl.errors import TrainingError
 from budgetrl.events import PlanEvent, Step
 from budgetrl.processor import peak_rss_gib
 from budgetrl.recipe.schema import Recipe
+from budgetrl.retention import dropped_by
 from budgetrl.rewards.registry import check_faults, fault_lines
 from budgetrl.rundir import RunDir, damaged_files, read_checkpoint
 from budgetrl.training.alarms import Alarms, no_signal
@@ -252,6 +253,9 @@ class StepCallback(TrainerCallback):
         stored_bytes = None
         try:
             stored_bytes = self.run.write_completions(step, record.rows())
+            old = dropped_by(self.recipe.checkpoint.keep_completions, step)
+            if old is not None:
+                self.run.drop_completions(old)
         except OSError as error:
             self.log.warn("not_stored", f"the completions of step {step} were not stored: {error}")
         event = Step(
