@@ -111,7 +111,8 @@ class BudgetMixin:
         first = len(record.breakdowns)
         record.problems += problems
         size = record.group_size
-        rows = [{"prompt": parts.renderer.text(p)} for p in problems for _ in range(size)]
+        texts = [parts.renderer.text(problem) for problem in problems]
+        rows = [{"prompt": text} for text in texts for _ in range(size)]
         self._rolling_out = True
         with parts.clock.time("other"):
             batch: Batch = super()._generate_and_score_completions(rows)  # type: ignore[misc]
@@ -213,7 +214,8 @@ class BudgetMixin:
 
     def _tokenize_prompts(self, prompts: Sequence[str]) -> tuple[list[list[int]], None, Batch]:
         """The renderer's ids: TRL would render with the tokenizer's own chat template."""
-        return [list(self.parts.renderer.encode(text)) for text in prompts], None, {}
+        ids = {text: self.parts.renderer.encode(text) for text in dict.fromkeys(prompts)}
+        return [list(ids[text]) for text in prompts], None, {}
 
     def check_prompts(
         self, problems: Sequence[Problem], prompt_ids: Sequence[Sequence[int]]
@@ -224,7 +226,8 @@ class BudgetMixin:
             TrainingError: they differ, so training would not be on what is evaluated.
         """
         renderer, size = self.parts.renderer, len(prompt_ids) // len(problems)
-        wanted = [renderer.ids(problem) for problem in problems for _ in range(size)]
+        each = [renderer.ids(problem) for problem in problems]
+        wanted = [ids for ids in each for _ in range(size)]
         if [tuple(ids) for ids in prompt_ids] != wanted:
             raise TrainingError(
                 "the trainer's prompts are not those of the evaluations.",
