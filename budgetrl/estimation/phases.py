@@ -255,8 +255,8 @@ def _setup(scenario: Scenario) -> dict[str, list[Term]]:
 
 
 def _preflight(scenario: Scenario) -> list[Term]:
-    """One micro-batch of the longest completions, and the adapter saved."""
-    recipe = scenario.recipe
+    """Every pass over one micro-batch of the longest completions, and the adapter saved."""
+    recipe, passes = scenario.recipe, scenario.passes()
     limit = float(recipe.sampling.max_tokens)
     longest = Update(
         sequences=recipe.batch.micro_batch,
@@ -268,11 +268,13 @@ def _preflight(scenario: Scenario) -> list[Term]:
         adapter_params=scenario.adapter_params,
         precision=scenario.precision,
         checkpointing=recipe.engine.gradient_checkpointing,
+        reference=passes.reference,
+        old_policy=passes.old_policy,
         padded=not scenario.vllm,
         plain_trl=not scenario.vllm,
     )
-    work = update(longest, scenario.shape, scenario.gpu, scenario.constants)
-    return [*work, *_save(scenario)]
+    where = scenario.shape, scenario.gpu, scenario.constants
+    return [*logprobs(longest, *where), *update(longest, *where), *_save(scenario)]
 
 
 def _save(scenario: Scenario) -> list[Term]:
