@@ -39,7 +39,7 @@ from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.hub.config import window_in
 from budgetrl.hub.fetch import refuse_full_disk
 from budgetrl.hub.layout import gguf_hint, has_tokenizer
-from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, pinned, to_json
+from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, pinned, to_download, to_json
 from budgetrl.hub.repo import is_installed, is_offline
 from budgetrl.masking import masked_command
 from budgetrl.processor import cpu_model
@@ -149,8 +149,8 @@ def make_plan(
         check_window(recipe, window_in(pins["model"].found))
     settled = pinned(recipe, pins)
     check_known_layers(settled)
-    to_download = sum(one.to_download for one in pins.values())
-    refuse_full_disk(to_download)
+    missing = to_download(pins)
+    refuse_full_disk(missing)
     exit_s = closing_s(known_closing_work_s(user_cache_dir()), slow)
     if card is None:
         made = estimate_cpu(planned_phases(settled, user_cache_dir()), budget)
@@ -158,11 +158,11 @@ def make_plan(
         if slow > BUSY:
             busy = f"{times.source}, x{slow:.1f} because the machine is busy now"
             times = times.scaled(slow, busy)
-        times = replace(times, download_s=to_download / DOWNLOAD_RATE)
+        times = replace(times, download_s=missing / DOWNLOAD_RATE)
     else:
         exit_s += GPU_EXIT_S
         measured = known_factors(recipe, card, user_cache_dir())
-        made = estimate(settled, card, budget, measured=measured, download_bytes=to_download)
+        made = estimate(settled, card, budget, measured=measured, download_bytes=missing)
         times = made.times
     if not force_fit:
         refuse_unfit(made)

@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 import pytest
 from hub_server import Hub
 from hub_sets import model_files, put_open_rs, put_sets
+from huggingface_hub import constants
 
 from budgetrl.errors import ExitCode
+from budgetrl.evaluation.judge import evaluate_target, suite_specs
+from budgetrl.evaluation.target import find_target
 from budgetrl.rundir import RunDir, list_runs
 
 MODEL = "tiny/quick"
@@ -162,12 +165,17 @@ def test_the_download_is_a_phase_of_its_own(went: Went) -> None:
     assert "| Download |" in report
 
 
-def test_eval_of_a_run_has_its_base_and_asks_nothing_offline(world: World, went: Went) -> None:
+def test_eval_of_a_run_has_its_base_and_asks_nothing(
+    world: World, went: Went, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", world.hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(world.folder / "hf" / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     world.hub.log.clear()
-    words = ("eval", str(went.run.path), "--suite", "aime24", "--samples", "1", "--json")
-    code, out, said = world.call(*words, HF_HUB_OFFLINE="1")
-    assert code == 0, said
-    (one,) = json.loads(out)
-    assert (one["model"], one["problems"]) == (MODEL, 30)
+    target = find_target(str(went.run.path))
+    assert target.recipe.model.revision == went.first["hub"]["model"]["commit"]
+    (one,) = evaluate_target(target, suite_specs(target.recipe, [], samples=1), world.folder)
+    assert one.result is not None
+    assert one.result.problems == 30
     assert world.hub.log == []
-    assert said.strip().splitlines()[0].startswith("aime24:")

@@ -217,6 +217,7 @@ def _print_result(ended: "Ended", as_json: bool) -> int:
 
 
 def _print_plan(planned: "Planned", as_json: bool) -> int:
+    from budgetrl.hub.pins import to_download
     from budgetrl.plan import plan_document
     from budgetrl.units import duration, gib, usd
 
@@ -235,6 +236,9 @@ def _print_plan(planned: "Planned", as_json: bool) -> int:
         ("expected in all", f"{duration(made.total_s)} of {duration(made.budget_s)}"),
         ("expected bill", usd(made.total_usd)),
     ]
+    missing = to_download(planned.pins)
+    if planned.pins:
+        rows.insert(0, ("to download", gib(missing) if missing else "nothing, all is here"))
     if planned.memory is not None and planned.memory.utilization is not None:
         share = planned.memory.utilization
         rows.append(("vLLM's share of memory", f"{share:g} ({gib(planned.memory.reserved)})"))

@@ -229,6 +229,11 @@ def pinned(recipe: Recipe, pins: Pins) -> Recipe:
     )
 
 
+def to_download(pins: Pins) -> int:
+    """Bytes that are not on this machine yet."""
+    return sum(pin.to_download for pin in pins.values())
+
+
 def to_json(pins: Pins) -> dict[str, Any]:
     """For the manifest."""
     return {key: pin.to_json() for key, pin in pins.items()}

@@ -13,8 +13,8 @@ from budgetrl.errors import BudgetError, RunDirError, UsageError
 from budgetrl.evaluation.mending import refuse_newer
 from budgetrl.evaluation.target import EXPORTED
 from budgetrl.history import History, read_history, replanned_times
-from budgetrl.hub.pins import still_there
-from budgetrl.plan import Limits, check_local_files, plan_json
+from budgetrl.hub.pins import still_there, to_download
+from budgetrl.plan import DOWNLOAD_RATE, Limits, check_local_files, plan_json
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RESULT, RunDir
@@ -244,6 +244,8 @@ def _plan_again(recipe: Recipe, attempt: Attempt, history: History, times: Phase
 
 
 def _refuse_too_little(run: RunDir, attempt: Attempt, times: PhaseTimes) -> None:
+    # What the plan had to download is here by now, or has to be downloaded again.
+    times = replace(times, download_s=to_download(read_pins(run)) / DOWNLOAD_RATE)
     needed_s = times.setup_s + times.step_s + reserve_s(times.final_s, times.save_s)
     needed_s += attempt.reserved_s
     left_s = attempt.budget.wall_s - attempt.paid_s
