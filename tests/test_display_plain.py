@@ -100,6 +100,24 @@ def test_the_last_update_is_told_before_what_came_after_it(tmp_path: Path) -> No
     assert told == ["update 1", "update 2", "train: done", "update 3", "writing the report"]
 
 
+def test_a_download_is_told_now_and_then_and_when_it_is_whole(tmp_path: Path) -> None:
+    run, stream, clock = made.create(tmp_path), io.StringIO(), made.Clock()
+    with open_display("plain", stream, io.StringIO()) as display, run.writer(clock.stamp) as writer:
+        display.start(run)
+        for second in range(1, 41):
+            clock.elapsed_s += 1.0
+            writer.write(
+                events.Download(
+                    repo="a/b", commit="c", bytes=second << 20, total_bytes=40 << 20, seconds=second
+                )
+            )
+            display.tick()
+    told = [line for line in stream.getvalue().splitlines() if "a/b" in line]
+    assert len(told) <= 5
+    assert "a/b: 10.0 MiB of 40.0 MiB, 1.0 MiB/s, about 30 s left" in told[0]
+    assert told[-1].endswith("a/b: 40.0 MiB of 40.0 MiB, 1.0 MiB/s")
+
+
 def test_a_long_silence_is_broken(tmp_path: Path) -> None:
     run, clock, stream = made.create(tmp_path), made.Clock(), io.StringIO()
     display = PlainDisplay(stream)
