@@ -218,9 +218,9 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
         config, left_out = {**config, **text}, "what reads pictures or sound"
     if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
         raise ModelError(
-            f"{name}: a mixture of experts; estimates cover dense decoders only, and a run on a "
-            "GPU needs one for its plan.",
-            hint="Take a dense model; on a CPU the plain engine runs without an estimate.",
+            f"{name}: a mixture of experts; estimates cover dense decoders only, and a run needs one "
+            "for its plan.",
+            hint="Take a dense model of that size.",
         )
     try:
         heads = int(config["num_attention_heads"])
