@@ -47,7 +47,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("budgetrl.hub.lookup._PAUSES_S", (0.01, 0.02))
     monkeypatch.setattr(fetching, "_PAUSES_S", (0.01, 0.02, 0.03))
     monkeypatch.setattr(fetching, "STALL_FACTOR", 2)
-    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.3")
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "1")
 
 
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,8 +355,9 @@ def test_faults_that_pass_are_survived(hub: Hub, hasty: None) -> None:
         assert (folder / name).read_bytes() == (
             hub.root / f"models/{MODEL}/main/{name}"
         ).read_bytes()
-    resumed = [line for line in hub.asked("model.safetensors") if "bytes=" in line]
-    assert len(resumed) >= 2
+    tries = [line for line in hub.asked("model.safetensors") if line.startswith("GET")]
+    assert len(tries) == 3
+    assert "bytes=" in tries[-1]
     assert parts() == []
 
 
@@ -384,14 +385,14 @@ def test_faults_that_last_are_named_and_what_came_is_kept(
     assert way_on in caught.value.hint
     made = settle(model())
     assert not (repo_folder(made.need.repo) / "snapshots" / made.found.commit).exists()
-    if do != "wrong":
-        assert parts()[0].stat().st_size == MEGABYTE
+    kept = parts()[0].stat().st_size if do != "wrong" else 0
+    assert do == "wrong" or 0 < kept <= MEGABYTE
     hub.faults.clear()
     hub.log.clear()
     download(model())
     if do != "wrong":
         (line,) = hub.asked("model.safetensors")
-        assert f"bytes={MEGABYTE}" in line
+        assert f"bytes={kept}-" in line
 
 
 def test_a_download_that_is_ended_goes_on_in_the_next(hub: Hub, hasty: None) -> None:

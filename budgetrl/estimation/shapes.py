@@ -218,8 +218,8 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
         config, left_out = {**config, **text}, "what reads pictures or sound"
     if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
         raise ModelError(
-            f"{name}: a mixture of experts; estimates cover dense decoders only, and a run needs one "
-            "for its plan.",
+            f"{name}: a mixture of experts; estimates cover dense decoders only, and a run "
+            "needs one for its plan.",
             hint="Take a dense model of that size.",
         )
     try:
