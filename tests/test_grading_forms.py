@@ -264,7 +264,8 @@ x=2 or x=3 !~ 2
 2\pm1 !~ 3
 5=6 !~ 5
 5\approx 6 !~ 6
-5 \text{ or } 5 !~ 5
+5 \text{ or } 6 !~ 5
+5, 5 !~ 5
 7 (seven) !~ 7
 """)
 def test_several_candidates_for_one_value_are_wrong(answer: str, gold: str, equal: bool) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from budgetrl.rewards.reading import Kind, Node, is_variable
+from budgetrl.rewards.reading import SEVERAL_TEXTS, Kind, Node, is_variable
 from budgetrl.rewards.regions import same_inequality, same_region
 from budgetrl.rewards.values import expression, proportional, same_value
 
@@ -22,6 +22,7 @@ _COLLECTIONS = (Kind.LIST, Kind.SET)
 
 def equal(gold: Node, answer: Node) -> bool:
     """Whether the answer is the gold, whatever its form."""
+    gold, answer = _without_equals(gold), _without_equals(answer)
     if gold.words and answer.words and gold.words != answer.words:
         return False
     if gold.label or answer.label:
@@ -45,6 +46,15 @@ def equal(gold: Node, answer: Node) -> bool:
             same_region(gold, answer) or same_inequality(gold, answer)
         )
     return same_region(gold, answer)
+
+
+def _without_equals(node: Node) -> Node:
+    """ "4 or 4.0" is one answer written twice; "2, 2" is not."""
+    if node.kind is Kind.LIST and node.text in (r"\or", SEVERAL_TEXTS):
+        first, *others = node.items
+        if all(equal(first, other) or equal(other, first) for other in others):
+            return first
+    return node
 
 
 def _same_choice(gold: Node, answer: Node) -> bool:
@@ -89,7 +99,7 @@ def _same_items(gold: Node, answer: Node) -> bool:
         )
     if gold.kind is Kind.LIST and answer.kind is Kind.LIST:
         return _same_list(gold.items, answer.items)
-    if gold.kind is Kind.UNION and answer.kind is Kind.UNION:
+    if gold.kind is answer.kind and gold.kind in (Kind.UNION, Kind.INTERSECTION):
         return _in_any_order(gold.items, answer.items)
     if gold.kind is Kind.TUPLE and answer.kind is Kind.TUPLE:
         is_interval = len(gold.items) == 2

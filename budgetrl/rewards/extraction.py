@@ -10,6 +10,7 @@ All scans are single passes, so that five megabytes of braces cost no more than 
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
@@ -27,7 +28,6 @@ _DELIMITER = r"(?:\$|\\[()\[\]]|\*)"
 _WORD = r"(?:and|or|\\(?:text|textrm|mathrm|mbox)\s*\{\s*,?\s*(?:and|or)\s*,?\s*\})"
 _JOINT = re.compile(rf"(?:{_FILLER}|{_DELIMITER}|,|{_WORD})*", re.IGNORECASE)
 _SEPARATOR = re.compile(rf",|{_WORD}", re.IGNORECASE)
-_SPACE = re.compile(rf"{_FILLER}+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class _Box:
 
 
 def find_answer(text: str) -> str | None:
-    r"""The content of the last box, or of the last boxes joined by commas, "and", "or" or space.
+    r"""The content of the last box, or of the last boxes joined by commas, "and" or "or".
 
     Returns None when there is no box, or the last one is blank or never closed. Nested boxes count
     as the outermost one; `\boxed 5` and `\fbox{5}` are boxes, `boxed{5}` is not. A box inside the
@@ -61,6 +61,14 @@ def find_answer(text: str) -> str | None:
     return ", ".join(reversed(contents))
 
 
+def says_nothing(text: str) -> bool:
+    """Whether a whole answer is blank, punctuation alone, or ends with a blank box."""
+    boxes = _boxes(text)
+    if boxes and boxes[-1].content is not None and is_blank(boxes[-1].content):
+        return True
+    return not any(unicodedata.category(char)[0] in "LNS" for char in text if char not in "$~`^")
+
+
 def is_blank(content: str) -> bool:
     """Whether nothing but space, braces and dollar signs is there."""
     return _BLANK.fullmatch(content) is not None
@@ -70,7 +78,7 @@ def _joins(between: str) -> bool:
     """Whether two boxes with this text between them are one answer."""
     if len(between) > 100 or _JOINT.fullmatch(between) is None:
         return False
-    return _SEPARATOR.search(between) is not None or _SPACE.fullmatch(between) is not None
+    return _SEPARATOR.search(between) is not None
 
 
 def _boxes(text: str) -> list[_Box]:

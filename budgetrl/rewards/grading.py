@@ -20,21 +20,25 @@ wrong or does not know is decided before it is asked.
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from budgetrl.rewards.brackets import is_balanced
 from budgetrl.rewards.comparison import equal
 from budgetrl.rewards.extraction import find_answer, is_blank
 from budgetrl.rewards.normalise import normalise
-from budgetrl.rewards.reading import Kind, Node, read
+from budgetrl.rewards.reading import SEVERAL_TEXTS, Kind, Node, read
 from budgetrl.rewards.values import is_readable
 from budgetrl.types import Verdict
 
-GRADER_VERSION = "1"
+GRADER_VERSION = "2"
 """Changes whenever a verdict may change; part of an evaluation's protocol."""
 MAX_CHARS = 2_000
 """Longer answers are compared letter by letter only; longer golds are unusable."""
 
+_GSM8K = re.compile(r"(?:^|\n)\s*####\s*(.*)\s*$")
+_QUOTED = r"""(?:'[^'\n]*'|"[^"\n]*")"""
+_TEXTS = re.compile(rf"\s*\[\s*{_QUOTED}(?:\s*,\s*{_QUOTED})*\s*\]\s*")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _HUGE = re.compile(r"\s*[\d^{}()!]*\d[\d^{}()!]*[\^!][\d^{}()!]*\s*")
 _BROKEN = re.compile(
@@ -100,8 +104,14 @@ def _read_gold(gold: str) -> Node | str:
 
 
 def _tree(gold: str) -> Node | str:
-    """The tree of a gold answer, in a box or not; or what is wrong with its form."""
-    content = find_answer(gold) if _BOX.search(gold) else gold
+    """The tree of a gold answer as data sets write it; or what is wrong with its form.
+
+    Bare, in a box, after GSM8K's `####`, or a list of texts in Python's or JSON's spelling.
+    """
+    if _TEXTS.fullmatch(gold):
+        return _tree_of_texts([item[1:-1] for item in re.findall(_QUOTED, gold)])
+    final = _GSM8K.search(gold)
+    content = final[1] if final else find_answer(gold) if _BOX.search(gold) else gold
     if content is None or is_blank(content):
         return "it is empty"
     if len(content) > MAX_CHARS:
@@ -112,6 +122,14 @@ def _tree(gold: str) -> Node | str:
         return read(normalise(content))
     except RecursionError:
         return "too many brackets inside each other"
+
+
+def _tree_of_texts(golds: Sequence[str]) -> Node | str:
+    trees = [_tree(gold) for gold in golds]
+    nodes = tuple(tree for tree in trees if isinstance(tree, Node))
+    if len(nodes) < len(trees):
+        return next(tree for tree in trees if isinstance(tree, str))
+    return nodes[0] if len(nodes) == 1 else Node(Kind.LIST, SEVERAL_TEXTS, nodes)
 
 
 def _values(node: Node) -> list[str]:

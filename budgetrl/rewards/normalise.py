@@ -13,6 +13,7 @@ import re
 import unicodedata
 
 from budgetrl.rewards.brackets import argument, matching_end, scan
+from budgetrl.rewards.typography import without_typography
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙₓ", "0123456789+-=()nx")
@@ -21,10 +22,13 @@ _SAME = {
     "-": "−–—‐‑‒﹣",
     "'": "’‘′",
     "|": "∣",
-    "/": "÷∕",
+    "/": "÷∕⁄",
     ":": "∶",
     "*": "∗",
-    "": "€£¥₹¢“”„\u200b\u200c\u200d\u2060\ufeff",
+    "": "€£¥₹¢“”„✓✔✅\u200b\u200c\u200d\u2060\ufeff",
+    ". ": "。",
+    ", ": "、",
+    r"\text{ units}": "㎜㎝㎞㎟㎠㎡㎢㎣㎤㎥㎦㎎㎏㎖㏄",
     r"\cdot ": "·⋅•∙",
     r"\times ": "×✕",
     r"\leq ": "≤⩽",
@@ -104,7 +108,7 @@ _COMMANDS = {
         r"\mathbb{R}": "R reals",
         "": "pounds euro displaystyle textstyle limits nolimits strut middle left right boxed fbox "
         "big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr bigm rm bf it sf tt",
-        " ": "quad qquad enspace thinspace space newline",
+        " ": "quad qquad enspace thinspace space newline hfill hfil checkmark",
     }.items()
     for name in names.split()
 }
@@ -114,7 +118,7 @@ _NULL_BRACKET = re.compile(r"\\(?:left|right)\s*\.")
 _INVISIBLE = re.compile(
     r"\\!|\\(?:phantom|hspace|vspace|label|tag|color)(?![A-Za-z])\*?\s*(?:\{[^{}]*\}|\S)"
 )
-_SPACING = re.compile(r"(?<!\\)\\[,;: >]|~|\s+")
+_SPACING = re.compile(r"(?<!\\)\\(?:[,;: >]|$)|~|\s+")
 _DOUBLED_BACKSLASH = re.compile(r"\\\\(?=[A-Za-z{}%$,;!()\[\]])")
 _DOLLAR = re.compile(r"\\\$")
 _DELIMITER = re.compile(r"\$|(?<!\\)\\[()\[\]]")
@@ -149,6 +153,8 @@ _BARE_NAME = re.compile(
     rf"(?<![A-Za-z\\])(?:((?:{'|'.join(_FUNCTIONS)})(?=\s*[\^_(\\]|\s+\w|\d)|sqrt|pi|theta)|"
     r"(infinity|inf|oo))(?![A-Za-z])"
 )
+_RATIO_WORD = re.compile(r"(?<=[\d)}])\s*(?:\\text\{\s*to\s*\}|\bto\b)\s*(?=[\d(\\])")
+_CJK_AND_OR = re.compile(r"(?<=[\d)}])\s*([和与與及]|或者?)\s*(?=[\d(\\-])")
 _UNION = re.compile(r"(?<=[)\]}])\s*U\s*(?=[(\[\\{])")
 _OPERATORS = {
     "**": "^",
@@ -167,13 +173,14 @@ _DEGREE = re.compile(
 _BASE_NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _BASE_WORD = re.compile(
     rf"_\s*\{{?\s*(?:\\text\{{\s*)?({'|'.join(_BASE_NAMES)})(?:\s*\}})?\s*\}}?|"
-    rf"\s*\\text\{{[\s(]*(?:in )?base[\s-]*(\d+|{'|'.join(_BASE_NAMES)})[\s)]*\}}"
+    rf"\s*\\text\{{[\s(]*(?:in )?base[\s-]*(\d+|{'|'.join(_BASE_NAMES)})[\s)]*\}}|"
+    rf"(?<=\d)\s+\(?(?:in )?base[\s-]*(\d+|{'|'.join(_BASE_NAMES)})\b\)?"
 )
 
 
 def normalise(text: str) -> str:
     """The same answer in one spelling; the time is linear in the length of the text."""
-    text = _unicode(_CONTROL.sub("", text))
+    text = without_typography(_unicode(_CONTROL.sub("", text)))
     if "\\begin" not in text:
         text = _DOUBLED_BACKSLASH.sub(r"\\", text)
     text = _SPACED_THOUSANDS.sub(lambda m: re.sub(r"\D", "", m.group()), text)
@@ -184,6 +191,7 @@ def normalise(text: str) -> str:
     text = _QUOTES.sub(r"\1", _BRACED_COLON.sub(":", text))
     text = _CHOOSE.sub(r"\\binom{\1}{\2}", _SPACING.sub(" ", text))
     text = _ORDINAL.sub("", _BASE_WORD.sub(_base, _fonts(text)))
+    text = _RATIO_WORD.sub(":", text).replace("\\&", " \\and ")
     text = "".join(
         _in_words(part) if part.startswith("\\text{") else _outside_words(part)
         for part in _WORDS.split(text)
@@ -238,7 +246,7 @@ def _font(match: re.Match[str]) -> str:
 
 
 def _base(match: re.Match[str]) -> str:
-    name = match[1] or match[2]
+    name = match[1] or match[2] or match[3]
     return f"_{{{name if name.isdigit() else _BASE_NAMES.index(name) + 2}}}"
 
 
@@ -253,6 +261,7 @@ def _in_words(text: str) -> str:
 def _outside_words(text: str) -> str:
     text = re.sub(rf"(?<![A-Za-z\\]){_PERCENT.pattern}", "%", text)
     text = _AND_OR.sub(lambda m: f" \\{m[1].lower()} ", text)
+    text = _CJK_AND_OR.sub(lambda m: f" \\{'or' if m[1][0] == '或' else 'and'} ", text)
     text = _BARE_NAME.sub(lambda m: f"\\{m[1]} " if m[1] else r"\infty ", text)
     text = _UNION.sub(r" \\cup ", text)
     text = _OPERATOR.sub(lambda m: _OPERATORS[m.group()], text)

@@ -28,7 +28,7 @@ class Kind(StrEnum):
     WORDS = "words"
     """Compared as text."""
     LIST = "list"
-    """Bare, unordered; `text` is what joins it: a comma, "and" or "or"."""
+    """Bare, unordered; `text` is what joins it: a comma, "and", "or" or `SEVERAL_TEXTS`."""
     SET = "set"
     r"""Unordered, a duplicate counts once; `text` is `\pm` for a plus-minus pair."""
     TUPLE = "tuple"
@@ -36,6 +36,7 @@ class Kind(StrEnum):
     MATRIX = "matrix"
     """Its items are its rows."""
     UNION = "union"
+    INTERSECTION = "intersection"
     DIFFERENCE = "difference"
     BUILDER = "builder"
     r"""`\{x \mid x > 3\}`: its item is the condition."""
@@ -61,6 +62,9 @@ class Node:
     words: frozenset[str] = frozenset()
     """Words beside the value that could contradict others: am, pm, north, ..."""
 
+
+SEVERAL_TEXTS = "[]"
+"""What joins a list that a data set gives as several texts: one answer, if they are equal."""
 
 _NO_NAME = "frac|sqrt|pi\\b|infty|pm|mp|sin|cos|tan|cot|sec|csc|log|ln|exp|cdot|times"
 _LETTER = rf"(?:[A-Za-z]|\\(?!{_NO_NAME})[a-z]+)"
@@ -93,12 +97,19 @@ _APPROXIMATE = frozenset({r"\approx", r"\simeq", r"\doteq"})
 _SIGNS = frozenset({"<", ">", r"\leq", r"\geq", r"\neq"})
 _BRACKETS_OPEN = frozenset({"(", "[", r"\{", r"\langle"})
 _BRACKETS_CLOSE = frozenset({")", "]", r"\}", r"\rangle"})
+_SET_OPERATIONS = (
+    (Kind.UNION, r"\cup"),
+    (Kind.DIFFERENCE, r"\setminus"),
+    (Kind.INTERSECTION, r"\cap"),
+)
+_DETERMINANT = re.compile(r"\\begin\{vmatrix\}((?:(?!\\begin|\\end).)*)\\end\{vmatrix\}", re.DOTALL)
+_MAX_DETERMINANT = 4
 _MAX_PLUS_MINUS = 4
 
 
 def read(text: str, *, thousands: bool = True) -> Node:
     """The tree of a normalised answer; `thousands` reads "1,234" as one number."""
-    text = tidy(text)
+    text = tidy(_DETERMINANT.sub(_expanded, text))
     if thousands:
         text = _join_thousands(text)
     parts, found = split_outside(text, _SEPARATORS)
@@ -109,6 +120,24 @@ def read(text: str, *, thousands: bool = True) -> Node:
         joiner = r"\or" if r"\or" in found else r"\and" if r"\and" in found else ","
         return Node(Kind.LIST, joiner, _flat(read(part) for part in parts))
     return _read_one(parts[0] if parts else "")
+
+
+def _expanded(match: re.Match[str]) -> str:
+    """A determinant as sums of products; what is not square, or large, stays."""
+    rows = _cells(match[1])
+    is_square = all(len(row) == len(rows) for row in rows)
+    return _determinant(rows) if is_square and len(rows) <= _MAX_DETERMINANT else match.group()
+
+
+def _determinant(rows: list[list[str]]) -> str:
+    """By the first row: sum over k of (-1)^k times its k-th cell times the minor of that cell."""
+    if len(rows) == 1:
+        return f"({rows[0][0]})"
+    terms = []
+    for k, cell in enumerate(rows[0]):
+        minor = _determinant([row[:k] + row[k + 1 :] for row in rows[1:]])
+        terms.append(rf"{'-' if k % 2 else '+'}({cell})\cdot{minor}")
+    return f"({''.join(terms).removeprefix('+')})"
 
 
 def tidy(text: str) -> str:
@@ -183,7 +212,7 @@ def _read_equation(sides: list[str]) -> Node:
 
 def _read_operation(text: str) -> Node:
     text = re.sub(r"\s*:\s*", ":", text)
-    for kind, sign in ((Kind.UNION, r"\cup"), (Kind.DIFFERENCE, r"\setminus")):
+    for kind, sign in _SET_OPERATIONS:
         parts, found = split_outside(text, frozenset({sign}))
         if found:
             return Node(kind, "", tuple(_read_operand(part) for part in parts))
@@ -265,11 +294,13 @@ def _elements(inner: str) -> list[str]:
 
 
 def _read_matrix(content: str) -> Node:
+    rows = tuple(Node(Kind.TUPLE, "()", tuple(map(_value, row))) for row in _cells(content))
+    return Node(Kind.MATRIX, "", rows)
+
+
+def _cells(content: str) -> list[list[str]]:
     rows = [row for row in split_outside(content, frozenset({"\\\\"}))[0] if row]
-    cells = [split_outside(row, frozenset({"&"}))[0] for row in rows]
-    return Node(
-        Kind.MATRIX, "", tuple(Node(Kind.TUPLE, "()", tuple(map(_value, row))) for row in cells)
-    )
+    return [split_outside(row, frozenset({"&"}))[0] for row in rows]
 
 
 def _value(text: str) -> Node:

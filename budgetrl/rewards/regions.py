@@ -69,7 +69,7 @@ def _region(node: Node) -> Expression | None:
             if low is None or high is None or not bool(low < high):
                 return None
             return sympy.Interval(low, high, node.text[0] == "(", node.text[1] == ")")
-        case Kind.UNION | Kind.DIFFERENCE:
+        case Kind.UNION | Kind.DIFFERENCE | Kind.INTERSECTION:
             return _combined(node.items, node.kind)
         case Kind.LIST if all(item.kind is Kind.INEQUALITY for item in node.items):
             return _combined(node.items, Kind.UNION if node.text == r"\or" else Kind.LIST)

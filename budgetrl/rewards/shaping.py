@@ -5,6 +5,8 @@ Not here: whether an answer is right (`rewards.grading`), weights and sums (`rew
 
 import math
 
+from budgetrl.rewards.extraction import says_nothing
+
 OPEN, CLOSE = "<think>", "</think>"
 
 
@@ -12,7 +14,7 @@ def think_format(completion: str, *, prefilled: bool) -> float:
     """1 for `<think>reasoning</think>answer`, else 0: the paper's R_format.
 
     Each tag exactly once and in this order (case counts), only white space before the first,
-    reasoning and answer not blank.
+    reasoning not blank, and an answer: a blank box or punctuation alone is none.
 
     Args:
         completion: what the model wrote.
@@ -23,7 +25,7 @@ def think_format(completion: str, *, prefilled: bool) -> float:
         return 0.0
     before, _, rest = text.partition(OPEN)
     reasoning, closed, answer = rest.partition(CLOSE)
-    whole = not before.strip() and closed and reasoning.strip() and answer.strip()
+    whole = not before.strip() and closed and reasoning.strip() and not says_nothing(answer)
     return 1.0 if whole else 0.0
 
 

@@ -37,6 +37,7 @@ _REPEATING = re.compile(
     r"(?<![\w.])(\d*)\.(\d*)(?:\\overline\s*(?:\{(\d+)\}|(\d))|\((\d+)\)"
     r"|\\dot\s*\{?(\d)\}?(?:(\d*)\\dot\s*\{?(\d)\}?)?)"
 )
+_ENDLESS = re.compile(r"(?<![\w.])(\d*)\.(\d{0,20}?)((\d{1,12}?)\4{1,20})\s*(?:\.\.\.|\\ldots)")
 _BASE = re.compile(
     r"(?<![\w.}\\])(?:\((\d[0-9A-Z]*)\)|(\d[0-9A-Z]*|[A-Z][0-9A-Z]*\d[0-9A-Z]*|"
     r"[A-F]{2,}(?=\s*_\s*\{?\s*16)))"
@@ -332,7 +333,7 @@ def _plain_numbers(text: str) -> str:
     if not any(mark in text for mark in ("\\frac", "/", "_", ".", "e", "E")):
         return text
     text = _BASE.sub(_from_base, text)
-    text = _REPEATING.sub(_repeating, text)
+    text = _REPEATING.sub(_repeating, _ENDLESS.sub(_endless, text))
     text = _MIXED.sub(_mixed, text)
     return _SCIENTIFIC.sub(r"(\1\\cdot 10^{\2})", text)
 
@@ -343,6 +344,12 @@ def _from_base(match: re.Match[str]) -> str:
         return str(int(match[1] or match[2], base)) if 2 <= base <= 36 else match.group()
     except ValueError:  # a digit that this base does not have
         return match.group()
+
+
+def _endless(match: re.Match[str]) -> str:
+    """ "0.333..." as 0.(3) and "0.1212..." as 0.(12): three digits or more show the period."""
+    whole, fixed, shown, period = match.groups()
+    return f"{whole}.{fixed}({period})" if len(shown) >= 3 else match.group()
 
 
 def _repeating(match: re.Match[str]) -> str:

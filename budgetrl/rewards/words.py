@@ -1,12 +1,15 @@
 r"""Words and units beside a value: which say nothing about it, and which change it.
 
 Dropped are units and words in `\text{...}` ("5\text{ cm}", "\text{Area} = 5"), known units without
-it ("5 cm"), and words of four letters or more after a number ("12 ways"). Kept, so that the answer
-equals no bare number, are words that change the value: "5\text{ million}", "\text{not } 5".
+it ("5 cm"), words of four letters or more after a number ("12 ways"), and Chinese and Japanese ones
+("12元"). Kept, so that the answer equals no bare number, are words that change the value:
+"5\text{ million}", "\text{not } 5", "5万".
 """
 
 import re
 
+_CJK = "[\u3005\u3040-\u30ff\u3400-\u9fff]"
+"""Han characters and kana."""
 _TOKEN = re.compile(r"\\text\{([^{}]*)\}(?:\s*\^\s*(?:\{[^{}]*\}|\S))?")
 _TOKENS = re.compile(rf"{_TOKEN.pattern}(?:\s*(?:[,/]|\\cdot)?\s*{_TOKEN.pattern})*")
 _MEANINGFUL = re.compile(
@@ -14,7 +17,8 @@ _MEANINGFUL = re.compile(
     r"hundreds?|thousands?|millions?|billions?|trillions?|dozens?|half|halves|thirds?|fourths?|"
     r"quarters?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|hundredths?|thousandths?|"
     r"than|least|most|factorial|root|power|over|divided|to|versus|vs|and|or)\b|"
-    r"(?<![A-Za-z^])\d",
+    rf"(?<![A-Za-z^])\d|(?<!{_CJK})(?!千[米克瓦卡伏])[〇零一二三四五六七八九十百千万萬亿億兆半成割折负負不非未余餘多]|"
+    r"以[上下内外]|分之|未[满満]|不[到足]|半(?![径徑])|[个個元]多",
     re.IGNORECASE,
 )
 _CONTRADICTING = re.compile(
@@ -31,6 +35,10 @@ _UNIT_NAMES = (
 _UNITS = _GLUED_UNITS | frozenset(_UNIT_NAMES.split())
 _LAST_WORD = re.compile(r"(?<![A-Za-z\\])([A-Za-z]+)\.?(?:\s*\^\s*(?:\{-?\d\}|\d))?$")
 _PER = re.compile(r"\s*(?:/|\\cdot)$")
+_LAST_CJK = re.compile(rf"(?<=[\d)}}\]])\s*({_CJK}+)$")
+_ENDS_IN_SYMBOL = re.compile(
+    r"\\(?!(?:cup|cap|setminus|in|cdot|times|pm|mp|leq|geq|neq|and|or)$)[a-z]+$"
+)
 _AM_PM = re.compile(r"(?<=\d)\s*(?:\\text\{\s*)?[ap]\.?\s?m\.?\s*\}?$", re.IGNORECASE)
 _TEMPERATURE = re.compile(r"(?<=\\circ\})\s*(?:\\text\{\s*)?[CF]\}?$")
 _VALUE_ENDS = re.compile(r"[\w)}\]]$")
@@ -93,7 +101,10 @@ def _without_text(text: str) -> str:
 
 
 def _without_bare_units(text: str) -> str:
-    """ "5 cm", "10weeks", "60 km/h" and "12 ways" without what follows the number."""
+    """ "5 cm", "10weeks", "60 km/h", "12 ways" and "12元" without what follows the number."""
+    counted = _LAST_CJK.search(text)
+    if counted and not _MEANINGFUL.search(counted[1]):
+        text = text[: counted.start()]
     rest = text
     while match := _LAST_WORD.search(rest):
         head = rest[: match.start()].rstrip()
@@ -101,7 +112,7 @@ def _without_bare_units(text: str) -> str:
         if not _is_unit(match[1], is_spaced):
             break
         rest = _PER.sub("", head)
-    has_number = re.search(r"[\d)}\]]$", rest) or (rest != text and re.search(r"\\[a-z]+$", rest))
+    has_number = re.search(r"[\d)}\]]$", rest) or (rest != text and _ENDS_IN_SYMBOL.search(rest))
     return rest if has_number else text
 
 
