@@ -45,18 +45,25 @@ OTHER_READINGS = frozenset(
 """Cases made under other readings than ours: rounded decimals, units, text after a box."""
 OTHER_FORMATS = frozenset({"f036", "f037"})
 FRACTION, DISPLAY = r"\frac", r"\dfrac"
-HOSTILE = (
-    r"\boxed{9^{9^{9^9}}}",
-    r"\boxed{" + "(" * 2000 + "1" + ")" * 2000 + "}",
-    r"\boxed{1000000!}",
-    r"\boxed{\sum_{k=1}^{1000000000} k^{-3}}",
-    r"\boxed{" + r"\frac{1}{" * 300 + "2" + "}" * 300 + "}",
-    r"\boxed{10^{10^{10}}+1}",
-    r"\boxed{\int_0^1 x^{x^{x^x}} dx}",
-    r"\boxed{\binom{1000000}{500000}}",
-    r"\boxed{\prod_{k=1}^{100000} k}",
-    r"\boxed{x^{x^{x^{x^{x^{x}}}}} = 7^{7^{7^7}}}",
+HOSTILE = tuple(
+    rf"\boxed{{{text}}}"
+    for text in (
+        "SLEEP",
+        "COMPUTE",
+        "COMPUTE IN C",
+        "SLEEP AND FAIL",
+        *(f"SLEEP {i}" for i in range(6)),
+    )
 )
+"""Completions on which tests/slow_grader.py spends a minute of harmless work."""
+DRESSES = (
+    *("**%s**", "*%s*", "__%s__", "`%s`", "**$%s$**", r"\textcolor{blue}{%s}", r"{\color{red} %s}"),
+    *(r"\underline{%s}", r"\large %s", r"\Huge{%s}", r"\small %s", r"\normalsize{%s}", r"\pmb{%s}"),
+    *(r"\colorbox{yellow}{%s}", r"\framebox{%s}", r"\bbox[red]{%s}", r"\smash{%s}", r"%s\ "),
+    *(r"\ensuremath{%s}", r"%s\hfill", r"%s \checkmark", r"\begin{aligned}%s\end{aligned}"),
+    *("%s。", r"%s\ \ ", r"\displaystyle{%s}", r"\textcolor{red}{\underline{%s}}"),
+)
+"""Ways to set an answer that say nothing about it."""
 Pair = tuple[str, str]
 
 
@@ -127,6 +134,37 @@ def self_consistency(pool: GradingPool, folder: Path) -> dict[str, int]:
     return {"pairs": len(pairs), "correct": sum(r.verdict is Verdict.CORRECT for r in graded)}
 
 
+def typography(pool: GradingPool, folder: Path, number: int = 1000) -> dict[str, Any]:
+    """Suite golds in other dress against themselves, and against the gold of another row."""
+    golds = list(
+        dict.fromkeys(
+            str(row["answer"]) for file in sorted(folder.glob("*.jsonl")) for row in read(file)
+        )
+    )
+    own, foreign = [], []
+    for i in range(number):
+        rule = DRESSES[i % len(DRESSES)]
+        gold, other = golds[i * 7 % len(golds)], golds[(i * 7 + 3 + i // len(golds)) % len(golds)]
+        own.append((rf"\boxed{{{rule % gold}}}", gold))
+        foreign.append((rf"\boxed{{{rule % gold}}}", other))
+    right, wrong = pool.grade(own), pool.grade(foreign)
+    plain = pool.grade(
+        [(rf"\boxed{{{g}}}", o) for (_, g), (_, o) in zip(own, foreign, strict=True)]
+    )
+    return {
+        "variants": number,
+        "correct": sum(row.verdict is Verdict.CORRECT for row in right),
+        "of_other_golds": sum(p.verdict is not Verdict.CORRECT for p in plain),
+        "called_correct": sum(
+            row.verdict is Verdict.CORRECT and p.verdict is not Verdict.CORRECT
+            for row, p in zip(wrong, plain, strict=True)
+        ),
+        "missed": [
+            pair for pair, row in zip(own, right, strict=True) if row.verdict is not Verdict.CORRECT
+        ],
+    }
+
+
 def formats(folder: Path) -> dict[str, int]:
     """Published cases, judged as think formats (some were made for tag counts)."""
     rows = [r for r in read(folder / "format_cases.jsonl") if r["case_id"] not in OTHER_FORMATS]
@@ -165,7 +203,8 @@ def hostile_rows(workers: int, timeout_s: float = 3.0) -> dict[str, Any]:
     mixed = list(good)
     for position, text in enumerate(HOSTILE):
         mixed.insert(position * 97, (text, "12345"))
-    with GradingPool(workers=workers, timeout_s=timeout_s) as pool:
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    with GradingPool(workers=workers, timeout_s=timeout_s, grader="slow_grader") as pool:
         pool.grade(good[:4])
         start = time.monotonic()
         clean = pool.grade(good)
@@ -215,6 +254,7 @@ def main() -> None:
             "workers": options.workers,
             "agreement": agreement(pool, data / "grader"),
             "self_consistency": self_consistency(pool, data / "eval"),
+            "typography": typography(pool, data / "eval"),
             "formats": formats(data / "format"),
             "throughput": throughput(pool, pairs),
         }

@@ -16,23 +16,20 @@ import pytest
 
 import budgetrl
 from budgetrl.errors import RewardError
+from budgetrl.rewards import grading
 from budgetrl.rewards import worker as worker_module
 from budgetrl.rewards.worker import GradingPool, _Spawner
 from budgetrl.types import Verdict
 
-HOSTILE = (
-    "9^{9^{9^9}}",
-    "1000000!",
-    r"\sum_{k=1}^{10^9} \sin(k)",
-    "10^{10^{10}}+1",
-    r"\binom{10^9}{10^8}",
-)
+HOSTILE = ("SLEEP", "COMPUTE", "COMPUTE IN C", "SLEEP AND FAIL")
+"""Answers on which slow_grader.py spends a minute."""
+SLOW = "slow_grader"
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[GradingPool]:
-    with GradingPool(workers=2, timeout_s=1.0) as made:
+    with GradingPool(workers=2, timeout_s=1.0, grader=SLOW) as made:
         made.start()
         made.wait()
         yield made
@@ -86,9 +83,11 @@ def test_golds_are_checked_within_the_time_limit(pool: GradingPool) -> None:
     assert problems[5] == "it cannot be read"
 
 
-def test_a_number_that_is_too_large_to_be_read_equals_its_own_text(pool: GradingPool) -> None:
-    rows = [(box(text), text) for text in HOSTILE[:2]]
-    assert [row.verdict for row in pool.grade(rows)] == [Verdict.CORRECT] * 2
+def test_a_power_or_factorial_equals_its_own_text_without_being_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grading, "_read_gold", lambda gold: pytest.fail("it was read"))
+    assert grading.judge("2^{10}", "2^{10}") is grading.judge("7!", "7!") is Verdict.CORRECT
 
 
 def test_verdicts_are_those_of_many_rows_of_every_kind(pool: GradingPool) -> None:
@@ -209,8 +208,9 @@ def test_closing_leaves_no_process() -> None:
 @needs_proc
 def test_killing_the_parent_in_the_middle_of_grading_leaves_no_process() -> None:
     script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from budgetrl.rewards.worker import GradingPool\n"
-        "pool = GradingPool(workers=2, timeout_s=60.0)\n"
+        f"pool = GradingPool(workers=2, timeout_s=60.0, grader={SLOW!r})\n"
         "pool.start()\n"
         "pool.wait()\n"
         "print(pool._start_worker._process.pid, flush=True)\n"
@@ -313,7 +313,7 @@ def test_grading_needs_neither_torch_nor_the_main_module(tmp_path: Path) -> None
 
 def test_a_parent_that_leaves_early_leaves_no_traceback() -> None:
     ours, theirs = socket.socketpair()
-    arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
+    arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid()), SLOW]
     server = subprocess.Popen(
         [sys.executable, "-c", worker_module._COMMAND, *arguments],
         pass_fds=[theirs.fileno()],

@@ -6,7 +6,7 @@ again in each child, and outlives its parent as long as a busy worker does.
 
     fork_server(control)  imports math_verify, reads a few formulas to warm its parser, then forks
                           a worker for each byte it gets, and sends back the worker's socket
-    serve(channel)        one JSON line [answer or null, gold] in, one line [verdict, problem] out
+    serve(channel, ..)    one JSON line [answer or null, gold] in, one line [verdict, problem] out
 
 When the training process ends, even by SIGKILL, the fork server sees its socket close and leaves,
 and the kernel ends its workers with it, whatever they are computing. A worker also has a timer of
@@ -15,6 +15,7 @@ the kernel for each answer, and a limit to its memory.
 
 import array
 import ctypes
+import importlib
 import json
 import logging
 import os
@@ -39,19 +40,19 @@ _WARM_UP = (
 )
 
 
-def fork_server(control: socket.socket, parent_id: int) -> None:
+def fork_server(control: socket.socket, parent_id: int, grader: str) -> None:
     """Fork one worker for each byte that arrives, until the parent is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps, so there are no zombies
-    _load()
+    _load(grader)
     with suppress(ConnectionError):  # the parent may close its side at any moment
         control.sendall(READY)
         while _wait(control, parent_id) and control.recv(1):
-            _fork_worker(control)
+            _fork_worker(control, grader)
 
 
-def _fork_worker(control: socket.socket) -> None:
+def _fork_worker(control: socket.socket, grader: str) -> None:
     """Start a worker and send its id and its socket."""
     ours, theirs = socket.socketpair()
     worker_id = os.fork()
@@ -60,18 +61,23 @@ def _fork_worker(control: socket.socket) -> None:
         control.close()
         _end_with(os.getppid())
         with suppress(ConnectionError):
-            serve(theirs)
+            serve(theirs, grader)
         os._exit(0)
     theirs.close()
     socket.send_fds(control, [f"{worker_id}\n".encode()], array.array("i", [ours.fileno()]))
     ours.close()
 
 
-def serve(channel: socket.socket) -> None:
-    """Judge one answer after the other, until the other side closes."""
-    from budgetrl.rewards.grading import gold_problem, judge
+def serve(channel: socket.socket, grader: str) -> None:
+    """Judge one answer after the other, until the other side closes.
+
+    Args:
+        channel: leads to the pool.
+        grader: the module whose `judge` and `gold_problem` do it.
+    """
     from budgetrl.types import Verdict
 
+    rules: Any = importlib.import_module(grader)
     _limit()
     channel.sendall(READY)
     with channel, channel.makefile("r", encoding="utf-8") as lines:
@@ -81,24 +87,23 @@ def serve(channel: socket.socket) -> None:
             problem = ""
             try:
                 if answer is not None:
-                    verdict = judge(answer, gold)
+                    verdict = rules.judge(answer, gold)
                 else:
-                    verdict = Verdict.ERROR if gold_problem(gold) else Verdict.UNPARSABLE
+                    verdict = Verdict.ERROR if rules.gold_problem(gold) else Verdict.UNPARSABLE
             except Exception as error:  # a fault of ours must reach the row, not end the worker
                 verdict, problem = Verdict.ERROR, f"{type(error).__name__}: {error}"[:500]
             _set_timer(0.0)
             channel.sendall((json.dumps([verdict, problem]) + "\n").encode())
 
 
-def _load() -> None:
+def _load(grader: str) -> None:
     """Import everything and fill the parser's tables; a cold parser needs seconds for a formula."""
     import math_verify  # noqa: F401
 
-    from budgetrl.rewards.grading import judge
-
+    rules: Any = importlib.import_module(grader)
     logging.disable(logging.CRITICAL)  # math-verify warns that its own time limits are off
     for gold, answer in _WARM_UP:
-        judge(answer, gold)
+        rules.judge(answer, gold)
 
 
 def _wait(control: socket.socket, parent_id: int) -> bool:
@@ -135,4 +140,4 @@ def _end_with(server_id: int) -> None:
 
 
 if __name__ == "__main__":
-    fork_server(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+    fork_server(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), sys.argv[3])

@@ -13,8 +13,8 @@ import re
 from budgetrl.rewards.brackets import argument, matching_end, split_outside
 
 _EMPHASIS = re.compile(
-    r"(?P<mark>\*{1,3})(?P<starred>[^\s*](?:[^*]*[^\s*])?)(?P=mark)(?!\*)|"
-    r"(?P<line>_{1,3})(?P<lined>[^\s_{](?:[^_]*[^\s_])?)(?P=line)(?!_)"
+    r"(?P<mark>\*{1,3}|_{1,3})(?![\s*_{])"
+    r"(?P<inside>(?:[^*_]|(?<=[^\s*_])[*_](?=[^\s*_]))+)(?<!\s)(?P=mark)(?![*_])"
 )
 _BEFORE_EMPHASIS = re.compile(r"(?:^|[=,;:({\[$]|\\text|(?<![A-Za-z\\])[A-Za-z]{2,})\s*$")
 _AFTER_EMPHASIS = re.compile(r"\s*(?:$|[.,;:!?)\]}$=]|\s[A-Za-z]{2,}|\\(?:text|[)\],; ]|q?quad))")
@@ -50,7 +50,7 @@ def _emphasis(match: re.Match[str]) -> str:
     """Without the marks where no operand stands beside them: `2**3**4` stays."""
     before, after = match.string[: match.start()], match.string[match.end() :]
     if _BEFORE_EMPHASIS.search(before) and _AFTER_EMPHASIS.match(after):
-        return match["starred"] or match["lined"]
+        return match["inside"]
     return match.group()
 
 

@@ -36,6 +36,7 @@ from budgetrl.rewards.forkserver import READY, serve
 from budgetrl.rewards.grading import MAX_CHARS, form_problem
 from budgetrl.types import Verdict
 
+GRADER = "budgetrl.rewards.grading"
 CAN_FORK = hasattr(os, "fork") and hasattr(socket, "AF_UNIX")
 _START_TIMEOUT_S = 120.0
 _MAX_JOBS = 5_000
@@ -115,13 +116,17 @@ class GradingPool:
     Args:
         workers: processes that grade at the same time.
         timeout_s: wall seconds for one answer.
+        grader: the module with `judge` and `gold_problem`; tests of the time limit name their own.
     """
 
-    def __init__(self, workers: int = 2, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self, workers: int = 2, timeout_s: float = DEFAULT_TIMEOUT_S, *, grader: str = GRADER
+    ) -> None:
         if workers < 1 or not 0 < timeout_s < float("inf"):
             raise ValueError("a pool needs a worker or more, and a finite time limit above zero")
         self._num_workers = workers
         self._timeout_s = timeout_s
+        self._grader = grader
         self._start_worker: _ForkServer | _Spawner | None = None
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
@@ -135,7 +140,7 @@ class GradingPool:
     def start(self) -> None:
         """Begin to start the processes, without waiting for them."""
         if self._start_worker is None:
-            self._start_worker = _ForkServer() if CAN_FORK else _Spawner()
+            self._start_worker = (_ForkServer if CAN_FORK else _Spawner)(self._grader)
 
     def wait(self) -> None:
         """Wait until all workers can grade, so that a measurement has no start in it.
@@ -290,11 +295,11 @@ class GradingPool:
 class _ForkServer:
     """Starts workers in milliseconds, by asking a process that has everything imported."""
 
-    def __init__(self) -> None:
+    def __init__(self, grader: str) -> None:
         self._control, theirs = socket.socketpair()
         self._control.settimeout(_START_TIMEOUT_S)
         self._is_ready = False
-        arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
+        arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid()), grader]
         self._process = subprocess.Popen(
             [sys.executable, "-c", _COMMAND, *arguments],
             pass_fds=[theirs.fileno()],
@@ -332,10 +337,13 @@ class _ForkServer:
 class _Spawner:
     """Starts each worker as a fresh process; for systems that cannot fork."""
 
+    def __init__(self, grader: str) -> None:
+        self._grader = grader
+
     def __call__(self) -> _Worker:
         ours, theirs = socket.socketpair()
         process = multiprocessing.get_context("spawn").Process(
-            target=serve, args=(theirs,), daemon=True
+            target=serve, args=(theirs, self._grader), daemon=True
         )
         process.start()
         theirs.close()
