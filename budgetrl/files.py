@@ -1,8 +1,11 @@
 """Files on disk: each is the old one or the new one, never half of one."""
 
+import errno
 import fcntl
 import json
 import os
+import select
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,6 +15,7 @@ from typing import Any
 LOCK_PATIENCE_S = 0.3
 PUBLIC_MODE, PRIVATE_MODE = 0o644, 0o600
 """Permissions of files, less the umask: to be passed on, or for their owner alone."""
+WRITER_PATIENCE_S = 5.0
 
 
 def write_atomic(path: Path, content: str | bytes, mode: int = PUBLIC_MODE) -> None:
@@ -74,6 +78,54 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The content of a file that is one, and no larger than `most` bytes.
+
+    Raises:
+        OSError: it cannot be read, is a pipe or device (which may never end), or is larger.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as file:
+        status = os.fstat(handle)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
+        if status.st_size > most:
+            raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, more than {most:,}")
+        return file.read(most)
+
+
+def read_stream(path: Path, most: int) -> bytes:
+    """The content of a file or of a pipe that somebody writes to, such as `<(command)`.
+
+    Raises:
+        OSError: it cannot be read, is a device, holds more than `most` bytes, or is a pipe that
+            nobody opens for writing within some seconds.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb", buffering=0) as file:
+        if not stat.S_ISFIFO(os.fstat(handle).st_mode):
+            return read_regular(path, most)
+        deadline = time.monotonic() + WRITER_PATIENCE_S
+        parts: list[bytes] = []
+        while True:
+            part = file.read(1 << 20)
+            if part:
+                parts.append(part)
+                if sum(map(len, parts)) > most:
+                    raise OSError(errno.EFBIG, f"it holds more than {most:,} bytes")
+            elif part is None:  # a writer is there, and has written nothing yet
+                deadline = 0.0
+                select.select([file], [], [])
+            elif parts or not deadline:
+                return b"".join(parts)
+            elif time.monotonic() > deadline:
+                raise OSError(errno.EPIPE, "it is a pipe that nobody writes to")
+            else:
+                time.sleep(0.05)
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

@@ -50,6 +50,7 @@ from budgetrl.recipe.targets import check_targets
 from budgetrl.recipe.window import check_window, window_of
 from budgetrl.rewards.own import try_once
 from budgetrl.rewards.registry import refuse_code
+from budgetrl.rewards.worker import GradingPool
 from budgetrl.rundir import MANIFEST, PLAN, RECIPE, RESOLVED, RunDir
 from budgetrl.rundir import SCHEMA_VERSION as RUNDIR_VERSION
 from budgetrl.types import Plan
@@ -300,6 +301,22 @@ def try_own_rewards(recipe: Recipe, allow_code: bool) -> None:
         if spec.name in files:
             refuse_code(spec.name, allow_code)
             try_once(spec, Path(files[spec.name]), gold)
+
+
+def check_golds(recipe: Recipe) -> None:
+    """Read every gold answer of local files with the grader, as a run does before it trains.
+
+    Raises:
+        DataError: golds that cannot be used: any of a suite, more than 5 % of the training data.
+    """
+    suites = [spec for spec in recipe.eval if spec.path is not None]
+    if recipe.data.path is None and not suites:
+        return
+    with GradingPool() as pool:
+        if recipe.data.path is not None:
+            load_problems(recipe.data, pool.gold_problems)
+        for spec in suites:
+            load_suite(spec, pool.gold_problems)
 
 
 def check_known_layers(recipe: Recipe) -> None:

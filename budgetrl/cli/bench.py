@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetrl.cli.options import AllowCode, Json, Sets
+from budgetrl.cli.options import AllowCode, Json, Sets, read_recipe
 from budgetrl.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -35,11 +35,10 @@ def bench(
     import time
 
     from budgetrl.bench.measure import bench as measure
-    from budgetrl.recipe.load import load_recipe
     from budgetrl.supervise.attempt import process_start
 
     started = process_start()
-    loaded = load_recipe(recipe, sets or ())
+    loaded = read_recipe(recipe, sets or ())
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = out / f"{loaded.recipe.name.replace('/', '-')}--{stamp}--{os.getpid()}"
     found = measure(

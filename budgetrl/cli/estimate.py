@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from budgetrl.cli.options import Hours, Json, Offline, Price, Sets, Usd, hours_of, usd_of
+from budgetrl.cli.options import (
+    Hours,
+    Json,
+    Offline,
+    Price,
+    Sets,
+    Usd,
+    hours_of,
+    read_recipe,
+    usd_of,
+)
 from budgetrl.errors import UsageError
 
 
@@ -39,13 +49,12 @@ def estimate(
     """
     from budgetrl.estimation.document import document, document_all
     from budgetrl.estimation.request import Request, answer, answer_all
-    from budgetrl.recipe.load import load_recipe
 
     if gpu is not None and all_gpus:
         raise UsageError(
             "--gpu and --all-gpus exclude one another.", hint="Name one GPU, or compare all."
         )
-    loaded = load_recipe(recipe, sets or ())
+    loaded = read_recipe(recipe, sets or ())
     request = Request(
         recipe=loaded.recipe,
         gpu=gpu,

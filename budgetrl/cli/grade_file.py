@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 from budgetrl.errors import DataError, ExitCode, UsageError
+from budgetrl.files import read_stream
 from budgetrl.rewards.shaping import think_format
 from budgetrl.rewards.worker import GradedRow, GradingPool
 from budgetrl.types import Verdict
@@ -20,6 +21,8 @@ _MAX_OF_A_KIND = 3
 """Of timeouts, errors and missing boxes, so that wrong answers are shown too."""
 _MAX_SHOWN_CHARS = 60
 _MAX_WORKERS = 256
+_MAX_BYTES = 1 << 32
+"""Of a file of completions."""
 _MAX_TIMEOUT_S = 3600.0
 
 
@@ -69,7 +72,7 @@ _HINT = 'Each line must be one JSON object with texts as "completion" and "gold"
 def _read(path: Path) -> tuple[list[_Row], list[str]]:
     """The rows of a file, and what is wrong with its other lines."""
     try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        lines = read_stream(path, _MAX_BYTES).removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
     rows: list[_Row] = []

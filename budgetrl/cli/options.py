@@ -1,14 +1,17 @@
 """Options that several commands share, and their parsing."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from budgetrl.errors import UsageError
 from budgetrl.units import parse_duration_s, parse_usd
+
+if TYPE_CHECKING:
+    from budgetrl.recipe.load import LoadedRecipe
 
 Hours = Annotated[
     str | None,
@@ -22,7 +25,11 @@ Price = Annotated[
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe value, e.g. lora.rank=8."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a recipe value, e.g. lora.rank=8; =unset removes an inherited one.",
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of run directories.")]
 Json = Annotated[
@@ -69,6 +76,29 @@ DisplayOption = Annotated[
     Literal["auto", "live", "plain", "json", "none"],
     typer.Option("--display", help="How the run is shown; auto: live on a terminal, else plain."),
 ]
+
+
+def read_recipe(
+    ref: str, sets: Sequence[str], seed: int | None = None, say: Callable[[str], None] | None = None
+) -> "LoadedRecipe":
+    """Load a recipe, and say in a line each what of it another value took the place of.
+
+    Args:
+        ref: path or bundled name.
+        sets: values of --set.
+        seed: value of --seed.
+        say: where to; standard error where absent.
+
+    Raises:
+        RecipeError: the recipe is missing or invalid.
+        UsageError: a --set that is none.
+    """
+    from budgetrl.recipe.load import load_recipe
+
+    loaded = load_recipe(ref, sets, seed)
+    for note in loaded.notes:
+        (say or (lambda text: typer.echo(text, err=True)))(note)
+    return loaded
 
 
 def accepted_of(text: str | None) -> frozenset[str]:

@@ -27,6 +27,7 @@ from budgetrl.cli.options import (
     Usd,
     accepted_of,
     hours_of,
+    read_recipe,
     usd_of,
 )
 from budgetrl.errors import AbortedError, UsageError
@@ -92,10 +93,9 @@ def run(
         shown.message(f"planning {recipe}")
         # Imported under the first screen, because together they take half a second.
         from budgetrl.pace import slowness
-        from budgetrl.plan import Limits, make_plan, try_own_rewards
-        from budgetrl.recipe.load import load_recipe
+        from budgetrl.plan import Limits, check_golds, make_plan, try_own_rewards
 
-        loaded = load_recipe(recipe, sets or (), seed)
+        loaded = read_recipe(recipe, sets or (), seed, None if dry_run else shown.message)
         limits = Limits(in_hours, in_usd, per_hour)
         planned = make_plan(
             loaded,
@@ -108,6 +108,7 @@ def run(
         )
         if dry_run:
             try_own_rewards(loaded.recipe, allow_code)
+            check_golds(loaded.recipe)
             return _print_plan(planned, as_json)
         from budgetrl.supervise.attempt import process_start
         from budgetrl.supervise.run import start_run

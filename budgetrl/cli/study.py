@@ -17,6 +17,7 @@ from budgetrl.cli.options import (
     Sets,
     Usd,
     hours_of,
+    read_recipe,
     usd_of,
 )
 from budgetrl.errors import ExitCode, UsageError
@@ -134,7 +135,6 @@ def probe(
     import time
 
     from budgetrl.display.output import aside
-    from budgetrl.recipe.load import load_recipe
     from budgetrl.study.probe import probe as run_probe
     from budgetrl.supervise.attempt import process_start
     from budgetrl.supervise.worker import worker_environment
@@ -143,7 +143,7 @@ def probe(
     limit_h = hours_of(hours)
     assert limit_h is not None
     os.environ.update(worker_environment())
-    loaded = load_recipe(recipe, sets or ())
+    loaded = read_recipe(recipe, sets or ())
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = out / f"{loaded.recipe.name}--{stamp}"
     with aside(sys.stdout, sys.stderr):

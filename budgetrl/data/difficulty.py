@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.errors import DataError
+from budgetrl.files import read_regular
 from budgetrl.recipe.schema import Signal
 from budgetrl.types import Problem
 
+MAX_TABLE_BYTES = 1 << 28
 PRIOR_WEIGHT = 2.0
 """Pseudo-observations of a problem that was never asked."""
 
@@ -80,7 +82,7 @@ def solve_rates(signal: Signal) -> SolveRates | None:
     rates = SolveRates(signal.decay)
     if signal.solve_rates is not None:
         try:
-            rates.restore(json.loads(Path(signal.solve_rates).read_text(encoding="utf-8")))
+            rates.restore(json.loads(read_regular(Path(signal.solve_rates), MAX_TABLE_BYTES)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"signal.solve_rates = {signal.solve_rates}: no table of solve rates ({error!r}).",

@@ -17,7 +17,7 @@ from budgetrl.errors import DataError, ModelError
 from budgetrl.recipe.schema import Prompt
 from budgetrl.types import Problem
 
-OPEN_THINK = "<think>"
+OPEN_THINK, CLOSE_THINK = "<think>", "</think>"
 
 
 class PromptRenderer:
@@ -50,6 +50,8 @@ class PromptRenderer:
         self._refuse_losses(text)
         self.prefilled = text.rstrip().endswith(OPEN_THINK)
         """Whether the prompt already opens `<think>`."""
+        self.closed = text.rstrip().endswith(CLOSE_THINK)
+        """Whether the prompt ends with a closed think block, as Qwen3's with thinking off."""
         self.date = self._template.date(probe)
         """What every prompt says of the moment, such as "30 Nov 2026"; None: nothing."""
 

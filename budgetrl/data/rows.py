@@ -1,4 +1,4 @@
-"""Rows of a JSONL file or a hub dataset as checked `Problem`s.
+"""Rows of local files or a hub dataset as checked `Problem`s.
 
     loaded = load_problems(recipe.data, check_answer)     training: bad rows dropped and counted
     suite = load_suite(spec, check_answer)                evaluation: any bad row is an error
@@ -6,14 +6,16 @@
 Not here: grading (the answer check is an argument), prompts and sampling.
 """
 
+import difflib
 import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from budgetrl.data.files import Number, Row, read_rows
 from budgetrl.errors import DataError, first_line
 from budgetrl.hub.layout import Need
 from budgetrl.hub.pins import download
@@ -23,6 +25,11 @@ from budgetrl.recipe.schema import Columns, Data, Eval
 from budgetrl.recipe.suites import SUITES
 from budgetrl.types import Problem
 
+_SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "problem": ("question", "prompt", "query", "input", "instruction"),
+    "answer": ("reward_model.ground_truth", "ground_truth", "final_answer", "target", "solution"),
+}
+"""What other data sets call these columns, the likeliest first."""
 MAX_DROPPED_SHARE = 0.05
 """More bad training rows than this are an error, not a warning."""
 
@@ -47,24 +54,24 @@ class LoadedProblems:
     dropped: tuple[Dropped, ...]
     fingerprint: str
     source: str
-
-
-class _Row(NamedTuple):
-    where: str
-    values: Mapping[str, Any]
+    repeats: int = 0
+    """Rows that say the same as an earlier one; some data sets hold each row a hundred times."""
 
 
 def load_problems(data: Data, check_answer: AnswerCheck) -> LoadedProblems:
     """The training problems of a recipe.
 
-    Rows that repeat an earlier one, or whose answer is empty or unparsable, are dropped.
+    Rows that repeat an earlier one are left out and counted; those that contradict an earlier one,
+    or whose answer is empty or unparsable, are dropped.
 
     Raises:
         DataError: missing, empty or malformed source, or more than 5 % bad rows.
     """
-    rows, source = _rows(data.path, data.id, data.revision, data.split)
+    needed = (*_names(data.columns), *data.filter)
+    rows, source = _rows(data.path, data.id, data.revision, data.config, data.split, needed)
     kept = [row for row in rows if _passes(row, data.filter)]
-    problems, dropped = _problems(kept, data.columns, check_answer, source)
+    kept, repeats = _without_repeats(kept, data.columns)
+    problems, dropped = _problems(kept, data.columns, check_answer)
     if not problems and not dropped:
         raise DataError(f"{source}: holds no rows.", hint="Check data.split and data.filter.")
     if len(dropped) > MAX_DROPPED_SHARE * (len(problems) + len(dropped)):
@@ -74,7 +81,7 @@ def load_problems(data: Data, check_answer: AnswerCheck) -> LoadedProblems:
             hint="Clean the file, or choose other columns with data.columns.",
         )
     problems = problems[: data.limit]
-    return LoadedProblems(tuple(problems), tuple(dropped), fingerprint(problems), source)
+    return LoadedProblems(tuple(problems), tuple(dropped), fingerprint(problems), source, repeats)
 
 
 def load_suite(spec: Eval, check_answer: AnswerCheck) -> LoadedProblems:
@@ -85,12 +92,13 @@ def load_suite(spec: Eval, check_answer: AnswerCheck) -> LoadedProblems:
     """
     hub = SUITES.get(spec.suite)
     if spec.path is not None or spec.id is not None or hub is None:
-        columns = spec.columns or Columns()
-        rows, source = _rows(spec.path, spec.id, spec.revision, spec.split or "test")
+        columns, split = spec.columns or Columns(), spec.split or "test"
+        named = (spec.path, spec.id, spec.revision, spec.config, split)
     else:
-        columns = spec.columns or hub.columns
-        rows, source = _rows(None, hub.id, spec.revision, spec.split or hub.split)
-    problems, dropped = _problems(list(rows), columns, check_answer, source)
+        columns, split = spec.columns or hub.columns, spec.split or hub.split
+        named = (None, hub.id, spec.revision, spec.config, split)
+    rows, source = _rows(*named, _names(columns))
+    problems, dropped = _problems(list(rows), columns, check_answer)
     if dropped:
         raise DataError(
             f"suite {spec.suite} ({source}): {len(dropped)} rows cannot be evaluated:\n"
@@ -119,77 +127,88 @@ def fingerprint(problems: Iterable[Problem]) -> str:
 
 
 def _rows(
-    path: str | None, hub_id: str | None, revision: str | None, split: str
-) -> tuple[Iterator[_Row], str]:
+    path: str | None,
+    hub_id: str | None,
+    revision: str | None,
+    config: str | None,
+    split: str,
+    columns: Sequence[str],
+) -> tuple[Iterator[Row], str]:
     if path is not None:
         file = Path(local_path(path))
-        return _file_rows(file), str(file)
+        return read_rows(file, split, columns), str(file)
     assert hub_id is not None
-    return _hub_rows(hub_id, revision, split), f"{hub_id}[{split}]"
+    return _hub_rows(hub_id, revision, config, split), f"{hub_id}[{split}]"
 
 
-def _file_rows(file: Path) -> Iterator[_Row]:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{file}: cannot be read: {error.strerror}.",
-            hint="Check the path in the recipe; it is relative to the recipe file.",
-        ) from None
-    for number, line in enumerate(data.splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{file}:{number}"
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not JSON: {error}.", hint="One object per line.") from None
-        if not isinstance(values, dict):
-            raise DataError(f"{where}: not a JSON object.", hint="One object per line.")
-        yield _Row(where, values)
-
-
-def _hub_rows(hub_id: str, revision: str | None, split: str) -> Iterator[_Row]:
+def _hub_rows(hub_id: str, revision: str | None, config: str | None, split: str) -> Iterator[Row]:
     import datasets
 
-    folder = download(Need("data", Repo("dataset", hub_id, revision), "data", split))
+    folder = download(Need("data", Repo("dataset", hub_id, revision), "data", split, config=config))
     try:
-        loaded = datasets.load_dataset(str(folder), split=split)
+        loaded = datasets.load_dataset(str(folder), config, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"data set {hub_id!r} (split {split!r}) cannot be read: {first_line(error)}",
             hint="Its files may be damaged; or give a local file with path.",
         ) from None
     for number, values in enumerate(loaded):
-        yield _Row(f"{hub_id}[{split}] row {number}", values)
+        yield Row(f"{hub_id}[{split}] row {number}", values)
 
 
-def _passes(row: _Row, wanted: Mapping[str, Sequence[str]]) -> bool:
-    return all(str(row.values.get(column)) in values for column, values in wanted.items())
+def _names(columns: Columns) -> tuple[str, ...]:
+    named = (columns.problem, columns.answer, columns.id or "id", columns.level or "level")
+    return tuple(dict.fromkeys(named))
+
+
+def _passes(row: Row, wanted: Mapping[str, Sequence[str]]) -> bool:
+    return all(str(cell(row.values, column)) in values for column, values in wanted.items())
+
+
+def cell(values: Mapping[str, Any], column: str) -> Any:
+    """The value of a column; `reward_model.ground_truth` looks into nested columns. None: none."""
+    if column in values:
+        return values[column]
+    outer, dot, inner = column.partition(".")
+    nested = values.get(outer) if dot else None
+    return cell(nested, inner) if isinstance(nested, Mapping) else None
+
+
+def _has(values: Mapping[str, Any], column: str) -> bool:
+    outer, dot, inner = column.partition(".")
+    nested = values.get(outer)
+    return column in values or (bool(dot) and isinstance(nested, Mapping) and _has(nested, inner))
+
+
+def _without_repeats(rows: Sequence[Row], columns: Columns) -> tuple[list[Row], int]:
+    """Rows without those whose problem and answer an earlier one has."""
+    seen: set[str] = set()
+    kept = []
+    for row in rows:
+        said = (cell(row.values, columns.problem), cell(row.values, columns.answer))
+        key = repr(said)
+        if key not in seen or said[0] is None:
+            seen.add(key)
+            kept.append(row)
+    return kept, len(rows) - len(kept)
 
 
 def _problems(
-    rows: Sequence[_Row], columns: Columns, check_answer: AnswerCheck, source: str
+    rows: Sequence[Row], columns: Columns, check_answer: AnswerCheck
 ) -> tuple[list[Problem], list[Dropped]]:
     problems: list[Problem] = []
     dropped: list[Dropped] = []
     texts: set[str] = set()
     ids: set[str] = set()
-    found = (row.values.get(columns.answer) for row in rows)
-    answers = list(dict.fromkeys(str(answer) for answer in found if _is_answer(answer)))
+    golds = [_answer(cell(row.values, columns.answer)) for row in rows]
+    answers = list(dict.fromkeys(gold for gold in golds if gold is not None))
     why_not = dict(zip(answers, check_answer(answers), strict=True))
-    for number, row in enumerate(rows):
-        for column in (columns.problem, columns.answer, columns.id, columns.level):
-            if column is not None and column not in row.values:
-                known = ", ".join(sorted(map(str, row.values)))
-                raise DataError(
-                    f"{row.where}: no column {column!r}; there are: {known}.",
-                    hint="Name the columns under [data.columns] (or in the [[eval]]).",
-                )
-        text, answer = row.values[columns.problem], row.values[columns.answer]
-        own_id = row.values.get(columns.id or "id")
+    for number, (row, answer) in enumerate(zip(rows, golds, strict=True)):
+        _demand_columns(row, columns)
+        text, why = _problem_text(cell(row.values, columns.problem))
+        own_id = cell(row.values, columns.id or "id")
         identifier = f"row-{number:06d}" if own_id in (None, "") else str(own_id)
-        why = _unusable(text, answer, texts, why_not)
+        why = why or _unusable(text, answer, texts, why_not)
         if why is None and not _is_unicode(f"{text}{answer}{identifier}"):
             why = "it holds half a character (a lone surrogate)"
         if why is None and identifier in ids:
@@ -197,32 +216,84 @@ def _problems(
         if why is not None:
             dropped.append(Dropped(row.where, why))
             continue
-        texts.add(text.strip())
+        texts.add(text)
         ids.add(identifier)
-        level = row.values.get(columns.level or "level")
+        level = cell(row.values, columns.level or "level")
         problems.append(
-            Problem(identifier, text.strip(), str(answer), None if level is None else str(level))
+            Problem(identifier, text, str(answer), None if level is None else str(level))
         )
     return problems, dropped
 
 
-def _is_answer(value: Any) -> bool:
+def _demand_columns(row: Row, columns: Columns) -> None:
+    for name in ("problem", "answer", "id", "level"):
+        column = getattr(columns, name)
+        if column is None or _has(row.values, column):
+            continue
+        held = sorted(_leaves(row.values))
+        near = [known for known in _SYNONYMS.get(name, ()) if known in held]
+        near += difflib.get_close_matches(column, held, n=2)
+        meant = f" Did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+        raise DataError(
+            f"{row.where}: no column {column!r}; there are: {', '.join(held)}.{meant}",
+            hint=f"Name it under [data.columns] (or in the [[eval]]): {name} = ...",
+        )
+
+
+def _leaves(values: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    """The names of all columns, nested ones with dots."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}"
+
+
+def _problem_text(value: Any) -> tuple[str, str | None]:
+    """The problem of a text or of a list of messages; and why it cannot be used.
+
+    Of messages it is the last turn, which has to be the user's. Turns of the assistant are
+    refused, and system turns too: a run has one system text, prompt.system.
+    """
+    if isinstance(value, list) and value and all(isinstance(turn, Mapping) for turn in value):
+        roles = [str(turn.get("role")) for turn in value]
+        if roles[-1] != "user" or len(roles) > roles.count("user"):
+            return "", (
+                f"its messages are of {', '.join(roles)}: only user turns are taken, the last one "
+                "is the problem; a system text belongs into prompt.system"
+            )
+        value = value[-1].get("content")
+        if isinstance(value, list):  # content in parts
+            value = "\n".join(str(part.get("text", "")) for part in value)
+    if not isinstance(value, str) or isinstance(value, Number) or not value.strip():
+        return "", "the problem is empty or not text"
+    return value.strip(), None
+
+
+def _answer(value: Any) -> str | None:
+    """A gold answer in the file's own spelling; None if it is neither text nor a number."""
+    if isinstance(value, list) and value:
+        parts = [_answer(part) for part in value]
+        if None in parts:
+            return None
+        quoted = [f'"{part}"' if '"' not in str(part) else f"'{part}'" for part in parts]
+        return f"[{', '.join(quoted)}]"
     if isinstance(value, float):
-        return math.isfinite(value)
-    return isinstance(value, str | int) and not isinstance(value, bool)
+        return str(value) if math.isfinite(value) else None
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value)
+    return None
 
 
 def _unusable(
-    text: Any, answer: Any, texts: set[str], why_not: Mapping[str, str | None]
+    text: str, answer: str | None, texts: set[str], why_not: Mapping[str, str | None]
 ) -> str | None:
-    if not isinstance(text, str) or not text.strip():
-        return "the problem is empty or not text"
-    if text.strip() in texts:
+    if text in texts:
         return "the problem occurs before"
-    if not _is_answer(answer):
+    if answer is None:
         return "the answer is neither text nor a number"
-    why = why_not[str(answer)]
-    return None if why is None else f"the answer {str(answer)[:60]!r} cannot be used: {why}"
+    why = why_not[answer]
+    return None if why is None else f"the answer {answer[:60]!r} cannot be used: {why}"
 
 
 def _is_unicode(text: str) -> bool:

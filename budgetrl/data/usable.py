@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from budgetrl.data.overlap import Overlap, find_overlap
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import AnswerCheck, LoadedProblems, load_problems, load_suite
-from budgetrl.errors import DataError
+from budgetrl.errors import DataError, RecipeError
+from budgetrl.recipe.base import RewardName
 from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.types import Problem
 
@@ -46,7 +47,9 @@ def load_usable(
 
     Raises:
         DataError: unusable rows, no problem is left, or a suite has a prompt that is too long.
+        RecipeError: the format reward asks for what the prompt rules out.
     """
+    _check_format(recipe, renderer)
     limit = recipe.prompt.max_tokens
     loaded = load_problems(recipe.data, check_answer)
     suites = {spec.suite: load_suite(spec, check_answer) for spec in recipe.eval}
@@ -84,6 +87,17 @@ def _nothing_left(loaded: LoadedProblems, overlap: Overlap, num_kept: int, limit
         f"is judged by ({suites}).",
         hint="Give other data, or other problems for the suite: nobody trains on what judges.",
     )
+
+
+def _check_format(recipe: Recipe, renderer: PromptRenderer) -> None:
+    weight = next((r.weight for r in recipe.rewards if r.name == RewardName.FORMAT), 0.0)
+    if renderer.closed and weight:
+        raise RecipeError(
+            f"rewards.format.weight = {weight:g} asks for a think block, and the chat template "
+            "ends each prompt with a think block that is closed already: thinking is off.",
+            hint="Turn thinking on (prompt.template_kwargs.enable_thinking=true for Qwen3), or set "
+            "rewards.format.weight=0.",
+        )
 
 
 def check_suite_prompts(recipe: Recipe, spec: Eval, longest: int, hint: str) -> None:

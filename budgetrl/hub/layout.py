@@ -49,6 +49,8 @@ class Need:
     split: str | None = None
     columns: tuple[str, ...] = ()
     """That the split has to have."""
+    config: str | None = None
+    """The configuration of a data set that has several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def _demand(need: Need, there: bool, what: str, more: str) -> None:
         )
 
 
-def data_layout(found: Found, card: str | None) -> DataLayout:
+def data_layout(found: Found, card: str | None, config: str | None = None) -> DataLayout:
     """What `datasets` makes of a data set's file names and its card.
 
     Raises:
@@ -152,7 +154,9 @@ def data_layout(found: Found, card: str | None) -> DataLayout:
 
     try:
         with _ONE_AT_A_TIME, _skeleton(found.files, card) as folder:
-            builder: Any = datasets.load_dataset_builder(str(folder), cache_dir=f"{folder}.cache")
+            builder: Any = datasets.load_dataset_builder(
+                str(folder), config, cache_dir=f"{folder}.cache"
+            )
             splits = {
                 str(split): tuple(Path(path).relative_to(folder).as_posix() for path in paths)
                 for split, paths in (builder.config.data_files or {}).items()
@@ -160,7 +164,8 @@ def data_layout(found: Found, card: str | None) -> DataLayout:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"{found.repo.label} cannot be read as a data set: {first_line(error)}",
-            hint="It needs rows in json, jsonl, csv or parquet files; or give a file with path.",
+            hint="It needs rows in json, jsonl, csv or parquet files; of several configurations "
+            "name one (data.config); or give a file with path.",
         ) from None
     named = builder.info.features
     return DataLayout(splits, None if named is None else tuple(named))

@@ -72,7 +72,7 @@ def needs_of(recipe: Recipe) -> Iterator[Need]:
     if data.id is not None:
         repo = Repo("dataset", data.id, data.revision)
         wanted = (*_columns(data.columns), *data.filter)
-        yield Need("data", repo, "data", data.split, wanted)
+        yield Need("data", repo, "data", data.split, wanted, data.config)
     for spec in recipe.eval:
         if (need := suite_need(spec)) is not None:
             yield need
@@ -87,7 +87,7 @@ def suite_need(spec: Eval) -> Need | None:
     columns = spec.columns or (known.columns if known else Columns())
     split = spec.split or (known.split if known else "test")
     repo = Repo("dataset", hub_id, spec.revision)
-    return Need(f"eval.{spec.suite}", repo, "data", split, _columns(columns))
+    return Need(f"eval.{spec.suite}", repo, "data", split, _columns(columns), spec.config)
 
 
 def _columns(columns: Columns) -> tuple[str, ...]:
@@ -172,7 +172,7 @@ def _layout(need: Need, found: Found) -> DataLayout:
     text = None
     if card is not None:
         text = read_range(found, card, 0, card.size).decode("utf-8", errors="replace")
-    return data_layout(found, text)
+    return data_layout(found, text, need.config)
 
 
 def _check_columns(need: Need, found: Found, layout: DataLayout) -> None:

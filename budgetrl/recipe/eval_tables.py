@@ -15,9 +15,10 @@ class Eval(Table):
     suite: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """A known suite, or any name together with `path` or `id`."""
     path: str | None = None
-    """A JSONL file, relative to the recipe, or `asset:NAME`."""
+    """A file or folder as data.path takes them, or `asset:NAME`."""
     id: str | None = None
     revision: str | None = None
+    config: str | None = None
     split: str | None = None
     columns: Columns | None = None
     samples: Count = 16

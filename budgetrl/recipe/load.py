@@ -5,28 +5,34 @@
 
 Tables merge key by key, arrays of tables by their `name`, `suite` or `key`. Setting a key again
 drops the provenance ([[stated]], [[inferred]], [[deviation]]) that an earlier layer gave it; with
-another model or other data, what was said of a paper goes (recipe/claims.py). All problems of a
+another model or other data, what was said of a paper goes (recipe/claims.py). One source of data
+wins: naming data.path drops an inherited data.id, and the other way round. All problems of a
 recipe are reported at once.
 """
 
-import copy
 import difflib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import budgetrl
 from budgetrl.errors import RecipeError, UsageError
-from budgetrl.recipe.claims import drop_false_claims
-from budgetrl.recipe.flat import MERGE_KEYS, PROVENANCE, flat_items, flat_values, is_tables
+from budgetrl.files import read_regular
+from budgetrl.recipe.flat import MERGE_KEYS, flat_items, flat_values, is_tables
+from budgetrl.recipe.known_data import KNOWN_DATA
+from budgetrl.recipe.merge import Layer, Merged
 from budgetrl.recipe.schema import Recipe
-from budgetrl.recipe.validate import Located, validate
+from budgetrl.recipe.validate import Located, is_key, validate
 
+UNSET = "unset"
+"""`--set KEY=unset` removes an inherited value; the text itself is written `'"unset"'`."""
 _MOST_LAYERS = 100
+_MAX_BYTES = 1 << 20
+"""Of a recipe file."""
 _PATH_KEYS = ("data.path", "engine.script", "checkpoint.mirror", "signal.solve_rates")
 
 
@@ -40,40 +46,8 @@ class LoadedRecipe:
     """The recipe file, verbatim."""
     sources: Mapping[str, str]
     """Flat key ("lora.rank", "eval.aime24.samples") -> where its value is from."""
-
-
-@dataclass(slots=True)
-class _Layer:
-    label: str
-    """File path, or "command line"."""
-    source: str
-    """What `sources` says of its keys."""
-    tables: dict[str, Any]
-
-
-@dataclass(slots=True)
-class _Merged:
-    """What layers add up to; `origin` and `sources` say where each flat key is from."""
-
-    tables: dict[str, Any] = field(default_factory=dict)
-    origin: dict[str, str] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
-
-    def add(self, layer: _Layer) -> None:
-        """Merge one more layer, which wins."""
-        drop_false_claims(self.tables, layer.tables)
-        keys = dict(flat_items(layer.tables))
-        # Naming an element of an array does not set its name again.
-        new = [key for key in keys if not (key in self.origin and _names_element(key))]
-        _forget_provenance(self.tables, set(new))
-        _merge(self.tables, layer.tables)
-        for key in new:
-            self.origin[key], self.sources[key] = layer.label, layer.source
-
-    def override(self, text: str) -> None:
-        """Merge "a.b=c" of the command line."""
-        layer = _parse_set(text, self.tables)
-        self.add(_Layer("command line", "command line", layer))
+    notes: tuple[str, ...] = ()
+    """What was dropped because another value took its place, a line each."""
 
 
 def load_recipe(ref: str | Path, sets: Sequence[str] = (), seed: int | None = None) -> LoadedRecipe:
@@ -89,15 +63,54 @@ def load_recipe(ref: str | Path, sets: Sequence[str] = (), seed: int | None = No
         UsageError: an override that is not of the form a.b=c.
     """
     path = find_recipe(ref)
-    merged = _Merged()
+    merged = Merged()
     for number, layer in enumerate(_layers(path, ())):
         if number == _MOST_LAYERS:
             raise RecipeError(f"{path}: extends more than {_MOST_LAYERS} files.")
         merged.add(layer)
     for text in (*sets, *([] if seed is None else [f"recipe.seed={seed}"])):
-        merged.override(text)
+        _override(merged, text)
+    _add_known_data(merged)
     recipe = validate(merged.tables, Located(str(path), merged.origin))
-    return LoadedRecipe(recipe, path, _read_text(path), _describe_sources(recipe, merged.sources))
+    sources = _describe_sources(recipe, merged.sources)
+    return LoadedRecipe(recipe, path, _read_text(path), sources, tuple(merged.notes))
+
+
+def _override(merged: Merged, text: str) -> None:
+    """Merge "a.b=c" of the command line; "a.b=unset" takes the value out."""
+    if text.partition("=")[2].strip() == UNSET:
+        merged.remove(_unset_key(text))
+        return
+    merged.add(Layer("command line", "command line", _parse_set(text, merged.tables)))
+
+
+def _add_known_data(merged: Merged) -> None:
+    """What is known of a data set of the hub, where no layer says it."""
+    data = merged.tables.get("data")
+    known = KNOWN_DATA.get(str(data.get("id"))) if isinstance(data, dict) else None
+    said = {key for key, value in flat_items({"data": data or {}}) if value is not None}
+    if known and not any(key.startswith("data.columns.") for key in said):
+        own = {key: value for key, value in known.items() if f"data.{key}" not in said}
+        merged.add(Layer("known data sets", "known data set", {"data": own}))
+
+
+def _unset_key(text: str) -> str:
+    """The key of `--set KEY=unset`, which has to be one.
+
+    Raises:
+        UsageError: it is no key of a recipe, or names an element of an array.
+    """
+    key = text.partition("=")[0].strip()
+    table, *rest = key.split(".")
+    if table in MERGE_KEYS:
+        rest = rest[1:]
+    if not rest or not is_key(table, *rest):
+        raise UsageError(
+            f"--set {text!r}: {key!r} is no value of a recipe.",
+            hint="Write table.key=unset, such as prompt.system=unset; "
+            "`budgetrl recipes show NAME --resolved` lists the keys.",
+        )
+    return key
 
 
 def change_recipe(recipe: Recipe, sets: Sequence[str]) -> Recipe:
@@ -111,9 +124,9 @@ def change_recipe(recipe: Recipe, sets: Sequence[str]) -> Recipe:
         RecipeError: it is not valid any more; names every problem.
         UsageError: an override that is not of the form a.b=c.
     """
-    merged = _Merged(recipe.model_dump(mode="json"))
+    merged = Merged(recipe.model_dump(mode="json"))
     for text in sets:
-        merged.override(text)
+        _override(merged, text)
     return validate(merged.tables, Located(recipe.name, merged.origin))
 
 
@@ -132,11 +145,13 @@ def find_recipe(ref: str | Path) -> Path:
         as_path = Path(text).expanduser()
         if as_path.is_file():
             return as_path.resolve()
-        is_folder = as_path.is_dir()
+        is_folder, is_something = as_path.is_dir(), as_path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # too long, ~nobody, not permitted
         raise RecipeError(f"{text[:200]!r} cannot be a recipe file: {error}.") from None
     if is_folder:
         raise RecipeError(f"{text} is a folder, not a recipe.", hint="Give a .toml file or a name.")
+    if is_something:
+        raise RecipeError(f"{text} is a pipe or a device, not a recipe.", hint="Give a .toml file.")
     bundled = list_recipes()
     name = text.removesuffix(".toml").removeprefix("recipes/")
     if name in bundled:
@@ -190,7 +205,7 @@ def list_recipes() -> dict[str, Path]:
     return found
 
 
-def _layers(path: Path, chain: tuple[Path, ...]) -> Iterator[_Layer]:
+def _layers(path: Path, chain: tuple[Path, ...]) -> Iterator[Layer]:
     """The layers of one file, what it extends first."""
     if path in chain:
         raise RecipeError(f"{path}: extends itself by way of {chain[-1]}.")
@@ -204,7 +219,7 @@ def _layers(path: Path, chain: tuple[Path, ...]) -> Iterator[_Layer]:
     for base in bases:
         yield from _layers(_find_base(base, path), (*chain, path))
     _anchor_paths(tables, path.parent)
-    yield _Layer(_short(path), "file", tables)
+    yield Layer(_short(path), "file", tables)
 
 
 def _find_base(base: str, path: Path) -> Path:
@@ -223,7 +238,7 @@ def _find_base(base: str, path: Path) -> Path:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_regular(path, _MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(
             f"{path}: not UTF-8 text (byte {error.start}).", hint="A recipe is a TOML text file."
@@ -313,43 +328,6 @@ def _anchor(table: Any, name: str, folder: Path) -> None:
             table[name] = str((folder / Path(value).expanduser()).resolve())
         except (OSError, RuntimeError, ValueError) as error:  # a loop, ~nobody, a null byte
             raise RecipeError(f"{name} = {value!r} is not a path: {error}.") from None
-
-
-def _merge(base: dict[str, Any], extra: Mapping[str, Any]) -> None:
-    for key, value in extra.items():
-        old = base.get(key)
-        if isinstance(value, dict) and isinstance(old, dict):
-            _merge(old, value)
-        elif key in MERGE_KEYS and is_tables(value):
-            base[key] = _merge_array(old if is_tables(old) else [], value, MERGE_KEYS[key])
-        else:
-            base[key] = copy.deepcopy(value)
-
-
-def _merge_array(old: Any, new: Any, merge_key: str) -> list[dict[str, Any]]:
-    """Elements by name; two of one name in the same layer stay two, for the schema to refuse."""
-    merged: list[dict[str, Any]] = [dict(element) for element in old]
-    by_name = {name: e for e in merged if isinstance(name := e.get(merge_key), str)}
-    for element in new:
-        name = element.get(merge_key)
-        earlier = by_name.pop(name, None) if isinstance(name, str) else None
-        if earlier is not None:
-            _merge(earlier, element)
-        else:
-            merged.append(dict(element))
-    return merged
-
-
-def _names_element(key: str) -> bool:
-    table, _, rest = key.partition(".")
-    return rest.rpartition(".")[2] == MERGE_KEYS.get(table)
-
-
-def _forget_provenance(merged: dict[str, Any], keys: set[str]) -> None:
-    """Drop what earlier layers said of keys that a layer sets again."""
-    for table in PROVENANCE:
-        if is_tables(merged.get(table)):
-            merged[table] = [entry for entry in merged[table] if str(entry.get("key")) not in keys]
 
 
 def _describe_sources(recipe: Recipe, sources: Mapping[str, str]) -> dict[str, str]:

@@ -61,7 +61,7 @@ class Lora(Table):
 
 
 class Columns(Table):
-    """[data.columns]: names of the columns that are read."""
+    """[data.columns]: names of the columns that are read; nested ones with dots."""
 
     problem: str = "problem"
     answer: str = "answer"
@@ -70,12 +70,14 @@ class Columns(Table):
 
 
 class Data(Table):
-    """[data]: the training problems; either a hub id or a local JSONL path."""
+    """[data]: the training problems; either a hub id or a local file or folder."""
 
     id: str | None = None
     path: str | None = None
-    """A JSONL file, relative to the recipe, or `asset:NAME`."""
+    """.jsonl, .json, .csv or .parquet (or .gz of them), a folder of them, or `asset:NAME`."""
     revision: str | None = None
+    config: str | None = None
+    """The configuration of a hub data set that has several."""
     split: str = "train"
     columns: Columns = Columns()
     filter: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -85,7 +87,7 @@ class Data(Table):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.id is None) == (self.path is None):
-            raise ValueError("give exactly one of data.id (hub) and data.path (JSONL file)")
+            raise ValueError("give exactly one of data.id (hub) and data.path (file or folder)")
         return self
 
 

@@ -110,6 +110,12 @@ def _did_you_mean(loc: tuple[Any, ...]) -> str:
     return f"; did you mean {near[0]}" if near else f"; known keys: {known}"
 
 
+def is_key(table: str, *path: str) -> bool:
+    """Whether a recipe has such a key; names of array elements are left out."""
+    model = _model_at(Recipe, (table, *path[:-1]))
+    return model is not None and path[-1] in model.model_fields
+
+
 def _model_at(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel] | None:
     for part in loc:
         if isinstance(part, int):
