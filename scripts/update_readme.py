@@ -20,7 +20,7 @@ from budgetrl.units import duration, usd
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASUREMENTS = ROOT / "docs" / "measurements"
-PAGES = ("README.md", "docs/downloads.md")
+PAGES = ("README.md", "docs/downloads.md", "docs/grading.md")
 Measured = dict[str, Any]
 
 
@@ -58,13 +58,16 @@ def quickstart(found: Measured) -> str:
 def grading(found: Measured) -> str:
     """Agreement, throughput and hostile rows."""
     cases, own, speed = found["agreement"], found["self_consistency"], found["throughput"]
+    dressed = found["typography"]
     hostile = found["hostile"]
     return (
         f"Measured on {found['date']} (`scripts/bench_grading.py`): of {cases['rows']} published "
         f"cases {cases['as_expected']} are judged as expected, math-verify alone "
         f"{cases['math_verify_as_expected']} with {cases['math_verify_false_correct']} wrong "
         f"answers called right (ours: {len(cases['false_correct'])}). Gold answers of the four "
-        f"suites against themselves: {own['correct']} of {own['pairs']}. {speed['ratio']:.0f} "
+        f"suites against themselves: {own['correct']} of {own['pairs']}; in {dressed['variants']} "
+        f"typographic variants {dressed['correct']}, of those against golds of other rows "
+        f"{dressed['called_correct']} called correct. {speed['ratio']:.0f} "
         f"times the rows per second of math-verify in one process. {len(hostile['hostile'])} "
         f"hostile rows among 990 good ones change no verdict and cost "
         f"{hostile['mixed_s'] - hostile['clean_s']:.0f} s."
