@@ -125,7 +125,7 @@ def test_a_file_that_is_not_problems_is_refused_with_its_line(
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     assert "nope.jsonl: cannot be read" in refusal(str(tmp_path / "nope.jsonl"))
-    assert "cannot be read" in refusal(str(tmp_path))
+    assert "a folder without data" in refusal(str(tmp_path))
 
 
 def test_columns_filter_and_limit_are_the_recipes(write: Write) -> None:

@@ -316,7 +316,7 @@ def test_a_recipe_that_is_not_there_is_named(ref: str, says: str) -> None:
         ("budget.usd_per_hour=-0.1", "[budget] usd_per_hour = -0.1"),
         ("batch.micro_batch=7", "batch.micro_batch = 7 does not divide 128"),
         ("prompt.template=Solve it.", "must contain {problem} exactly once"),
-        ("data.id=some/set", "exactly one of data.id (hub) and data.path"),
+        ("data.path=unset", "exactly one of data.id (hub) and data.path"),
         ("eval.heldout.k=[8]", "k = 8 needs at least as many samples (4)"),
         ("engine.name=unsloth", 'needs engine.device = "cuda"'),
         ("lora.rnk=4", "[lora] rnk: unknown key; did you mean rank"),

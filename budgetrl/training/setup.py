@@ -182,6 +182,11 @@ def _tell_left_out(usable: Usable, recipe: Recipe, log: RunLog) -> None:
             f"{len(dropped)} training rows were left out, such as {first.where}: "
             f"{first.why}; all are listed in the manifest",
         )
+    if usable.loaded.repeats:
+        log.warn(
+            "repeated_rows",
+            f"{usable.loaded.repeats} training rows say the same as an earlier one: left out",
+        )
     overlap = usable.overlap
     if overlap.exact or overlap.near:
         log.warn(
@@ -205,5 +210,6 @@ def _describe(loaded: LoadedProblems) -> dict[str, Any]:
         "source": loaded.source,
         "fingerprint": loaded.fingerprint,
         "problems": len(loaded.problems),
+        "repeats": loaded.repeats,
         "dropped": [{"where": entry.where, "why": entry.why} for entry in loaded.dropped],
     }
