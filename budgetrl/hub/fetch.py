@@ -33,7 +33,7 @@ from budgetrl.hub.errors import (
     not_cached,
     retry_after_s,
 )
-from budgetrl.hub.lookup import repo_folder, snapshot_folder
+from budgetrl.hub.lookup import repo_folder, request_of, snapshot_folder
 from budgetrl.hub.repo import Found, RepoFile, endpoint, is_offline
 from budgetrl.units import duration, gib
 
@@ -256,17 +256,11 @@ def _stream(handle: int, found: Found, file: RepoFile, watch: Watch) -> None:
         HfHubHTTPError: an answer that is no file.
     """
     import httpx
-    from huggingface_hub import get_session, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import hf_raise_for_status
 
-    repo, start = found.repo, os.lseek(handle, 0, os.SEEK_END)
-    url = hf_hub_url(
-        repo.id, file.path, repo_type=repo.kind, revision=found.commit, endpoint=endpoint()
-    )
-    # What is packed on the way has no ranges.
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
+    start = os.lseek(handle, 0, os.SEEK_END)
+    url, headers = request_of(found, file, f"{start}-" if start else None)
     try:
         with get_session().stream(
             "GET", url, headers=headers, timeout=read_timeout_s(), follow_redirects=True

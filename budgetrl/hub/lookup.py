@@ -109,6 +109,20 @@ def cached(repo: Repo) -> Found | None:
     return Found(repo, commit, tuple(_listed(repo, commit) or _present(folder, commit)))
 
 
+def request_of(found: Found, file: RepoFile, span: str | None) -> tuple[str, dict[str, str]]:
+    """URL and headers with which a file, or the part `first-last` of it, is asked for."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
+
+    repo = found.repo
+    url = hf_hub_url(
+        repo.id, file.path, repo_type=repo.kind, revision=found.commit, endpoint=endpoint()
+    )
+    # What is packed on the way has no parts.
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    return url, headers if span is None else headers | {"Range": f"bytes={span}"}
+
+
 def repo_folder(repo: Repo) -> Path:
     """Where the cache keeps a repository."""
     from huggingface_hub.file_download import repo_folder_name

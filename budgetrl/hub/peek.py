@@ -8,8 +8,8 @@ import io
 import json
 from pathlib import PurePosixPath
 
-from budgetrl.hub.lookup import TIMEOUT_S, patiently, repo_folder
-from budgetrl.hub.repo import Found, RepoFile, endpoint
+from budgetrl.hub.lookup import TIMEOUT_S, patiently, repo_folder, request_of
+from budgetrl.hub.repo import Found, RepoFile
 
 _FIRST = 1 << 16
 _MOST = 1 << 22
@@ -49,16 +49,11 @@ def read_range(found: Found, file: RepoFile, first: int, end: int) -> bytes:
 
 
 def _ask(found: Found, file: RepoFile, first: int, end: int) -> bytes:
-    from huggingface_hub import get_session, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import hf_raise_for_status
 
-    repo = found.repo
-    url = hf_hub_url(
-        repo.id, file.path, repo_type=repo.kind, revision=found.commit, endpoint=endpoint()
-    )
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    if first or end < file.size:
-        headers["Range"] = f"bytes={first}-{end - 1}"
+    part = first > 0 or end < file.size
+    url, headers = request_of(found, file, f"{first}-{end - 1}" if part else None)
     answer = get_session().get(url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True)
     hf_raise_for_status(answer)
     whole = bytes(answer.content)
