@@ -5,6 +5,8 @@
 
 Each pass: kills -9 at random moments, random budgets with slow-downs, SIGTERMs and SIGINTs, and
 full disks (a file-size limit), all against one uninterrupted reference run of the small model.
+Besides: files of an interrupted run that are cut at a random byte (--cuts), and budgets of the
+quickstart, three at a time, beside processes that burn (--loaded).
 Signals and delays are real, so a seed repeats the choices and not the microseconds.
 """
 
@@ -27,6 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from torture_cuts import cut_run, interrupted_run
 from torture_lab import Lab, leaks
 from torture_scenarios import (
     SLOW_DOWNS,
@@ -108,10 +111,21 @@ def torture(lab: Lab, options: argparse.Namespace) -> dict[str, Any]:
             for future in futures:
                 outcomes.append(future.result())
                 _tell(outcomes[-1])
+    if options.cuts:
+        victim, reference = interrupted_run(lab), reference or reference_run(lab)
+        names = [f"cut{index}" for index in range(options.cuts)]
+        with ThreadPoolExecutor(options.jobs) as pool:
+            cuts = [
+                pool.submit(cut_run, lab, victim, reference, name, _rng(options, name))
+                for name in names
+            ]
+            for future in cuts:
+                outcomes.append(future.result())
+                _tell(outcomes[-1])
     for outcome in loaded(lab, options):
         outcomes.append(outcome)
         _tell(outcome)
-    kinds = ("kill", "budget", "sigterm", "sigint", "disk_full", "loaded")
+    kinds = ("kill", "budget", "sigterm", "sigint", "disk_full", "cut", "loaded")
     faults = [f"{o.name}: {fault}" for o in outcomes for fault in o.faults]
     faults += leaks(lab.root / "runs")
     return {
@@ -155,6 +169,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--terms", type=int, default=6)
     parser.add_argument("--ints", type=int, default=2)
     parser.add_argument("--disk-full", type=int, default=6)
+    parser.add_argument("--cuts", type=int, default=0, help="files cut at a random byte")
     parser.add_argument("--loaded", type=int, default=0, help="budgets beside burning processes")
     parser.add_argument("--burners", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)

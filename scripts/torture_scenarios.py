@@ -195,9 +195,9 @@ def _to_the_end(
     outcome.faults += _left_behind(lab, name)
 
 
-def _left_behind(lab: Lab, name: str) -> list[str]:
+def _left_behind(lab: Lab, name: str, patience_s: float = 3.0) -> list[str]:
     """Processes that still live a moment after everything is over."""
-    until = time.monotonic() + 3.0
+    until = time.monotonic() + patience_s
     while pids := processes_of(str(lab.root / name)):
         if time.monotonic() > until:
             return [f"{len(pids)} processes live on"]
@@ -303,7 +303,7 @@ def loaded_run(lab: Lab, name: str, budget_s: float) -> Outcome:
         outcome.faults += unreadable(RunDir(Path(document["run_dir"])), at_rest=True)
     if code == 3 and budget_s >= 90.0:
         outcome.faults.append(f"{budget_s:.0f} s bought nothing: {process.errors()[-400:]}")
-    outcome.faults += _left_behind(lab, name)
+    outcome.faults += _left_behind(lab, name, 15.0)
     return outcome
 
 
