@@ -6,6 +6,7 @@ It has the attributes of `events.Step` but for the sample and whatever a newer b
 """
 
 from collections import namedtuple
+from collections.abc import Collection
 from functools import cache
 from operator import itemgetter
 from types import NoneType
@@ -41,7 +42,7 @@ class _Shape:
     def __init__(self) -> None:
         fields = {n: f for n, f in Step.model_fields.items() if n not in _LEFT_OUT}
         self._defaults = {n: f.default for n, f in fields.items() if not f.is_required()}
-        self._kind = namedtuple("LeanStep", list(fields))  # type: ignore[misc]
+        self._kind: Any = _kind(tuple(fields))
         self._values = itemgetter(*fields)
         self._allowed = [_types(f.annotation) for f in fields.values()]
         self._usual: set[tuple[type, ...]] = set()
@@ -61,6 +62,21 @@ class _Shape:
         if INFINITE in values or -INFINITE in values:
             return None
         return cast(Step, self._kind(*values))
+
+
+def _kind(names: tuple[str, ...]) -> Any:
+    """A class of these attributes that takes little room."""
+    base: Any = namedtuple("LeanStep", names)
+
+    class LeanStep(base):  # type: ignore[misc]
+        __slots__ = ()
+
+        def model_dump(self, exclude: Collection[str] = ()) -> dict[str, Any]:
+            """As a model's."""
+            pairs = zip(names, self, strict=True)
+            return {name: value for name, value in pairs if name not in exclude}
+
+    return LeanStep
 
 
 @cache
