@@ -66,15 +66,14 @@ class _Shape:
 
 def _kind(names: tuple[str, ...]) -> Any:
     """A class of these attributes that takes little room."""
-    base: Any = namedtuple("LeanStep", names)
+    base: Any = namedtuple("LeanStep", list(names))  # type: ignore[misc]
 
-    class LeanStep(base):  # type: ignore[misc]
+    class LeanStep(base):
         __slots__ = ()
 
         def model_dump(self, exclude: Collection[str] = ()) -> dict[str, Any]:
             """As a model's."""
-            pairs = zip(names, self, strict=True)
-            return {name: value for name, value in pairs if name not in exclude}
+            return {name: getattr(self, name) for name in names if name not in exclude}
 
     return LeanStep
 
