@@ -67,6 +67,7 @@ def tokenizer() -> Any:
         (TURNS.replace("m.content", "m.content | e") + OPENS, "the problem"),
         (TURNS.replace("m.content", "m.content | tojson") + OPENS, "the problem"),
         (TURNS.replace("m.content", "m.content | lower") + OPENS, "the problem"),
+        (TURNS.replace("m.content", "m.content.split() | join(' ')") + OPENS, "the problem"),
         ("Q: " + USER + "\nA:", "prompt.system"),
     ],
 )  # fmt: skip

@@ -17,8 +17,8 @@ Messages = Sequence[Mapping[str, str]]
 
 STANDARD_MOMENT = datetime(2024, 7, 26, 12)
 """Where no run has a start of its own: the day that Llama 3's templates fall back to."""
-PROBE = "Für welche $x < 3$ gilt $\\frac{x}{2} + 1 = \\sqrt{4}$?  “π & 中”"
-"""A problem as templates and tokenizers have to keep it: spaces, LaTeX, signs, no ASCII alone."""
+PROBE = "Für welche $x < 3$ gilt $\\frac{x}{2} + 1 = \\sqrt{4}$?  “π & 中”\n\n  'x' = ?"
+"""A problem as templates have to keep it: spaces, lines, LaTeX, signs, letters beyond ASCII."""
 ANSWER = "budgetrl-answer"
 _INSTANTS = (datetime(2001, 2, 3, 4, 5, 6), datetime(2022, 11, 30, 17, 48, 59))
 """They differ in year, month, day, weekday, hour, minute and second."""
