@@ -16,14 +16,16 @@ from typing import Any
 
 import pytest
 
+from budgetrl.cli.options import accepted_of
 from budgetrl.display.base import NoDisplay
-from budgetrl.errors import BudgetRLError, ModelError, UsageError
+from budgetrl.errors import BudgetRLError, ModelError, RecipeError, RunDirError, UsageError
 from budgetrl.evaluation.target import find_target
 from budgetrl.events import Changed
 from budgetrl.history import read_history
 from budgetrl.plan import Limits
 from budgetrl.rundir import MANIFEST, RESOLVED, RESULT, RunDir, list_runs, open_run
 from budgetrl.supervise.resume import continue_run
+from budgetrl.supervise.standing import ChangedError
 
 RECIPE = """
 [recipe]
@@ -166,41 +168,54 @@ def test_what_is_not_as_it_was_is_refused_and_nothing_changes(
     assert changed != data
     (home / name).write_bytes(changed)
     before = content(killed)
-    done = budgetrl("resume", str(killed.path), "--allow-code", cwd=tmp_path)
-    assert done.returncode == 3, done.stderr
-    error = json.loads(done.stdout)["error"]
-    assert error["type"] == "ChangedError" and told in error["message"]
-    assert f"--accept-changes {part}:" in error["hint"]
+    if part == "data":
+        done = budgetrl("resume", str(killed.path), "--allow-code", cwd=tmp_path)
+        assert done.returncode == 3, done.stderr
+        error = json.loads(done.stdout)["error"]
+        assert error["type"] == "ChangedError" and told in error["message"]
+        assert f"--accept-changes {part}:" in error["hint"]
+    else:
+        with pytest.raises(ChangedError) as caught:
+            resume(killed)
+        assert told in caught.value.message and f"--accept-changes {part}:" in caught.value.hint
     assert content(killed) == before
 
 
 @pytest.mark.usefixtures("restored")
-def test_a_reward_that_is_gone_and_fingerprints_of_another_format_are_refused(
-    killed: RunDir, home: Path, tmp_path: Path
-) -> None:
+def test_a_reward_that_is_gone_is_refused(killed: RunDir, home: Path) -> None:
     (home / "own.py").unlink()
-    done = budgetrl("resume", str(killed.path), "--allow-code", cwd=tmp_path)
-    assert done.returncode == 2 and "own:brevity: there is no module own" in done.stderr
+    with pytest.raises(RecipeError, match="own:brevity: there is no module own") as caught:
+        resume(killed)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "attempts",
+    [
+        None,
+        [],
+        [{"attempt": 1, "fingerprints": {"schema_version": 99}, "reward_files": {}, "changes": []}],
+    ],
+)
+def test_fingerprints_of_another_format_are_refused(
+    killed: RunDir, tmp_path: Path, attempts: Any
+) -> None:
     copy = RunDir(Path(shutil.copytree(killed.path, tmp_path / "copy")))
-    for attempts in ([], None, [{"attempt": 1, "fingerprints": {"schema_version": 99}}]):
-        manifest: dict[str, Any] = copy.read_json(MANIFEST)
-        manifest.pop("attempts")
-        known = {"reward_files": {}, "changes": []}
-        entries = None if attempts is None else [entry | known for entry in attempts]
-        copy.write_json(MANIFEST, manifest if entries is None else manifest | {"attempts": entries})
-        done = budgetrl("resume", str(copy.path), "--allow-code", cwd=tmp_path)
-        assert done.returncode == 2, done.stderr
-        assert "no fingerprints that this version can read" in done.stderr
-        assert "budgetrl that made it (0.1.0)" in done.stderr
-        copy.write_json(MANIFEST, manifest | {"attempts": []})
+    manifest = copy.read_json(MANIFEST) | {"attempts": attempts}
+    if attempts is None:
+        del manifest["attempts"]
+    copy.write_json(MANIFEST, manifest)
+    with pytest.raises(RunDirError, match="no fingerprints that this version can read") as caught:
+        resume(copy)
+    assert caught.value.exit_code == 2 and "that made it (0.1.0)" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["weights", "", "data,,rewards"])
-def test_parts_that_a_run_does_not_have_are_refused(
-    killed: RunDir, tmp_path: Path, text: str
-) -> None:
-    done = budgetrl("resume", str(killed.path), "--accept-changes", text, cwd=tmp_path)
-    assert done.returncode == 2 and "data,reward,model,versions" in done.stderr
+def test_parts_that_a_run_does_not_have_are_refused(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        accepted_of(text)
+    assert "data,reward,model,versions" in caught.value.hint
+    assert accepted_of("data, model") == {"data", "model"} and accepted_of(None) == set()
 
 
 @pytest.mark.parametrize(
@@ -215,14 +230,14 @@ def test_parts_that_a_run_does_not_have_are_refused(
     ],
 )
 def test_what_a_resumed_run_may_not_change_is_refused(
-    killed: RunDir, tmp_path: Path, arguments: tuple[str, ...], problem: str
+    killed: RunDir, arguments: tuple[str, ...], problem: str
 ) -> None:
     with pytest.raises(BudgetRLError) as caught:
-        resume(killed, tmp_path, *arguments)
+        resume(killed, *arguments)
     assert caught.value.exit_code == 2 and problem in str(caught.value)
 
 
-def resume(run: RunDir, folder: Path, *arguments: str) -> None:
+def resume(run: RunDir, *arguments: str) -> None:
     """As the command, up to the first worker, in this process."""
     given = dict(zip(arguments[::2], arguments[1::2], strict=True))
     sets = [given["--set"]] if "--set" in given else []

@@ -43,7 +43,7 @@ def test_each_batch_of_problems_is_asked_once_and_its_completions_are_counted_on
     assert counted[1] == counted[2]
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 3])
+@pytest.mark.parametrize("iterations", [2, 3])  # one is what every other test has
 def test_every_pass_agrees_with_grpo_written_out(iterations: int, tmp_path: Path) -> None:
     made = harness.train(
         tmp_path,

@@ -25,6 +25,7 @@ from budgetrl.types import RewardBreakdown, Verdict
 MAX_FAULTY_SHARE = 0.05
 """More rows than this without a reward in one step end the run; one is always allowed."""
 _GRADER_FAULT = "the grader failed, or the gold answer cannot be used"
+_NOT_ASKED = "was not asked again"
 
 
 class Grader(Protocol):
@@ -80,7 +81,7 @@ class RewardSum:
 
     def _breakdown(self, row: Row, extracted: str | None, limit: "_FaultLimit") -> RewardBreakdown:
         values: dict[str, float | None] = dict.fromkeys(self.parts)
-        told = _GRADER_FAULT if row.verdict is Verdict.ERROR else None
+        told: str | None = None
         for name, (weight, part) in self.parts.items():
             try:
                 values[name] = limit.ask(name, part, row)
@@ -88,7 +89,7 @@ class RewardSum:
                 continue
             except RewardFault as fault:
                 told = f"{name} {fault}" if weight else told
-        if told is not None:
+        if told is not None or row.verdict is Verdict.ERROR:
             return RewardBreakdown(None, values, Verdict.ERROR, extracted, told)
         total = math.fsum(
             weight * (values[name] or 0.0) for name, (weight, _) in self.parts.items()
@@ -110,7 +111,7 @@ class _FaultLimit:
             RewardFault: it fails, or is not asked.
         """
         if self.faults[name] > self.most:
-            raise RewardFault(f"was not asked again after {self.faults[name]} faults")
+            raise RewardFault(f"{_NOT_ASKED} after {self.faults[name]} faults")
         try:
             return part(row)
         except RewardFault:
@@ -188,9 +189,10 @@ def check_faults(breakdowns: Sequence[RewardBreakdown]) -> None:
 
 
 def fault_lines(breakdowns: Sequence[RewardBreakdown], limit: int = 3) -> list[str]:
-    """Why rows have no reward, the most frequent reasons first."""
+    """Why rows have no reward: the most frequent reasons first, what follows from them last."""
     counted = Counter(b.fault or _GRADER_FAULT for b in breakdowns if b.total is None)
-    return [f"{fault} ({count} rows)" for fault, count in counted.most_common(limit)]
+    ordered = sorted(counted.most_common(), key=lambda one: _NOT_ASKED in one[0])
+    return [f"{fault} ({count} rows)" for fault, count in ordered[:limit]]
 
 
 def _known(spec: Reward, prefilled: bool, max_tokens: int) -> Part:

@@ -87,8 +87,10 @@ class Alarms:
                 f"{record.kept_share:.0%} of a layer's adapter would be left in folded weights, "
                 f"below {LEAST:.0%}: it is drawn with the adapter beside them",
             )
-        if verdicts[Verdict.ERROR]:
-            yield "grader_errors", f"{verdicts[Verdict.ERROR]} completions could not be graded"
+        # A reward of the user's that fails is told of with its name.
+        ungraded = sum(b.verdict is Verdict.ERROR and not b.fault for b in record.breakdowns)
+        if ungraded:
+            yield "grader_errors", f"{ungraded} completions could not be graded"
         if len(self._recent) == WINDOW:
             for name, maximum in self.maxima.items():
                 values = {step[name] for step in self._recent}
