@@ -35,6 +35,8 @@ PACE_SHARE = 0.01
 """Between two update lines lie at least a second and one percent of the run so far: a run of five
 minutes has at most 200 of them, one of a day 800."""
 DOWNLOAD_PACE_S = 10.0
+WORTH_A_LINE = 1 << 20
+"""Bytes."""
 SILENCE_S = 60.0
 PATIENCE_S = 2.0
 QUIET_PHASES = frozenset({"evaluation", "entropy", "checkpoint"})
@@ -140,8 +142,8 @@ class PlainDisplay:
                 pass
 
     def _downloaded(self, event: Download) -> None:
-        """A line now and then, and one at the end of each repository."""
-        whole = event.bytes >= event.total_bytes
+        """A line now and then, and one at the end of each repository that is worth one."""
+        whole = event.bytes >= event.total_bytes > WORTH_A_LINE
         if whole or event.elapsed_s - self._last_line_s >= DOWNLOAD_PACE_S:
             text = downloading(event.repo, event.bytes, event.total_bytes, event.seconds)
             self._line(scrub(text), event.elapsed_s)
