@@ -34,7 +34,7 @@ from budgetrl.units import GIB
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "measurements" / "cpu_plan.json"
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ '\\n' }}"
-UPDATES = 3
+UPDATES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +54,15 @@ SETTINGS = (
     Setting("quickstart", 28, 64, 32, 64),
     Setting("quickstart", 24, 32, 16, 64),
     Setting("random-25m", 24, 12, 8, 16),
-    Setting("random-25m", 128, 64, 4, 8),
-    Setting("random-25m", 512, 24, 2, 4),
-    Setting("random-60m", 24, 256, 2, 4),
-    Setting("random-60m", 128, 64, 4, 4),
-    Setting("random-60m", 256, 128, 1, 4),
-    Setting("random-60m", 512, 12, 2, 2),
+    Setting("random-25m", 128, 64, 2, 8),
+    Setting("random-25m", 512, 24, 1, 4),
+    Setting("random-60m", 24, 256, 1, 4),
+    Setting("random-60m", 128, 64, 2, 4),
+    Setting("random-60m", 256, 128, 1, 2),
+    Setting("random-60m", 512, 12, 1, 2),
     Setting("smollm2", 24, 12, 4, 4),
-    Setting("smollm2", 90, 12, 4, 4, 2),
-    Setting("smollm2", 200, 24, 2, 4),
+    Setting("smollm2", 90, 12, 2, 4, 2),
+    Setting("smollm2", 200, 24, 1, 4),
 )
 
 RECIPE = """
@@ -93,7 +93,7 @@ skip = "off"
 on_empty = "continue"
 [engine]
 threads = {threads}
-eval_batch = 16
+eval_batch = 8
 [entropy]
 prompts = 0
 [budget]
@@ -108,7 +108,7 @@ k = [1]
 
 def write_recipe(setting: Setting, model: str, folder: Path) -> Path:
     """A recipe of the setting, with problems of its prompt length."""
-    for name, first, count in (("train", 10, 40), ("heldout", 60, 16)):
+    for name, first, count in (("train", 10, 40), ("heldout", 60, 8)):
         numbers = range(first, first + count)
         rows = [json.dumps({"problem": _text(setting, n), "answer": "1"}) for n in numbers]
         (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")

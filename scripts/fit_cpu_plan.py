@@ -36,7 +36,7 @@ from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.worker import GradingPool
 from budgetrl.rundir import RunDir
 from budgetrl.training.log import RunLog, stamp_of
-from budgetrl.training.preflight import longest_pass
+from budgetrl.training.preflight import longest_passes
 from budgetrl.training.setup import build_follower, prepare
 from budgetrl.training.stopper import Stopper
 
@@ -150,7 +150,7 @@ def _update(
     )
 
     def call() -> None:
-        longest_pass(trainer, longest)
+        longest_passes(trainer, longest)
         trainer._metrics["train"].clear()
 
     return call

@@ -9,7 +9,7 @@ what earlier runs measured (`cpu_profile`).
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from budgetrl.data.prompt_length import PromptLengths, prompt_lengths
 from budgetrl.data.rows import load_problems, load_suite
@@ -106,6 +106,7 @@ def shape_or_guess(recipe: Recipe) -> ModelShape:
 
 def predict(scenario: Scenario, machine: Machine, prompts: Prompts) -> Phases:
     """All phases of a run, by the formulas."""
+    scenario = replace(scenario, prompt_tokens=prompts.training.mean)
     prior = scenario.mean_tokens
     expected, low, high = (
         _phase_terms(scenario, machine, prompts, mean)

@@ -116,12 +116,13 @@ def assumptions(made: Estimate) -> list[Assumption]:
     if shape.left_out:
         left_out = "a multimodal model: only its language part is counted"
         found.append(Assumption("model.left_out", shape.left_out, left_out))
-    if scenario.recipe.engine.device == "cpu":
-        return found
     mean = scenario.mean_tokens
     band = f"{mean.low:.0f} - {mean.high:.0f}; " if mean.low < mean.high else ""
+    found.append(Assumption("completion_tokens_mean", round(mean.value), f"{band}{mean.source}"))
+    if scenario.recipe.engine.device == "cpu":
+        prompts = "of the recipe's own problems; Open-RS with its prompt where they are not here"
+        return [*found, Assumption("prompt_tokens_mean", round(scenario.prompt_tokens), prompts)]
     found += [
-        Assumption("completion_tokens_mean", round(mean.value), f"{band}{mean.source}"),
         Assumption("completion_tokens_cv", CV, "lognormal, cut at sampling.max_tokens"),
         Assumption("prompt_tokens_mean", round(scenario.prompt_tokens), "Open-RS with its prompt"),
         Assumption(
