@@ -517,7 +517,8 @@ def test_the_patched_trainer_has_no_larger_pass_and_the_oracles_gradients(
 ) -> None:
     """The passes of every update are checked where they are made (test_passes.check_forwards)."""
     updates = on_cpu["updates"]
-    assert set(updates) == {*map(str, GRID), "another chat template"}
+    others = {"another chat template", "the last of five optimiser steps"}
+    assert set(updates) == {*map(str, GRID), *others}
     assert all(update["forwards"] > 1 for update in updates.values())
     # 1e-3 is what autocast may cost on a GPU; here, in float32, it was 5e-6.
     assert max(update["distance"] for update in updates.values()) <= 1e-3

@@ -42,9 +42,11 @@ def test_a_step_that_is_given_up_between_two_optimiser_steps_is_made_anew(tmp_pa
     sets = [*SMALL, "batch.micro_batch=4", "batch.updates_per_rollout=2"]
     recipe = load_recipe("quickstart", [*sets, "schedule.stop_after_steps=3"]).recipe
     whole, _ = attempt(tmp_path, recipe)
-    _, run = attempt(tmp_path, recipe, stopped_at=3)
+    one, run = attempt(tmp_path, recipe, stopped_at=2)
+    given_up, _ = attempt(tmp_path, recipe, stopped_at=3, run=run)
     newest = run.newest_checkpoint()
     assert newest is not None and newest.step == 1, "of the second step nothing is kept"
+    assert all(torch.equal(weight, given_up[name]) for name, weight in one.items())
     resumed, _ = attempt(tmp_path, recipe, run=run)
     assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
     assert any(bool(weight.any()) for name, weight in whole.items() if "lora_B" in name)

@@ -2,8 +2,9 @@
 
 Adding a delta d to a bfloat16 weight loses whatever lies below half a step of that weight. After an
 update the weight has changed by f, and p = sum(f d) / sum(d d) is the projection of f on d: 1 where
-all of it arrived, and near 0 where most of it was rounded away, as in the first hundreds of updates
-of a training (a drift of 3e-6 an update, folded after 100 updates at rank 256: 0.37).
+all of it arrived, and near 0 where most of it was rounded away. In a training that is the rule for
+long: random weights of deviation 0.03, every element of B drifting by 3e-6 an update, rank 256 at a
+scale of 0.5 have p = 0.07 after 10 updates, 0.59 after 100 and 0.96 after 300.
 """
 
 import torch

@@ -16,7 +16,7 @@ import torch
 
 @dataclass(slots=True)
 class Rewind:
-    """What a trainer was at the start of its running step; empty while there is nothing to undo."""
+    """What a trainer was at the start of its running step."""
 
     _step: int = 0
     _weights: list[torch.Tensor] = field(default_factory=list)
@@ -29,8 +29,8 @@ class Rewind:
         self._optimizer = _on_host(trainer.optimizer.state_dict())
 
     def undo(self, trainer: Any) -> None:
-        """Put them back, unless no optimiser step was taken since."""
-        if not self._weights or trainer.state.global_step == self._step:
+        """Put them back, if the running step has taken some of its optimiser steps."""
+        if trainer.state.global_step % trainer.parts.recipe.optimizer_steps == 0:
             return
         with torch.no_grad():
             for parameter, weight in zip(_trained(trainer), self._weights, strict=True):

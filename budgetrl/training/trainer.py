@@ -114,9 +114,11 @@ class BudgetMixin:
         texts = [parts.renderer.text(problem) for problem in problems]
         rows = [{"prompt": text} for text in texts for _ in range(size)]
         self._rolling_out = True
-        with parts.clock.time("other"):
-            batch: Batch = super()._generate_and_score_completions(rows)  # type: ignore[misc]
-        self._rolling_out = False
+        try:
+            with parts.clock.time("other"):
+                batch: Batch = super()._generate_and_score_completions(rows)  # type: ignore[misc]
+        finally:
+            self._rolling_out = False
         scored = zip(batch["prompt_ids"], batch["prompt_mask"].bool(), strict=True)
         self.check_prompts(problems, [ids[mask].tolist() for ids, mask in scored])
         groups = record.groups()[first // size :]
