@@ -12,6 +12,8 @@ from budgetrl.types import EvalResult
 
 def replan(follower: StepCallback, baseline: Mapping[str, EvalResult]) -> None:
     """Forecast updates at the speed and with the lengths of the baseline, and say so."""
+    if not baseline:
+        return
     parts, suites = follower.parts, follower.evaluator.suites
     problems = parts.sampler.problems
     sample = problems[:: max(1, len(problems) // SAMPLE)][:SAMPLE]
