@@ -191,7 +191,9 @@ def normalise(text: str) -> str:
     text = _QUOTES.sub(r"\1", _BRACED_COLON.sub(":", text))
     text = _CHOOSE.sub(r"\\binom{\1}{\2}", _SPACING.sub(" ", text))
     text = _ORDINAL.sub("", _BASE_WORD.sub(_base, _fonts(text)))
-    text = _RATIO_WORD.sub(":", text).replace("\\&", " \\and ")
+    if "to" in text:
+        text = _RATIO_WORD.sub(":", text)
+    text = text.replace("\\&", " \\and ")
     text = "".join(
         _in_words(part) if part.startswith("\\text{") else _outside_words(part)
         for part in _WORDS.split(text)
@@ -261,7 +263,8 @@ def _in_words(text: str) -> str:
 def _outside_words(text: str) -> str:
     text = re.sub(rf"(?<![A-Za-z\\]){_PERCENT.pattern}", "%", text)
     text = _AND_OR.sub(lambda m: f" \\{m[1].lower()} ", text)
-    text = _CJK_AND_OR.sub(lambda m: f" \\{'or' if m[1][0] == '或' else 'and'} ", text)
+    if not text.isascii():
+        text = _CJK_AND_OR.sub(lambda m: f" \\{'or' if m[1][0] == '或' else 'and'} ", text)
     text = _BARE_NAME.sub(lambda m: f"\\{m[1]} " if m[1] else r"\infty ", text)
     text = _UNION.sub(r" \\cup ", text)
     text = _OPERATOR.sub(lambda m: _OPERATORS[m.group()], text)

@@ -109,7 +109,7 @@ _MAX_PLUS_MINUS = 4
 
 def read(text: str, *, thousands: bool = True) -> Node:
     """The tree of a normalised answer; `thousands` reads "1,234" as one number."""
-    text = tidy(_DETERMINANT.sub(_expanded, text))
+    text = tidy(_DETERMINANT.sub(_expanded, text) if "vmatrix" in text else text)
     if thousands:
         text = _join_thousands(text)
     parts, found = split_outside(text, _SEPARATORS)

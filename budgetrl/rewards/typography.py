@@ -40,7 +40,7 @@ def without_typography(text: str) -> str:
     if "`" in text:
         text = _CODE.sub(r"\2", text)
     if "\\" in text:
-        text = _without_wrappers(_without_alignment(text))
+        text = _without_wrappers(_without_alignment(text) if "\\begin" in text else text)
     if "*" in text or "_" in text:
         text = _EMPHASIS.sub(_emphasis, text)
     return text

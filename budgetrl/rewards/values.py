@@ -333,7 +333,9 @@ def _plain_numbers(text: str) -> str:
     if not any(mark in text for mark in ("\\frac", "/", "_", ".", "e", "E")):
         return text
     text = _BASE.sub(_from_base, text)
-    text = _REPEATING.sub(_repeating, _ENDLESS.sub(_endless, text))
+    if "..." in text or "\\ldots" in text:
+        text = _ENDLESS.sub(_endless, text)
+    text = _REPEATING.sub(_repeating, text)
     text = _MIXED.sub(_mixed, text)
     return _SCIENTIFIC.sub(r"(\1\\cdot 10^{\2})", text)
 
