@@ -115,7 +115,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def killed(home: Path) -> RunDir:
     """A run whose processes were killed in its second update."""
-    command = [sys.executable, "-m", "budgetrl", "run", "attempts.toml", "--hours", "20m"]
+    command = [sys.executable, "-m", "budgetrl", "run", "attempts.toml", "--hours", "10"]
     command += ["--allow-code", "--display", "none", "--set", "rewards.own:brevity.timeout_s=60"]
     started = subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while not list((home / "runs").glob("*/checkpoints/step_000001")):
