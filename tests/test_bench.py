@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from budgetrl.bench.measure import not_applied
 from budgetrl.bench.settings import Setting, benched, settings_of
 from budgetrl.cli import main
 from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.estimation.request import Request, answer
+from budgetrl.events import RunWarning
+from budgetrl.history import History
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
 
@@ -39,6 +42,16 @@ def test_what_is_tried_is_valid_and_leaves_the_algorithm_alone(name: str) -> Non
         for key, value in setting.values.items():
             assert value_of(short, key) == value != value_of(recipe, key)
         assert short.completions_per_step == recipe.completions_per_step
+
+
+def test_folding_is_not_offered_where_too_little_of_the_adapter_is_left() -> None:
+    history = History()
+    folding = Setting({"engine.merged_rollouts": True})
+    assert not_applied(folding, history) is None
+    lost = RunWarning(code="not_folded", message="37% would be left")
+    history.warnings[lost.code] = lost
+    assert "was not folded" in (not_applied(folding, history) or "")
+    assert not_applied(Setting({}), history) is None, "the plain engine may warn of it too"
 
 
 def test_a_bench_measures_settings_and_the_next_estimate_knows(tmp_path: Path) -> None:

@@ -205,8 +205,7 @@ class _Lab:
         exit_code = self._work(run, replace(attempt, reserved_s=0.0))
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
         history, wall_s = read_history(run), time.monotonic() - start
-        if "not_folded" in history.warnings:
-            why = "rounding loses too much of the adapter, so it was not folded"
+        if why := not_applied(setting, history):
             return _not_measured(setting, why, wall_s), run
         if history.steps and exit_code == 0:
             return _outcome(setting, history, wall_s), run
@@ -218,6 +217,13 @@ class _Lab:
             if signals.received:
                 raise KeyboardInterrupt
         return exit_code
+
+
+def not_applied(setting: Setting, history: History) -> str | None:
+    """Why a setting says nothing of itself: the engine could not keep it all the time."""
+    if setting.values.get("engine.merged_rollouts") and "not_folded" in history.warnings:
+        return "rounding would lose too much of the adapter, so it was not folded"
+    return None
 
 
 def _outcome(setting: Setting, history: History, wall_s: float) -> Outcome:
