@@ -10,6 +10,7 @@ What the chat template makes of a prompt is looked at once, on a probe, not conf
 import hashlib
 import json
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from budgetrl.data.template import PROBE, STANDARD_MOMENT, ChatTemplate
@@ -18,6 +19,8 @@ from budgetrl.recipe.schema import Prompt
 from budgetrl.types import Problem
 
 OPEN_THINK, CLOSE_THINK = "<think>", "</think>"
+MADE_AT_ONCE = 512
+"""Prompts that are kept: an update asks several times for those of its problems."""
 
 
 class PromptRenderer:
@@ -45,6 +48,7 @@ class PromptRenderer:
         self._template = ChatTemplate(
             tokenizer, prompt.chat_template, prompt.template_kwargs, moment or STANDARD_MOMENT
         )
+        self._made = lru_cache(MADE_AT_ONCE)(self._make)
         probe = self.messages(PROBE)
         text = self._template.render(probe)
         self._refuse_losses(text)
@@ -68,18 +72,11 @@ class PromptRenderer:
         Raises:
             DataError: the template changes this problem.
         """
-        text = self._template.render(self.messages(problem.text))
-        if problem.text.strip() not in text:
-            raise DataError(
-                f"problem {problem.id}: the chat template changes its text.",
-                hint="Leave the problem out, or give a template that keeps it as "
-                "prompt.chat_template.",
-            )
-        return text
+        return self._made(problem)[0]
 
     def ids(self, problem: Problem) -> tuple[int, ...]:
         """Token ids of the rendered prompt."""
-        return self.encode(self.text(problem))
+        return self._made(problem)[1]
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a rendered prompt, without a second start token."""
@@ -106,6 +103,16 @@ class PromptRenderer:
         """Hash over everything that shapes a prompt besides the problem."""
         probe = self._template.render(self.messages("{problem}"))
         return hashlib.sha256(json.dumps(probe).encode()).hexdigest()[:16]
+
+    def _make(self, problem: Problem) -> tuple[str, tuple[int, ...]]:
+        text = self._template.render(self.messages(problem.text))
+        if problem.text.strip() not in text:
+            raise DataError(
+                f"problem {problem.id}: the chat template changes its text.",
+                hint="Leave the problem out, or give a template that keeps it as "
+                "prompt.chat_template.",
+            )
+        return text, self.encode(text)
 
     def _refuse_losses(self, text: str) -> None:
         if PROBE not in text:
