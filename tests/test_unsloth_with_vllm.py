@@ -179,6 +179,7 @@ SMALL = (
     "batch.micro_batch=4",
     "batch.updates_per_rollout=2",
     "grpo.beta=0.001",
+    "signal.skip=off",
     "grpo.num_generations=4",
     "sampling.max_tokens=8",
     "checkpoint.every_steps=1",
