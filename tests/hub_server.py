@@ -11,7 +11,7 @@ Tokens: `hf_member` may read everything, `hf_stranger` is valid and may not, oth
 It speaks what huggingface_hub 1.33, transformers 5.17 and datasets 4.8 ask when they load models
 and data sets: info (with sizes), revision, tree, paths-info, auth-check, resolve (HEAD, GET, ETag,
 Range, X-Repo-Commit) and errors with the hub's X-Error-Code. Limits: no uploads, refs, whoami,
-redirects to a CDN, Xet storage, renamed repositories, pages of long listings, search, the viewer.
+Xet storage, renamed repositories, pages of long listings, search, the viewer.
 """
 
 import hashlib
@@ -28,6 +28,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 LARGE = 100_000
 """Bytes; larger files are named by their SHA-256, as those outside git are on the hub."""
+STORE = "/store"
+"""Before the path of a file that was redirected."""
 MEMBER, STRANGER = "hf_member", "hf_stranger"
 
 
@@ -66,6 +68,8 @@ class Hub:
         self.root = root
         self.log: list[str] = []
         self.faults: list[Fault] = []
+        self.redirects = False
+        """Whether files are sent from another address, as large ones are by the hub."""
         self.closing = threading.Event()
         handler = type("Bound", (Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
@@ -170,6 +174,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, path: str, query: dict[str, list[str]]) -> None:
         """Route a request."""
+        if path.startswith(STORE):
+            path = path.removeprefix(STORE)
+        elif self.hub.redirects and "/resolve/" in path:
+            return self.send(302, b"", {"Location": f"{self.hub.url}{STORE}{path}"})
         token = self.headers.get("Authorization", "").removeprefix("Bearer ").strip()
         if token not in ("", MEMBER, STRANGER):
             raise Refused(401, "", "Invalid credentials in Authorization header")

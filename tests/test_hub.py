@@ -415,6 +415,16 @@ def test_a_download_that_is_ended_goes_on_in_the_next(hub: Hub, hasty: None) -> 
     assert bytes_missing(made.found, made.files) == 0
 
 
+def test_files_that_lie_at_another_address_go_on_there(hub: Hub, hasty: None) -> None:
+    large_model(hub)
+    hub.redirects = True
+    hub.fault("store/.*model.safetensors", "cut", after=MEGABYTE)
+    folder = download(model())
+    source = hub.root / f"models/{MODEL}/main/model.safetensors"
+    assert (folder / "model.safetensors").read_bytes() == source.read_bytes()
+    assert any("bytes=" in line for line in hub.asked("GET /store"))
+
+
 def test_two_that_want_the_same_fetch_it_once(hub: Hub, hasty: None) -> None:
     large_model(hub)
     hub.fault("model.safetensors", "slow", after=6 * MEGABYTE, times=1)
