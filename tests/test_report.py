@@ -107,7 +107,7 @@ def test_damaged_files_are_named_not_fatal(tmp_path: Path) -> None:
     (run.path / "plan.json").write_text('{"plan": {"budget_s": 3}}')
     (run.path / "evals/heldout/final.json").write_text("null")
     html, _ = pages(run)
-    assert "manifest.json: cannot be read" in html
+    assert "manifest.json: is damaged" in html
     assert "plan.json: of another version" in html
     assert "points pass@1 on heldout" in html  # as recorded at the end of the run
 

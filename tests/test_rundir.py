@@ -107,7 +107,7 @@ def test_files_are_read_as_written_and_broken_ones_are_named(run: RunDir) -> Non
     assert run.read_json("plan.json") == {"title": "größer", "steps": 3}
     assert run.read_json("absent.json") is None
     (run.path / "plan.json").write_text("{")
-    with pytest.raises(RunDirError, match=r"plan\.json: cannot be read"):
+    with pytest.raises(RunDirError, match=r"plan\.json: is damaged"):
         run.read_json("plan.json")
     (run.path / "plan.json").write_text("[3]")
     with pytest.raises(RunDirError, match=r"plan\.json: is damaged"):

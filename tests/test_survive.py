@@ -1,0 +1,371 @@
+"""Damaged files, wrong clocks, closed pipes and busy machines: what a run survives, and says."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from array import array
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_builder import Story, Suite, build_run, write_eval
+
+from budgetrl.budget import Forecaster, affordable_rounds
+from budgetrl.damage import way_on
+from budgetrl.display.runs_table import runs as list_of_runs
+from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode, NewerFormatError
+from budgetrl.estimation.closing import closing_s, known_closing_work_s, store_closing_work_s
+from budgetrl.evaluation.mending import refuse_newer, set_aside_damaged
+from budgetrl.evaluation.outcome import differences, stored_results, unjudged
+from budgetrl.evaluation.run import PromptedProblem, evaluate
+from budgetrl.events import parse
+from budgetrl.files import clear_temporary, write_atomic
+from budgetrl.history import read_history
+from budgetrl.lean_steps import lean_step
+from budgetrl.losses import find_losses
+from budgetrl.pace import Pace, slowness
+from budgetrl.plan import Limits, create_run, make_plan
+from budgetrl.recipe.load import load_recipe
+from budgetrl.report.facts import read_facts
+from budgetrl.report.sections import run_document
+from budgetrl.retention import dropped_by, is_kept, num_kept
+from budgetrl.rundir import (
+    HEARTBEAT,
+    MANIFEST,
+    PLAN,
+    RESOLVED,
+    SUPERVISOR_LOCK,
+    RunDir,
+    boot_id,
+)
+from budgetrl.supervise.attempt import Attempt, last_beat, trained_seconds
+from budgetrl.supervise.run import _can_restart
+from budgetrl.supervise.worker import Signals
+from budgetrl.types import Problem, RunStatus, StopReason
+
+STEPS = 6
+SUITE = Suite(problems=5, samples=2, ks=(1,))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    """A finished run of six updates."""
+    return build_run(tmp_path / "runs", Story(steps=STEPS, suites={"heldout": SUITE}))
+
+
+def cut(file: Path, size: int) -> None:
+    os.truncate(file, size)
+
+
+def drop_steps(run: RunDir, *dropped: int) -> None:
+    """Take the events of updates away, as a cut and a resumption do."""
+    file = run.path / "events.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    kept = [e for e in lines if e["kind"] != "step" or e["step"] not in dropped]
+    file.write_text("".join(json.dumps(event) + "\n" for event in kept))
+
+
+# --- damaged evaluations
+
+
+class Nobody:
+    """A policy and a grader that must not be asked."""
+
+    def generate(self, *_: Any) -> Any:
+        raise AssertionError("completions are made again")
+
+    def grade(self, rows: list[Any]) -> list[Any]:
+        assert rows == []
+        return []
+
+
+def test_a_damaged_baseline_is_added_up_again_from_its_completions(run: RunDir) -> None:
+    file = run.path / "evals" / "heldout" / "baseline.json"
+    before = stored_results(run.path / "evals", "baseline")["heldout"]
+    cut(file, 300)
+    assert stored_results(run.path / "evals", "baseline") == {}, "and no error while it is damaged"
+    assert differences(run.path / "evals", ["heldout"]) == {}
+    assert "added up" in set_aside_damaged(run.path / "evals")[0]
+    assert not file.exists() and file.with_suffix(".jsonl").exists()
+    items = [
+        PromptedProblem(Problem(f"heldout-{i}", "", str(12 - i)), "", ())
+        for i in range(SUITE.problems)
+    ]
+    nobody: Any = Nobody()
+    again = evaluate(
+        nobody, items, before.protocol, samples=2, ks=(1,), grader=nobody,
+        folder=file.parent, when="baseline", step=0, batch=8, policy_id="step 0",
+    )  # fmt: skip
+    assert again is not None and again.pass_at == before.pass_at
+
+
+def test_a_damaged_final_evaluation_is_made_again_whole(run: RunDir) -> None:
+    folder = run.path / "evals" / "heldout"
+    cut(folder / "final.json", 10)
+    assert "made again" in set_aside_damaged(run.path / "evals")[0]
+    assert sorted(f.name for f in folder.iterdir() if "final" in f.name) == [
+        "final.json.damaged",
+        "final.jsonl.damaged",
+    ]
+    assert set_aside_damaged(run.path / "evals") == []
+
+
+def test_what_a_newer_version_wrote_is_refused_and_not_set_aside(run: RunDir) -> None:
+    file = run.path / "evals" / "heldout" / "baseline.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"schema_version": 99}))
+    with pytest.raises(NewerFormatError):
+        refuse_newer(run.path / "evals")
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "again"), [(1, False), (2, False), (-9, True), (OUT_OF_MEMORY_EXIT, True)]
+)
+def test_an_exception_is_not_met_twice(run: RunDir, exit_code: int, again: bool) -> None:
+    now = time.monotonic()
+    made = make_plan(load_recipe("quickstart"), Limits(hours=1.0))
+    attempt = Attempt(made.budget, now, 0.0, reserved_s=1.0, save_s=0.1, grace_s=20.0)
+    assert _can_restart(attempt, Signals(), set(), 0, exit_code) is again
+    assert not _can_restart(attempt, Signals(), {0}, 0, exit_code), "no new update since"
+
+
+# --- what is missing is said
+
+
+def test_lost_events_are_said_by_report_and_runs(run: RunDir) -> None:
+    assert find_losses(run, read_history(run)).sentences() == []
+    drop_steps(run, 1, 2, 3)
+    losses = find_losses(run, read_history(run))
+    assert losses.events == (1, 2, 3)
+    assert "updates 1 to 3" in losses.sentences()[0]
+    assert any("updates 1 to 3" in notice for notice in run_document(read_facts(run)).notices)
+    listed = list_of_runs(run.path.parent)[0]
+    assert listed["steps"] == STEPS and "updates 1 to 3" in listed["missing"][0]
+
+
+def test_a_cut_end_of_the_events_is_known_from_the_completions(run: RunDir) -> None:
+    file = run.path / "events.jsonl"
+    whole = file.read_bytes()
+    cut(file, whole.index(b'"step": 4,') - 200)
+    losses = find_losses(run, read_history(run))
+    assert losses.last == STEPS and set(losses.events) >= {4, 5, 6}
+    assert list_of_runs(run.path.parent)[0]["steps"] == STEPS
+
+
+def test_cut_or_missing_completions_are_said(run: RunDir) -> None:
+    file = run.path / "events.jsonl"
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    for event in events:
+        if event["kind"] == "step" and run.completions_file(event["step"]).exists():
+            event["stored_bytes"] = run.completions_file(event["step"]).stat().st_size
+    file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert find_losses(run, read_history(run)).completions == ()
+    cut(run.completions_file(1), 500)
+    run.completions_file(STEPS).unlink()
+    losses = find_losses(run, read_history(run))
+    assert losses.completions == (1, STEPS)
+    assert "updates 1 and 6 are cut or gone" in losses.sentences()[0]
+    assert "cut or gone" in list_of_runs(run.path.parent)[0]["missing"][0]
+    document = run.read_json(RESOLVED)
+    document["recipe"].setdefault("checkpoint", {})["keep_completions"] = 2
+    run.write_json(RESOLVED, document)
+    assert find_losses(run, read_history(run)).completions == (1, STEPS), "one is there, but cut"
+    run.completions_file(1).unlink()
+    assert find_losses(run, read_history(run)).completions == (STEPS,), "one went by the rule"
+
+
+def test_training_time_survives_in_the_heartbeat(run: RunDir) -> None:
+    told = sum(sum(step.phase_s.values()) for step in read_history(run).steps)
+    run.write_json(HEARTBEAT, {"paid_s": 9.0, "train_s": told, "attempt": 3})
+    drop_steps(run, *range(1, STEPS + 1))
+    assert trained_seconds(run, read_history(run)) == pytest.approx(told)
+    assert last_beat(run, "attempt") == 3.0
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"), [("all", 50), (7, 7), ("sampled", 10 + 3 + 10), ("unheard", 50)]
+)
+def test_retention_keeps_what_it_says_and_drops_each_once(rule: Any, kept: int) -> None:
+    on_disk: set[int] = set()
+    for step in range(1, 51):
+        on_disk.add(step)
+        old = dropped_by(rule, step)
+        if old is not None:
+            on_disk.remove(old)
+    assert len(on_disk) == kept == num_kept(rule, 50)
+    assert all(is_kept(rule, step, 50) for step in on_disk)
+
+
+# --- who lives
+
+
+def test_the_lock_decides_and_a_heartbeat_of_the_future_is_stale(run: RunDir) -> None:
+    def status(t: float, boot: str | None) -> RunStatus:
+        run.write_json(HEARTBEAT, {"paid_s": 1.0, "attempt": 1, "t": t, "boot": boot})
+        return run.status_of(None)
+
+    now = time.time()
+    assert status(now, boot_id()) is RunStatus.CRASHED, "a copy of a running run, on this machine"
+    assert status(now - 1, "elsewhere") is RunStatus.RUNNING
+    for ahead_s in (60, 86400):
+        assert status(now + ahead_s, "elsewhere") is RunStatus.CRASHED
+        assert status(now + ahead_s, boot_id()) is RunStatus.CRASHED
+    with run.supervised():
+        assert status(now - 99, boot_id()) is RunStatus.RUNNING
+    assert (run.path / SUPERVISOR_LOCK).exists()
+
+
+# --- budgets on a busy machine
+
+
+def test_rounds_that_leave_an_update() -> None:
+    assert affordable_rounds(10.0, 1.0, 2.0, 0.0, wanted=4) == 3
+    assert affordable_rounds(100.0, 1.0, 2.0, 0.0, wanted=4) == 4
+    assert affordable_rounds(1.9, 1.0, 2.0, 0.0, wanted=4) == 0
+    assert affordable_rounds(4.0, 1.0, 2.0, 0.0, wanted=4) == 0, "a round before and after"
+
+
+def test_a_slow_baseline_slows_the_forecast_and_shortens_the_reserve_until_an_update_is_made() -> (
+    None
+):
+    forecaster = Forecaster(2.0, 8.0, 40.0, save_s=1.0, rounds=4)
+    forecaster.observe_baseline(18.0, rounds=3, tokens_mean=40.0)  # thrice as slow as planned
+    assert forecaster.first_step_s == 6.0
+    assert forecaster.reserve_s == pytest.approx(1.3 * 6.0 + 1.0), "one round"
+    forecaster.observe(5.0, 3.0, 40.0)
+    assert forecaster.reserve_s == pytest.approx(1.3 * 18.0 + 1.0)
+
+
+def test_a_run_that_could_not_be_judged_says_so() -> None:
+    recipe = load_recipe("quickstart").recipe
+    assert unjudged(recipe, StopReason.BUDGET, {})
+    assert unjudged(recipe, StopReason.BUDGET, None)
+    assert not unjudged(recipe, StopReason.INTERRUPTED, None)
+    without = recipe.model_copy(update={"eval": ()})
+    assert not unjudged(without, StopReason.BUDGET, None)
+
+
+def test_the_end_is_measured_and_longer_where_work_is_slow(tmp_path: Path) -> None:
+    assert closing_s(0.5, 3.0) == pytest.approx(3 * closing_s(0.5, 1.0))
+    store_closing_work_s(tmp_path, 1.0)
+    assert known_closing_work_s(tmp_path) == 1.0
+    store_closing_work_s(tmp_path, 0.5)
+    assert known_closing_work_s(tmp_path) == 0.9, "a shorter end counts less"
+    (tmp_path / "closing.json").write_text("{")
+    assert known_closing_work_s(tmp_path) == 0.5
+
+
+def test_pace_is_at_least_that_of_a_machine_alone() -> None:
+    assert slowness() >= 1.0
+    pace = Pace()
+    pace.watch(os.getpid())
+    pace.observe()
+    assert pace.slow >= 1.0
+    assert slowness(2**22 + 1) == 1.0, "no such process"
+
+
+# --- files
+
+
+def test_recipe_and_plan_are_their_owners_alone_and_the_command_tells_no_secret(
+    tmp_path: Path,
+) -> None:
+    planned = make_plan(load_recipe("quickstart"), Limits(hours=1.0))
+    told = ["budgetrl", "run", "quickstart", "--on-finish", "curl https://x.io/h/T0KEN"]
+    run = create_run(planned, tmp_path, told)
+    for name in ("recipe.toml", RESOLVED, PLAN):
+        assert (run.path / name).stat().st_mode & 0o777 == 0o600
+    assert run.read_json(MANIFEST)["command"].endswith("--on-finish [secret]")
+    assert all(b"T0KEN" not in f.read_bytes() for f in run.path.rglob("*") if f.is_file())
+
+
+def test_half_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    dead, alive = tmp_path / ".a.bin.4194399.tmp", tmp_path / f".b.json.{os.getpid()}.tmp"
+    for file in (dead, alive, tmp_path / ".old.tmp"):
+        file.write_text("x")
+    clear_temporary(tmp_path)
+    assert [f.name for f in tmp_path.iterdir()] == [alive.name]
+    write_atomic(tmp_path / "c", "y")
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "c").stat().st_mode & 0o777 == 0o644 & ~mask
+
+
+def test_a_damaged_file_is_named_with_a_way_on(run: RunDir, tmp_path: Path) -> None:
+    assert "budgetrl report" in way_on(run.path, PLAN)
+    document = run.read_json(RESOLVED)
+    document["recipe"]["checkpoint"] = {"mirror": str(tmp_path / "second")}
+    run.write_json(RESOLVED, document)
+    copy = tmp_path / "second" / run.name
+    copy.mkdir(parents=True)
+    (copy / PLAN).write_text("{}")
+    assert f"cp {copy / PLAN} " in way_on(run.path, PLAN)
+    cut(run.path / RESOLVED, 20)
+    (run.path / "recipe.toml").write_text(f"[checkpoint]\nmirror = '{tmp_path / 'second'}'\n")
+    assert "budgetrl resume" in way_on(run.path, PLAN), "known from the other recipe file"
+
+
+# --- long runs
+
+
+def test_lean_steps_have_the_numbers_of_step_events(run: RunDir) -> None:
+    lines = [line for line in run.lines() if b'"kind": "step"' in line]
+    assert len(lines) == STEPS
+    for line in lines:
+        whole, lean = parse(line), lean_step(line)
+        assert whole is not None and lean is not None and type(lean) is not type(whole)
+        numbers = whole.model_dump(exclude={"schema_version", "kind", "sample"})
+        assert lean.model_dump() == numbers
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"step": 1,', b'"step": "1",'),
+        (b'"schema_version": 1', b'"schema_version": 2'),
+        (b'"learning_rate": 0.001', b'"learning_rate": 1e999'),
+        (b'"kind": "step"', b'"kind": "stop"'),
+        (b'"tokens": ', b'"token": '),
+    ],
+)
+def test_unusual_lines_are_left_to_the_careful_reader(run: RunDir, old: bytes, new: bytes) -> None:
+    line = next(line for line in run.lines() if b'"kind": "step"' in line)
+    assert old in line
+    assert lean_step(line.replace(old, new, 1)) is None
+
+
+def test_what_is_told_of_updates_takes_eight_bytes_each(run: RunDir) -> None:
+    history = read_history(run)
+    assert isinstance(history.told, array) and len(history.told) == STEPS
+
+
+# --- commands
+
+
+def test_a_closed_pipe_ends_every_query_alike() -> None:
+    for query in ("--help", "recipes list", "estimate deepscaler_r256 --gpu A40"):
+        command = f"{sys.executable} -m budgetrl {query} | true; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert done.stdout.strip() == "0" and done.stderr == "", query
+
+
+def test_a_refusal_waits_for_no_thread_and_asks_nobody() -> None:
+    code = (
+        "import sys, threading, time, types; sys.modules['torch'] = types.ModuleType('torch');"
+        "threading.Thread(target=time.sleep, args=(300,)).start();"
+        "sys.argv = ['budgetrl', 'eval', '/no/such/model'];"
+        "from budgetrl.cli import main; raise SystemExit(main())"
+    )
+    reader, _writer = os.pipe()  # a standard input that never ends
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdin=reader, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == ExitCode.USER and "/no/such/model" in done.stderr
+
+
+def test_the_evaluations_written_here_are_whole(run: RunDir) -> None:
+    """The builder itself: else nothing above means anything."""
+    folder = run.path / "evals" / "heldout"
+    write_eval(folder, "final", Story(steps=STEPS), "heldout", SUITE, STEPS)
+    assert set_aside_damaged(run.path / "evals") == []
