@@ -283,6 +283,21 @@ def test_prompts_of_a_suite_may_be_longer_than_those_trained_on(
     assert f"has {longest}: leave the problem out" in got.value.hint
 
 
+def test_why_no_problem_is_left_is_said(tokenizer: Any, write: Write) -> None:
+    suite = Path(write([row(1), row(2)]))
+    same = suite.rename(suite.with_name("suite.jsonl"))
+    other = write([row(1), row(3, problem="Compute " + "1+" * 40 + "1.", answer="41")])
+    for training, told in (
+        (same, "all 2 also stand in what the run is judged by (heldout)"),
+        (other, "1 of 2 also stand in a suite, and the prompts of all others are longer"),
+    ):
+        sets = [f"data.path={training}", f"eval.heldout.path={same}", "prompt.max_tokens=50"]
+        recipe = load_recipe("quickstart", [*sets, "sampling.max_tokens=20"]).recipe
+        with pytest.raises(DataError) as got:
+            load_usable(recipe, PromptRenderer(tokenizer, recipe.prompt), check, None)
+        assert told in got.value.message and got.value.hint
+
+
 def test_the_fingerprint_of_prompts_is_of_all_that_shapes_them(tokenizer: Any) -> None:
     def fingerprint(**prompt: Any) -> str:
         return PromptRenderer(tokenizer, Prompt(**prompt)).fingerprint()
