@@ -106,6 +106,7 @@ suite = "heldout"
 path = "{folder}/heldout.jsonl"
 samples = 1
 k = [1]
+when = ["baseline"]
 """
 
 

@@ -286,17 +286,26 @@ def planned_times(recipe: Recipe) -> PhaseTimes:
 
 
 def test_a_baseline_that_takes_three_times_as_long_makes_updates_three_times_as_long() -> None:
-    recipe = recipe_of("entropy.prompts=0")
+    recipe = recipe_of("entropy.prompts=0", "model.id=HuggingFaceTB/SmolLM2-135M-Instruct")
     times = planned_times(recipe)
-    assert times.tokens_mean is not None
+    assert times.tokens_mean is not None and times.baseline_s > 200
     slow = result_of(3 * times.baseline_s, times.tokens_mean)
     again = after_baseline(times, recipe, PROMPTS, {"heldout": slow})
-    assert again.rollout_s == pytest.approx(3 * times.rollout_s, rel=0.02)
-    assert again.update_s == pytest.approx(3 * times.update_s, rel=0.02)
+    assert again.rollout_s == pytest.approx(3 * times.rollout_s, rel=0.1)
+    assert again.update_s == pytest.approx(3 * times.update_s, rel=0.1)
     assert "by the baseline" in again.source
     cut = result_of(3 * times.baseline_s / 4, times.tokens_mean, samples=1)
     partly = after_baseline(times, recipe, PROMPTS, {"heldout": cut})
-    assert partly.rollout_s == pytest.approx(again.rollout_s, rel=0.05)
+    assert partly.rollout_s == pytest.approx(again.rollout_s, rel=0.1)
+
+
+def test_a_short_baseline_changes_the_plan_little() -> None:
+    recipe = recipe_of("entropy.prompts=0")
+    times = planned_times(recipe)
+    assert times.baseline_s < 10
+    warming_up = result_of(times.baseline_s + 4.0, times.tokens_mean or 0.0)
+    again = after_baseline(times, recipe, PROMPTS, {"heldout": warming_up})
+    assert times.rollout_s < again.rollout_s < 1.5 * times.rollout_s
 
 
 def test_short_answers_of_the_baseline_are_not_taken_for_a_fast_machine() -> None:
@@ -306,7 +315,7 @@ def test_short_answers_of_the_baseline_are_not_taken_for_a_fast_machine() -> Non
     again = after_baseline(times, recipe, PROMPTS, short)
     assert again.tokens_mean == 8.0
     assert again.update_s < 0.8 * times.update_s, "there is less to train on"
-    assert again.rollout_s > times.rollout_s / 6
+    assert again.rollout_s > times.rollout_s / 10
 
 
 def test_without_a_baseline_the_plan_stays() -> None:

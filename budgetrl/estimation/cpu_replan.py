@@ -19,6 +19,12 @@ from budgetrl.estimation.terms import total
 from budgetrl.recipe.schema import Recipe
 from budgetrl.types import EvalResult
 
+FIRST_USE_S = 2.5
+"""Of an evaluation for what is imported and built at the first use, on the machine of the fit."""
+PLAN_WEIGHT_S = 5.0
+"""A baseline has to last that long to weigh as much as the plan; a short one tells little."""
+_LEAST = 0.1
+
 
 def after_baseline(
     times: PhaseTimes, recipe: Recipe, prompts: Prompts, results: Mapping[str, EvalResult]
@@ -48,7 +54,10 @@ def after_baseline(
         if spec.suite in results:
             samples = results[spec.suite].samples
             done += total(evaluation_terms(now, machine, prompts, spec, samples, lengths))
-    slower = took / (times.baseline_s * done / planned.seconds["baseline"])
+    expected = times.baseline_s * done / planned.seconds["baseline"]
+    second = times.imports_s / planned.seconds["imports"]  # of the fit, as long as it lasts here
+    beside, trust = FIRST_USE_S * second, PLAN_WEIGHT_S * second
+    slower = max(_LEAST, (took - beside + trust) / (expected + trust))
 
     def corrected(phase: str) -> float:
         longer = predicted.seconds[phase] / planned.seconds[phase] if planned.seconds[phase] else 1
