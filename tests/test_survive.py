@@ -15,8 +15,9 @@ from run_builder import Story, Suite, build_run, write_eval
 from budgetrl.budget import Forecaster, affordable_rounds
 from budgetrl.damage import way_on
 from budgetrl.display.runs_table import runs as list_of_runs
-from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode, NewerFormatError
+from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode, NewerFormatError, RunDirError
 from budgetrl.estimation.closing import closing_s, known_closing_work_s, store_closing_work_s
+from budgetrl.evaluation.claim import claimed
 from budgetrl.evaluation.mending import refuse_newer, set_aside_damaged
 from budgetrl.evaluation.outcome import differences, stored_results, unjudged
 from budgetrl.evaluation.run import PromptedProblem, evaluate
@@ -341,6 +342,16 @@ def test_what_is_told_of_updates_takes_eight_bytes_each(run: RunDir) -> None:
 
 
 # --- commands
+
+
+def test_the_same_evaluation_is_made_by_one_process_at_a_time(tmp_path: Path) -> None:
+    spec = load_recipe("quickstart").recipe.eval[0]
+    with claimed(tmp_path, "step 4", spec):
+        with pytest.raises(RunDirError, match="another process"), claimed(tmp_path, "step 4", spec):
+            pass
+        with claimed(tmp_path, "step 6", spec):
+            pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_closed_pipe_ends_every_query_alike() -> None:

@@ -25,6 +25,7 @@ from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, StopCheck
 from budgetrl.errors import DataError, RecipeError, RunDirError, UsageError
 from budgetrl.estimation.share import with_share
+from budgetrl.evaluation.claim import claimed
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.evaluation.run import (
     Progress,
@@ -175,11 +176,27 @@ def evaluate_target(
         ModelError: a model or adapter that is missing, does not fit, or is not applied.
         HardwareError: no GPU for an engine that needs one.
         UsageError: completions that do not fit the model's window.
-        RunDirError: the folder cannot be written.
+        RunDirError: the folder cannot be written, or another process makes the same evaluation.
     """
     folder = out if target.run is None else target.run.path / "evals"
     for spec in specs:
         _check_writable(folder / spec.suite)
+    with ExitStack() as claims:
+        for spec in specs:
+            who = f"{target.recipe.model.id} {target.adapter} {target.policy_id}"
+            claims.enter_context(claimed(folder / spec.suite, who, spec))
+        return _evaluate(target, specs, folder, should_stop, on_progress, on_remark, on_download)
+
+
+def _evaluate(
+    target: Target,
+    specs: Sequence[Eval],
+    folder: Path,
+    should_stop: StopCheck,
+    on_progress: OnProgress | None,
+    on_remark: Callable[[str], None] | None,
+    on_download: OnDownload,
+) -> list[Evaluated]:
     # vLLM makes room for what is asked for here, which may be more than the recipe's own.
     asked = target.recipe.model_copy(update={"eval": tuple(specs)})
     pins = pin(asked, training=False)
