@@ -147,12 +147,12 @@ def outcome(done: "subprocess.CompletedProcess[str]", folder: Path) -> dict[str,
             event = json.loads(line)
             if event["kind"] == "error":
                 error = {"type": event["type"], "message": event["message"], "hint": event["hint"]}
-    return {
-        "steps": document.get("steps"),
-        "error": error.get("type"),
-        "message": error.get("message"),
-        "hint": error.get("hint"),
+    said = {
+        key: text and text.replace(f"{folder}/hf", "$HF_HOME")
+        for key in ("message", "hint")
+        for text in [error.get(key)]
     }
+    return {"steps": document.get("steps"), "error": error.get("type"), **said}
 
 
 def half_shown(folder: Path) -> int:

@@ -231,13 +231,13 @@ def _into(handle: int, found: Found, file: RepoFile, watch: Watch) -> None:
             if size == file.size and _hash(handle, file) == file.blob:
                 return
             damaged += 1
+            os.ftruncate(handle, 0)
+            watch.add(-size)
             if damaged > 2:
                 raise HubError(
                     f"{found.repo.label}: {file.path} came damaged, twice.",
                     hint=f"A proxy or mirror may change it: check HF_ENDPOINT. {RETRY_LATER}",
                 )
-            os.ftruncate(handle, 0)
-            watch.add(-size)
         try:
             _stream(handle, found, file, watch)
             faults = 0

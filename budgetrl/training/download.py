@@ -87,8 +87,8 @@ class _Teller:
         if needed_s is None or early or needed_s <= left_s:
             return
         raise BudgetError(
-            f"{self.pin.need.repo.label}: at {gib(watch.rate)} a second the other "
-            f"{gib(watch.total - watch.done)} take {duration(needed_s)}, and {duration(left_s)} of "
-            f"the budget are left; {gib(watch.done)} are kept.",
+            f"{self.pin.need.repo.label}: at this pace the other {gib(watch.total - watch.done)} "
+            f"take {duration(needed_s)}, and {duration(left_s)} of the budget are left; what came "
+            "is kept.",
             hint=f"Give more with --hours, or download it before. {RETRY_LATER}",
         )
