@@ -116,6 +116,20 @@ def plans(found: Measured) -> str:
     )
 
 
+def cpu_plan(found: Measured) -> str:
+    """Plans of a CPU run by the model's size, each against its run."""
+    told, worst = found["summary"], "worst_factor"
+    return (
+        f"Plans of CPU runs by the model's size alone, {told['settings']} settings of four models "
+        f"from 0.6 to 135 million parameters, each run for real ({found['cpu']}, {found['date']}, "
+        "`scripts/check_cpu_plan.py`; the cores had other work): the seconds of an update are off "
+        f"by {_percent(told['alone_median_error'])} in the median (at most a factor of "
+        f"{told[f'alone_{worst}']:.1f}; {_percent(told['inside_band'])} inside the 80 % band), the "
+        f"peak of the memory by {_percent(told['memory_median_error'])} (a factor of "
+        f"{told[f'memory_{worst}']:.2f})."
+    )
+
+
 def signal(found: Measured) -> str:
     """Groups with signal per minute against plain TRL."""
     lines = [
@@ -214,6 +228,7 @@ BLOCKS: dict[str, Callable[[Measured], str]] = {
     "grading": grading,
     "estimate": estimate,
     "plans": plans,
+    "cpu_plan": cpu_plan,
     "signal": signal,
     "hub_faults": hub_faults,
 }
