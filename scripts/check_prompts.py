@@ -229,7 +229,7 @@ def ids_text(found: dict[str, Any]) -> str:
     tokens = sum(row["tokens"] for row in rows.values())
     return (
         f"Measured on {found['date']} with {found['versions']} (`scripts/check_prompts.py`): "
-        f"{max(problems):,} real problems in each of {len(rows)} models ({', '.join(rows)}; "
+        f"{max(problems):,} real problems with each of {', '.join(rows)} ("
         f"{tokens:,} tokens), ids in generation, in the loss, in evaluations and by "
         f"`tokenizer.json` alone: {apart} differences."
     )
