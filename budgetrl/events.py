@@ -76,6 +76,8 @@ class RunResumed(Event):
     budget_s: float
     gap_s: float = 0.0
     """Unpaid seconds since the attempt before."""
+    reached: int = 0
+    """The highest update of which completions are stored; above `from_step` they are made again."""
     micro_batch: int | None = None
     """Where memory was short: completions per forward pass, instead of the recipe's."""
 

@@ -176,7 +176,7 @@ class History:
         return list(dict.fromkeys(evaluation.suite for evaluation in self.evaluations))
 
     def _resume(self, event: RunResumed) -> None:
-        kept = event.from_step
+        kept, self.reached = event.from_step, max(self.reached, event.reached)
         if 0 <= kept < MOST_STEPS:
             del self.told[kept:]
             self.told.extend([UNTOLD] * (kept - len(self.told)))

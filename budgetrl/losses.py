@@ -27,6 +27,11 @@ class Losses:
     last: int = 0
     """The last update that any file tells of."""
 
+    def up_to(self, step: int) -> "Losses":
+        """Of the updates that a resumed run keeps; later ones are made again."""
+        events, completions = ([s for s in x if s <= step] for x in (self.events, self.completions))
+        return Losses(tuple(events), tuple(completions), min(self.last, step))
+
     def sentences(self) -> list[str]:
         """What is missing, for people."""
         found = []

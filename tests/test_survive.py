@@ -154,6 +154,20 @@ def test_a_cut_end_of_the_events_is_known_from_the_completions(run: RunDir) -> N
     assert list_of_runs(run.path.parent)[0]["steps"] == STEPS
 
 
+def test_updates_that_are_made_again_are_not_lost(run: RunDir) -> None:
+    file = run.path / "events.jsonl"
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    kept = [e for e in events if e["kind"] != "run_finished" and e.get("step", 0) <= 4]
+    resumed = {"kind": "run_resumed", "from_step": 2, "budget_s": 9.0, "reached": STEPS}
+    lines = [json.dumps(event) + "\n" for event in [*kept, kept[0] | resumed]]
+    file.write_text("".join(lines))
+    assert find_losses(run, read_history(run)).events == ()
+    drop_steps(run, 1)
+    losses = find_losses(run, read_history(run))
+    assert losses.events == (1,)
+    assert losses.up_to(0).sentences() == []
+
+
 def test_cut_or_missing_completions_are_said(run: RunDir) -> None:
     file = run.path / "events.jsonl"
     events = [json.loads(line) for line in file.read_text().splitlines()]

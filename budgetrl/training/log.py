@@ -77,11 +77,18 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
         last_t = time.time() if before.last_t is None else before.last_t
         gap_s = max(0.0, time.time() - last_t - paid_since)
         from_step = newest.step if newest else 0
+        reached = max(run.stored_completions(), default=0)
         micro = recipe.batch.micro_batch
         wanted = run.read_json(RESOLVED)["recipe"]["batch"]["micro_batch"]
         smaller = micro if micro != wanted else None
         log.emit(
-            RunResumed(from_step=from_step, budget_s=budget_s, gap_s=gap_s, micro_batch=smaller)
+            RunResumed(
+                from_step=from_step,
+                budget_s=budget_s,
+                gap_s=gap_s,
+                micro_batch=smaller,
+                reached=reached,
+            )
         )
         changed = [change for entry in read_standings(run) for change in entry.changes]
         for change in changed[len(before.changes) :]:
@@ -94,7 +101,7 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
                 f"the checkpoints after update {from_step} are damaged or cannot be resumed from; "
                 f"they are kept as checkpoints/{', '.join(unused)}",
             )
-        _tell_losses(run, log)
+        _tell_losses(run, log, from_step)
         if smaller is not None:
             log.warn(
                 "micro_batch",
@@ -103,9 +110,9 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
             )
 
 
-def _tell_losses(run: RunDir, log: RunLog) -> None:
+def _tell_losses(run: RunDir, log: RunLog, from_step: int) -> None:
     """What is damaged or missing of the updates that are kept, said before it costs anything."""
     if damaged := set_aside_damaged(run.path / "evals"):
         log.warn("damaged_evaluation", "; ".join(damaged))
-    if lost := find_losses(run, read_history(run)).sentences():
+    if lost := find_losses(run, read_history(run)).up_to(from_step).sentences():
         log.warn("lost", "; ".join(lost))
