@@ -1,6 +1,9 @@
 """The data sets of the recipes and suites in small: their layout and columns, with rows of our own.
 
-Read on 2026-11-30 in stored copies of cards, file lists and public code that loads them:
+Read on 2026-11-30 in stored copies of cards and public code: the columns of open-rs, DeepScaleR,
+aime_2024 (problem, solution) and amc23, amc23's layout, and the numbers of rows. The rest is as the
+paper's recipes use these sets, and was not found there: the layouts of the others, MATH-500's
+columns, aime_2024's id, url and year, and what aime_2025 has beyond problem and answer.
 
 - knoveleng/open-rs: split train, `data/train-*.parquet`; problem, solution, answer, level (Easy or
   Hard)
@@ -12,7 +15,7 @@ Read on 2026-11-30 in stored copies of cards, file lists and public code that lo
 - yentinglin/aime_2025: split train, 30 rows; problem, answer and others
 - math-ai/amc23: `test-00000-of-00001.parquet` at the top, 40 rows; id, question, answer, url
 
-Not found there: whether the ids and AMC's answers are numbers or text; here they are one of each.
+Whether the ids and AMC's answers are numbers or text was not found either; here they are one of each.
 """
 
 import io

@@ -1,7 +1,7 @@
 """Known evaluation suites: where they lie on the hub, in which columns, and how many problems.
 
-Columns, splits and layout were read on 2026-11-30 from stored copies of the sets' cards and of code
-that loads them; `tests/hub_sets.py` has their shapes.
+`tests/hub_sets.py` has their shapes, and says which of them were read in stored copies of the sets'
+cards and of code that loads them (2026-11-30), and which are taken on trust.
 """
 
 from collections.abc import Mapping
