@@ -15,7 +15,7 @@ columns, aime_2024's id, url and year, and what aime_2025 has beyond problem and
 - yentinglin/aime_2025: split train, 30 rows; problem, answer and others
 - math-ai/amc23: `test-00000-of-00001.parquet` at the top, 40 rows; id, question, answer, url
 
-Whether the ids and AMC's answers are numbers or text was not found either; here they are one of each.
+Nor was found whether the ids and AMC's answers are numbers or text; here they are one of each.
 """
 
 import io
