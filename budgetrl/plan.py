@@ -37,6 +37,7 @@ from budgetrl.evaluation.fingerprints import fingerprints, recorded_versions, re
 from budgetrl.files import PRIVATE_MODE, write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.hub.config import window_in
+from budgetrl.hub.errors import UnreachableError
 from budgetrl.hub.fetch import refuse_full_disk
 from budgetrl.hub.layout import gguf_hint, has_tokenizer
 from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, pinned, to_download, to_json
@@ -143,9 +144,7 @@ def make_plan(
         installed = installed_versions(engine)
         refuse_untested(engine, installed, cuda=card is not None, forced=force_versions)
     budget = budget_of(recipe, limits, card)
-    # Offline a dry run plans without what the cache lacks; the run itself is refused for it.
-    blind = is_offline() or not is_installed()
-    pins = {} if dry_run and blind else pin(recipe)
+    pins = _pins(recipe, dry_run)
     if "model" in pins:
         check_window(recipe, window_in(pins["model"].found))
     settled = pinned(recipe, pins)
@@ -203,6 +202,18 @@ def budget_of(recipe: Recipe, limits: Limits, card: Gpu | None = None) -> Budget
             hint="Say what the run may use: --hours 24, --hours 90m, or --usd 7 --price 0.30.",
         )
     return budget
+
+
+def _pins(recipe: Recipe, dry_run: bool) -> Pins:
+    """What is taken from the hub; a dry run without a hub plans blind, a run is refused."""
+    if dry_run and (is_offline() or not is_installed()):
+        return {}
+    try:
+        return pin(recipe)
+    except UnreachableError:
+        if not dry_run:
+            raise
+        return {}
 
 
 def _card(recipe: Recipe, name: str | None, dry_run: bool) -> Gpu | None:

@@ -339,6 +339,9 @@ def test_no_network_is_named_with_the_way_on(
         settle(model())
     assert "HTTPS_PROXY" in caught.value.hint
     assert caught.value.exit_code == ExitCode.FAILED
+    paper = load_recipe("deepscaler_r64")
+    planned = make_plan(paper, Limits(), gpu="A40", dry_run=True)
+    assert planned.plan.steps > 0 and not planned.pins, "a dry run plans without a hub"
 
 
 # --- downloads

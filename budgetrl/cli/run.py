@@ -218,7 +218,7 @@ def _print_result(ended: "Ended", as_json: bool) -> int:
 
 
 def _print_plan(planned: "Planned", as_json: bool) -> int:
-    from budgetrl.hub.pins import to_download
+    from budgetrl.hub.pins import needs_of, to_download
     from budgetrl.plan import plan_document
     from budgetrl.units import duration, gib, usd
 
@@ -238,7 +238,9 @@ def _print_plan(planned: "Planned", as_json: bool) -> int:
         ("expected bill", usd(made.total_usd)),
     ]
     missing = to_download(planned.pins)
-    if planned.pins:
+    if not planned.pins and any(needs_of(recipe)):
+        rows.insert(0, ("model hub", "not asked: ids, access and columns are not checked"))
+    elif planned.pins:
         rows.insert(0, ("to download", gib(missing) if missing else "nothing, all is here"))
     if planned.memory is not None and planned.memory.utilization is not None:
         share = planned.memory.utilization

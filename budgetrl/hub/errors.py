@@ -21,6 +21,10 @@ class HubError(BudgetRLError, OSError):
     """The hub, or the way to it, has a fault; what was downloaded is kept."""
 
 
+class UnreachableError(HubError):
+    """Nobody answers there at all."""
+
+
 def explain(error: Exception, repo: Repo, file: str | None = None) -> BudgetRLError:
     """A library's error as one of ours.
 
@@ -44,7 +48,7 @@ def explain(error: Exception, repo: Repo, file: str | None = None) -> BudgetRLEr
         case hf.HFValidationError():
             return wrong(repo, f"{repo.label}: no id of the hub.", "An id reads OWNER/NAME.")
     if status is None:
-        return HubError(
+        return UnreachableError(
             f"{repo.label}: {endpoint()} cannot be reached: {_why(error)}.",
             hint="Mend the network (HTTPS_PROXY, HF_ENDPOINT), or bring the files in the hub's "
             f"cache: {cache_folder()}.",
