@@ -74,5 +74,5 @@ def test_a_run_that_stopped_without_signal_gets_another_chance(follower: StepCal
     state = follower.state()
     follower.restore(4, state | {"empty_updates": 3})
     for _ in range(3):
-        follower._watch_signal(0)
+        follower._watch_signal({"groups_with_signal": 0, "accuracy_mean": 0.0})
     assert follower.stop_reason == "no_signal"

@@ -46,7 +46,8 @@ def test_a_cpu_plan_from_a_run_follows_the_amount_of_work(tmp_path: Path) -> Non
     path = run_of(tmp_path, "quickstart")
     _, times, _ = from_run(path)
     made = answer(Request(half, from_run=str(path)))
-    assert made.times.rollout_s == pytest.approx(times.rollout_s / 2)
+    # a smaller batch wastes a little: each pass over it has a part that does not shrink
+    assert times.rollout_s / 2 <= made.times.rollout_s <= 0.7 * times.rollout_s
 
 
 def test_a_gpu_run_corrects_each_phase_of_another_rank(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ EVERY_KIND = [
     events.RunStarted(recipe="quickstart", budget_s=60.0, plan={"steps": 3}),
     events.RunResumed(from_step=20, budget_s=90.0, gap_s=12.0),
     events.Changed.model_validate({"key": "schedule.learning_rate", "from": 1e-3, "to": 1e-4}),
+    events.Download(repo="model 'a/b'", commit="c0ffee", bytes=5, total_bytes=9, seconds=1.0),
     events.Phase(name="model", state="ended", seconds=1.25),
     step_event(1, sample={"problem": "1+1", "completion": "\u2028 two\n"}),
     events.Evaluation(
