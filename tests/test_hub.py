@@ -36,6 +36,7 @@ from budgetrl.plan import Limits, check_local_files, make_plan
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.recipe.schema import Data, Eval, Recipe
 from budgetrl.recipe.suites import SUITES
+from budgetrl.training.download import bring
 
 MODEL = "tiny/quick"
 MEGABYTE = 1_000_000
@@ -534,4 +535,15 @@ def test_a_model_that_no_longer_fits_its_window_is_refused_before_its_weights_co
     loaded = replace(load_recipe("quickstart"), recipe=asked)
     with pytest.raises(RecipeError, match="window"):
         make_plan(loaded, Limits(hours=1), dry_run=True)
+    assert not hub.asked("safetensors")
+
+
+def test_what_is_no_language_model_is_refused_before_its_weights_come(hub: Hub) -> None:
+    files = model_files()
+    config = json.loads(files["config.json"]) | {"model_type": "qwen2_vl"}
+    hub.put("model", MODEL, files | {"config.json": json.dumps(config)})
+    pins = pin(recipe(model={"id": MODEL}))
+    log: Any = None  # nothing is told before the refusal
+    with pytest.raises(ModelError, match="'qwen2_vl' is no language model"):
+        bring(pins, log)
     assert not hub.asked("safetensors")

@@ -8,8 +8,9 @@ still something left.
 import time
 from dataclasses import dataclass
 
-from budgetrl.errors import BudgetError
+from budgetrl.errors import BudgetError, ModelError
 from budgetrl.events import Download
+from budgetrl.hub.config import read_config
 from budgetrl.hub.errors import RETRY_LATER
 from budgetrl.hub.fetch import STALL_FACTOR, Watch, fetch, read_timeout_s
 from budgetrl.hub.pins import Pin, Pins
@@ -38,9 +39,27 @@ def bring(pins: Pins, log: RunLog) -> None:
     )
     if not wanted:
         return
+    for pin in wanted:
+        if pin.need.what == "model":
+            _refuse_other_kinds(pin)
     with log.phase("download"):
         for pin in wanted:
             _bring(pin, log)
+
+
+def _refuse_other_kinds(pin: Pin) -> None:
+    """Refuse what no engine can load as a language model, before its weights are fetched."""
+    from transformers import __version__
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    config = read_config(pin.need.repo.id, pin.found.commit)
+    kind = None if config is None else config.values.get("model_type")
+    if kind is not None and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"{pin.need.repo.label}: {str(kind)[:40]!r} is no language model that transformers "
+            f"{__version__} generates text with; nothing of it was downloaded.",
+            hint="Take a model that writes text alone, such as those of `budgetrl recipes list`.",
+        )
 
 
 def _bring(pin: Pin, log: RunLog) -> None:
