@@ -16,11 +16,11 @@ from typing import Any
 
 from budgetrl.estimation.request import Request, answer
 from budgetrl.recipe.load import list_recipes, load_recipe
-from budgetrl.units import duration, usd
+from budgetrl.units import duration, gib, usd
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASUREMENTS = ROOT / "docs" / "measurements"
-PAGES = ("README.md", "docs/downloads.md", "docs/grading.md")
+PAGES = ("README.md", "docs/downloads.md", "docs/grading.md", "docs/rent.md")
 Measured = dict[str, Any]
 
 
@@ -197,7 +197,27 @@ def recipes() -> str:
     return "\n".join(lines)
 
 
-COMPUTED: dict[str, Callable[[], str]] = {"recipes": recipes}
+def cards() -> str:
+    """What every bundled GPU recipe asks of the memory of the GPU that it names."""
+    lines = [
+        "| recipe | GPU | usable | peak | at the high end | vLLM's share | of it a KV cache of |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in list_recipes():
+        recipe = load_recipe(name).recipe
+        if recipe.engine.device == "cpu":
+            continue
+        made = answer(Request(recipe))
+        held = made.memory
+        lines.append(
+            f"| {name} | {made.scenario.gpu.name} | {gib(held.usable)} | {gib(held.peak)} "
+            f"| {gib(held.high)} | {held.utilization:.2f} ({gib(held.reserved)}) "
+            f"| {gib(held.kv_cache)} |"
+        )
+    return "Estimates, not measurements (`budgetrl estimate`):\n\n" + "\n".join(lines)
+
+
+COMPUTED: dict[str, Callable[[], str]] = {"recipes": recipes, "cards": cards}
 
 
 def hub_faults(found: Measured) -> str:
