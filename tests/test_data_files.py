@@ -252,6 +252,30 @@ def test_grade_reads_a_pipe_that_is_written_to_and_no_other(tmp_path: Path) -> N
         assert refused.returncode == 2 and "cannot be read: it is a pipe" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("training", "suite"), [(".csv", ".parquet"), (".json", ".csv.gz"), ("", ".jsonl")]
+)
+def test_every_kind_of_file_is_taken_by_the_command_line(
+    tmp_path: Path, training: str, suite: str
+) -> None:
+    rows = [{"problem": f"What is {i} + {i}?", "answer": f"{2 * i}"} for i in range(40)]
+    paths = []
+    for name, kind, part in (("train", training, rows[:30]), ("judge", suite, rows[30:])):
+        folder = tmp_path / name
+        folder.mkdir()
+        path = folder / f"rows{kind.removesuffix('.gz') or '.parquet'}"
+        WRITERS[path.suffix](path, part)
+        if kind.endswith(".gz"):
+            packed = path.with_name(f"{path.name}.gz")
+            packed.write_bytes(gzip.compress(path.read_bytes()))
+            path = packed
+        paths.append(path if kind else folder)
+    sets = ["--set", f"data.path={paths[0]}", "--set", f"eval.heldout.path={paths[1]}"]
+    done = budgetrl("run", "quickstart", "--dry-run", *sets)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("takes the place of") == 2
+
+
 def test_a_dry_run_reads_the_golds_as_the_run_does(tmp_path: Path) -> None:
     as_csv(tmp_path / "rows.csv", [{"problem": f"p{i}", "answer": "1+"} for i in range(3)])
     path = str(tmp_path / "rows.csv")
