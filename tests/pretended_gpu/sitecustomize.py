@@ -41,6 +41,29 @@ def pretend() -> None:
     pretend_vllm()
     pretend_triton()
     pretend_cuda()
+    pretend_generators()
+
+
+def pretend_generators() -> None:
+    """Generators that seem to be wound back, which vLLM asks after a part of a prompt.
+
+    A CPU's have no offset; here such a completion is drawn with one more draw behind it.
+    """
+    import torch
+    from vllm.v1.worker import gpu_model_runner
+
+    class Generator(torch.Generator):
+        def get_offset(self) -> int:
+            return 0
+
+        def set_offset(self, offset: int) -> None:
+            pass
+
+    class Torch:
+        def __getattr__(self, name: str) -> Any:
+            return Generator if name == "Generator" else getattr(torch, name)
+
+    gpu_model_runner.torch = Torch()
 
 
 def pretend_vllm() -> None:
