@@ -119,7 +119,11 @@ def _content(file: Path) -> bytes:
 
 
 def _jsonl(file: Path, columns: Sequence[str]) -> Iterator[Row]:
-    for number, line in enumerate(_content(file).splitlines(), start=1):
+    return _lines(file, _content(file))
+
+
+def _lines(file: Path, data: bytes) -> Iterator[Row]:
+    for number, line in enumerate(data.splitlines(), start=1):
         if line.strip():
             where = f"{file}:{number}"
             yield Row(where, _object(where, _parse(where, line, "One object per line.")))
@@ -129,7 +133,7 @@ def _json(file: Path, columns: Sequence[str]) -> Iterator[Row]:
     """An array of objects; many files of this name hold JSON Lines."""
     data = _content(file)
     if not data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
-        yield from _jsonl(file, columns)
+        yield from _lines(file, data)
         return
     for number, values in enumerate(_parse(str(file), data, "An array of objects is read.")):
         where = f"{file} row {number}"

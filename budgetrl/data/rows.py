@@ -25,6 +25,7 @@ from budgetrl.recipe.schema import Columns, Data, Eval
 from budgetrl.recipe.suites import SUITES
 from budgetrl.types import Problem
 
+_MISSING = object()
 _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "problem": ("question", "prompt", "query", "input", "instruction"),
     "answer": ("reward_model.ground_truth", "ground_truth", "final_answer", "target", "solution"),
@@ -165,19 +166,13 @@ def _passes(row: Row, wanted: Mapping[str, Sequence[str]]) -> bool:
     return all(str(cell(row.values, column)) in values for column, values in wanted.items())
 
 
-def cell(values: Mapping[str, Any], column: str) -> Any:
-    """The value of a column; `reward_model.ground_truth` looks into nested columns. None: none."""
+def cell(values: Mapping[str, Any], column: str, missing: Any = None) -> Any:
+    """The value of a column; `reward_model.ground_truth` looks into nested columns."""
     if column in values:
         return values[column]
     outer, dot, inner = column.partition(".")
     nested = values.get(outer) if dot else None
-    return cell(nested, inner) if isinstance(nested, Mapping) else None
-
-
-def _has(values: Mapping[str, Any], column: str) -> bool:
-    outer, dot, inner = column.partition(".")
-    nested = values.get(outer)
-    return column in values or (bool(dot) and isinstance(nested, Mapping) and _has(nested, inner))
+    return cell(nested, inner, missing) if isinstance(nested, Mapping) else missing
 
 
 def _without_repeats(rows: Sequence[Row], columns: Columns) -> tuple[list[Row], int]:
@@ -228,7 +223,7 @@ def _problems(
 def _demand_columns(row: Row, columns: Columns) -> None:
     for name in ("problem", "answer", "id", "level"):
         column = getattr(columns, name)
-        if column is None or _has(row.values, column):
+        if column is None or cell(row.values, column, _MISSING) is not _MISSING:
             continue
         held = sorted(_leaves(row.values))
         near = [known for known in _SYNONYMS.get(name, ()) if known in held]
