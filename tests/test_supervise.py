@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from budgetrl.budget import Budget
+from budgetrl.cli.run import _told_when_interrupted
 from budgetrl.display.base import NoDisplay
-from budgetrl.errors import ExitCode, RunDirError
+from budgetrl.errors import AbortedError, ExitCode, RunDirError
 from budgetrl.events import RunResumed, RunStarted
 from budgetrl.history import read_history
 from budgetrl.plan import Limits, Planned, create_run, make_plan
@@ -279,6 +280,16 @@ def test_ctrl_c_while_planning_has_its_json_and_leaves_nothing(tmp_path: Path) -
     assert process.returncode == ExitCode.INTERRUPTED
     assert json.loads(document)["error"]["exit_code"] == ExitCode.INTERRUPTED
     assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_that_an_import_turns_into_its_own_error_is_still_ctrl_c() -> None:
+    with pytest.raises(AbortedError), _told_when_interrupted():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ImportError("a C extension could not be loaded") from error
+    with pytest.raises(ImportError), _told_when_interrupted():
+        raise ImportError("no Ctrl-C")
 
 
 def test_a_signal_before_the_worker_starts_ends_the_run_as_interrupted(

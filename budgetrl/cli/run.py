@@ -203,8 +203,10 @@ def _told_when_interrupted() -> Iterator[Callable[[], None]]:
     before = signal.signal(signal.SIGINT, note)
     try:
         yield heed
-    except KeyboardInterrupt:
-        raise AbortedError("stopped by Ctrl-C; nothing was running.") from None
+    except BaseException:
+        if noted:  # some imports make another error of it
+            raise AbortedError("stopped by Ctrl-C; nothing was running.") from None
+        raise
     finally:
         signal.signal(signal.SIGINT, before)
 
