@@ -19,7 +19,10 @@ check "$bin/ruff" check .
 check "$bin/ruff" format --check .
 check "$bin/mypy"
 check "$bin/lint-imports" --no-logo
-check "$bin/python" -m pytest -q --durations=10 "$@"
+# On every core. What failed beside other tests is run once more, alone: what fails again is broken.
+tests=("$bin/python" -m pytest -q --durations=10)
+printf '\n== %s\n' "${tests[*]} -n auto $*"
+"${tests[@]}" -n auto --dist loadfile "$@" || check "${tests[@]}" --last-failed "$@"
 
 (( ${#failed[@]} == 0 )) || {
     printf '\nfailed: %s\n' "${failed[@]}" >&2

@@ -16,4 +16,4 @@ if ! cmp -s "$pins" "$folder/installed.txt"; then
         --target "$folder" --requirement "$pins"
     cp "$pins" "$folder/installed.txt"
 fi
-VLLM_ON_CPU=1 .venv/bin/python -m pytest -v --durations=0 tests/test_unsloth_with_vllm.py
+VLLM_ON_CPU=1 .venv/bin/python -m pytest -v --durations=0 tests/engine/test_unsloth_with_vllm.py

@@ -28,6 +28,8 @@ from unsloth.models import rl  # noqa: E402, TID251
 
 rl._patch_trl_rl_trainers("grpo_trainer")
 
+sys.path.insert(0, str(Path(__file__).resolve().parent / "training"))
+
 import test_grpo_oracle as harness  # noqa: E402
 import test_passes as passes  # noqa: E402
 import test_preflight as rehearsal  # noqa: E402

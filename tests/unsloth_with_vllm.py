@@ -35,6 +35,8 @@ from budgetrl.engine.unsloth import UnslothEngine, import_unsloth  # noqa: E402
 
 import_unsloth(recipe_with(), FOLDER)
 
+sys.path.insert(0, str(Path(__file__).resolve().parent / "training"))
+
 import test_grpo_oracle as harness  # noqa: E402
 import torch  # noqa: E402
 import unsloth_zoo.rl_replacements  # noqa: E402

@@ -1,6 +1,6 @@
 r"""What counts as a correct answer.
 
-The rules, each with its cases in tests/test_grading.py:
+The rules, each with its cases in tests/rewards/test_grading.py:
 
 1. The answer is in the last `\boxed{...}` (extraction.py). None, blank or cut off: unparsable.
 2. Equal means mathematically equal and exact; only a decimal of six places or more may be rounded.
