@@ -32,6 +32,8 @@ MICRO_BATCH = 8
 """Assumed completions per forward pass."""
 LORA_RANK = 32
 """Assumed where a row says LoRA without a rank."""
+V1_SINCE = (2025, 3)
+"""Month of vLLM 0.8.0, the first to run V1 by default: decides where a row names no version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,10 @@ def server_of(row: Mapping[str, Any]) -> Server:
         return Server.TRANSFORMERS
     if "vllm" in engine:
         version = re.search(r"vllm 0\.(\d+)", text)
+        dated = re.search(r"\((20\d\d)-(\d\d)\)", str(row["source"]))
         old = "v0)" in text or (version is not None and int(version[1]) < 8)
+        if version is None and dated is not None:
+            old = old or (int(dated[1]), int(dated[2])) < V1_SINCE
         return Server.VLLM_V0 if old else Server.VLLM
     raise NotCovered("the engine that generated is not stated")
 
@@ -221,8 +226,9 @@ def _step_terms(row: Mapping[str, Any], constants: Constants) -> list[Term]:
     adapter = _adapter_of(row, shape)
     prompt = min(PROMPT_TOKENS, row["max_prompt"] or PROMPT_TOKENS)
     prompts = max(1, round(count / (row["group_size"] or count)))
-    vllm = server is not Server.TRANSFORMERS
-    serving = Serving(server, precision, (adapter or 0) if vllm else 0, max(256, count))
+    # The constants are those of V1's kernels; V0's are gone, and nothing is charged for them.
+    served = adapter if server is Server.VLLM else None
+    serving = Serving(server, precision, served or 0, max(256, count))
     micro = _micro_batches(row, count)
     unsloth = "unsloth" in row["engine"].lower() or "unsloth" in row["source"].lower()
     plain = "trl" in row["engine"].lower() and not unsloth

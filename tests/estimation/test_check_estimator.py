@@ -61,6 +61,18 @@ def test_published_rows_with_an_adapter_lie_in_their_bands() -> None:
     assert "vLLM V0" in left_out["reason"]
 
 
+def test_a_row_from_before_vllm_0_8_is_v0_and_pays_nothing_for_v1s_adapter_kernels(
+    tmp_path: Path,
+) -> None:
+    lora = {**STEP, "engine": "Unsloth + vLLM, LoRA"}
+    old = {**lora, "source": "an issue (2025-02)"}
+    new = {**lora, "source": "an issue (2025-03)"}
+    named = {**lora, "source": "an issue (2025-04)", "engine": "Unsloth + vLLM (V0), LoRA"}
+    rows = check(written(tmp_path, old, new, named))["rows"]
+    before, after, told = (row["predicted"] for row in rows)
+    assert before == told != after
+
+
 def test_the_summary_is_the_contracts(tmp_path: Path) -> None:
     found = check(written(tmp_path, DECODE, STEP, MEMORY))
     for kind in ("decode", "step", "memory"):
