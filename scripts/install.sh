@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes or updates .venv in this checkout: scripts/install.sh [train|dev|gpu]
 #   train  budgetrl and CPU-able training (the default)
-#   dev    train plus linters, type checker and tests
+#   dev    train plus Ray, linters, type checker and tests
 #   gpu    train plus Unsloth and vLLM (Linux x86-64, CUDA 13)
 # BUDGETRL_PYTHON       the interpreter to use (3.11 or 3.12); else python3, python3.12, python3.11
 # BUDGETRL_TORCH_INDEX  the package index to take torch from; else your pip settings decide
@@ -175,8 +175,9 @@ say "packages of scripts/constraints-$base.txt"
 pip_or_fail --no-deps --requirement "$pins"
 requirements=(--constraint "$pins" --editable ".[$base]")
 if [[ $mode == dev ]]; then
+    requirements=(--constraint "$pins" --editable ".[$base,sweep]")
     mapfile -t -O "${#requirements[@]}" requirements < <(dev_group)
-    requirements+=(--constraint scripts/constraints-dev.txt)
+    requirements+=(--constraint scripts/constraints-dev.txt --constraint scripts/constraints-sweep.txt)
 fi
 say "budgetrl itself (editable)$([[ $mode != dev ]] || echo ' and the dev tools')"
 pip_or_fail "${requirements[@]}"

@@ -39,7 +39,7 @@ def pins(name: str) -> dict[str, str]:
     return dict(line.split("==") for line in lines if not line.startswith("#"))
 
 
-@pytest.mark.parametrize("name", ["train", "dev", "gpu"])
+@pytest.mark.parametrize("name", ["train", "dev", "gpu", "sweep"])
 def test_constraint_files_hold_sorted_exact_public_versions_and_nothing_else(name: str) -> None:
     """No hosts, hashes or local builds: `torch==2.13.0+cpu` would bind everybody to one index."""
     text = (ROOT / "scripts" / f"constraints-{name}.txt").read_text(encoding="utf-8")
@@ -56,8 +56,9 @@ def test_constraint_files_hold_sorted_exact_public_versions_and_nothing_else(nam
         (CORE + EXTRAS["train"] + EXTRAS["gpu"], ["gpu"]),
         (DEV, ["train", "dev"]),
         (DEV, ["gpu", "dev"]),
+        (EXTRAS["sweep"], ["sweep"]),
     ],
-    ids=["train", "gpu", "dev-on-train", "dev-on-gpu"],
+    ids=["train", "gpu", "dev-on-train", "dev-on-gpu", "sweep"],
 )
 def test_every_declared_requirement_is_pinned_to_a_version_it_allows(
     requirements: list[str], files: list[str]
@@ -70,15 +71,16 @@ def test_every_declared_requirement_is_pinned_to_a_version_it_allows(
             assert requirement.specifier.contains(version), (text, version)
 
 
-def test_dev_tools_never_move_a_version_of_the_environment_under_them() -> None:
+@pytest.mark.parametrize("added", ["dev", "sweep"])
+def test_what_comes_on_top_never_moves_a_version_of_the_environment_under_it(added: str) -> None:
     for base in ("train", "gpu"):
-        both = pins(base).keys() & pins("dev").keys()
+        both = pins(base).keys() & pins(added).keys()
         assert {name: pins(base)[name] for name in both} == {
-            name: pins("dev")[name] for name in both
+            name: pins(added)[name] for name in both
         }
 
 
-@pytest.mark.parametrize("text", [*CORE, *EXTRAS["train"], *EXTRAS["gpu"], *DEV])
+@pytest.mark.parametrize("text", [*CORE, *EXTRAS["train"], *EXTRAS["gpu"], *EXTRAS["sweep"], *DEV])
 def test_every_requirement_has_an_upper_bound(text: str) -> None:
     requirement = Requirement(text)
     own = requirement.name == "budgetrl"
