@@ -8,7 +8,9 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 from html import unescape
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -60,16 +62,7 @@ def test_report_opens_without_errors_at_both_widths(tmp_path: Path) -> None:
     write_report([run])
     folder = run.path / "report"
     (folder / "harness.html").write_text(HARNESS % json.dumps(WIDTHS))
-    done = subprocess.run(
-        [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-            "--no-first-run", "--disable-background-networking", "--disable-component-update",
-            "--disable-sync", "--allow-file-access-from-files", "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000",
-            "--dump-dom", f"file://{folder}/harness.html",
-        ],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = opened(folder / "harness.html", tmp_path / "profile")
     assert not re.search(r"CONSOLE.*(error|refused|uncaught)", done.stderr, re.IGNORECASE)
     match = re.search(r'<pre id="measured">(.*?)</pre>', done.stdout)
     assert match, done.stderr[-2000:]
@@ -80,3 +73,64 @@ def test_report_opens_without_errors_at_both_widths(tmp_path: Path) -> None:
         assert page["broken"] == page["flat"] == 0
         assert page["drawn"] > 100
         assert page["sections"] >= 7
+
+
+CALLS = (
+    "<script>fetch('{to}/script')</script>",
+    "</pre></details></section><img src={to}/image onerror=\"fetch('{to}/error')\">",
+    "<svg onload=\"fetch('{to}/svg')\"><image href={to}/inner /></svg>",
+    "<link rel=stylesheet href={to}/sheet><style>body {{background: url({to}/css)}}</style>",
+    "<iframe src={to}/frame></iframe><object data={to}/object></object><video src={to}/video>",
+    "<meta http-equiv=refresh content='0; url={to}/refresh'><base href={to}/base>",
+    "![picture]({to}/markdown) \" onmouseover=fetch('{to}/quote') x=\" &lt;img src={to}/entity&gt;",
+)
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium on PATH")
+def test_hostile_text_runs_nothing_and_asks_for_nothing(tmp_path: Path) -> None:
+    """Completions, problems and names that would call a server: the server hears the page only."""
+    asked: list[str] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing on the terminal."""
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        to = f"http://127.0.0.1:{server.server_port}"
+        shown = " ".join(CALLS).replace("{to}", to)  # braces stay doubled: a story's are formats
+        run = build_run(tmp_path, Story(model=shown.format(), completion=shown, problem=shown))
+        write_report([run])
+        report = run.path / "report" / "report.html"
+        page = report.read_text()
+        assert to in page
+        opened(report, tmp_path / "profile")
+        assert asked == []
+        unguarded = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+        assert unguarded != page
+        report.write_text(unguarded)  # the text itself is harmless, not only forbidden to act
+        opened(report, tmp_path / "profile")
+        assert asked == []
+        report.write_text(unguarded + f"<img src={to}/heard>")
+        opened(report, tmp_path / "profile")
+        assert asked == ["/heard"]  # so it would have heard the others
+        server.shutdown()
+
+
+def opened(page: Path, profile: Path) -> "subprocess.CompletedProcess[str]":
+    """The page in a headless Chromium, with what its console said."""
+    return subprocess.run(
+        [
+            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", "--allow-file-access-from-files", "--enable-logging=stderr",
+            f"--user-data-dir={profile}", "--virtual-time-budget=10000",
+            "--dump-dom", f"file://{page}",
+        ],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
