@@ -186,6 +186,8 @@ class Evaluation(Event):
     temperature: float
     top_p: float
     max_tokens: int
+    rounds: dict[str, Any] | None = None
+    """min, max, stopped_by; with until_width also width and floor, in points."""
     seconds: float
 
 

@@ -32,6 +32,7 @@ from budgetrl.estimation.estimate import estimate, estimate_cpu, known_factors
 from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.estimation.memory import MemoryEstimate
 from budgetrl.estimation.request import choose_gpu, price_of
+from budgetrl.estimation.scenario import expected_samples, planned_samples
 from budgetrl.estimation.shapes import find_shape
 from budgetrl.evaluation.fingerprints import fingerprints, recorded_versions, reward_files
 from budgetrl.files import PRIVATE_MODE, write_atomic
@@ -166,7 +167,7 @@ def make_plan(
         times = made.times
     if not force_fit:
         refuse_unfit(made)
-    rounds = max((spec.samples for spec in recipe.eval), default=1)
+    rounds = max(map(expected_samples, recipe.eval), default=1)
     requested = recipe.schedule.stop_after_steps
     made_plan = plan(times, budget, requested, exit_s=exit_s, rounds=rounds)
     planned = Planned(loaded, budget, times, made_plan, card, made.memory, pins, slow, exit_s)
@@ -245,7 +246,7 @@ def refuse_unpayable(planned: Planned) -> None:
         BudgetError: they do not; says what the smallest useful budget is.
     """
     made, suites = planned.plan, planned.recipe.eval
-    round_s = planned.times.baseline_s / max((spec.samples for spec in suites), default=1)
+    round_s = planned.times.baseline_s / max(map(expected_samples, suites), default=1)
     # What is slow today is in the times already, and no reason for the margin as well.
     setup_s = max(1.0, SETUP_MARGIN / planned.slow) * made.setup_s
     least = setup_s + round_s + planned.exit_s
@@ -400,6 +401,7 @@ def plan_document(planned: Planned) -> dict[str, Any]:
         "budget": asdict(budget),
         "times": asdict(planned.times),
         "plan": plan_json(made),
+        "samples": planned_samples(planned.recipe),
         "reserved_s": made.report_s,
         "slow": planned.slow,
         "gpu_memory_utilization": planned.memory and planned.memory.utilization,

@@ -159,6 +159,8 @@ class EvalResult:
     """Share of problems whose most frequent answer among k samples is right."""
     correct_tokens_mean: float | None = None
     wrong_tokens_mean: float | None = None
+    rounds: Mapping[str, Any] | None = None
+    """min, max and stopped_by ("width", "max", "budget"), as `evaluation.rounds` writes them."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready mapping, k as text."""

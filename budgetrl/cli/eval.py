@@ -31,7 +31,18 @@ def eval_(
         list[str] | None,
         typer.Option("--suite", metavar="NAME|PATH", help="Suite; the run's own where left out."),
     ] = None,
-    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Per problem.")] = None,
+    samples: Annotated[
+        str | None,
+        typer.Option("--samples", metavar="N|MIN..MAX", help="Per problem; a range: as needed."),
+    ] = None,
+    until_width: Annotated[
+        float | None,
+        typer.Option(
+            "--until-width",
+            metavar="POINTS",
+            help="With a range: end when the 95 % interval of pass@1 is so narrow.",
+        ),
+    ] = None,
     ks: Annotated[
         str | None, typer.Option("--k", metavar="LIST", help="k of pass@k, such as 1,8,16.")
     ] = None,
@@ -77,7 +88,8 @@ def eval_(
     specs = suite_specs(
         found.recipe,
         suites or (),
-        samples=samples,
+        samples=_samples(samples),
+        until_width=until_width,
         ks=_numbers(ks),
         max_tokens=max_tokens,
         temperature=temperature,
@@ -110,6 +122,20 @@ def _numbers(text: str | None) -> list[int] | None:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"--k {text!r} is not a list of numbers such as 1,8,16.") from None
+
+
+def _samples(text: str | None) -> int | tuple[int, int] | None:
+    """ "4" or "2..32"."""
+    if text is None:
+        return None
+    least, dots, most = text.partition("..")
+    try:
+        numbers = (int(least), int(most if dots else least))
+    except ValueError:
+        numbers = (0, 0)
+    if numbers[0] < 1:
+        raise UsageError(f"--samples {text!r} is neither a number nor a range such as 2..32.")
+    return numbers if dots else numbers[0]
 
 
 @contextmanager
@@ -187,6 +213,7 @@ def _download(over: Callable[[], bool], caught: Sequence[int]) -> Callable[["Pin
 
 
 def _lines(one: "Evaluated") -> Iterator[str]:
+    from budgetrl.evaluation.rounds import said_of
     from budgetrl.report.text import interval_text, suite_name
     from budgetrl.units import percent
 
@@ -206,6 +233,8 @@ def _lines(one: "Evaluated") -> Iterator[str]:
     for k, value in result.pass_at.items():
         interval = interval_text(result.interval_95[k])
         yield f"  pass@{k:<3} {percent(value):>8}   95 % interval {interval}"
+    if said := said_of(result.rounds):
+        yield f"  {said}"
     shares = f"truncated {percent(result.truncated_share)}"
     shares += f", no answer {percent(result.unparsable_share)}"
     yield f"  {shares}, {result.completion_tokens_mean:,.0f} tokens on average"

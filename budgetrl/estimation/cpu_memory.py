@@ -42,7 +42,10 @@ def cpu_memory(scenario: Scenario, prompt_tokens: float | None = None) -> Memory
     runtime = known["cpu_runtime_gib"] * GIB
 
     evaluated = [
-        (min(recipe.engine.eval_batch, scenario.problems(e) * e.samples), recipe.eval_max_tokens(e))
+        (
+            min(recipe.engine.eval_batch, scenario.problems(e) * e.rounds.max),
+            recipe.eval_max_tokens(e),
+        )
         for e in recipe.eval
     ]
     batches = [(recipe.completions_per_step, recipe.sampling.max_tokens), *evaluated]

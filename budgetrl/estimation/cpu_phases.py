@@ -27,7 +27,7 @@ from budgetrl.estimation.cpu_time import (
 )
 from budgetrl.estimation.lengths import Lengths
 from budgetrl.estimation.phases import Phases, length_ratios, step_evaluation, suites_at
-from budgetrl.estimation.scenario import Scenario, make_scenario
+from budgetrl.estimation.scenario import Scenario, expected_samples, make_scenario
 from budgetrl.estimation.shapes import ModelShape, find_shape, known_models
 from budgetrl.estimation.terms import Term
 from budgetrl.hardware import Gpu
@@ -128,7 +128,7 @@ def _phase_terms(
     groups = max(1, rows // recipe.grpo.num_generations)
     rollout = Batch(rows, prompts.training.longest_of(groups), lengths.longest_of(rows))
     suites = [
-        evaluation_terms(scenario, machine, prompts, spec, spec.samples, lengths)
+        evaluation_terms(scenario, machine, prompts, spec, expected_samples(spec), lengths)
         for spec in recipe.eval
     ]
     entropy = _entropy(scenario, machine, prompts, lengths)

@@ -45,7 +45,7 @@ def disk_of(scenario: Scenario, phases: Phases, steps: int) -> Disk:
     for spec in recipe.eval:
         times = sum(when is not EvalWhen.STEP for when in spec.when)
         times += steps // every if every and EvalWhen.STEP in spec.when else 0
-        tokens += times * scenario.problems(spec) * spec.samples * scenario.lengths().mean
+        tokens += times * scenario.problems(spec) * spec.rounds.max * scenario.lengths().mean
     on_gpu = recipe.engine.device == "cuda"
     return Disk(
         environment=_ENVIRONMENT[scenario.vllm] if on_gpu else _CPU_ENVIRONMENT,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from budgetrl.estimation.advice import advise
 from budgetrl.estimation.estimate import Estimate
 from budgetrl.estimation.lengths import CV
-from budgetrl.estimation.scenario import LIVE_GROUPS
+from budgetrl.estimation.scenario import LIVE_GROUPS, planned_samples
 from budgetrl.estimation.terms import suite_lengths
 from budgetrl.estimation.training_time import mfu_name
 from budgetrl.units import GIB
@@ -57,6 +57,7 @@ def document(made: Estimate) -> dict[str, Any]:
             "high": made.affordable_band.high if made.affordable_band else None,
             "requested": made.requested_steps,
         },
+        "samples": planned_samples(made.scenario.recipe),
         "passes": made.scenario.passes().to_json(),
         "tokens": {"per_step": made.tokens_per_step, "total": made.tokens_per_step * made.steps},
         "hours": {
@@ -119,6 +120,10 @@ def assumptions(made: Estimate) -> list[Assumption]:
     mean = scenario.mean_tokens
     band = f"{mean.low:.0f} - {mean.high:.0f}; " if mean.low < mean.high else ""
     found.append(Assumption("completion_tokens_mean", round(mean.value), f"{band}{mean.source}"))
+    for one in planned_samples(scenario.recipe):
+        if one["until_width"] is not None:
+            until = f"{one['min']} to {one['max']}, until {one['until_width']:g} points wide"
+            found.append(Assumption(f"samples of {one['suite']}", one["expected"], until))
     if scenario.recipe.engine.device == "cpu":
         prompts = "of the recipe's own problems; Open-RS with its prompt where they are not here"
         return [*found, Assumption("prompt_tokens_mean", round(scenario.prompt_tokens), prompts)]

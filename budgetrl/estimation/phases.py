@@ -329,7 +329,7 @@ def _evaluation(scenario: Scenario, spec: Eval, lengths: Lengths, serving: Servi
     suites = suite_lengths()
     spread = Lengths.with_mean(lengths.mean, lengths.limit, suites.cv)
     longer = spread.stretched(suites.over_training.get(spec.suite, 1.0), limit)
-    count = problems * spec.samples
+    count = problems * spec.rounds.expected(problems)
     generation = Generation.of(count, problems, scenario.prompt_tokens, longer)
     terms = decode(generation, serving, scenario.shape, scenario.gpu, constants).terms
     terms = [Term(t.amount, {**t.powers, "eval_model": 1}, t.name) for t in terms]

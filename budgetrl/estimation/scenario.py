@@ -9,6 +9,7 @@ Turns recipe keys into the work that `rollout`, `training_time` and `memory` kno
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from budgetrl.errors import RecipeError
 from budgetrl.estimation.lengths import Lengths
@@ -98,7 +99,7 @@ class Scenario:
             micro_batch=recipe.batch.micro_batch,
             sequence_tokens=recipe.prompt.max_tokens + recipe.sampling.max_tokens,
             sequences=recipe.completions_per_step,
-            eval_sequences=max((self.problems(e) * e.samples for e in recipe.eval), default=0),
+            eval_sequences=max((self.problems(e) * e.rounds.max for e in recipe.eval), default=0),
             window_tokens=recipe.sequence_tokens,
             reference=self.passes().no_grad_passes > 0,
             live_context=live,
@@ -203,6 +204,25 @@ def suite_problems(spec: Eval) -> int:
                 return sum(1 for line in lines if line.strip())
     known = SUITES.get(spec.suite)
     return known.problems if known is not None else _UNKNOWN_SUITE_PROBLEMS
+
+
+def expected_samples(spec: Eval) -> int:
+    """Of each problem, where as many are drawn as the interval needs."""
+    return spec.rounds.expected(suite_problems(spec))
+
+
+def planned_samples(recipe: Recipe) -> list[dict[str, Any]]:
+    """Of each suite, the least, expected and most samples of a problem."""
+    return [
+        {
+            "suite": spec.suite,
+            "min": spec.rounds.min,
+            "expected": expected_samples(spec),
+            "max": spec.rounds.max,
+            "until_width": spec.rounds.until_width,
+        }
+        for spec in recipe.eval
+    ]
 
 
 def _under_limit(mean: float, limit: int) -> float:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -26,6 +26,7 @@ from budgetrl.engine.base import Engine, StopCheck
 from budgetrl.errors import DataError, RecipeError, RunDirError, UsageError
 from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.claim import claimed
+from budgetrl.evaluation.rounds import judge_rounds
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.evaluation.run import (
     Progress,
@@ -51,7 +52,7 @@ OnProgress = Callable[[str, Progress], None]
 """Told the suite and how far it is."""
 _REPORTED = (
     *("problems", "samples", "pass_at", "interval_95", "maj_at", "truncated_share"),
-    *("completion_tokens_mean", "unparsable_share", "timeouts"),
+    *("completion_tokens_mean", "unparsable_share", "timeouts", "rounds"),
 )
 
 
@@ -86,7 +87,8 @@ def suite_specs(
     recipe: Recipe,
     names: Sequence[str],
     *,
-    samples: int | None = None,
+    samples: int | tuple[int, int] | None = None,
+    until_width: float | None = None,
     ks: Sequence[int] | None = None,
     max_tokens: int | None = None,
     temperature: float | None = None,
@@ -97,7 +99,8 @@ def suite_specs(
     Args:
         recipe: knows suites of its own.
         names: suites or JSONL paths; all of the recipe where empty.
-        samples: replaces each suite's own number, as the following do.
+        samples: replaces each suite's own number, as the following do; least and most.
+        until_width: points of the interval at which rounds between them end.
         ks: k of pass@k.
         max_tokens: of one completion.
         temperature: 0 is greedy.
@@ -113,11 +116,22 @@ def suite_specs(
             hint=f"--suite takes {', '.join(SuiteName)}, or a JSONL file.",
         )
     changed = {
-        "samples": samples, "k": None if ks is None else tuple(ks), "max_tokens": max_tokens,
-        "temperature": temperature, "seed": seed,
+        "samples": _samples(samples, until_width), "k": None if ks is None else tuple(ks),
+        "max_tokens": max_tokens, "temperature": temperature, "seed": seed,
     }  # fmt: skip
     given = {key: value for key, value in changed.items() if value is not None}
     return [_changed(spec, given) for spec in chosen]
+
+
+def _samples(samples: int | tuple[int, int] | None, until_width: float | None) -> Any:
+    if isinstance(samples, tuple):
+        return {"min": samples[0], "max": samples[1], "until_width": until_width}
+    if until_width is not None:
+        raise UsageError(
+            "--until-width alone has no end.",
+            hint="Say how many samples at the least and at the most: --samples 2..32",
+        )
+    return samples
 
 
 def _spec(recipe: Recipe, name: str) -> Eval:
@@ -140,9 +154,10 @@ def _spec(recipe: Recipe, name: str) -> Eval:
 
 
 def _changed(spec: Eval, given: dict[str, Any]) -> Eval:
-    samples = given.get("samples", spec.samples)
+    samples = given.get("samples", spec.rounds.min)
     if "k" not in given:
-        given = given | {"k": tuple(k for k in spec.k if k <= samples) or (1,)}
+        least = samples["min"] if isinstance(samples, dict) else samples
+        given = given | {"k": tuple(k for k in spec.k if k <= least) or (1,)}
     try:
         return Eval.model_validate(spec.model_dump() | given)
     except ValidationError as error:
@@ -299,13 +314,14 @@ def _stored_baseline(place: Path, protocol: Protocol, spec: Eval) -> tuple[Path,
         stored = load_eval(place / "baseline.json")
     except DataError:
         return None
-    if stored.protocol != protocol or stored.rounds() < spec.samples:
+    made = judge_rounds(stored.rows, stored.problem_ids, spec.rounds)
+    if stored.protocol != protocol or made.stopped_by is None:
         return None
     result = summarise(
-        stored.rows, stored.problem_ids, spec.samples, spec.k, protocol=protocol,
+        stored.rows, stored.problem_ids, made.target, spec.k, protocol=protocol,
         when=stored.when, step=stored.step, seconds=stored.seconds,
     )  # fmt: skip
-    return stored.completions_file, result
+    return stored.completions_file, replace(result, rounds=made.to_json())
 
 
 def _renderer(engine: Engine, target: Target) -> PromptRenderer | None:

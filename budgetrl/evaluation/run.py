@@ -12,8 +12,8 @@ here: loading suites and models, and events; callers do that.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -30,6 +30,7 @@ from budgetrl.engine.base import (
 )
 from budgetrl.errors import DataError, ProtocolError
 from budgetrl.evaluation.compare import describe_differences
+from budgetrl.evaluation.rounds import judge_rounds
 from budgetrl.evaluation.rows import (
     EvalRow,
     append_rows,
@@ -41,6 +42,7 @@ from budgetrl.evaluation.rows import (
 )
 from budgetrl.evaluation.summary import summarise
 from budgetrl.files import write_json
+from budgetrl.recipe.eval_tables import Rounds, rounds_of
 from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.types import Completion, EvalResult, Problem, Verdict
 from budgetrl.types import Protocol as EvalProtocol
@@ -166,7 +168,7 @@ def evaluate(
     prompted: Sequence[PromptedProblem],
     protocol: EvalProtocol,
     *,
-    samples: int,
+    samples: int | Rounds,
     ks: Sequence[int],
     grader: Grader,
     folder: Path,
@@ -187,7 +189,7 @@ def evaluate(
         policy: answers the prompts.
         prompted: the suite's problems, ids unique.
         protocol: as `protocol_of` or `protocol_in` makes it.
-        samples: rounds that are wanted.
+        samples: rounds that are wanted: so many, or until the interval is narrow.
         ks: the k of pass@k; those above the complete rounds are left out.
         grader: judges completions.
         folder: where the two files go, such as `evals/aime24`.
@@ -222,32 +224,30 @@ def evaluate(
         stop=tuple(stop),
         sequence_tokens=sequence_tokens,
     )
-    total, stored, started = samples * len(ids), sum(row.sample < samples for row in rows), clock()
-    made = 0
-    size = total if isinstance(policy, QueueingPolicy) else batch
-    for items, requests in _batches(prompted, rows, protocol.seed, samples, size):
-        if should_stop():
-            break
-        finished = 0
-        for answered in _answered(policy, requests, sampling, should_stop):
-            new = _grade(
-                [(items[i], requests[i], completion) for i, completion in answered], grader
-            )
+    started, made, wanted = clock(), 0, rounds_of(samples)
+    standing = judge_rounds(rows, ids, wanted)
+    while standing.stopped_by is None and not should_stop():
+        target = standing.target
+        total, stored = target * len(ids), sum(row.sample < target for row in rows) - made
+        size = total if isinstance(policy, QueueingPolicy) else batch
+        batches = _batches(prompted, rows, protocol.seed, range(standing.first, target), size)
+        for new in _graded(policy, batches, sampling, grader, should_stop):
             append_rows(file.with_suffix(".jsonl"), new)
             rows += new
-            finished += len(new)
             made += len(new)
             if on_progress is not None:
                 elapsed, left = clock() - started, total - stored - made
                 on_progress(Progress(stored + made, total, elapsed, left * elapsed / made))
-        if finished < len(requests):
+        if complete_rounds(rows, ids) < target:
             break
+        standing = judge_rounds(rows, ids, wanted)
     seconds += clock() - started if made else 0.0
-    rounds, result = min(samples, complete_rounds(rows, ids)), None
+    rounds, result = min(standing.target, complete_rounds(rows, ids)), None
     if rounds:
         result = summarise(
             rows, ids, rounds, ks, protocol=protocol, when=moment(when), step=step, seconds=seconds
         )
+        result = replace(result, rounds=standing.to_json())
     write_json(file, state | {"seconds": seconds, "result": result and result.to_json()})
     return result
 
@@ -289,7 +289,7 @@ def _batches(
     prompted: Sequence[PromptedProblem],
     rows: Sequence[EvalRow],
     seed: int,
-    samples: int,
+    samples: range,
     batch: int,
 ) -> Iterator[tuple[list[PromptedProblem], list[Request]]]:
     """What is missing, batch by batch, on a grid that does not depend on what is stored.
@@ -299,8 +299,8 @@ def _batches(
     """
     have = {(row.problem_id, row.sample) for row in rows}
     rounds_at_once = max(1, batch // len(prompted))
-    for first in range(0, samples, rounds_at_once):
-        rounds = range(first, min(first + rounds_at_once, samples))
+    for first in range(0, len(samples), rounds_at_once):
+        rounds = samples[first : first + rounds_at_once]
         cells = [(item, sample) for sample in rounds for item in prompted]
         for start in range(0, len(cells), max(batch, 1)):
             missing = [
@@ -310,6 +310,27 @@ def _batches(
             ]
             if missing:
                 yield [item for item, _ in missing], [_request(*cell, seed) for cell in missing]
+
+
+def _graded(
+    policy: Policy,
+    batches: Iterable[tuple[Sequence[PromptedProblem], Sequence[Request]]],
+    sampling: SamplingSpec,
+    grader: Grader,
+    should_stop: StopCheck,
+) -> Iterator[list[EvalRow]]:
+    """Rows as they are made, in pieces to be stored; ends early when it is to stop."""
+    for items, requests in batches:
+        if should_stop():
+            return
+        finished = 0
+        for answered in _answered(policy, requests, sampling, should_stop):
+            yield _grade(
+                [(items[i], requests[i], completion) for i, completion in answered], grader
+            )
+            finished += len(answered)
+        if finished < len(requests):
+            return
 
 
 def _request(item: PromptedProblem, sample: int, seed: int) -> Request:

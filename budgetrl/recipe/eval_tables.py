@@ -1,5 +1,6 @@
 """Recipe tables about evaluation, and about the paper that a recipe replicates."""
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -7,6 +8,55 @@ from pydantic import Field, model_validator
 from budgetrl.recipe.base import Count, NonNegative, Share, SuiteName, Table
 from budgetrl.recipe.model_tables import Columns
 from budgetrl.types import EvalWhen
+
+
+class Rounds(Table):
+    """samples = { min, max, until_width }: rounds until the interval is narrow, or the budget ends.
+
+    `min` rounds are always made; rounds that differ do not make protocols differ.
+    """
+
+    min: Annotated[int, Field(ge=1, le=10**6)] = 2
+    max: Count
+    until_width: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
+    """Full width of the 95 % interval of pass@1, in points."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_an_end(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "max" not in data:
+            raise ValueError("until_width alone has no end: say max too, such as max = 32")
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min = {self.min} is above max = {self.max}")
+        if self.min < self.max and self.until_width is None:
+            raise ValueError("min and max need until_width, such as until_width = 3.0 (points)")
+        if self.min < 2 and self.until_width is not None:
+            raise ValueError("until_width needs min = 2 or more: one round shows no spread")
+        return self
+
+    def expected(self, problems: int) -> int:
+        """Of a suite that nobody has seen: for plans, with half of the answers right.
+
+        Problems and answers to one problem then spread alike: solve rates as Beta(0.5, 0.5).
+        """
+        if self.until_width is None:
+            return self.max
+        spread = 1 / 8
+        room = (self.until_width / 100 / (2 * 1.96)) ** 2 * problems - spread
+        return self.min if room <= 0 else min(max(self.min, math.ceil(spread / room)), self.max)
+
+    def at_most(self, most: int) -> "Rounds":
+        """The same with less time."""
+        return self.model_copy(update={"min": min(self.min, most), "max": min(self.max, most)})
+
+
+def rounds_of(samples: int | Rounds) -> Rounds:
+    """A number is as many rounds at the least and at the most."""
+    return Rounds(min=samples, max=samples) if isinstance(samples, int) else samples
 
 
 class Eval(Table):
@@ -21,7 +71,8 @@ class Eval(Table):
     config: str | None = None
     split: str | None = None
     columns: Columns | None = None
-    samples: Count = 16
+    samples: Count | Rounds = 16
+    """Of each problem; or a table, for as many as it takes."""
     k: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
     max_tokens: Count | None = None
     """sampling.max_tokens where absent."""
@@ -38,12 +89,18 @@ class Eval(Table):
         if not known and self.path is None and self.id is None:
             names = ", ".join(SuiteName)
             raise ValueError(f"unknown suite {self.suite!r}; known: {names}, or give path or id")
-        if max(self.k) > self.samples:
-            raise ValueError(f"k = {max(self.k)} needs at least as many samples ({self.samples})")
+        if max(self.k) > self.rounds.min:
+            least = self.rounds.min
+            raise ValueError(f"k = {max(self.k)} needs at least as many samples ({least})")
         timed = self.every_steps is not None or bool(self.at_fractions)
         if (EvalWhen.STEP in self.when) != timed:
             raise ValueError('"step" in when and every_steps or at_fractions go together')
         return self
+
+    @property
+    def rounds(self) -> Rounds:
+        """`samples` as a table."""
+        return rounds_of(self.samples)
 
 
 class Entropy(Table):

@@ -72,7 +72,7 @@ class StudyPlan:
         for spec in recipe.eval:
             problems = SUITE_SIZES.get(spec.suite) or _problems(spec.path)
             if problems and problems > 1:
-                spread = math.sqrt(2 * 0.25 / (spec.samples * problems))
+                spread = math.sqrt(2 * 0.25 / (spec.rounds.expected(problems) * problems))
                 found[spec.suite] = t_quantile(problems - 1) * spread
         return found
 

@@ -19,9 +19,11 @@ from budgetrl.display.base import GuardedDisplay
 from budgetrl.documents import prompt_moment
 from budgetrl.errors import BudgetError, BudgetRLError, DataError, ExitCode, RunDirError
 from budgetrl.estimation.profile import run_recipe
+from budgetrl.evaluation.rounds import judge_rounds
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.history import read_history
 from budgetrl.plan import Limits, Planned, create_run, make_plan
+from budgetrl.recipe.eval_tables import Rounds
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.rundir import MANIFEST, RunDir
 from budgetrl.study.state import ArmState, StudyDir
@@ -172,15 +174,16 @@ def _baseline_source(study: StudyDir, model: str) -> RunDir | None:
         recipe = run_recipe(run)
         if recipe.model.id != model:
             continue
-        wanted = {s.suite: s.samples for s in recipe.eval if "baseline" in s.when}
+        wanted = {s.suite: s.rounds for s in recipe.eval if "baseline" in s.when}
         if wanted and all(_is_complete(run.path, name, n) for name, n in wanted.items()):
             return run
     return None
 
 
-def _is_complete(run: Path, suite: str, samples: int) -> bool:
+def _is_complete(run: Path, suite: str, wanted: Rounds) -> bool:
     try:
-        return load_eval(run / "evals" / suite / "baseline.json").rounds() >= samples
+        stored = load_eval(run / "evals" / suite / "baseline.json")
+        return judge_rounds(stored.rows, stored.problem_ids, wanted).stopped_by is not None
     except DataError:  # absent or damaged: the next arm makes its own
         return False
 

@@ -10,6 +10,7 @@ from budgetrl.budget import Budget, PhaseTimes, plan, reserve_s
 from budgetrl.display.base import Display
 from budgetrl.documents import Standing, pinned_recipe, read_pins, read_plan, written_recipe
 from budgetrl.errors import BudgetError, RunDirError, UsageError
+from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.mending import refuse_newer
 from budgetrl.evaluation.target import EXPORTED
 from budgetrl.history import History, read_history, replanned_times
@@ -238,7 +239,7 @@ def _plan_again(recipe: Recipe, attempt: Attempt, history: History, times: Phase
     left = replace(attempt.budget, wall_s=attempt.budget.wall_s - attempt.paid_s)
     if any(evaluation.when == "baseline" for evaluation in history.evaluations):
         times = replace(times, baseline_s=0.0)
-    rounds = max((spec.samples for spec in recipe.eval), default=1)
+    rounds = max(map(expected_samples, recipe.eval), default=1)
     made = plan(times, left, recipe.schedule.stop_after_steps, rounds=rounds)
     return replace(made, budget_s=attempt.budget.wall_s)
 

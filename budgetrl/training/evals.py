@@ -75,7 +75,7 @@ class Evaluator:
                 self.policy,
                 prompted,
                 protocol,
-                samples=spec.samples if rounds is None else min(rounds, spec.samples),
+                samples=spec.rounds if rounds is None else spec.rounds.at_most(rounds),
                 ks=spec.k,
                 grader=self.grader,
                 folder=self.run.eval_folder(spec.suite),
@@ -146,5 +146,6 @@ def _event(result: EvalResult, when: Moment) -> Evaluation:
         temperature=protocol.temperature,
         top_p=protocol.top_p,
         max_tokens=protocol.max_tokens,
+        rounds=None if result.rounds is None else dict(result.rounds),
         seconds=result.seconds,
     )

@@ -86,7 +86,7 @@ def _has_room(follower: "StepCallback") -> bool:
 def _in_a_hurry(follower: "StepCallback") -> dict[str, EvalResult]:
     """One round, then as many as leave an update."""
     forecaster, evaluator = follower.forecaster, follower.evaluator
-    most = max((spec.samples for spec in evaluator.specs("baseline")), default=1)
+    most = max((spec.rounds.max for spec in evaluator.specs("baseline")), default=1)
     start_s = follower.ledger.remaining_s - end_margin_s()
     first = evaluator.evaluate("baseline", 0, until_end(follower), rounds=1, quiet=True)
     round_s = start_s - (follower.ledger.remaining_s - end_margin_s())

@@ -15,6 +15,7 @@ from budgetrl.data.sampler import ProblemSampler
 from budgetrl.data.usable import Usable, load_usable, remark_on_room
 from budgetrl.documents import prompt_moment, read_standings
 from budgetrl.engine.base import TrainableEngine
+from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.run import prompted
 from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe
@@ -161,7 +162,7 @@ def build_follower(
             save_s=times.get("save_s", 0.0),
             planned_early_s=times.get("early_step_s"),
             planned_evals_s=evals_s,
-            rounds=max((spec.samples for spec in recipe.eval), default=1),
+            rounds=max(map(expected_samples, recipe.eval), default=1),
         ),
         evaluator=bench.evaluator,
         alarms=Alarms({name: 1.0 for name in ("accuracy", "format") if name in bench.rewards}),
