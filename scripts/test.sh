@@ -19,10 +19,10 @@ check "$bin/ruff" check .
 check "$bin/ruff" format --check .
 check "$bin/mypy"
 check "$bin/lint-imports" --no-logo
-# On every core. What failed beside other tests is run once more, alone: what fails again is broken.
+# Two at a time. What failed beside other tests is run once more, alone: what fails again is broken.
 tests=("$bin/python" -m pytest -q --durations=10)
-printf '\n== %s\n' "${tests[*]} -n auto $*"
-"${tests[@]}" -n auto --dist loadfile "$@" || check "${tests[@]}" --last-failed "$@"
+printf '\n== %s\n' "${tests[*]} -n 2 $*"
+"${tests[@]}" -n 2 --dist loadfile "$@" || check "${tests[@]}" --last-failed "$@"
 
 (( ${#failed[@]} == 0 )) || {
     printf '\nfailed: %s\n' "${failed[@]}" >&2
