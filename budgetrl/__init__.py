@@ -34,7 +34,7 @@ _PUBLIC = {
     "detect_gpu": "budgetrl.hardware",
     "estimate": "budgetrl.api",
     "evaluate": "budgetrl.api",
-    "grade": "budgetrl.rewards.grading",
+    "grade": "budgetrl.rewards.pool",
     "list_recipes": "budgetrl.recipe.load",
     "list_runs": "budgetrl.rundir",
     "load_recipe": "budgetrl.recipe.load",

@@ -51,8 +51,8 @@ from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.recipe.targets import check_targets
 from budgetrl.recipe.window import check_window, window_of
 from budgetrl.rewards.own import try_once
+from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.registry import refuse_code
-from budgetrl.rewards.worker import GradingPool
 from budgetrl.rundir import MANIFEST, PLAN, RECIPE, RESOLVED, RunDir
 from budgetrl.rundir import SCHEMA_VERSION as RUNDIR_VERSION
 from budgetrl.types import Plan

@@ -21,8 +21,8 @@ from typing import Any
 from math_verify import parse, verify
 
 from budgetrl.processor import cpu_model
+from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.shaping import think_format
-from budgetrl.rewards.worker import GradingPool
 from budgetrl.types import Verdict
 
 OTHER_READINGS = frozenset(

@@ -32,8 +32,8 @@ from budgetrl.evaluation.passk import mean_interval
 from budgetrl.processor import cpu_model
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Eval, Recipe
+from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.registry import build_reward
-from budgetrl.rewards.worker import GradingPool
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.trainer import TrainerParts, build_trainer
 from budgetrl.training.trl_args import UNLIMITED_STEPS, grpo_arguments

@@ -33,7 +33,7 @@ from budgetrl.files import read_jsonl, write_json
 from budgetrl.processor import cpu_model, cpu_speed
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rewards.worker import GradingPool
+from budgetrl.rewards.pool import GradingPool
 from budgetrl.rundir import RunDir
 from budgetrl.training.log import RunLog, stamp_of
 from budgetrl.training.preflight import longest_passes

@@ -2,7 +2,7 @@
 
 import pytest
 
-from budgetrl.rewards.grading import gold_problem, judge
+from budgetrl.grading.rules import gold_problem, judge
 from budgetrl.types import Verdict
 
 

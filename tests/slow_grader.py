@@ -2,22 +2,22 @@
 
 import time
 
-from budgetrl.rewards import grading
+from budgetrl.grading import rules
 from budgetrl.types import Verdict
 
 MINUTE_S = 60.0
 
 
 def judge(answer: str, gold: str) -> Verdict:
-    """As `grading.judge`, after what the answer asks for."""
+    """As `rules.judge`, after what the answer asks for."""
     _spend(answer)
-    return grading.judge(answer, gold)
+    return rules.judge(answer, gold)
 
 
 def gold_problem(gold: str) -> str | None:
-    """As `grading.gold_problem`, after what the gold asks for."""
+    """As `rules.gold_problem`, after what the gold asks for."""
     _spend(gold)
-    return grading.gold_problem(gold)
+    return rules.gold_problem(gold)
 
 
 def _spend(text: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from budgetrl.errors import DataError, ExitCode, UsageError
 from budgetrl.files import read_stream
+from budgetrl.rewards.pool import GradedRow, GradingPool
 from budgetrl.rewards.shaping import think_format
-from budgetrl.rewards.worker import GradedRow, GradingPool
 from budgetrl.types import Verdict
 
 _NUM_FAILURES = 10

@@ -16,10 +16,10 @@ from typing import Any
 
 from budgetrl.errors import DataError
 from budgetrl.evaluation.identity import file_hash, model_files
+from budgetrl.grading.rules import GRADER_VERSION
 from budgetrl.hub.repo import is_hub_id
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rewards.grading import GRADER_VERSION
 from budgetrl.rewards.own_files import check_function, find_function, is_own, source_hashes
 
 SCHEMA_VERSION = 1

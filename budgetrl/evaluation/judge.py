@@ -38,12 +38,12 @@ from budgetrl.evaluation.run import (
 )
 from budgetrl.evaluation.summary import summarise
 from budgetrl.evaluation.target import Target
+from budgetrl.grading.rules import GRADER_VERSION
 from budgetrl.hub.fetch import Watch
 from budgetrl.hub.pins import Pin, bring, pin, pinned
 from budgetrl.recipe.schema import Eval, Recipe, SuiteName
 from budgetrl.recipe.window import check_window
-from budgetrl.rewards.grading import GRADER_VERSION
-from budgetrl.rewards.worker import GradingPool
+from budgetrl.rewards.pool import GradingPool
 from budgetrl.types import EvalResult, Problem, Protocol
 
 OnDownload = Callable[[Pin, Watch], None]

@@ -19,12 +19,15 @@ import importlib
 import json
 import logging
 import os
+import resource
 import select
 import signal
 import socket
 import sys
 from contextlib import suppress
 from typing import Any
+
+from budgetrl.types import Verdict
 
 MEMORY_BYTES = 2 << 30
 """Address space of a worker."""
@@ -75,15 +78,13 @@ def serve(channel: socket.socket, grader: str) -> None:
         channel: leads to the pool.
         grader: the module whose `judge` and `gold_problem` do it.
     """
-    from budgetrl.types import Verdict
-
     rules: Any = importlib.import_module(grader)
     _limit()
     channel.sendall(READY)
     with channel, channel.makefile("r", encoding="utf-8") as lines:
         for line in lines:
             answer, gold, timeout_s = json.loads(line)
-            _set_timer(timeout_s + TIMER_GRACE_S)
+            signal.setitimer(signal.ITIMER_REAL, timeout_s + TIMER_GRACE_S)
             problem = ""
             try:
                 if answer is not None:
@@ -92,7 +93,7 @@ def serve(channel: socket.socket, grader: str) -> None:
                     verdict = Verdict.ERROR if rules.gold_problem(gold) else Verdict.UNPARSABLE
             except Exception as error:  # a fault of ours must reach the row, not end the worker
                 verdict, problem = Verdict.ERROR, f"{type(error).__name__}: {error}"[:500]
-            _set_timer(0.0)
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
             channel.sendall((json.dumps([verdict, problem]) + "\n").encode())
 
 
@@ -116,18 +117,10 @@ def _wait(control: socket.socket, parent_id: int) -> bool:
 
 def _limit() -> None:
     """Bound the memory of this process; leave no core file; say nothing."""
-    if sys.platform != "win32":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     logging.disable(logging.CRITICAL)
-
-
-def _set_timer(seconds: float) -> None:
-    if sys.platform != "win32":
-        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _end_with(server_id: int) -> None:

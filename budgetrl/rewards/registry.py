@@ -18,8 +18,8 @@ from budgetrl.errors import RecipeError, RewardError
 from budgetrl.recipe.schema import Reward, RewardName
 from budgetrl.rewards.own import OwnReward, RewardFault
 from budgetrl.rewards.own_files import find_function, is_own
+from budgetrl.rewards.pool import GradedRow
 from budgetrl.rewards.shaping import cosine, signed, soft_overlong, think_format
-from budgetrl.rewards.worker import GradedRow
 from budgetrl.types import RewardBreakdown, Verdict
 
 MAX_FAULTY_SHARE = 0.05

@@ -1,11 +1,11 @@
 """Rewards that are pure functions of text, length and verdict: format and length shaping.
 
-Not here: whether an answer is right (`rewards.grading`), weights and sums (`rewards.registry`).
+Not here: whether an answer is right (`grading.rules`), weights and sums (`rewards.registry`).
 """
 
 import math
 
-from budgetrl.rewards.extraction import says_nothing
+from budgetrl.grading.extraction import says_nothing
 
 OPEN, CLOSE = "<think>", "</think>"
 

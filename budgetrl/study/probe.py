@@ -23,15 +23,15 @@ from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.passk import maj_at_k
 from budgetrl.evaluation.run import evaluate, prompted, protocol_in
 from budgetrl.files import write_json
+from budgetrl.grading.rules import GRADER_VERSION
 from budgetrl.hub.fetch import Watch
 from budgetrl.hub.pins import Pin, bring, pin, pinned
 from budgetrl.plan import Limits, make_plan
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
-from budgetrl.rewards.grading import GRADER_VERSION
+from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.shaping import think_format
-from budgetrl.rewards.worker import GradingPool
 from budgetrl.study.feasibility import ProbeVerdict, Seen, judge
 from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
 from budgetrl.types import EvalResult, EvalWhen, Plan, Problem, Verdict

@@ -16,7 +16,7 @@ from budgetrl.evaluation.outcome import brief, differences, shortfall, unjudged
 from budgetrl.events import RunFinished
 from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rewards.worker import GradingPool
+from budgetrl.rewards.pool import GradingPool
 from budgetrl.rundir import RunDir
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import load_adapter_weights, read_state, restore_rng

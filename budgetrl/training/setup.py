@@ -17,12 +17,12 @@ from budgetrl.documents import prompt_moment, read_standings
 from budgetrl.engine.base import TrainableEngine
 from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.run import prompted
+from budgetrl.grading.rules import GRADER_VERSION
 from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
-from budgetrl.rewards.grading import GRADER_VERSION
+from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.registry import RewardSum, build_reward
-from budgetrl.rewards.worker import GradingPool
 from budgetrl.rundir import MANIFEST, PLAN, RunDir
 from budgetrl.training.alarms import Alarms
 from budgetrl.training.callbacks import StepCallback

@@ -23,7 +23,7 @@ from budgetrl.events import RunWarning
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Prompt
-from budgetrl.rewards.worker import GradingPool
+from budgetrl.rewards.pool import GradingPool
 from budgetrl.rundir import MANIFEST, RunDir
 from budgetrl.study.replicate import _share_baseline
 from budgetrl.training.log import RunLog, stamp_of

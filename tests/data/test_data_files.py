@@ -18,10 +18,10 @@ from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.data.usable import load_usable
 from budgetrl.errors import DataError, RecipeError, UsageError
+from budgetrl.grading.rules import form_problem
 from budgetrl.recipe.known_data import KNOWN_DATA
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Columns, Data, Eval
-from budgetrl.rewards.grading import form_problem
 
 ANSWERS = ["007", "1e3", "None", "NA", "1/2", "2024-05-01", "True", "0.50"]
 ROWS = [{"problem": f"What is {i}, or 1,000?\nSay it.", "answer": a} for i, a in enumerate(ANSWERS)]

@@ -15,8 +15,8 @@ from budgetrl.errors import RecipeError
 from budgetrl.recipe.schema import Reward
 from budgetrl.rewards.own import try_once
 from budgetrl.rewards.own_files import check_function, source_hashes
+from budgetrl.rewards.pool import GradedRow
 from budgetrl.rewards.registry import RewardSum, build_reward, fault_lines, most_faults
-from budgetrl.rewards.worker import GradedRow
 from budgetrl.types import Verdict
 
 TIMEOUT_S = 0.3

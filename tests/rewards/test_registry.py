@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from budgetrl.errors import RecipeError, RewardError
 from budgetrl.recipe.schema import Reward
 from budgetrl.rewards.own_files import find_function
+from budgetrl.rewards.pool import GradedRow, GradingPool
 from budgetrl.rewards.registry import RewardSum, build_reward, check_faults
-from budgetrl.rewards.worker import GradedRow, GradingPool
 from budgetrl.types import RewardBreakdown, Verdict
 
 RIGHT, WRONG = "<think>a</think>\\boxed{1}", "<think>a</think>\\boxed{2}"

@@ -27,7 +27,7 @@ from budgetrl.errors import RecipeError
 from budgetrl.history import read_history
 from budgetrl.recipe.load import load_recipe
 from budgetrl.report.write import write_report
-from budgetrl.rewards.worker import GradingPool
+from budgetrl.rewards.pool import GradingPool
 from budgetrl.rundir import RunDir
 from budgetrl.types import Verdict
 

@@ -17,7 +17,7 @@ from budgetrl.errors import HardwareError
 from budgetrl.events import RunWarning
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rewards.worker import GradingPool
+from budgetrl.rewards.pool import GradingPool
 from budgetrl.rundir import MANIFEST, RunDir
 from budgetrl.training import free_memory
 from budgetrl.training.callbacks import StepCallback

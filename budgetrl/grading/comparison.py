@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from budgetrl.rewards.reading import SEVERAL_TEXTS, Kind, Node, is_variable
-from budgetrl.rewards.regions import same_inequality, same_region
-from budgetrl.rewards.values import expression, proportional, same_value
+from budgetrl.grading.reading import SEVERAL_TEXTS, Kind, Node, is_variable
+from budgetrl.grading.regions import same_inequality, same_region
+from budgetrl.grading.values import expression, proportional, same_value
 
 _LETTER = re.compile(r"[A-Ja-j]")
 _SUM_OF_NAMES = re.compile(r"-?[A-Za-z]{1,3}(?:\s*[+-]\s*[A-Za-z]{1,3})*")

@@ -12,8 +12,8 @@ survive as `\text{...}`, and "and", "or" as `\and`, `\or`; reading.py decides wh
 import re
 import unicodedata
 
-from budgetrl.rewards.brackets import argument, matching_end, scan
-from budgetrl.rewards.typography import without_typography
+from budgetrl.grading.brackets import argument, matching_end, scan
+from budgetrl.grading.typography import without_typography
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙₓ", "0123456789+-=()nx")

@@ -16,9 +16,9 @@ import pytest
 
 import budgetrl
 from budgetrl.errors import RewardError
-from budgetrl.rewards import grading
-from budgetrl.rewards import worker as worker_module
-from budgetrl.rewards.worker import GradingPool, _Spawner
+from budgetrl.grading import rules
+from budgetrl.rewards import pool as pool_module
+from budgetrl.rewards.pool import GradingPool
 from budgetrl.types import Verdict
 
 HOSTILE = ("SLEEP", "COMPUTE", "COMPUTE IN C", "SLEEP AND FAIL")
@@ -86,8 +86,8 @@ def test_golds_are_checked_within_the_time_limit(pool: GradingPool) -> None:
 def test_a_power_or_factorial_equals_its_own_text_without_being_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(grading, "_read_gold", lambda gold: pytest.fail("it was read"))
-    assert grading.judge("2^{10}", "2^{10}") is grading.judge("7!", "7!") is Verdict.CORRECT
+    monkeypatch.setattr(rules, "_read_gold", lambda gold: pytest.fail("it was read"))
+    assert rules.judge("2^{10}", "2^{10}") is rules.judge("7!", "7!") is Verdict.CORRECT
 
 
 def test_verdicts_are_those_of_many_rows_of_every_kind(pool: GradingPool) -> None:
@@ -209,7 +209,7 @@ def test_closing_leaves_no_process() -> None:
 def test_killing_the_parent_in_the_middle_of_grading_leaves_no_process() -> None:
     script = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[1])!r})\n"
-        "from budgetrl.rewards.worker import GradingPool\n"
+        "from budgetrl.rewards.pool import GradingPool\n"
         f"pool = GradingPool(workers=2, timeout_s=60.0, grader={SLOW!r})\n"
         "pool.start()\n"
         "pool.wait()\n"
@@ -259,7 +259,7 @@ def test_memory_and_processes_do_not_grow(pool: GradingPool) -> None:
 def test_workers_are_replaced_after_many_answers(
     pool: GradingPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "_MAX_JOBS", 3)
+    monkeypatch.setattr(pool_module, "_MAX_JOBS", 3)
     before = set(map(id, pool._workers))
     rows = [(box(f"0.{i}"), f"{i}/10") for i in range(1, 10)]
     assert {row.verdict for row in pool.grade(rows)} == {Verdict.CORRECT}
@@ -270,13 +270,6 @@ def test_a_pool_that_cannot_start_says_what_to_do(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with GradingPool(workers=1) as broken, pytest.raises(RewardError, match="math_verify"):
         broken.grade([(box("x"), "x")])
-
-
-def test_systems_that_cannot_fork_spawn_their_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "CAN_FORK", False)
-    with GradingPool(workers=1, timeout_s=30.0) as spawning:
-        assert spawning.grade([(box("0.5"), "1/2")])[0].verdict is Verdict.CORRECT
-        assert isinstance(spawning._start_worker, _Spawner)
 
 
 @pytest.mark.parametrize(("workers", "timeout_s"), [(0, 1.0), (1, 0.0), (1, float("nan"))])
@@ -315,7 +308,7 @@ def test_a_parent_that_leaves_early_leaves_no_traceback() -> None:
     ours, theirs = socket.socketpair()
     arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid()), SLOW]
     server = subprocess.Popen(
-        [sys.executable, "-c", worker_module._COMMAND, *arguments],
+        [sys.executable, "-c", pool_module._COMMAND, *arguments],
         pass_fds=[theirs.fileno()],
         stderr=subprocess.PIPE,
         text=True,

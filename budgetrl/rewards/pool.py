@@ -14,7 +14,6 @@ time, equal (answer, gold) pairs once. forkserver.py is the other side.
 
 import atexit
 import json
-import multiprocessing
 import os
 import selectors
 import signal
@@ -30,14 +29,13 @@ from functools import lru_cache
 from typing import NamedTuple, Self
 
 from budgetrl.errors import RewardError
+from budgetrl.grading.extraction import find_answer
+from budgetrl.grading.rules import MAX_CHARS, form_problem, is_whole_number, judge_whole_numbers
 from budgetrl.rewards import DEFAULT_TIMEOUT_S
-from budgetrl.rewards.extraction import find_answer
-from budgetrl.rewards.forkserver import READY, serve
-from budgetrl.rewards.grading import MAX_CHARS, form_problem
+from budgetrl.rewards.forkserver import READY
 from budgetrl.types import Verdict
 
-GRADER = "budgetrl.rewards.grading"
-CAN_FORK = hasattr(os, "fork") and hasattr(socket, "AF_UNIX")
+GRADER = "budgetrl.grading.rules"
 _START_TIMEOUT_S = 120.0
 _MAX_JOBS = 5_000
 """A worker is replaced after so many answers, since caches of parsers only grow."""
@@ -127,7 +125,7 @@ class GradingPool:
         self._num_workers = workers
         self._timeout_s = timeout_s
         self._grader = grader
-        self._start_worker: _ForkServer | _Spawner | None = None
+        self._start_worker: _ForkServer | None = None
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
 
@@ -140,7 +138,7 @@ class GradingPool:
     def start(self) -> None:
         """Begin to start the processes, without waiting for them."""
         if self._start_worker is None:
-            self._start_worker = (_ForkServer if CAN_FORK else _Spawner)(self._grader)
+            self._start_worker = _ForkServer(self._grader)
 
     def wait(self) -> None:
         """Wait until all workers can grade, so that a measurement has no start in it.
@@ -179,7 +177,7 @@ class GradingPool:
 
     def gold_problems(self, golds: Sequence[str]) -> list[str | None]:
         """Why each gold answer cannot be graded against, or None: too slow to read is a reason."""
-        asked = [gold for gold in golds if not _is_whole(gold)]
+        asked = [gold for gold in golds if not is_whole_number(gold)]
         rows = self.grade([("", gold) for gold in asked])
         problems: dict[str, str | None] = {}
         for gold, row in zip(asked, rows, strict=True):
@@ -196,7 +194,7 @@ class GradingPool:
         graded: dict[int, GradedRow] = {}
         jobs: dict[tuple[str | None, str], _Job] = {}
         for index, ((_, gold), answer) in enumerate(zip(rows, extracted, strict=True)):
-            verdict = _whole_numbers(answer, gold)
+            verdict = judge_whole_numbers(answer, gold)
             if verdict is not None:
                 graded[index] = GradedRow(verdict, answer, 0.0)
                 continue
@@ -334,35 +332,13 @@ class _ForkServer:
         self._process.wait()
 
 
-class _Spawner:
-    """Starts each worker as a fresh process; for systems that cannot fork."""
+def grade(completion: str, gold: str) -> Verdict:
+    """The verdict on one completion, from a worker process that is killed after 3 seconds.
 
-    def __init__(self, grader: str) -> None:
-        self._grader = grader
-
-    def __call__(self) -> _Worker:
-        ours, theirs = socket.socketpair()
-        process = multiprocessing.get_context("spawn").Process(
-            target=serve, args=(theirs, self._grader), daemon=True
-        )
-        process.start()
-        theirs.close()
-        ours.settimeout(_START_TIMEOUT_S)
-        _expect_ready(ours)
-
-        def kill() -> None:
-            process.kill()
-            process.join()
-
-        return _Worker(ours, kill)
-
-    def close(self) -> None:
-        """Nothing is shared between the workers."""
-
-
-def shared_pool() -> GradingPool:
-    """The one pool behind `budgetrl.grade`; it ends with this process."""
-    return _pool_of(os.getpid())
+    The first call starts a pool of one worker for this process, which takes a few seconds; it ends
+    with the process. For many rows use a `GradingPool`.
+    """
+    return _pool_of(os.getpid()).grade([(completion, gold)])[0].verdict
 
 
 @lru_cache(maxsize=1)
@@ -385,15 +361,3 @@ def _expect_ready(channel: socket.socket) -> None:
 def _kill(process_id: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(process_id, signal.SIGKILL)
-
-
-def _whole_numbers(answer: str | None, gold: str) -> Verdict | None:
-    """The verdict without a worker where both sides are small whole numbers."""
-    if answer is None or not (_is_whole(answer) and _is_whole(gold.strip())):
-        return None
-    return Verdict.CORRECT if int(answer) == int(gold) else Verdict.WRONG
-
-
-def _is_whole(text: str) -> bool:
-    digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdecimal() and len(digits) <= 18

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import product
 
-from budgetrl.rewards.brackets import matching_end, scan, split_outside
-from budgetrl.rewards.words import contradicting_words, plain_words, without_words
+from budgetrl.grading.brackets import matching_end, scan, split_outside
+from budgetrl.grading.words import contradicting_words, plain_words, without_words
 
 
 class Kind(StrEnum):

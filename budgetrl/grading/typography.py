@@ -10,7 +10,7 @@ overline) stays for normalise.py.
 
 import re
 
-from budgetrl.rewards.brackets import argument, matching_end, split_outside
+from budgetrl.grading.brackets import argument, matching_end, split_outside
 
 _EMPHASIS = re.compile(
     r"(?P<mark>\*{1,3}|_{1,3})(?![\s*_{])"

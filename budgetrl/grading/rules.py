@@ -1,6 +1,6 @@
 r"""What counts as a correct answer.
 
-The rules, each with its cases in tests/rewards/test_grading.py:
+The rules, each with its cases in tests/grading/test_grading.py:
 
 1. The answer is in the last `\boxed{...}` (extraction.py). None, blank or cut off: unparsable.
 2. Equal means mathematically equal and exact; only a decimal of six places or more may be rounded.
@@ -12,23 +12,23 @@ The rules, each with its cases in tests/rewards/test_grading.py:
 6. A gold answer that is empty or cannot be read is an error, never a wrong answer.
 
     judge("0.5", r"\frac{1}{2}")                  -> Verdict.CORRECT
-    grade(r"so \boxed{0.5}", r"\frac{1}{2}")      -> Verdict.CORRECT, within seconds or TIMEOUT
+    judge_whole_numbers("12", "12")               -> Verdict.CORRECT, at once
 
-`judge` takes as long as it takes and belongs into a process that can be killed; `grade` calls it
-there. math-verify is the parser and the last resort of the comparison (values.py); what it gets
-wrong or does not know is decided before it is asked.
+`judge` takes as long as it takes and belongs into a process that can be killed (rewards/pool.py).
+math-verify is the parser and the last resort of the comparison (values.py); what it gets wrong or
+does not know is decided before it is asked.
 """
 
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from budgetrl.rewards.brackets import is_balanced
-from budgetrl.rewards.comparison import equal
-from budgetrl.rewards.extraction import find_answer, is_blank
-from budgetrl.rewards.normalise import normalise
-from budgetrl.rewards.reading import SEVERAL_TEXTS, Kind, Node, read
-from budgetrl.rewards.values import is_readable
+from budgetrl.grading.brackets import is_balanced
+from budgetrl.grading.comparison import equal
+from budgetrl.grading.extraction import find_answer, is_blank
+from budgetrl.grading.normalise import normalise
+from budgetrl.grading.reading import SEVERAL_TEXTS, Kind, Node, read
+from budgetrl.grading.values import is_readable
 from budgetrl.types import Verdict
 
 GRADER_VERSION = "2"
@@ -44,17 +44,6 @@ _HUGE = re.compile(r"\s*[\d^{}()!]*\d[\d^{}()!]*[\^!][\d^{}()!]*\s*")
 _BROKEN = re.compile(
     r"\{\s*\}|(?:[+\-*/^_=<>]|\\(?:cdot|times|frac|sqrt|leq|geq|neq|pm|cup|cap|in))\s*$|^\s*[*/^_]"
 )
-
-
-def grade(completion: str, gold: str) -> Verdict:
-    """The verdict on one completion, from a worker process that is killed after 3 seconds.
-
-    The first call starts a pool of one worker for this process, which takes a few seconds; it ends
-    with the process. For many rows use `budgetrl.rewards.worker.GradingPool`.
-    """
-    from budgetrl.rewards.worker import shared_pool
-
-    return shared_pool().grade([(completion, gold)])[0].verdict
 
 
 def judge(answer: str, gold: str) -> Verdict:
@@ -74,6 +63,19 @@ def judge(answer: str, gold: str) -> Verdict:
     except RecursionError:  # hundreds of brackets inside each other
         right = False
     return Verdict.CORRECT if right else Verdict.WRONG
+
+
+def judge_whole_numbers(answer: str | None, gold: str) -> Verdict | None:
+    """The verdict where both sides are small whole numbers, which takes no time."""
+    if answer is None or not (is_whole_number(answer) and is_whole_number(gold.strip())):
+        return None
+    return Verdict.CORRECT if int(answer) == int(gold) else Verdict.WRONG
+
+
+def is_whole_number(text: str) -> bool:
+    """Whether it is a whole number of at most 18 digits and nothing else."""
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdecimal() and len(digits) <= 18
 
 
 def _may_be_huge(gold: str) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from budgetrl.rewards.extraction import find_answer
-from budgetrl.rewards.grading import MAX_CHARS, gold_problem, judge
+from budgetrl.grading.extraction import find_answer
+from budgetrl.grading.rules import MAX_CHARS, gold_problem, judge
 from budgetrl.rewards.shaping import think_format
 from budgetrl.types import Verdict
 

@@ -316,7 +316,7 @@ def _for_parser(text: str) -> str:
 
 def _parenthesised_fractions(text: str) -> str:
     r"""`\frac{4}{2}(3)` is 6; the parser takes an integer before a number for a mixed number."""
-    from budgetrl.rewards.brackets import argument
+    from budgetrl.grading.brackets import argument
 
     match = _FRAC.search(text)
     if match is None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from grading_table import assert_judged, cases
 
-from budgetrl.rewards.extraction import find_answer
-from budgetrl.rewards.grading import judge
+from budgetrl.grading.extraction import find_answer
+from budgetrl.grading.rules import judge
 from budgetrl.rewards.shaping import think_format
 from budgetrl.types import Verdict
 

@@ -8,8 +8,8 @@ None wherever an answer is no such set, or has ends that are no real numbers.
 from functools import reduce
 from itertools import pairwise
 
-from budgetrl.rewards.reading import Kind, Node, is_name
-from budgetrl.rewards.values import Expression, expression, proportional
+from budgetrl.grading.reading import Kind, Node, is_name
+from budgetrl.grading.values import Expression, expression, proportional
 
 _FLIPPED = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq", r"\neq": r"\neq", "=": "="}
 _NAMED_SETS = {r"\mathbb{R}": "Reals", r"\mathbb{Z}": "Integers", r"\mathbb{N}": "Naturals"}

@@ -1,0 +1,1 @@
+"""Reading mathematics: the answer in a completion, and whether it equals the gold one."""
