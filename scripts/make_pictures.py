@@ -19,10 +19,10 @@ from rich.terminal_theme import MONOKAI, TerminalTheme
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
+from budgetrl.account.live import RunView  # noqa: E402
 from budgetrl.display.frame import frame  # noqa: E402
 from budgetrl.display.glyphs import UNICODE  # noqa: E402
 from budgetrl.display.scene import SAMPLE_S, Scene  # noqa: E402
-from budgetrl.display.view import RunView  # noqa: E402
 from budgetrl.events import Step, parse  # noqa: E402
 from budgetrl.rundir import EVENTS, MANIFEST, PLAN, RESOLVED, RunDir, open_run  # noqa: E402
 from budgetrl.types import RunStatus  # noqa: E402

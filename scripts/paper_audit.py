@@ -16,11 +16,11 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+from budgetrl.account.text import suite_name
 from budgetrl.evaluation.granularity import Published, possible_samples
 from budgetrl.evaluation.passk import t_quantile, wilson_interval
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.report.paper import SUITE_SIZES, PaperNumbers, merged, paper_numbers
-from budgetrl.report.text import suite_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "paper_audit.md"

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from torture_lab import STEPS, Lab, differences, unreadable
 from torture_scenarios import Outcome, Reference
 
+from budgetrl.account.run import Facts, read_facts
 from budgetrl.display.runs_table import runs as list_of_runs
 from budgetrl.errors import BudgetRLError
 from budgetrl.events import Error, RunResumed
-from budgetrl.report.facts import Facts, read_facts
 from budgetrl.report.sections import run_document
 from budgetrl.rundir import RunDir
 

@@ -19,6 +19,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import budgetrl
+from budgetrl.account.text import scrub
 from budgetrl.cli import bench as bench_commands
 from budgetrl.cli import doctor as doctor_commands
 from budgetrl.cli import estimate as estimate_commands
@@ -30,7 +31,6 @@ from budgetrl.cli import run as run_commands
 from budgetrl.cli import study as study_commands
 from budgetrl.cli import watch as watch_commands
 from budgetrl.display.output import silence
-from budgetrl.display.scrub import scrub
 from budgetrl.errors import BudgetRLError, ExitCode
 
 EXIT_HOOKS_S = 5.0

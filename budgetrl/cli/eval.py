@@ -187,7 +187,7 @@ def _progress() -> Callable[[str, "Progress"], None]:
 
 def _download(over: Callable[[], bool], caught: Sequence[int]) -> Callable[["Pin", "Watch"], None]:
     """As `_progress`, of what comes from the hub; ends it where the evaluation would be ended."""
-    from budgetrl.display.words import downloading
+    from budgetrl.account.outcome import downloading
 
     live = sys.stderr.isatty()
     last = [time.monotonic()]
@@ -213,8 +213,8 @@ def _download(over: Callable[[], bool], caught: Sequence[int]) -> Callable[["Pin
 
 
 def _lines(one: "Evaluated") -> Iterator[str]:
+    from budgetrl.account.text import interval_text, suite_name
     from budgetrl.evaluation.rounds import said_of
-    from budgetrl.report.text import interval_text, suite_name
     from budgetrl.units import percent
 
     name, result = suite_name(one.protocol.suite), one.result

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from budgetrl.account.text import scrub
 from budgetrl.cli.options import Json, Sets
-from budgetrl.display.scrub import scrub
 from budgetrl.errors import BudgetRLError, ExitCode, RecipeError, UsageError
 
 if TYPE_CHECKING:

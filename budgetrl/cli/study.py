@@ -158,7 +158,7 @@ def probe(
 
 
 def _probe_lines(found: "Probe") -> Iterator[str]:
-    from budgetrl.report.text import interval_text, suite_name
+    from budgetrl.account.text import interval_text, suite_name
     from budgetrl.units import duration, percent, usd
 
     words = {"go": "Go", "doubtful": "Doubtful", "no_go": "No go"}

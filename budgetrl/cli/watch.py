@@ -55,8 +55,8 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """List runs, oldest first: status, updates, spent, gain."""
+    from budgetrl.account.text import scrub
     from budgetrl.display.runs_table import print_runs, runs
-    from budgetrl.display.scrub import scrub
 
     rows = runs(out)
     if as_json:

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Literal, Protocol, Self, TextIO
 
+from budgetrl.account.live import RunView
 from budgetrl.display.output import silence
-from budgetrl.display.view import RunView
 from budgetrl.rundir import RunDir
 
 DisplayKind = Literal["auto", "live", "plain", "json", "none"]

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 from rich.text import Text
 
+from budgetrl.account.text import scrub
 from budgetrl.display import glyphs as g
 from budgetrl.display import model_panels, panels
 from budgetrl.display.layout import Panel, beside, stack
 from budgetrl.display.lines import fit, row
 from budgetrl.display.scene import Scene, bill_of, more_updates
-from budgetrl.display.scrub import scrub
 from budgetrl.display.spark import chart
 from budgetrl.types import RunStatus
 from budgetrl.units import duration, percent

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from budgetrl.account.live import BLOCK_BYTES, RunView
 from budgetrl.display.output import Output
-from budgetrl.display.view import BLOCK_BYTES, RunView
 from budgetrl.events import parse
 from budgetrl.rundir import RunDir
 

@@ -11,14 +11,14 @@ from typing import Any, TextIO
 
 from rich.text import Text
 
+from budgetrl.account.live import RunView
+from budgetrl.account.outcome import ending
+from budgetrl.account.text import scrub
 from budgetrl.display.frame import SMALL_HEIGHT, SMALL_WIDTH, frame
 from budgetrl.display.glyphs import LABEL, STRONG, glyphs_for
 from budgetrl.display.lines import fit, row
 from budgetrl.display.scene import Scene
 from budgetrl.display.screen import Screen
-from budgetrl.display.scrub import scrub
-from budgetrl.display.view import RunView
-from budgetrl.display.words import ending
 from budgetrl.rundir import RunDir
 from budgetrl.types import RunStatus, StopReason
 

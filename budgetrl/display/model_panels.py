@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 
 from rich.text import Text
 
+from budgetrl.account.outcome import first_k, interval, points
+from budgetrl.account.series import Series
+from budgetrl.account.text import scrub
 from budgetrl.display import glyphs as g
 from budgetrl.display.layout import Panel
 from budgetrl.display.lines import Part, clip, fit, labelled, row, rule, wrap
 from budgetrl.display.scene import Scene
-from budgetrl.display.scrub import scrub
-from budgetrl.display.series import Series
 from budgetrl.display.spark import chart
-from budgetrl.display.words import first_k, interval, points
 from budgetrl.events import Evaluation, Step
 from budgetrl.types import RunStatus, Verdict
 from budgetrl.units import duration, percent

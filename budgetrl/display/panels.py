@@ -5,14 +5,14 @@ Each function takes a scene and gives a `Panel`, or None when there is nothing t
 
 from rich.text import Text
 
+from budgetrl.account.live import number
+from budgetrl.account.outcome import downloading, ending, money, next_command, short_path, updates
+from budgetrl.account.text import scrub
 from budgetrl.display import glyphs as g
 from budgetrl.display.layout import Panel
 from budgetrl.display.lines import Part, ends, fit, labelled, row, rule, wrap
 from budgetrl.display.scene import Bill, Scene, bill_of, more_updates
-from budgetrl.display.scrub import scrub
 from budgetrl.display.spark import bar
-from budgetrl.display.view import number
-from budgetrl.display.words import downloading, ending, money, next_command, short_path, updates
 from budgetrl.history import Span
 from budgetrl.rundir import MANIFEST
 from budgetrl.types import RunStatus

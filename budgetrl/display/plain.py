@@ -9,10 +9,10 @@ Only ASCII of its own, so that every terminal and log shows it.
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from budgetrl.account.live import RunView
+from budgetrl.account.outcome import downloading, ending, interval, money, short_path
+from budgetrl.account.text import scrub
 from budgetrl.display.output import Output
-from budgetrl.display.scrub import scrub
-from budgetrl.display.view import RunView
-from budgetrl.display.words import downloading, ending, interval, money, short_path
 from budgetrl.events import (
     Changed,
     Checkpoint,

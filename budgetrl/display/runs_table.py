@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from budgetrl.display.scrub import scrub
-from budgetrl.display.view import RunView
-from budgetrl.display.words import gain, points, short_path
+from budgetrl.account.live import RunView
+from budgetrl.account.outcome import gain, points, short_path
+from budgetrl.account.text import scrub
 from budgetrl.losses import find_losses
 from budgetrl.rundir import list_runs
 from budgetrl.types import RunStatus

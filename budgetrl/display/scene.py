@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from budgetrl.account.live import RunView, number
 from budgetrl.display.glyphs import Glyphs
-from budgetrl.display.view import RunView, number
 from budgetrl.types import RunStatus
 
 DOING = {

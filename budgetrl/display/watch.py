@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from budgetrl.account.live import RunView
 from budgetrl.display.base import GuardedDisplay, can_be_live
 from budgetrl.display.plain import PlainDisplay
-from budgetrl.display.view import RunView
 from budgetrl.errors import RunDirError
 from budgetrl.rundir import RunDir, list_runs
 from budgetrl.types import RunStatus

@@ -7,9 +7,9 @@ from itertools import groupby
 from statistics import fmean
 from typing import NamedTuple
 
+from budgetrl.account.run import Facts
 from budgetrl.evaluation.passk import mean_interval
 from budgetrl.events import Evaluation
-from budgetrl.report.facts import Facts
 from budgetrl.report.grouping import apart, groups_of
 from budgetrl.types import Interval
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from budgetrl.account.run import Facts
 from budgetrl.report.document import Bar, Block, Cell, Table, Text, Tone
-from budgetrl.report.facts import Facts
 from budgetrl.types import Plan
 from budgetrl.units import duration, percent, usd
 

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from budgetrl.account.run import Facts
+from budgetrl.account.text import interval_text, points, readable, suite_name
 from budgetrl.masking import shareable
 from budgetrl.recipe.assets import PREFIX
-from budgetrl.report.facts import Facts
-from budgetrl.report.text import interval_text, points, readable, suite_name
 from budgetrl.units import duration, percent, usd
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

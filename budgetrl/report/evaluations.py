@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+from budgetrl.account.run import Facts
+from budgetrl.account.text import interval_text, judgement, points, suite_name
 from budgetrl.report.document import Block, Cell, Listing, Table, Text
-from budgetrl.report.facts import Facts
 from budgetrl.report.outcome import TONES
-from budgetrl.report.text import interval_text, judgement, points, suite_name
 from budgetrl.types import Protocol
 from budgetrl.units import percent
 

@@ -6,12 +6,12 @@ Drawing is `plots`; importing this module loads matplotlib.
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+from budgetrl.account.run import Facts
+from budgetrl.account.text import suite_name
 from budgetrl.events import Evaluation, Step
 from budgetrl.report import plots
 from budgetrl.report.document import Figure
-from budgetrl.report.facts import Facts
 from budgetrl.report.ink import SERIES
-from budgetrl.report.text import suite_name
 
 Value = Callable[[Step], float | None]
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from budgetrl.report.facts import Facts
+from budgetrl.account.run import Facts
 from budgetrl.types import Protocol
 
 _NO_LEARNING = {

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from importlib import resources
 
+from budgetrl.account.text import readable
 from budgetrl.report.document import (
     Bar,
     Block,
@@ -25,7 +26,6 @@ from budgetrl.report.document import (
     Tiles,
 )
 from budgetrl.report.ink import on_page
-from budgetrl.report.text import readable
 
 DENSE = 8
 """Columns; tables with more are set closer, so that the paper's Table 1 fits on a page."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from budgetrl.account.text import readable
 from budgetrl.report.document import (
     Bar,
     Block,
@@ -17,7 +18,6 @@ from budgetrl.report.document import (
     Text,
     Tiles,
 )
-from budgetrl.report.text import readable
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
 

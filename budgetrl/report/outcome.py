@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
+from budgetrl.account.run import Facts
+from budgetrl.account.text import Judgement, interval_text, judgement, points, suite_name
 from budgetrl.evaluation.compare import Difference
 from budgetrl.report.document import Text, Tone
-from budgetrl.report.facts import Facts
-from budgetrl.report.text import Judgement, interval_text, judgement, points, suite_name
 from budgetrl.types import RunStatus, StopReason
 from budgetrl.units import duration, percent, usd
 

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from budgetrl.account.text import interval_text, judgement, points, suite_name
 from budgetrl.report.arms import Arm, Estimate, best_arm
 from budgetrl.report.document import Cell, Table, Tone
 from budgetrl.report.outcome import TONES
 from budgetrl.report.paper import PaperNumbers, impossible
-from budgetrl.report.text import interval_text, judgement, points, suite_name
 from budgetrl.types import Protocol
 from budgetrl.units import percent
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from budgetrl.account.run import Facts
+from budgetrl.account.text import shortened, suite_name
 from budgetrl.evaluation.rows import EvalRow
 from budgetrl.report.document import Block, Pair, Sample, Text
-from budgetrl.report.facts import Facts
-from budgetrl.report.text import shortened, suite_name
 from budgetrl.types import Verdict
 
 PAIRS = 5

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from budgetrl.account.run import Facts
+from budgetrl.account.text import judgement, points, suite_name
 from budgetrl.events import changed_value
 from budgetrl.masking import masked_tree
 from budgetrl.report.bill import bill_blocks
@@ -21,10 +23,8 @@ from budgetrl.report.document import (
     Tone,
 )
 from budgetrl.report.evaluations import outcome_blocks
-from budgetrl.report.facts import Facts
 from budgetrl.report.outcome import TONES, headline
 from budgetrl.report.samples import sample_blocks
-from budgetrl.report.text import judgement, points, suite_name
 from budgetrl.types import RunStatus
 from budgetrl.units import duration, percent, usd
 

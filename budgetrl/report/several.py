@@ -3,16 +3,16 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from budgetrl.account.run import Facts
+from budgetrl.account.text import interval_text, judgement, points, suite_name
 from budgetrl.report import plots
 from budgetrl.report.arms import Arm, arms_of, mean_curve
 from budgetrl.report.document import Block, Cell, Document, Figure, Figures, Section, Table, Text
-from budgetrl.report.facts import Facts
 from budgetrl.report.figures import cost, money_label
 from budgetrl.report.ink import SERIES
 from budgetrl.report.outcome import TONES
 from budgetrl.report.paper import merged, paper_numbers
 from budgetrl.report.paper_tables import ModelRows, table_1, table_2
-from budgetrl.report.text import interval_text, judgement, points, suite_name
 from budgetrl.types import RunStatus
 from budgetrl.units import duration, percent, usd
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from budgetrl.account.run import Facts
 from budgetrl.report.bill import bill_rows
-from budgetrl.report.facts import Facts
 
 SCHEMA_VERSION = 1
 

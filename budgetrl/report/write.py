@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from budgetrl.account.run import Facts, read_facts
 from budgetrl.errors import RunDirError, UsageError
 from budgetrl.files import write_atomic, write_json
 from budgetrl.masking import masked_tree, shareable
 from budgetrl.report import html, markdown
 from budgetrl.report.document import Document, Figure, Figures, shareable_document
-from budgetrl.report.facts import Facts, read_facts
 from budgetrl.report.ink import standalone
 from budgetrl.report.sections import run_document
 from budgetrl.report.summary import SCHEMA_VERSION, summary

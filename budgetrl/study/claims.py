@@ -12,13 +12,13 @@ from enum import StrEnum
 from statistics import fmean
 from typing import Any
 
+from budgetrl.account.run import Facts
+from budgetrl.account.text import suite_name
 from budgetrl.errors import DataError, ProtocolError
 from budgetrl.evaluation.compare import difference
 from budgetrl.evaluation.passk import mean_interval
 from budgetrl.evaluation.rows import StoredEval
 from budgetrl.report.arms import Arm, entropy_change
-from budgetrl.report.facts import Facts
-from budgetrl.report.text import suite_name
 from budgetrl.types import Interval
 
 PAPER_UPDATES = 300

@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from budgetrl.account.run import Facts, read_facts
+from budgetrl.account.text import interval_text, points, suite_name
 from budgetrl.errors import RunDirError
 from budgetrl.history import History, read_history
 from budgetrl.report.arms import arms_of
 from budgetrl.report.document import Cell, Document, Section, Table, Text, Tone
-from budgetrl.report.facts import Facts, read_facts
 from budgetrl.report.paper_tables import ModelRows, table_1, table_2
 from budgetrl.report.several import models_of, several_document
-from budgetrl.report.text import interval_text, points, suite_name
 from budgetrl.report.write import FORMATS, write_document
 from budgetrl.study.claims import Claim, ClaimVerdict, claims_of
 from budgetrl.study.replicate import study_budget

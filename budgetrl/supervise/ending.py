@@ -10,19 +10,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from budgetrl.budget import PhaseTimes
-from budgetrl.display.base import Display
-from budgetrl.documents import read_plan, read_recipe
-from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode
-from budgetrl.estimation.cpu_profile import store_profile
-from budgetrl.estimation.machine import user_cache_dir
-from budgetrl.evaluation.outcome import (
+from budgetrl.account.result import (
     brief,
     differences,
     shortfall,
     stored_results,
     unjudged,
 )
+from budgetrl.budget import PhaseTimes
+from budgetrl.display.base import Display
+from budgetrl.documents import read_plan, read_recipe
+from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode
+from budgetrl.estimation.cpu_profile import store_profile
+from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.evaluation.target import EXPORTED
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import History, measured_times

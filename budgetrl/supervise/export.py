@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from budgetrl.account.run import Facts, read_facts
 from budgetrl.evaluation.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from budgetrl.evaluation.target import EXPORTED
 from budgetrl.files import (
@@ -18,7 +19,6 @@ from budgetrl.files import (
 )
 from budgetrl.recipe.assets import local_path
 from budgetrl.report.card import base_revision, model_card
-from budgetrl.report.facts import Facts, read_facts
 from budgetrl.rundir import CheckpointFile, RunDir
 
 CARD = "README.md"

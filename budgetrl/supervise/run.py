@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from budgetrl.account.result import shortfall
 from budgetrl.display.base import Display
 from budgetrl.errors import (
     OUT_OF_MEMORY_EXIT,
@@ -19,7 +20,6 @@ from budgetrl.errors import (
     RunDirError,
 )
 from budgetrl.evaluation.fingerprints import reward_files
-from budgetrl.evaluation.outcome import shortfall
 from budgetrl.events import Error
 from budgetrl.history import History, read_history
 from budgetrl.plan import Planned, create_run

@@ -10,11 +10,11 @@ import time
 import traceback
 from pathlib import Path
 
+from budgetrl.account.result import brief, stored_results
 from budgetrl.budget import Budget, Ledger
 from budgetrl.documents import read_recipe
 from budgetrl.engine import import_first
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode, is_out_of_memory
-from budgetrl.evaluation.outcome import brief, stored_results
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe

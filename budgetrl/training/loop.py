@@ -8,11 +8,11 @@ The worker process calls `train`; everything it does is visible in the run's eve
 
 from typing import Any, NamedTuple
 
+from budgetrl.account.result import brief, differences, shortfall, unjudged
 from budgetrl.documents import read_pins
 from budgetrl.engine import open_engine
 from budgetrl.errors import ExitCode
 from budgetrl.estimation.share import with_share
-from budgetrl.evaluation.outcome import brief, differences, shortfall, unjudged
 from budgetrl.events import RunFinished
 from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe

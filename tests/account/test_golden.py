@@ -15,13 +15,13 @@ import pytest
 import synthetic_run as made
 from run_builder import Story, Suite, build_run
 
+from budgetrl.account.live import RunView
 from budgetrl.cli import main
 from budgetrl.display.frame import frame
 from budgetrl.display.glyphs import UNICODE
 from budgetrl.display.plain import PlainDisplay
 from budgetrl.display.runs_table import print_runs, runs
 from budgetrl.display.scene import Scene
-from budgetrl.display.view import RunView
 from budgetrl.report.write import write_report
 from budgetrl.rundir import RunDir, open_run
 from budgetrl.study.report import study_document, write_study_report

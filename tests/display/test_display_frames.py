@@ -7,10 +7,10 @@ import pytest
 import synthetic_run as made
 
 from budgetrl import events
+from budgetrl.account.live import RunView
 from budgetrl.display.frame import frame
 from budgetrl.display.glyphs import ASCII, MONOCHROME, UNICODE, Glyphs
 from budgetrl.display.scene import Scene, bill_of
-from budgetrl.display.view import RunView
 from budgetrl.rundir import RESULT
 from budgetrl.types import RunStatus
 

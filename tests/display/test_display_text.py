@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.text import Text
 
+from budgetrl.account.text import scrub
 from budgetrl.display.glyphs import ASCII, MONOCHROME, UNICODE, glyphs_for
 from budgetrl.display.lines import ends, fit, rule, wrap
-from budgetrl.display.scrub import scrub
 from budgetrl.display.spark import bar, chart
 
 FOREIGN = st.text() | st.text(

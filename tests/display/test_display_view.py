@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgetrl import events
-from budgetrl.display.series import LIMIT, Series
-from budgetrl.display.view import RunView
+from budgetrl.account.live import RunView
+from budgetrl.account.series import LIMIT, Series
 from budgetrl.rundir import HEARTBEAT, RESULT
 from budgetrl.types import RunStatus
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from budgetrl.evaluation.outcome import differences
+from budgetrl.account.result import differences
+from budgetrl.account.run import read_facts
 from budgetrl.history import read_history
-from budgetrl.report.facts import read_facts
 from budgetrl.report.write import write_report
 from budgetrl.rundir import damaged_files, open_run
 from budgetrl.types import RunStatus

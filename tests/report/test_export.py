@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from budgetrl.account.run import read_facts
 from budgetrl.errors import ExitCode
 from budgetrl.evaluation.target import find_target
 from budgetrl.events import RunFinished
 from budgetrl.report.card import model_card
-from budgetrl.report.facts import read_facts
 from budgetrl.rundir import RunDir
 from budgetrl.supervise.export import export_adapter
 from budgetrl.types import StopReason

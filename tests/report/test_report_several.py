@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from run_builder import Story, Suite, build_run
 
+from budgetrl.account.run import read_facts
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.report.arms import arms_of
-from budgetrl.report.facts import read_facts
 from budgetrl.report.paper_tables import table_1, table_2
 from budgetrl.report.several import models_of
 from budgetrl.report.write import write_report

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from run_builder import Story, build_run
 
+from budgetrl.account.run import read_facts
 from budgetrl.data.difficulty import solve_rates
 from budgetrl.errors import DataError, UsageError
 from budgetrl.plan import Limits
 from budgetrl.recipe.base import AlphaPolicy
 from budgetrl.recipe.load import load_recipe
 from budgetrl.report.arms import arms_of as arms_of_facts
-from budgetrl.report.facts import read_facts
 from budgetrl.study.arms import FAMILIES, arms_of, family_of
 from budgetrl.study.claims import ClaimVerdict, claims_of, judge
 from budgetrl.study.feasibility import ProbeVerdict, Seen

@@ -21,8 +21,8 @@ from run_builder import Story, build_run
 from terminal import Terminal
 
 from budgetrl import events
+from budgetrl.account.text import scrub
 from budgetrl.display.base import open_display
-from budgetrl.display.scrub import scrub
 from budgetrl.errors import RecipeError
 from budgetrl.history import read_history
 from budgetrl.recipe.load import load_recipe

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from run_builder import Story, Suite, build_run, write_eval
 
+from budgetrl.account.result import differences, stored_results, unjudged
+from budgetrl.account.run import read_facts
 from budgetrl.budget import Forecaster, affordable_rounds
 from budgetrl.damage import way_on
 from budgetrl.display.runs_table import runs as list_of_runs
@@ -19,7 +21,6 @@ from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode, NewerFormatError, RunD
 from budgetrl.estimation.closing import closing_s, known_closing_work_s, store_closing_work_s
 from budgetrl.evaluation.claim import claimed
 from budgetrl.evaluation.mending import refuse_newer, set_aside_damaged
-from budgetrl.evaluation.outcome import differences, stored_results, unjudged
 from budgetrl.evaluation.run import PromptedProblem, evaluate
 from budgetrl.events import parse
 from budgetrl.files import clear_temporary, write_atomic
@@ -29,7 +30,6 @@ from budgetrl.losses import find_losses
 from budgetrl.pace import Pace, slowness
 from budgetrl.plan import Limits, create_run, make_plan
 from budgetrl.recipe.load import load_recipe
-from budgetrl.report.facts import read_facts
 from budgetrl.report.sections import run_document
 from budgetrl.retention import dropped_by, is_kept, num_kept
 from budgetrl.rundir import (

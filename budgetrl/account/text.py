@@ -1,14 +1,30 @@
-"""Foreign text made harmless to read, and numbers as a report writes them.
+"""Foreign text made harmless, one escaper per target, and numbers as every face writes them.
 
-Completions and problems are untrusted: control characters become visible signs, characters that
-turn or hide text become their code points. Escaping for HTML or Markdown is the renderers' part.
+    scrub(text)       one line for a terminal
+    readable(text)    for a page; escaping for HTML or Markdown is the renderers' part
+
+Completions, problems and error messages are untrusted: a model may write escape sequences that
+move the cursor or set the clipboard, overrides that turn the line around, marks that stack up over
+other lines. What is left has one look everywhere; letters of all scripts stay.
 """
 
+import re
 import unicodedata
 from typing import Literal
 
 from budgetrl.masking import masked
 from budgetrl.types import Interval
+
+_ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
+    r"|(?:\x1b[]P^_X]|[\x90\x9d\x9e\x9f\x98]).*?(?:\x07|\x1b\\|\x9c|$)"  # OSC, DCS, PM, APC, SOS
+    r"|\x1b[ -/]*[0-~]",  # other escapes
+    re.DOTALL,
+)
+_SPACES = re.compile(r"[ \t\r\n\v\f\x85\u2028\u2029]+")
+_MARKS_IN_A_LINE = 2
+_VARIATION = range(0xFE00, 0xFE10)
+"""Selectors that change a character's width on some terminals only."""
 
 _HIDDEN = {"Cf", "Co", "Cn", "Zl", "Zp"}
 _JOINERS = {"\u200d", "\u200c", "\ufe0f"}
@@ -18,6 +34,31 @@ LIMIT = 6000
 """Characters of one completion in a report; the whole one is in the file it comes from."""
 
 SUITE_NAMES = {"math500": "MATH500", "aime24": "AIME24", "aime25": "AIME25", "amc23": "AMC23"}
+
+
+def scrub(text: str) -> str:
+    """One line of printable text: no escapes, control or invisible characters."""
+    if not (text.isascii() and text.isprintable()):
+        text = _printable(_SPACES.sub(" ", _ESCAPES.sub("", text)))
+    return _SPACES.sub(" ", text)
+
+
+def _printable(text: str) -> str:
+    kept: list[str] = []
+    marks = 0
+    for character in text:
+        category = unicodedata.category(character)
+        if category in ("Mn", "Me"):
+            marks += 1
+            if marks <= _MARKS_IN_A_LINE and kept and ord(character) not in _VARIATION:
+                kept.append(character)
+        elif category in ("Cs", "Co", "Cn"):
+            kept.append("?")
+            marks = 0
+        elif category not in ("Cc", "Cf"):
+            kept.append(" " if category == "Zs" else character)
+            marks = 0
+    return "".join(kept)
 
 
 def readable(text: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from budgetrl.display.series import Series
+from budgetrl.account.series import Series
 from budgetrl.errors import RunDirError
 from budgetrl.events import Event, RunResumed, Step, parse
 from budgetrl.history import History

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from budgetrl.display.view import RunView, number
+from budgetrl.account.live import RunView, number
 from budgetrl.units import duration, gib, hours_option, percent, usd
 
 STOPPED = {

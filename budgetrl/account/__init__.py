@@ -1,0 +1,1 @@
+"""One run, understood once: what displays, reports, JSON and resumptions say of it."""
