@@ -20,7 +20,7 @@ from budgetrl.units import duration, gib, usd
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASUREMENTS = ROOT / "docs" / "measurements"
-PAGES = ("README.md", "docs/downloads.md", "docs/grading.md", "docs/rent.md")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 Measured = dict[str, Any]
 
 
@@ -53,6 +53,26 @@ def quickstart(found: Measured) -> str:
             "evaluation."
         )
     return text
+
+
+def quickstart_line() -> str:
+    """The quickstart's result in a sentence."""
+    found = json.loads((MEASUREMENTS / "quickstart.json").read_text(encoding="utf-8"))
+    before, after = (
+        sorted({_percent(row[side]["pass_at"]["1"]) for row in found["seeds"]})
+        for side in ("baseline", "final")
+    )
+    seconds = sorted(row["wall_s"] for row in found["seeds"])
+    return (
+        f"Measured on {found['date']} ({found['cpu']}), {len(found['seeds'])} seeds: "
+        f"pass@1 on 256 held-out problems is {_ends(before)} before and {_ends(after)} after, in "
+        f"{seconds[0]:.0f} to {seconds[-1]:.0f} seconds ([the whole table](docs/quickstart.md))."
+    )
+
+
+def _ends(texts: list[str]) -> str:
+    """The first and the last of sorted texts, or the only one."""
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
 
 
 def grading(found: Measured) -> str:
@@ -217,7 +237,11 @@ def cards() -> str:
     return "Estimates, not measurements (`budgetrl estimate`):\n\n" + "\n".join(lines)
 
 
-COMPUTED: dict[str, Callable[[], str]] = {"recipes": recipes, "cards": cards}
+COMPUTED: dict[str, Callable[[], str]] = {
+    "recipes": recipes,
+    "cards": cards,
+    "quickstart_line": quickstart_line,
+}
 
 
 def hub_faults(found: Measured) -> str:
@@ -276,12 +300,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
     check = parser.parse_args().check
     stale = []
-    for name in PAGES:
-        page = ROOT / name
+    for page in PAGES:
         old = page.read_text(encoding="utf-8")
         new = updated(old)
         if old != new:
-            stale.append(name)
+            stale.append(page.name)
         if not check:
             page.write_text(new, encoding="utf-8")
     if check:

@@ -5,7 +5,7 @@
 
 Training and rollouts share one copy of the base weights; before every rollout the adapter goes to
 vLLM from memory. Unsloth patches TRL's trainer, and budgetrl's mixin sits on the patched class.
-What of this ran on a GPU is said in the README, "On a rented GPU".
+What of this ran on a GPU is said in docs/rent.md.
 """
 
 import os
