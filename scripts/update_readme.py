@@ -261,6 +261,31 @@ def hub_faults(found: Measured) -> str:
     )
 
 
+def torture_loaded(found: Measured) -> str:
+    """What random budgets beside burning processes bought, pass by pass."""
+    lines = [
+        "| pass | latest end against its budget | exit 0 | of these without a final evaluation "
+        "| made an update | exit 3, their budgets |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in found["passes"]:
+        runs = [scenario["details"] for scenario in one["scenarios"]]
+        ended = [run for run in runs if run["exit_code"] == 0]
+        refused = sorted(run["budget_s"] for run in runs if run["exit_code"] == 3)
+        seconds = ", ".join(f"{budget:.0f}" for budget in refused)
+        lines.append(
+            f"| seed {one['seed']} | {max(run['late_s'] for run in runs):+.1f} s | {len(ended)} of "
+            f"{len(runs)} | {sum(not run['rounds'] for run in ended)} "
+            f"| {sum(bool(run.get('steps')) for run in runs)} | {len(refused)} ({seconds} s) |"
+        )
+    first = found["passes"][0]
+    return (
+        f"{first['date'][:10]}, {first['machine']['cores']} cores, three runs at a time beside ten "
+        "processes that burn (`scripts/torture.py --passes 0 --loaded 20 --burners 10`):\n\n"
+        + "\n".join(lines)
+    )
+
+
 def _said(message: str) -> str:
     """The first line, with the hub's real address for the test's."""
     text = re.sub(r"http://127\.0\.0\.1:\d+", "https://huggingface.co", message.splitlines()[0])
@@ -275,6 +300,7 @@ BLOCKS: dict[str, Callable[[Measured], str]] = {
     "cpu_plan": cpu_plan,
     "signal": signal,
     "hub_faults": hub_faults,
+    "torture_loaded": torture_loaded,
 }
 
 
