@@ -24,6 +24,7 @@ from budgetrl.cli import bench as bench_commands
 from budgetrl.cli import doctor as doctor_commands
 from budgetrl.cli import estimate as estimate_commands
 from budgetrl.cli import eval as eval_commands
+from budgetrl.cli import export as export_commands
 from budgetrl.cli import grade as grade_commands
 from budgetrl.cli import recipes as recipe_commands
 from budgetrl.cli import report as report_commands
@@ -74,6 +75,7 @@ app.command()(watch_commands.runs)
 app.command(name="eval")(eval_commands.eval_)
 app.command()(report_commands.report)
 app.command()(report_commands.compare)
+app.command()(export_commands.export)
 app.add_typer(recipe_commands.app, name="recipes")
 app.command()(grade_commands.grade)
 app.command()(doctor_commands.doctor)

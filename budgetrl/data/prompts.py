@@ -61,10 +61,7 @@ class PromptRenderer:
 
     def messages(self, problem_text: str) -> list[dict[str, str]]:
         """The conversation before the completion."""
-        system = self._prompt.system
-        head = [] if system is None else [{"role": "system", "content": system}]
-        user = self._prompt.template.replace("{problem}", problem_text)
-        return [*head, {"role": "user", "content": user}]
+        return conversation(self._prompt, problem_text)
 
     def text(self, problem: Problem) -> str:
         """The rendered prompt.
@@ -128,3 +125,10 @@ class PromptRenderer:
                 hint="Say it in prompt.template, which is the user's turn, and leave prompt.system "
                 "out; or give a template that has a system turn as prompt.chat_template.",
             )
+
+
+def conversation(prompt: Prompt, problem_text: str) -> list[dict[str, str]]:
+    """The turns before a completion, as a recipe's [prompt] says."""
+    head = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
+    user = prompt.template.replace("{problem}", problem_text)
+    return [*head, {"role": "user", "content": user}]

@@ -18,19 +18,21 @@ from budgetrl.units import duration, percent, usd
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def model_card(facts: Facts, step: int) -> str:
+def model_card(facts: Facts, step: int, *, merged: bool = False) -> str:
     """Markdown with the hub's metadata on top.
 
     Args:
         facts: a run that has ended.
         step: the update after which the adapter was saved.
+        merged: the card of a whole model, instead of an adapter's.
     """
+    joined = "merged into" if merged else "for"
     parts = (
-        _metadata(facts),
-        f"# {_plain(facts.name)}: {_adapter(facts)} for {_plain(facts.model)}",
+        _metadata(facts, merged),
+        f"# {_plain(facts.name)}: {_adapter(facts)} {joined} {_plain(facts.model)}",
         _summary(facts, step),
         *_results(facts),
-        *_use(facts),
+        *(_use_whole() if merged else _use(facts)),
         *_making(facts),
         "The licence of the base model applies to what is made with it; this card grants none.",
     )
@@ -60,11 +62,12 @@ def _revision(facts: Facts, key: str) -> str:
     return f"{commit} ({stated})"
 
 
-def _metadata(facts: Facts) -> str:
+def _metadata(facts: Facts, merged: bool) -> str:
     data = facts.resolved.get("data", {}).get("id")
-    fields: dict[str, Any] = {"library_name": "peft", "pipeline_tag": "text-generation"}
+    library, relation = ("transformers", "finetune") if merged else ("peft", "adapter")
+    fields: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-generation"}
     if _HUB_ID.fullmatch(facts.model):
-        fields |= {"base_model": facts.model, "base_model_relation": "adapter"}
+        fields |= {"base_model": facts.model, "base_model_relation": relation}
     if isinstance(data, str) and _HUB_ID.fullmatch(data):
         fields["datasets"] = [data]
     fields["tags"] = ["budgetrl", "grpo", "lora"]
@@ -144,6 +147,16 @@ def _use(facts: Facts) -> Iterator[str]:
         "```python\nfrom unsloth import FastLanguageModel\n\n"
         'model, tokenizer = FastLanguageModel.from_pretrained("adapter")\n```'
     )
+
+
+def _use_whole() -> Iterator[str]:
+    yield "## Use\n\nIn these lines `model` is this folder."
+    yield (
+        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        'model = AutoModelForCausalLM.from_pretrained("model")\n'
+        'tokenizer = AutoTokenizer.from_pretrained("model")\n```'
+    )
+    yield "```bash\nvllm serve model\n```"
 
 
 def _making(facts: Facts) -> Iterator[str]:

@@ -45,13 +45,18 @@ def export_adapter(run: RunDir) -> Path | None:
     folder.mkdir(exist_ok=True)
     clear_temporary(folder)
     _link(checkpoint.path / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
+    describe_adapter(facts, checkpoint, folder)
+    return folder
+
+
+def describe_adapter(facts: Facts, checkpoint: CheckpointFile, folder: Path) -> None:
+    """Write configuration and card of a checkpoint's adapter into a folder."""
     held = (checkpoint.path / ADAPTER_CONFIG).read_text(encoding="utf-8")
     config: dict[str, Any] = json.loads(held)
     # An engine may have loaded the base from a snapshot on this machine's disk.
     config |= {"base_model_name_or_path": local_path(facts.model), "revision": base_revision(facts)}
     write_json(folder / ADAPTER_CONFIG, config)
     write_atomic(folder / CARD, model_card(facts, checkpoint.step))
-    return folder
 
 
 def _judged(run: RunDir, facts: Facts) -> CheckpointFile | None:

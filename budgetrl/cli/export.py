@@ -1,0 +1,104 @@
+"""`budgetrl export`: a recipe for verl or TRL, a run as a model or an adapter."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from budgetrl.cli.options import Json, MovedModel, Offline, Sets, read_recipe
+from budgetrl.errors import UsageError
+
+OF_RECIPES, OF_RUNS = ("verl", "trl"), ("merged", "adapter")
+
+
+def export(
+    source: Annotated[
+        str, typer.Argument(metavar="RECIPE|RUN", help="A recipe for verl or trl, else a run.")
+    ],
+    to: Annotated[
+        Literal["verl", "trl", "merged", "adapter"],
+        typer.Option(
+            "--to",
+            help="verl, trl: a folder that trains the recipe there. merged: base and adapter as "
+            "one model. adapter: the adapter with its card.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.")],
+    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="GPUs that verl has.")] = None,
+    sets: Sets = None,
+    model: MovedModel = None,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Take a recipe, or what was trained from it, to another program.
+
+    For verl and TRL: configuration, run script, rows as Parquet, our reward, and a list of what has
+    no equal there. Of a run: a model folder that everybody takes, or its adapter.
+    """
+    is_run = (Path(source) / "manifest.json").is_file() or (Path(source) / "events.jsonl").is_file()
+    if is_run and to in OF_RECIPES:
+        raise UsageError(
+            f"{source} is a run, and --to {to} takes a recipe.",
+            hint=f"Export its recipe: `budgetrl export {source}/recipe.toml --to {to}`; what it "
+            "trained goes with --to merged or --to adapter.",
+        )
+    if to in OF_RUNS and (sets or gpus):
+        raise UsageError(f"--set and --gpus are for recipes, not for --to {to}.")
+    if gpus and to == "trl":
+        raise UsageError(
+            "--gpus is for verl.", hint="With TRL, say it to accelerate: see its `--num_processes`."
+        )
+    if to in OF_RECIPES:
+        _export_recipe(source, to, out, gpus or 1, sets or [], as_json)
+    elif to == "merged":
+        _export_merged(source, out, model, as_json)
+    else:
+        _export_adapter(source, out, model, as_json)
+
+
+def _export_recipe(
+    source: str, to: str, out: Path, gpus: int, sets: list[str], as_json: bool
+) -> None:
+    from budgetrl.export.trl import export_trl
+    from budgetrl.export.verl import export_verl
+
+    recipe = read_recipe(source, sets).recipe
+    made = export_verl(recipe, out, gpus) if to == "verl" else export_trl(recipe, out)
+    if as_json:
+        sys.stdout.write(json.dumps(made.to_json()) + "\n")
+        return
+    sys.stdout.write("".join(f"{file}\n" for file in made.files))
+    for left in made.unmapped:
+        sys.stderr.write(f"left behind: {left.key} = {json.dumps(left.value)}: {left.why}\n")
+    sys.stderr.write(f"Train with: bash {out}/run.sh   (how to install: {out}/README.md)\n")
+
+
+def _export_merged(source: str, out: Path, model: str | None, as_json: bool) -> None:
+    from budgetrl.display.output import aside
+    from budgetrl.export.merged import export_merged
+
+    with aside(sys.stdout, sys.stderr):
+        made = export_merged(source, out, model)
+    if as_json:
+        sys.stdout.write(json.dumps(made.to_json()) + "\n")
+    else:
+        sys.stdout.write("".join(f"{file}\n" for file in made.files))
+        sys.stderr.write(
+            f"{made.base} with the adapter in its weights, as {made.dtype}: {made.projection:.2%} "
+            f"of what was trained is in them, {made.least:.2%} of the layer that lost most.\n"
+        )
+    if made.warning:
+        sys.stderr.write(f"Warning: {made.warning}.\n")
+
+
+def _export_adapter(source: str, out: Path, model: str | None, as_json: bool) -> None:
+    from budgetrl.export.adapter import export_adapter_to
+
+    files = export_adapter_to(source, out, model)
+    if as_json:
+        found = {"files": [str(file) for file in files], "projection": None}
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        sys.stdout.write("".join(f"{file}\n" for file in files))

@@ -1,0 +1,1 @@
+"""What budgetrl holds, in the form that other programs take: verl, TRL's command line, a model."""

@@ -1,0 +1,166 @@
+"""A trained adapter and its base as one model folder, which everybody takes.
+
+    export_merged("runs/x", out) -> MergedModel(files, projection, base, dtype)
+
+Each weight is added to in float32 and rounded once, to the base's own type. What rounding leaves of
+an adapter is measured (`engine.kept_share`), for a small one may be lost in bfloat16.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from budgetrl.engine.kept_share import LEAST
+from budgetrl.errors import ModelError, UsageError
+from budgetrl.evaluation.identity import model_files
+from budgetrl.evaluation.target import Target, find_target
+from budgetrl.export.folder import new_folder, refuse_existing, refuse_small_disk
+from budgetrl.files import write_atomic
+from budgetrl.recipe.schema import EngineName, Recipe
+from budgetrl.report.card import model_card
+from budgetrl.report.facts import read_facts
+
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_BESIDE = ("*.jinja", "*.model", "merges.txt", "LICENSE*", "NOTICE*")
+"""What belongs to a model besides weights and *.json."""
+_MOST_HEADER = 100 << 20
+
+
+class MergedModel(NamedTuple):
+    """What `budgetrl export RUN --to merged` says."""
+
+    files: list[Path]
+    projection: float
+    """Of what the weights changed by on what the adapter adds; 1 where all of it arrived."""
+    least: float
+    """The same, of the layer that lost most."""
+    base: str
+    dtype: str
+
+    @property
+    def warning(self) -> str | None:
+        """What is wrong with such a model; None: nothing."""
+        if self.projection >= LEAST:
+            return None
+        return (
+            f"only {self.projection:.1%} of what was trained is left in {self.dtype} weights: the "
+            "rest lies below what they can tell apart. Keep the adapter (--to adapter)"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "files": [str(file) for file in self.files],
+            "projection": self.projection,
+            "projection_least": self.least,
+            "base": self.base,
+            "dtype": self.dtype,
+            "warning": self.warning,
+        }
+
+
+def export_merged(source: str, out: Path, base: str | None = None) -> MergedModel:
+    """Write base and adapter as one model, with tokenizer, template and card.
+
+    Args:
+        source: a run, one of its checkpoints, or an adapter folder.
+        out: a new folder.
+        base: where the run's local base model lies now.
+
+    Raises:
+        UsageError: the folder exists, or the source has no adapter.
+        RefusedError: the disk has no room.
+        ModelError: base or adapter are missing or do not fit.
+    """
+    refuse_existing(out)
+    target = find_target(source, None, base)
+    if target.adapter is None:
+        raise UsageError(
+            f"{source} is a model without an adapter.", hint="Name a run, or an adapter folder."
+        )
+    from budgetrl.engine.folder import model_folder
+
+    folder = Path(model_folder(target.recipe))
+    weights = [file for file in model_files(folder) if file.suffix in (".safetensors", ".bin")]
+    refuse_small_disk(out, sum(file.stat().st_size for file in weights))
+    dtype = stored_dtype(folder) or target.recipe.model.dtype
+    with new_folder(out) as draft:
+        projection, least = _write_weights(target, dtype, draft)
+        _write_beside(folder, target.recipe, draft)
+        if target.run is not None:
+            facts = read_facts(target.run)
+            write_atomic(draft / "README.md", model_card(facts, target.step, merged=True))
+        names = sorted(path.name for path in draft.iterdir())
+    files = [out / name for name in names]
+    return MergedModel(files, projection, least, target.recipe.model.id, dtype)
+
+
+def stored_dtype(folder: Path) -> str | None:
+    """The type of a model's first large weight, as its file says; None for other files."""
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            try:
+                header = json.loads(opened.read(min(length, _MOST_HEADER)))
+            except ValueError:
+                raise ModelError(
+                    f"{file}: damaged or cut off.", hint="Copy or download it again."
+                ) from None
+        for tensor in header.values():
+            if len(tensor.get("shape", ())) == 2 and tensor["dtype"] in _DTYPES:
+                return _DTYPES[tensor["dtype"]]
+    return None
+
+
+def _write_weights(target: Target, dtype: str, draft: Path) -> tuple[float, float]:
+    """The merged weights; and which share of the adapter is in them, in all and at the least."""
+    from budgetrl.engine.plain import PlainEngine
+
+    engine = PlainEngine.open(_on_cpu(target.recipe, dtype), target.adapter)
+    shares = list(_merge(engine.model))
+    total = sum(added for _, added in shares)
+    projection = sum(kept for kept, _ in shares) / total if total else 1.0
+    least = min((kept / added for kept, added in shares if added), default=1.0)
+    engine.model.unload().save_pretrained(str(draft))
+    return projection, least
+
+
+def _merge(model: Any) -> Iterator[tuple[float, float]]:
+    """Adds each layer's delta d in float32; yields sum(f d) and sum(d d), f what it changed by."""
+    import torch
+
+    from budgetrl.engine.plain import ADAPTER, lora_layers
+
+    for layer in lora_layers(model):
+        weight = layer.get_base_layer().weight
+        with torch.no_grad():
+            delta = layer.get_delta_weight(ADAPTER).float()
+            before = weight.float()
+            weight.copy_(before + delta)
+            change = weight.float() - before
+            yield float((change * delta).sum()), float(delta.square().sum())
+
+
+def _on_cpu(recipe: Recipe, dtype: str) -> Recipe:
+    """The plain engine in the base's own type; weights of 4 bits come from the whole base."""
+    engine = {"name": EngineName.PLAIN, "device": "cpu", "gradient_checkpointing": False}
+    return recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(update={"dtype": dtype, "load_in_4bit": False}),
+            "engine": recipe.engine.model_copy(update=engine),
+        }
+    )
+
+
+def _write_beside(folder: Path, recipe: Recipe, draft: Path) -> None:
+    """Configuration, tokenizer and template: the base's own files, as they are."""
+    for file in model_files(folder, *_BESIDE):
+        if file.suffix in (".safetensors", ".bin") or file.name.endswith(".index.json"):
+            continue
+        shutil.copyfile(file, draft / file.name)
+    if not (folder / "generation_config.json").exists():
+        (draft / "generation_config.json").unlink(missing_ok=True)
+    if recipe.prompt.chat_template is not None:
+        write_atomic(draft / "chat_template.jinja", recipe.prompt.chat_template)
