@@ -11,7 +11,7 @@ if [ ! -x "$place/bin/python" ]; then
   "$root/.venv/bin/python" -c 'import site; print("\n".join(site.getsitepackages()))' \
     > "$("$place/bin/python" -c 'import site; print(site.getsitepackages()[0])')/shared.pth"
   "$place/bin/pip" install --quiet --no-deps verl==0.9.1 hydra-core==1.3.2 omegaconf==2.3.0 \
-    antlr4-python3-runtime==4.9.3 transformers==5.9.0 ray==2.60.0 tensordict==0.10.0 \
+    antlr4-python3-runtime==4.9.3 transformers==5.9.0 tokenizers==0.22.2 ray==2.60.0 tensordict==0.10.0 \
     codetiming==1.4.0 torchdata==0.11.0 pylatexenc==2.10 cachetools orjson pyvers cloudpickle \
     importlib_metadata zipp jsonschema msgpack protobuf attrs rpds-py referencing \
     jsonschema-specifications

@@ -21,8 +21,13 @@ VERL = "0.9.1"
 ACTOR, ROLLOUT, MODEL = (f"actor_rollout_ref.{name}" for name in ("actor", "rollout", "model"))
 NO_DUAL_CLIP = 1e9
 """Of clip_ratio_c: a ratio that none reaches."""
+GENERATION = "generation"
+"""Folder with a generation_config.json of end tokens, in an exported folder."""
+GENERATION_KEY = f"{ROLLOUT}.engine_kwargs.vllm.generation_config"
 EPOCHS = 100_000
 """More than any training has: total_training_steps ends it."""
+UNWRITTEN = object()
+"""A value for which verl's own default is left."""
 _HALF = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 _LOSS = {"dapo": "token-mean", "grpo": "seq-mean-token-mean", "dr_grpo": "seq-mean-token-sum-norm"}
 
@@ -47,7 +52,8 @@ class Entry(NamedTuple):
         if self.to is None:
             return {}
         found = self.to(recipe, layout)
-        return dict(zip(self.verl, found if len(self.verl) > 1 else (found,), strict=True))
+        pairs = zip(self.verl, found if len(self.verl) > 1 else (found,), strict=True)
+        return {key: value for key, value in pairs if value is not UNWRITTEN}
 
 
 def verl_alpha(recipe: Recipe) -> float | int:
@@ -282,6 +288,14 @@ ENTRIES: tuple[Entry, ...] = (
         ("data.max_response_length",),
         lambda r, _: r.sampling.max_tokens,
         "`max_completion_length`",
+    ),
+    Entry(
+        ("sampling.stop",),
+        (GENERATION_KEY,),
+        lambda r, _: GENERATION if r.sampling.stop else UNWRITTEN,
+        "`generation_kwargs`",
+        "verl hands no stop texts on: they become end tokens of a generation_config.json for vLLM, "
+        "which `prepare_data.py` writes beside the model's own",
     ),
     Entry(
         ("sampling.temperature", "sampling.top_p", "sampling.top_k"),

@@ -37,7 +37,7 @@ class Left(NamedTuple):
     why: str
 
 
-class _Limit(NamedTuple):
+class Limit(NamedTuple):
     """Something that a target has not."""
 
     is_met: Callable[[Recipe], bool]
@@ -46,72 +46,72 @@ class _Limit(NamedTuple):
 
 
 _BOTH = (
-    _Limit(
-        lambda r: bool(r.sampling.stop),
-        "sampling.stop: stop texts",
-        "set sampling.stop=[]",
-    ),
-    _Limit(
+    Limit(
         lambda r: r.schedule.stop_after_steps is None,
         "schedule.stop_after_steps is not set: it ends after updates, not after hours",
         "say how many with --set schedule.stop_after_steps=300 (`budgetrl estimate` says what a "
         "budget buys)",
     ),
-    _Limit(
+    Limit(
         lambda r: r.schedule.by == "budget" and _is_shaped(r),
         'schedule.by = "budget": a learning rate that follows the budget',
         'set schedule.by="steps"',
     ),
-    _Limit(
+    Limit(
         lambda r: (
             _is_shaped(r) and r.schedule.schedule_steps not in (None, r.schedule.stop_after_steps)
         ),
         "schedule.schedule_steps beyond stop_after_steps: its shape ends with the training",
         "set both to one number",
     ),
-    _Limit(
+    Limit(
         lambda r: r.signal.skip == "accuracy",
         'signal.skip = "accuracy": groups left out of the update',
         'set signal.skip="off"',
     ),
 )
 _VERL = (
-    _Limit(lambda r: r.model.load_in_4bit, "model.load_in_4bit", "set model.load_in_4bit=false"),
-    _Limit(lambda r: r.lora.dropout > 0, "lora.dropout above 0", "set lora.dropout=0"),
-    _Limit(
+    Limit(lambda r: r.model.load_in_4bit, "model.load_in_4bit", "set model.load_in_4bit=false"),
+    Limit(lambda r: r.lora.dropout > 0, "lora.dropout above 0", "set lora.dropout=0"),
+    Limit(
         lambda r: r.grpo.loss_type == "bnpo",
         'grpo.loss_type = "bnpo"',
         'set grpo.loss_type="dapo", the mean over all tokens',
     ),
-    _Limit(
+    Limit(
         lambda r: r.grpo.scale_rewards == "batch",
         'grpo.scale_rewards = "batch"',
         'set it to "group" or "none"',
     ),
-    _Limit(
+    Limit(
         lambda r: r.grpo.mask_truncated_completions,
         "grpo.mask_truncated_completions = true",
         "set it to false",
     ),
-    _Limit(
+    Limit(
         lambda r: r.schedule.shape == "linear",
         'schedule.shape = "linear"',
         'set it to "constant" or "cosine"',
     ),
-    _Limit(lambda r: r.sampling.min_p > 0, "sampling.min_p above 0", "set sampling.min_p=0"),
+    Limit(lambda r: r.sampling.min_p > 0, "sampling.min_p above 0", "set sampling.min_p=0"),
 )
 _TRL = (
-    _Limit(
+    Limit(
+        lambda r: bool(r.sampling.stop),
+        "sampling.stop: stop texts",
+        "set sampling.stop=[]",
+    ),
+    Limit(
         lambda r: r.schedule.shape == "linear" and r.schedule.min_share > 0,
         "schedule.min_share under a linear shape",
         'set schedule.shape="cosine", or min_share=0',
     ),
-    _Limit(
+    Limit(
         lambda r: bool(r.signal.resample_rounds),
         "signal.resample_rounds: dynamic sampling",
         "remove it with --set signal.resample_rounds=unset",
     ),
-    _Limit(
+    Limit(
         lambda r: r.prompt.chat_template is not None,
         "prompt.chat_template",
         "put it into the model's tokenizer",
@@ -156,15 +156,19 @@ def refuse(recipe: Recipe, target: Target) -> None:
             hint="Export a recipe of its GRPO stage alone, with model.id the folder that "
             "`budgetrl export RUN --to merged` makes of the stages before it.",
         )
-    limits = (*_BOTH, *(_VERL if target is Target.VERL else _TRL))
-    found = [limit for limit in limits if limit.is_met(recipe)]
+    found = [limit for limit in limits_of(target) if limit.is_met(recipe)]
     if found:
-        told = "; ".join(limit.what for limit in found)
+        way_out = "; ".join(limit.instead for limit in found)
         raise RecipeError(
-            f"{recipe.name}: {_NAMES[target]} has no equal of {told}.",
-            hint=f"{'; '.join(limit.instead for limit in found)}."[:1].upper()
-            + f"{'; '.join(limit.instead for limit in found)}."[1:],
+            f"{recipe.name}: {_NAMES[target]} has no equal of "
+            f"{'; '.join(limit.what for limit in found)}.",
+            hint=f"{way_out[0].upper()}{way_out[1:]}.",
         )
+
+
+def limits_of(target: Target) -> tuple[Limit, ...]:
+    """All that a target refuses, besides stages."""
+    return (*_BOTH, *(_VERL if target is Target.VERL else _TRL))
 
 
 def unmapped(recipe: Recipe, mapped: Collection[str], target: Target) -> list[Left]:
@@ -214,7 +218,8 @@ def _remarks(recipe: Recipe, target: Target) -> Iterator[Left]:
 
 def _is_name(key: str) -> bool:
     """Whether a value says what something is called, and nothing of what is done."""
-    return key.startswith(("recipe.", "paper")) or key.endswith((".suite", ".name"))
+    of_elements = key.startswith("eval.") and key.endswith(".suite")
+    return key.startswith(("recipe.", "paper")) or of_elements
 
 
 def _is_usual_length(key: str, value: Any, recipe: Recipe) -> bool:

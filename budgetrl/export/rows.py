@@ -10,13 +10,15 @@ where the tokenizer is: by verl, or by `prepare` for TRL.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from budgetrl.data.overlap import find_overlap
 from budgetrl.data.prompts import PromptRenderer, conversation
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.errors import DataError
-from budgetrl.files import write_atomic
+from budgetrl.export.keys import GENERATION
+from budgetrl.files import write_atomic, write_json
 from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.recipe.suites import SUITES
 from budgetrl.rewards.worker import GradingPool
@@ -126,13 +128,29 @@ def prepare(folder: Path, *, with_lengths: bool, say: Say = print) -> None:
     """
     recipe = read_recipe(folder)
     tokenizer = None
-    if with_lengths:
+    if with_lengths or recipe.sampling.stop:
         from budgetrl.engine.folder import model_folder
         from budgetrl.engine.tokenizer import load_tokenizer
 
-        tokenizer = load_tokenizer(model_folder(recipe), recipe)
-    for remark in write_rows(recipe, folder, tokenizer):
+        source = model_folder(recipe)
+        tokenizer = load_tokenizer(source, recipe)
+        if recipe.sampling.stop:
+            _write_ends(recipe, source, tokenizer, folder / GENERATION)
+    for remark in write_rows(recipe, folder, tokenizer if with_lengths else None):
         say(remark)
+
+
+def _write_ends(recipe: Recipe, source: str, tokenizer: Any, folder: Path) -> None:
+    """The model's end tokens and those of sampling.stop, where vLLM looks for such."""
+    from transformers import AutoConfig
+
+    from budgetrl.engine.ends import GENERATION_FILE, end_ids, only_ends
+
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    model = SimpleNamespace(generation_config=only_ends(source, config))
+    ends = sorted(end_ids(model, tokenizer, recipe))
+    folder.mkdir(exist_ok=True)
+    write_json(folder / GENERATION_FILE, {"eos_token_id": ends})
 
 
 def _rows(problems: Sequence[Problem], recipe: Recipe, source: str) -> Iterator[Mapping[str, Any]]:

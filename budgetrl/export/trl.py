@@ -155,6 +155,7 @@ def trl_values(recipe: Recipe) -> dict[str, Any]:
         **_schedule(recipe),
         **_vllm(recipe),
         "shuffle_dataset": True,
+        "ignore_data_skip": False,
         "save_strategy": "steps",
         "save_steps": recipe.checkpoint.every_steps or 25,
         "report_to": recipe.tracker.kind,

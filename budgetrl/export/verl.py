@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from budgetrl.export.folder import new_folder
-from budgetrl.export.keys import ENTRIES, VERL
+from budgetrl.export.keys import ENTRIES, GENERATION, GENERATION_KEY, VERL
 from budgetrl.export.layout import Layout, layout_for
 from budgetrl.export.limits import Left, Target, refuse, unmapped
 from budgetrl.export.notes import readme
@@ -90,7 +90,7 @@ exec python -m verl.trainer.main_ppo --config-path "$here" --config-name verl \\
   "data.val_files=[{suites}]" \\
   "reward.custom_reward_function.path='$here/reward.py'" \\
   "trainer.default_local_dir='$here/checkpoints'" \\
-  "$@"
+{ends}  "$@"
 """
 
 
@@ -175,9 +175,11 @@ def mapped_values(recipe: Recipe, layout: Layout) -> dict[str, list[tuple[str, A
 
 def _script(recipe: Recipe) -> str:
     suites = [file_of(spec) for spec in recipe.eval]
+    ends = [f"{GENERATION}/generation_config.json"] if recipe.sampling.stop else []
     return _SCRIPT.format(
         version=VERL,
-        files=" ".join(map(shlex.quote, [TRAIN, *suites])),
+        ends=f"  \"{GENERATION_KEY}='$here/{GENERATION}'\" \\\n" if ends else "",
+        files=" ".join(map(shlex.quote, [TRAIN, *suites, *ends])),
         train=TRAIN,
         suites=",".join(f"'$here/{name}'" for name in suites),
     )
