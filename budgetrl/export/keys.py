@@ -73,7 +73,7 @@ def validation(recipe: Recipe) -> Eval | None:
 
 def _validation(recipe: Recipe, layout: Layout) -> tuple[float, float, int, bool]:
     spec = validation(recipe) or Eval(suite="math500", samples=1)
-    return spec.temperature, spec.top_p, spec.samples, spec.temperature > 0
+    return spec.temperature, spec.top_p, spec.rounds.min, spec.temperature > 0
 
 
 def _test_freq(recipe: Recipe, layout: Layout) -> int:

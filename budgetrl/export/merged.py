@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from budgetrl.account.run import read_facts
 from budgetrl.engine.kept_share import LEAST
 from budgetrl.errors import ModelError, UsageError
 from budgetrl.evaluation.identity import model_files
@@ -20,7 +21,6 @@ from budgetrl.export.folder import new_folder, refuse_existing, refuse_small_dis
 from budgetrl.files import write_atomic
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.report.card import model_card
-from budgetrl.report.facts import read_facts
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _BESIDE = ("*.jinja", "*.model", "merges.txt", "LICENSE*", "NOTICE*")

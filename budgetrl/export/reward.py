@@ -19,8 +19,8 @@ from budgetrl.errors import RewardError
 from budgetrl.export.rows import read_recipe
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import RewardName
+from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.registry import RewardSum, build_reward
-from budgetrl.rewards.worker import GradingPool
 from budgetrl.types import RewardBreakdown, Verdict
 
 ALLOW_CODE = "BUDGETRL_ALLOW_CODE"

@@ -21,7 +21,7 @@ from budgetrl.export.keys import GENERATION
 from budgetrl.files import write_atomic, write_json
 from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.recipe.suites import SUITES
-from budgetrl.rewards.worker import GradingPool
+from budgetrl.rewards.pool import GradingPool
 from budgetrl.types import Problem
 
 RECIPE = "recipe.json"
