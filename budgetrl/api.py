@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from budgetrl.budget import Budget
+from budgetrl.budget import Budget, Limits
 from budgetrl.errors import TrainingError, UsageError
 from budgetrl.recipe.load import LoadedRecipe, change_recipe, load_recipe
 from budgetrl.types import Interval, Spend, StopReason
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from budgetrl.display.base import DisplayKind, GuardedDisplay
     from budgetrl.estimation.estimate import Estimate
     from budgetrl.evaluation.judge import Evaluated
-    from budgetrl.plan import Limits
     from budgetrl.rundir import RunDir
     from budgetrl.supervise.run import Ended
 
@@ -212,14 +211,11 @@ def estimate(
     """
     from budgetrl.estimation.request import Request, answer
 
-    limits = _limits(budget, price)
     return answer(
         Request(
             recipe=_loaded(recipe, overrides, None).recipe,
             gpu=gpu,
-            hours=limits.hours,
-            usd=limits.usd,
-            price=limits.price,
+            limits=_limits(budget, price),
             steps=steps,
             from_run=None if from_run is None else os.fspath(from_run),
         )
@@ -304,18 +300,16 @@ def _sets(overrides: Mapping[str, Any] | None) -> list[str]:
         raise UsageError(f"overrides: {error}.", hint="Give texts, numbers or lists.") from None
 
 
-def _limits(budget: str | Budget | None, price: float | None) -> "Limits":
-    from budgetrl.plan import Limits
-
+def _limits(budget: str | Budget | None, price: float | None) -> Limits:
     if isinstance(budget, Budget):
         price = budget.usd_per_hour if price is None else price
-        return Limits(hours=budget.wall_s / 3600, price=price)
+        return Limits(budget.wall_s, price=price)
     if budget is None:
         return Limits(price=price)
     try:
         if budget.strip().startswith("$"):
             return Limits(usd=parse_usd(budget), price=price)
-        return Limits(hours=parse_duration_s(budget) / 3600, price=price)
+        return Limits(parse_duration_s(budget), price=price)
     except (AttributeError, ValueError) as error:
         raise UsageError(
             f"budget = {budget!r}: {error}.", hint='Write a time, "90m", or dollars, "$7".'

@@ -1,19 +1,24 @@
-"""Time and money: what was paid, what is left, and whether one more update fits.
+"""Time and money: what a run may use, what that buys, what was paid and what is left.
 
     PhaseTimes --plan(times, budget)--> Plan            before a run: seconds become updates
     Ledger: clock --> elapsed, remaining                during it: what is paid over all attempts
-    Forecaster: measured steps --> Decision             after each update: go on, or finish
+    usd_of(seconds, usd_per_hour) --> dollars           nobody else multiplies by a price
 
-The only place where seconds become updates and dollars. Everything is pure; clocks are arguments.
+What is learned while a run lasts is in `forecast`. Everything is pure; clocks are arguments.
 """
 
 import math
-import statistics
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from budgetrl.types import Plan, Spend
+from budgetrl.errors import UsageError
+from budgetrl.types import Spend
+
+if TYPE_CHECKING:
+    from budgetrl.recipe.schema import Recipe
+
+_HOUR_S = 3600.0
 
 Clock = Callable[[], float]
 """Monotonic seconds."""
@@ -26,9 +31,6 @@ BASELINE_SHARE = 0.4
 
 REPORT_FACTOR = 1.3
 """Margin on the report: a longer run has more to draw."""
-
-LEAST_CORRECTION, MOST_CORRECTION = 0.7, 20.0
-"""Of the plan's updates by the pace of the baseline evaluation."""
 
 EARLY_STEPS = 5
 """Updates after which a run's own pace corrects the plan's."""
@@ -46,25 +48,62 @@ class Budget:
     usd: float | None = None
     """The limit in dollars, where one was given."""
 
-    @classmethod
-    def of(
-        cls, *, hours: float | None, usd: float | None, usd_per_hour: float | None
-    ) -> "Budget | None":
-        """The sooner of a time limit and a dollar limit; None when neither is given.
-
-        Raises:
-            ValueError: dollars without a price.
-        """
-        limits = [] if hours is None else [hours * 3600]
-        if usd is not None:
-            if not usd_per_hour:
-                raise ValueError("a limit in dollars needs a price per hour")
-            limits.append(usd / usd_per_hour * 3600)
-        return cls(min(limits), usd_per_hour, usd) if limits else None
-
     def usd_of(self, seconds: float) -> float | None:
         """What seconds cost, if a price is known."""
-        return None if self.usd_per_hour is None else seconds / 3600 * self.usd_per_hour
+        return usd_of(seconds, self.usd_per_hour)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What somebody allows to be used; None: nothing was said."""
+
+    wall_s: float | None = None
+    usd: float | None = None
+    price: float | None = None
+    """Dollars per hour."""
+
+    @classmethod
+    def of(cls, recipe: "Recipe") -> "Limits":
+        """What a recipe says."""
+        said = recipe.budget
+        wall_s = None if said.hours is None else said.hours * _HOUR_S
+        return cls(wall_s, said.usd, said.usd_per_hour)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither time nor dollars are limited."""
+        return self.wall_s is None and self.usd is None
+
+    def budget(self, usd_per_hour: float | None) -> Budget | None:
+        """The sooner of both limits at a price; None where neither is given.
+
+        Raises:
+            UsageError: dollars without a price.
+        """
+        limits = [] if self.wall_s is None else [self.wall_s]
+        if self.usd is not None:
+            if not usd_per_hour:
+                raise UsageError(
+                    "a limit in dollars needs the price of an hour, and none is known here.",
+                    hint="Give a new run its price, such as --price 0.30, or limit the time.",
+                )
+            limits.append(self.usd / usd_per_hour * _HOUR_S)
+        return Budget(min(limits), usd_per_hour, self.usd) if limits else None
+
+    def budget_for(self, recipe: "Recipe", usd_per_hour: float | None) -> Budget | None:
+        """These limits, else the recipe's: any of these replaces both of the recipe's.
+
+        Raises:
+            UsageError: dollars without a price.
+        """
+        return (Limits.of(recipe) if self.is_open else self).budget(usd_per_hour)
+
+
+def usd_of(seconds: float | None, usd_per_hour: float | None) -> float | None:
+    """What seconds cost; None where either is not known."""
+    if seconds is None or usd_per_hour is None:
+        return None
+    return seconds / _HOUR_S * usd_per_hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +155,45 @@ class PhaseTimes:
         names = [name for name in self.__dataclass_fields__ if name not in keep]
         changed = {n: value * factor for n in names if (value := getattr(self, n)) is not None}
         return replace(self, source=source, **changed)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a budget buys, before or during a run. All in seconds unless named otherwise."""
+
+    budget_s: float
+    setup_s: float
+    baseline_s: float
+    step_s: float
+    step_evals_s: float
+    """All evaluations during training together."""
+    saves_s: float
+    """All checkpoints during training together."""
+    reserve_s: float
+    """Kept for the end: final evaluation, last save."""
+    report_s: float
+    """Report and exit, after the worker's deadline."""
+    affordable_steps: int
+    """What the budget buys, not capped by the recipe's stop_after_steps."""
+    requested_steps: int | None
+    total_s: float
+    """Expected wall time of the run, for the smaller of affordable and requested."""
+    usd_per_hour: float | None
+    source: str
+    """Where the times come from, for people."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Updates that the plan expects to make."""
+        if self.requested_steps is None:
+            return self.affordable_steps
+        return min(self.affordable_steps, self.requested_steps)
+
+    @property
+    def total_usd(self) -> float | None:
+        """Expected bill, if a price is known."""
+        return usd_of(self.total_s, self.usd_per_hour)
 
 
 def plan(
@@ -277,136 +355,3 @@ class Ledger:
         """What was paid."""
         elapsed = self.elapsed_s
         return Spend(elapsed, self.train_s, self.budget.usd_of(elapsed))
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Whether another update fits, and what the rest of the budget buys."""
-
-    go_on: bool
-    step_s: float
-    """Forecast of the next update, pessimistic."""
-    reserve_s: float
-    rollout_limit_s: float
-    """Generation of the next update must end within this."""
-    forecast_steps: int
-    """Updates that still fit, at the usual pace."""
-    forecast_low: int
-    forecast_high: int
-
-
-@dataclass(slots=True)
-class Forecaster:
-    """Learns from measured steps what the next one costs and how much the end needs.
-
-    Pessimistic where it decides (the slowest recent step), realistic where it informs.
-    """
-
-    planned_step_s: float
-    baseline_eval_s: float
-    """Measured seconds of the baseline evaluation; the final one has the same suites."""
-    baseline_tokens_mean: float
-    save_s: float
-    planned_early_s: float | None = None
-    """One of the first `EARLY_STEPS` updates, by the plan; None: not known."""
-    planned_evals_s: float = 0.0
-    """Evaluations during training, spread over all updates, by the plan."""
-    rounds: int = 1
-    """Samples of each problem in the evaluation that `baseline_eval_s` is of."""
-    untrained: bool = True
-    """Before the first update a shorter final evaluation is better than no update."""
-    window: int = 5
-    _steps: deque[tuple[float, float]] = field(default_factory=deque)
-    _tokens_mean: float = 0.0
-
-    def observe(self, step_s: float, rollout_s: float, tokens_mean: float) -> None:
-        """Note one finished update."""
-        self.untrained = False
-        self._steps.append((step_s, rollout_s))
-        self._tokens_mean = tokens_mean
-        while len(self._steps) > 4 * self.window:
-            self._steps.popleft()
-
-    def observe_baseline(self, seconds: float, rounds: int, tokens_mean: float) -> None:
-        """Note the baseline evaluation; before the first update its pace corrects the plan's."""
-        if seconds > 0 and rounds > 0:
-            planned, measured = self.baseline_eval_s / self.rounds, seconds / rounds
-            if planned > 0:
-                factor = min(MOST_CORRECTION, max(LEAST_CORRECTION, measured / planned))
-                self.planned_step_s *= factor
-                if self.planned_early_s is not None:
-                    self.planned_early_s *= factor
-            self.baseline_eval_s, self.rounds = seconds, rounds
-        self.baseline_tokens_mean = tokens_mean
-
-    def observe_save(self, seconds: float) -> None:
-        """Note one finished checkpoint; the slowest one counts."""
-        self.save_s = max(self.save_s, seconds)
-
-    @property
-    def reserve_s(self) -> float:
-        """What the end needs now: evaluation at today's lengths, and a save."""
-        base = self.baseline_tokens_mean
-        growth = self._tokens_mean / base if base > 0 and self._tokens_mean > 0 else 1.0
-        rounds = self.rounds if self.untrained else 1
-        return reserve_s(self.baseline_eval_s / rounds, self.save_s, growth)
-
-    @property
-    def pessimistic_step_s(self) -> float:
-        """The slowest recent step with a margin, or the plan before there is any."""
-        recent = [step for step, _ in list(self._steps)[-self.window :]]
-        return 1.15 * max(recent) if recent else self.first_step_s
-
-    @property
-    def first_step_s(self) -> float:
-        """The first update, by the plan, at the pace of the baseline once that is known."""
-        return max(self.planned_step_s, self.planned_early_s or 0.0)
-
-    @property
-    def expected_end_s(self) -> float:
-        """What the end takes without a margin."""
-        return (self.reserve_s - self.save_s) / RESERVE_FACTOR + self.save_s
-
-    @property
-    def expected_step_s(self) -> float:
-        """One of the updates to come, with its share of the evaluations.
-
-        The plan's course at this run's pace; the median once that tells enough.
-        """
-        return self._expected_update_s() + self.planned_evals_s
-
-    def _expected_update_s(self) -> float:
-        seconds = [step for step, _ in self._steps]
-        if not seconds:
-            return self.planned_step_s
-        if self.planned_early_s is not None and len(seconds) < 4 * self.window:
-            early = seconds[:EARLY_STEPS]
-            return self.planned_step_s / self.planned_early_s * sum(early) / len(early)
-        return statistics.median_high(seconds)
-
-    def decide(self, remaining_s: float, extra_s: float = 0.0) -> Decision:
-        """Whether one more update fits.
-
-        Args:
-            remaining_s: until the worker's deadline.
-            extra_s: a checkpoint or evaluation that is due right after it.
-        """
-        reserve, step = self.reserve_s, self.pessimistic_step_s
-        free = remaining_s - reserve
-        recent = list(self._steps)[-self.window :]
-        after_rollout = max((s - r for s, r in recent), default=0.5 * self.planned_step_s)
-        times = sorted(step for step, _ in self._steps) or [self.planned_step_s]
-        fast, slow, expected = times[len(times) // 10], times[-1], self.expected_step_s
-        return Decision(
-            go_on=step + extra_s <= free,
-            step_s=step,
-            reserve_s=reserve,
-            rollout_limit_s=max(0.0, free - 1.15 * after_rollout - extra_s),
-            forecast_steps=_fit(free, expected),
-            forecast_low=_fit(free, max(slow, expected)),
-            forecast_high=_fit(free, min(fast, expected)),
-        )
-
-
-def _fit(seconds: float, step_s: float) -> int:
-    return max(0, int(seconds / step_s)) if step_s > 0 else 0

@@ -17,13 +17,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from budgetrl.budget import Budget, PhaseTimes
+from budgetrl.budget import Budget, PhaseTimes, Plan
 from budgetrl.damage import way_on
 from budgetrl.errors import RunDirError
 from budgetrl.hub.pins import MANIFEST_KEY, Pins, from_json, pinned
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
-from budgetrl.types import Plan
 
 
 @dataclass(frozen=True, slots=True)

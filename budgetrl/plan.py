@@ -1,6 +1,6 @@
 """Before a run: recipe and flags become a plan, and a go or a refusal; then a run directory.
 
-    planned = make_plan(load_recipe(...), Limits(hours=4), ...)   no torch, no tokenizer
+    planned = make_plan(load_recipe(...), Limits(wall_s), ...)    no torch, no tokenizer
     run = create_run(planned, out)                                the only thing that writes
 
 Checks all that needs no tokenizer; the rest the worker checks before its first evaluation.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import budgetrl
-from budgetrl.budget import EXIT_S, RESERVE_FACTOR, Budget, PhaseTimes, plan
+from budgetrl.budget import EXIT_S, RESERVE_FACTOR, Budget, Limits, PhaseTimes, Plan, plan
 from budgetrl.data.difficulty import solve_rates
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.documents import Standing
@@ -55,7 +55,6 @@ from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.registry import refuse_code
 from budgetrl.rundir import MANIFEST, PLAN, RECIPE, RESOLVED, RunDir
 from budgetrl.rundir import SCHEMA_VERSION as RUNDIR_VERSION
-from budgetrl.types import Plan
 from budgetrl.units import duration, hours_option
 
 BUSY = 1.2
@@ -67,16 +66,6 @@ SETUP_MARGIN = 1.5
 
 DOWNLOAD_RATE = 1e8
 """Bytes a second that a download is planned with, as for GPUs (`estimator.json`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the command line says about time and money; None: the recipe's own."""
-
-    hours: float | None = None
-    usd: float | None = None
-    price: float | None = None
-    """Dollars per hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,16 +176,7 @@ def budget_of(recipe: Recipe, limits: Limits, card: Gpu | None = None) -> Budget
         price = known.usd_per_hour if known is not None else None
     elif price is None:
         price = recipe.budget.usd_per_hour
-    hours, usd = limits.hours, limits.usd
-    if hours is None and usd is None:
-        hours, usd = recipe.budget.hours, recipe.budget.usd
-    try:
-        budget = Budget.of(hours=hours, usd=usd, usd_per_hour=price)
-    except ValueError:
-        raise UsageError(
-            "a budget in dollars needs the price of an hour.",
-            hint="Give it with --price, such as --price 0.30, or limit the time with --hours.",
-        ) from None
+    budget = limits.budget_for(recipe, price)
     if budget is None:
         raise UsageError(
             f"recipe {recipe.name} has no budget, and none was given.",

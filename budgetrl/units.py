@@ -32,6 +32,11 @@ def parse_duration_s(text: str) -> float:
     return seconds
 
 
+def hours(seconds: float) -> float:
+    """Seconds in hours."""
+    return seconds / _UNITS_S["h"]
+
+
 def hours_option(seconds: float) -> str:
     """Seconds, rounded up, as `--hours` takes them: "152s", "31m", "5.1"."""
     if seconds < 300:

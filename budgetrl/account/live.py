@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from budgetrl.account.series import Series
+from budgetrl.budget import usd_of
 from budgetrl.errors import RunDirError
 from budgetrl.events import Event, RunResumed, Step, parse
 from budgetrl.history import History
@@ -137,8 +138,7 @@ class RunView:
 
     def usd_of(self, seconds: float | None) -> float | None:
         """What seconds cost, if a price is known."""
-        price = self.usd_per_hour
-        return None if seconds is None or price is None else seconds / 3600 * price
+        return usd_of(seconds, self.usd_per_hour)
 
     def status(self, now: float | None = None) -> RunStatus:
         """What the files tell about the run."""

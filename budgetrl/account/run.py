@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from budgetrl.budget import PhaseTimes
+from budgetrl.budget import PhaseTimes, Plan, usd_of
 from budgetrl.errors import DataError, ProtocolError, RunDirError
 from budgetrl.evaluation.compare import Difference, difference
 from budgetrl.evaluation.rows import StoredEval, load_eval
@@ -18,7 +18,7 @@ from budgetrl.history import History, read_history
 from budgetrl.losses import find_losses
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RESULT, RunDir
-from budgetrl.types import Plan, Protocol, RunStatus
+from budgetrl.types import Protocol, RunStatus
 
 Shape = TypeVar("Shape", Plan, PhaseTimes)
 
@@ -86,13 +86,12 @@ class Facts:
     @property
     def paid_usd(self) -> float | None:
         """The bill."""
-        price = self.usd_per_hour
-        return self.history.spent_usd if price is None else self.paid_s / 3600 * price
+        bill = self.usd(self.paid_s)
+        return self.history.spent_usd if bill is None else bill
 
     def usd(self, seconds: float | None) -> float | None:
         """What seconds cost, if a price is known."""
-        price = self.usd_per_hour
-        return None if price is None or seconds is None else seconds / 3600 * price
+        return usd_of(seconds, self.usd_per_hour)
 
     @property
     def steps(self) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.bench.settings import LEAST_TOKENS, UPDATES, Setting, benched, settings_of
+from budgetrl.budget import Limits
 from budgetrl.display.base import NoDisplay
 from budgetrl.errors import (
     OUT_OF_MEMORY_EXIT,
@@ -28,13 +29,14 @@ from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.estimation.profile import run_recipe, store_gpu_profile
 from budgetrl.files import write_json
 from budgetrl.history import History, measured_times, read_history
-from budgetrl.plan import Limits, create_run, make_plan
+from budgetrl.plan import create_run, make_plan
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.rundir import MANIFEST, PLAN, RunDir
 from budgetrl.supervise.attempt import Attempt
 from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.gpu_lock import gpu_of, hold_gpu
 from budgetrl.supervise.worker import Signals, Worker
+from budgetrl.units import parse_duration_s
 
 PHASES = ("rollout", "reward", "logprob", "update", "other")
 SPARE = 1.2
@@ -151,7 +153,9 @@ def _affordable_tokens(loaded: LoadedRecipe, limit_s: float) -> int:
     """
     tokens = loaded.recipe.sampling.max_tokens
     while True:
-        plan = make_plan(_as(loaded, Setting({}), False, tokens), Limits(hours=1e3)).plan
+        plan = make_plan(
+            _as(loaded, Setting({}), False, tokens), Limits(parse_duration_s("1000h"))
+        ).plan
         needs_s = plan.setup_s + UPDATES * plan.step_s
         if 2 * needs_s <= limit_s or tokens < 2 * LEAST_TOKENS:
             break
@@ -199,7 +203,7 @@ class _Lab:
         start = time.monotonic()
         self.tell(f"measuring {setting.name}")
         loaded = _as(self.loaded, setting, evaluates, self.max_tokens)
-        planned = make_plan(loaded, Limits(hours=(self.end - start) / 3600))
+        planned = make_plan(loaded, Limits(self.end - start))
         run = create_run(planned, self.folder, ["budgetrl", "bench", self.loaded.recipe.name])
         attempt = Attempt.first(run, start, allow_code=self.allow_code)
         exit_code = self._work(run, replace(attempt, reserved_s=0.0))

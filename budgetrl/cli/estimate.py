@@ -13,9 +13,8 @@ from budgetrl.cli.options import (
     Price,
     Sets,
     Usd,
-    hours_of,
+    limits_of,
     read_recipe,
-    usd_of,
 )
 from budgetrl.errors import UsageError
 
@@ -58,9 +57,7 @@ def estimate(
     request = Request(
         recipe=loaded.recipe,
         gpu=gpu,
-        hours=hours_of(hours),
-        usd=usd_of(usd),
-        price=usd_of(price, "--price"),
+        limits=limits_of(hours, usd, price),
         steps=steps,
         from_run=from_run,
     )

@@ -10,7 +10,7 @@ from rich.text import Text
 from budgetrl.estimation.document import best
 from budgetrl.estimation.estimate import Estimate
 from budgetrl.estimation.memory import Verdict
-from budgetrl.units import GIB, duration, usd
+from budgetrl.units import GIB, duration, hours, usd
 
 _STYLE = {Verdict.FITS: "green", Verdict.TIGHT: "yellow", Verdict.NO: "red"}
 _DIM = "bright_black"
@@ -62,7 +62,7 @@ def _cells(made: Estimate) -> list[Text]:
         *row,
         Text(duration(made.times.step_s)),
         Text(updates),
-        Text(f"{made.plan.total_s / 3600:.1f}"),
+        Text(f"{hours(made.plan.total_s):.1f}"),
         Text(usd(price), style=_DIM),
         Text(usd(made.usd)),
         Text(f"{per_usd:.0f}" if per_usd is not None else "-", style="bold"),

@@ -17,7 +17,7 @@ from budgetrl.estimation.advice import advise
 from budgetrl.estimation.document import assumptions
 from budgetrl.estimation.estimate import Estimate
 from budgetrl.estimation.memory import Verdict
-from budgetrl.units import GIB, duration, usd
+from budgetrl.units import GIB, duration, hours, usd
 
 _MIN_WIDTH, _MAX_WIDTH = 60, 100
 _VERDICT = {
@@ -208,14 +208,14 @@ def _outcome(made: Estimate, width: int) -> Text:
     if made.budget is not None and affordable is not None and band is not None:
         what = duration(made.budget.wall_s)
         if made.price is not None:
-            what += f" ({usd(made.budget.wall_s / 3600 * made.price.usd_per_hour)})"
+            what += f" ({usd(made.usd_of(made.budget.wall_s))})"
         text.append(f"{what} buys {affordable} updates", style="bold")
         text.append(f" ({band.low:.0f} - {band.high:.0f})", style=_DIM)
         asked = made.requested_steps
         text.append(f"; {asked} are wanted.\n" if asked is not None else ".\n")
-    share = made.evaluation_s / 3600
     if made.scenario.recipe.paper is not None:
-        note = f"Evaluations take about {share:.1f} h of it; the paper's 24 h are training alone."
+        share = f"{hours(made.evaluation_s):.1f}"
+        note = f"Evaluations take about {share} h of it; the paper's 24 h are training alone."
         text.append_text(_wrapped(note, width, _DIM)).append("\n")
     if made.price is None:
         text.append_text(_wrapped("No price is known: give it with --price.", width, "yellow"))
@@ -283,8 +283,7 @@ def _money(made: Estimate) -> str:
     total = duration(made.plan.total_s)
     if made.price is None or made.usd is None:
         return total
-    per_s = made.price.usd_per_hour / 3600
-    low, high = usd(made.total_band.low * per_s), usd(made.total_band.high * per_s)
+    low, high = usd(made.usd_of(made.total_band.low)), usd(made.usd_of(made.total_band.high))
     return f"{total}, {usd(made.usd)} ({low} - {high})"
 
 

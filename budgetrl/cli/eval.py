@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetrl.cli.options import Hours, Json, MovedModel, Offline, hours_of
+from budgetrl.cli.options import Hours, Json, MovedModel, Offline, limits_of
 from budgetrl.errors import AbortedError, BudgetError, ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def eval_(
 
     started = time.monotonic()
     os.environ.update(worker_environment())
-    limit_h = hours_of(hours)
+    limit_s = limits_of(hours).wall_s
     found = find_target(target, recipe, model)
 
     def warn(what: str) -> None:
@@ -95,14 +95,14 @@ def eval_(
         temperature=temperature,
         seed=seed,
     )
-    ends_at = None if limit_h is None else started + limit_h * 3600
+    ends_at = None if limit_s is None else started + limit_s
     card = gpu_for(found.recipe)
     with (
         _signals() as caught,
         hold_gpu(card, Path(target).absolute(), ends_at),
         aside(sys.stdout, sys.stderr),
     ):
-        over = _stop_check(started, limit_h, caught)
+        over = _stop_check(ends_at, caught)
         follow = _download(over, caught)
         results = evaluate_target(found, specs, out, over, _progress(), warn, follow)
     if as_json:
@@ -155,10 +155,9 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _stop_check(started: float, limit_h: float | None, caught: Sequence[int]) -> Callable[[], bool]:
+def _stop_check(ends_at: float | None, caught: Sequence[int]) -> Callable[[], bool]:
     def over() -> bool:
-        late = limit_h is not None and time.monotonic() - started > limit_h * 3600
-        return late or bool(caught)
+        return bool(caught) or (ends_at is not None and time.monotonic() > ends_at)
 
     return over
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from budgetrl.budget import Limits
 from budgetrl.errors import UsageError
 from budgetrl.units import parse_duration_s, parse_usd
 
@@ -118,23 +119,17 @@ def accepted_of(text: str | None) -> frozenset[str]:
     return parts
 
 
-def hours_of(text: str | None) -> float | None:
-    """Hours of a --hours value.
+def limits_of(hours: str | None, usd: str | None = None, price: str | None = None) -> Limits:
+    """What --hours, --usd and --price allow.
 
     Raises:
-        UsageError: not a duration above zero.
+        UsageError: not a duration or an amount above zero.
     """
-    seconds = _parsed("--hours", text, parse_duration_s)
-    return None if seconds is None else seconds / 3600
-
-
-def usd_of(text: str | None, flag: str = "--usd") -> float | None:
-    """Dollars of a --usd or --price value.
-
-    Raises:
-        UsageError: not an amount above zero.
-    """
-    return _parsed(flag, text, parse_usd)
+    return Limits(
+        _parsed("--hours", hours, parse_duration_s),
+        _parsed("--usd", usd, parse_usd),
+        _parsed("--price", price, parse_usd),
+    )
 
 
 def _parsed(flag: str, text: str | None, parse: Callable[[str], float]) -> float | None:

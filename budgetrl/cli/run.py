@@ -26,9 +26,8 @@ from budgetrl.cli.options import (
     Sets,
     Usd,
     accepted_of,
-    hours_of,
+    limits_of,
     read_recipe,
-    usd_of,
 )
 from budgetrl.errors import AbortedError, UsageError
 
@@ -83,7 +82,7 @@ def run(
         raise UsageError(
             "--json and --display json both want standard output.", hint="Leave one of them out."
         )
-    in_hours, in_usd, per_hour = hours_of(hours), usd_of(usd), usd_of(price, "--price")
+    limits = limits_of(hours, usd, price)
     kind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
     with (
@@ -93,10 +92,9 @@ def run(
         shown.message(f"planning {recipe}")
         # Imported under the first screen, because together they take half a second.
         from budgetrl.pace import slowness
-        from budgetrl.plan import Limits, check_golds, make_plan, try_own_rewards
+        from budgetrl.plan import check_golds, make_plan, try_own_rewards
 
         loaded = read_recipe(recipe, sets or (), seed, None if dry_run else shown.message)
-        limits = Limits(in_hours, in_usd, per_hour)
         planned = make_plan(
             loaded,
             limits,
@@ -146,7 +144,6 @@ def resume(
     run is not continued.
     """
     from budgetrl.display.base import open_display
-    from budgetrl.plan import Limits
     from budgetrl.rundir import open_run
     from budgetrl.study.state import is_study
     from budgetrl.supervise.attempt import process_start
@@ -156,11 +153,11 @@ def resume(
         raise UsageError(
             "--json and --display json both want standard output.", hint="Leave one of them out."
         )
-    limits, accepted = Limits(hours_of(hours), usd_of(usd)), accepted_of(accept_changes)
+    limits, accepted = limits_of(hours, usd), accepted_of(accept_changes)
     if is_study(run_dir):
         from budgetrl.cli.study import continue_study
 
-        if limits != Limits() or sets or accepted or model:
+        if not limits.is_open or sets or accepted or model:
             raise UsageError(
                 "a study keeps what it was planned with: its budget, and what its runs stand on.",
                 hint="Leave --hours, --usd, --set, --model and --accept-changes out.",

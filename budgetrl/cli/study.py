@@ -16,9 +16,8 @@ from budgetrl.cli.options import (
     Price,
     Sets,
     Usd,
-    hours_of,
+    limits_of,
     read_recipe,
-    usd_of,
 )
 from budgetrl.errors import ExitCode, UsageError
 
@@ -76,7 +75,6 @@ def replicate(
     Every arm is a normal run. The plan says what each gets and which differences the evaluation
     can tell from noise. The same command with --out, or `budgetrl resume DIR`, continues.
     """
-    from budgetrl.plan import Limits
     from budgetrl.study.arms import arms_of, family_of
     from budgetrl.study.plan import plan_study
     from budgetrl.study.state import StudyDir, is_study, open_study
@@ -85,9 +83,9 @@ def replicate(
 
     started = process_start()
     chosen = family_of(family)
-    in_hours, in_usd, per_hour = hours_of(hours), usd_of(usd), usd_of(price, "--price")
-    if in_hours is None and in_usd is None:
-        in_hours = chosen.hours
+    limits = limits_of(hours, usd, price)
+    if limits.is_open and chosen.budget is not None:
+        limits = limits_of(chosen.budget, None, price)
     policies = [chosen.alpha] if alpha is None else _alphas(alpha)
     config: dict[str, Any] = {
         "family": chosen.name,
@@ -96,14 +94,14 @@ def replicate(
         "alpha": [policy.value for policy in policies],
         "split": split,
     }
-    if chosen.hours is None:
+    if chosen.budget is None:
         config["recipe"] = chosen.recipes[0]
     if out is not None and is_study(out) and not plan:
         study = open_study(out)
         study.check_config(config)
         return _run(study, started, gpu, display, as_json)
     specs = arms_of(chosen, config["ranks"], seeds, policies)
-    made = plan_study(specs, Limits(in_hours, in_usd, per_hour), split=split, gpu=gpu, dry_run=plan)
+    made = plan_study(specs, limits, split=split, gpu=gpu, dry_run=plan)
     if plan:
         return _print_plan(made, config, as_json)
     sys.stderr.write(
@@ -140,15 +138,15 @@ def probe(
     from budgetrl.supervise.worker import worker_environment
 
     started = process_start()
-    limit_h = hours_of(hours)
-    assert limit_h is not None
+    limit_s = limits_of(hours).wall_s
+    assert limit_s is not None
     os.environ.update(worker_environment())
     loaded = read_recipe(recipe, sets or ())
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = out / f"{loaded.recipe.name}--{stamp}"
     with aside(sys.stdout, sys.stderr):
         found = run_probe(
-            loaded, limit_h * 3600, started, folder, lambda text: print(text, file=sys.stderr)
+            loaded, limit_s, started, folder, lambda text: print(text, file=sys.stderr)
         )
     if as_json:
         sys.stdout.write(json.dumps(found.to_json()) + "\n")

@@ -9,7 +9,7 @@ from budgetrl.estimation.lengths import CV
 from budgetrl.estimation.scenario import LIVE_GROUPS, planned_samples
 from budgetrl.estimation.terms import suite_lengths
 from budgetrl.estimation.training_time import mfu_name
-from budgetrl.units import GIB
+from budgetrl.units import GIB, hours
 
 SCHEMA_VERSION = 1
 
@@ -61,9 +61,9 @@ def document(made: Estimate) -> dict[str, Any]:
         "passes": made.scenario.passes().to_json(),
         "tokens": {"per_step": made.tokens_per_step, "total": made.tokens_per_step * made.steps},
         "hours": {
-            "total": made.plan.total_s / 3600,
-            "low": made.total_band.low / 3600,
-            "high": made.total_band.high / 3600,
+            "total": hours(made.plan.total_s),
+            "low": hours(made.total_band.low),
+            "high": hours(made.total_band.high),
         },
         "usd": _usd(made),
         "assumptions": [assumption._asdict() for assumption in assumptions(made)],
@@ -132,7 +132,7 @@ def assumptions(made: Estimate) -> list[Assumption]:
         Assumption("prompt_tokens_mean", round(scenario.prompt_tokens), "Open-RS with its prompt"),
         Assumption(
             "evaluation_hours",
-            round(made.evaluation_s / 3600, 2),
+            round(hours(made.evaluation_s), 2),
             "inside the budget here; the paper's 24 h are training alone",
         ),
         _suite_assumption(),
@@ -192,12 +192,9 @@ def _seconds(made: Estimate) -> dict[str, float]:
 
 
 def _usd(made: Estimate) -> dict[str, float | None]:
-    if made.price is None:
-        return dict.fromkeys(("total", "low", "high", "per_step"))
-    per_s = made.price.usd_per_hour / 3600
     return {
-        "total": made.plan.total_s * per_s,
-        "low": made.total_band.low * per_s,
-        "high": made.total_band.high * per_s,
-        "per_step": made.times.step_s * per_s,
+        "total": made.usd,
+        "low": made.usd_of(made.total_band.low),
+        "high": made.usd_of(made.total_band.high),
+        "per_step": made.usd_of(made.times.step_s),
     }

@@ -16,7 +16,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import NamedTuple
 
-from budgetrl.budget import Budget, PhaseTimes, plan
+from budgetrl.budget import Budget, PhaseTimes, Plan, plan, usd_of
 from budgetrl.estimation.cpu_memory import cpu_memory
 from budgetrl.estimation.disk import Disk, disk_of
 from budgetrl.estimation.memory import MemoryEstimate, Verdict
@@ -26,7 +26,6 @@ from budgetrl.estimation.terms import BAND, DRAWS, Band, quantiles
 from budgetrl.files import parse_json
 from budgetrl.hardware import Gpu, Price
 from budgetrl.recipe.schema import Recipe
-from budgetrl.types import Plan
 
 PROFILE_SCHEMA_VERSION = 1
 
@@ -79,7 +78,11 @@ class Estimate:
     @property
     def usd(self) -> float | None:
         """Expected bill."""
-        return None if self.price is None else self.plan.total_s / 3600 * self.price.usd_per_hour
+        return self.usd_of(self.plan.total_s)
+
+    def usd_of(self, seconds: float) -> float | None:
+        """What seconds cost here, if a price is known."""
+        return usd_of(seconds, self.price.usd_per_hour if self.price else None)
 
     @property
     def steps(self) -> int:

@@ -1,12 +1,12 @@
 """From names and flags to an estimate: which GPU, which price, which budget, which profile.
 
-answer(Request(recipe, gpu="A40", hours=24))     one Estimate
-answer_all(Request(recipe, hours=24))            one per GPU of the table
+answer(Request(recipe, gpu="A40", limits=Limits(wall_s)))     one Estimate
+answer_all(Request(recipe, limits=Limits(wall_s)))            one per GPU of the table
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from budgetrl.budget import Budget
+from budgetrl.budget import Budget, Limits
 from budgetrl.errors import UsageError
 from budgetrl.estimation.advice import changed
 from budgetrl.estimation.cpu_profile import phases_by_run, planned_phases
@@ -29,10 +29,7 @@ class Request:
     recipe: Recipe
     gpu: str | None = None
     """Name, alias, or path of a .json file."""
-    hours: float | None = None
-    usd: float | None = None
-    price: float | None = None
-    """Dollars per hour."""
+    limits: Limits = field(default_factory=Limits)
     steps: int | None = None
     from_run: str | None = None
 
@@ -60,7 +57,8 @@ def answer_all(request: Request) -> list[Estimate]:
     priced = [
         gpu
         for gpu in gpu_table().values()
-        if request.usd is None or price_of(on_gpu.recipe, gpu, request.price) is not None
+        if request.limits.usd is None
+        or price_of(on_gpu.recipe, gpu, request.limits.price) is not None
     ]
     return [_answer_gpu(on_gpu, gpu) for gpu in priced]
 
@@ -93,25 +91,6 @@ def price_of(recipe: Recipe, gpu: Gpu, override: float | None = None) -> Price |
     return gpu.price()
 
 
-def budget_of(request: Request, price: Price | None) -> Budget | None:
-    """The budget asked for, else the recipe's; flags replace both of its limits.
-
-    Raises:
-        UsageError: dollars without a price.
-    """
-    hours, usd = request.hours, request.usd
-    if hours is None and usd is None:
-        hours, usd = request.recipe.budget.hours, request.recipe.budget.usd
-    per_hour = price.usd_per_hour if price is not None else None
-    try:
-        return Budget.of(hours=hours, usd=usd, usd_per_hour=per_hour)
-    except ValueError:
-        raise UsageError(
-            "a limit in dollars needs the price of an hour, and none is known here.",
-            hint="Give it with --price, such as --price 0.30.",
-        ) from None
-
-
 def _on_gpu(request: Request) -> Request:
     """A CPU recipe for which a GPU is named is planned as it would run there."""
     if request.recipe.engine.device == "cpu":
@@ -120,9 +99,8 @@ def _on_gpu(request: Request) -> Request:
 
 
 def _answer_gpu(request: Request, gpu: Gpu) -> Estimate:
-    price = price_of(request.recipe, gpu, request.price)
-    budget = budget_of(request, price)
-    _check_aim(request, budget)
+    price = price_of(request.recipe, gpu, request.limits.price)
+    budget = _budget_of(request, price)
     measured = _measured(request, gpu)
     return estimate(
         request.recipe, gpu, budget, steps=request.steps, price=price, measured=measured
@@ -131,11 +109,12 @@ def _answer_gpu(request: Request, gpu: Gpu) -> Estimate:
 
 def _answer_cpu(request: Request) -> Estimate:
     recipe = request.recipe
-    stated = request.price if request.price is not None else recipe.budget.usd_per_hour
-    source = "command line" if request.price is not None else f"recipe {recipe.name}"
+    stated = (
+        request.limits.price if request.limits.price is not None else recipe.budget.usd_per_hour
+    )
+    source = "command line" if request.limits.price is not None else f"recipe {recipe.name}"
     price = None if stated is None else Price(stated, source, "")
-    budget = budget_of(request, price)
-    _check_aim(request, budget)
+    budget = _budget_of(request, price)
     if request.from_run is None:
         phases = planned_phases(recipe, user_cache_dir())
     else:
@@ -160,7 +139,14 @@ def _measured(request: Request, gpu: Gpu) -> Measured | None:
     return run_factors(request.from_run)
 
 
-def _check_aim(request: Request, budget: Budget | None) -> None:
+def _budget_of(request: Request, price: Price | None) -> Budget | None:
+    """The budget asked for, else the recipe's; None where updates are counted instead.
+
+    Raises:
+        UsageError: dollars without a price, or nothing to plan for.
+    """
+    per_hour = price.usd_per_hour if price is not None else None
+    budget = request.limits.budget_for(request.recipe, per_hour)
     steps = request.steps
     if steps is not None and steps < 1:
         raise UsageError(f"--steps {steps}: must be at least 1.")
@@ -170,6 +156,7 @@ def _check_aim(request: Request, budget: Budget | None) -> None:
             f"recipe {request.recipe.name} has neither a budget nor a number of updates.",
             hint="Say what to plan for: --hours 24, --usd 7, or --steps 300.",
         )
+    return budget
 
 
 def _is_planned_gpu(recipe: Recipe, gpu: Gpu) -> bool:

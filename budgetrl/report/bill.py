@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from budgetrl.account.run import Facts
+from budgetrl.budget import Plan
 from budgetrl.report.document import Bar, Block, Cell, Table, Text, Tone
-from budgetrl.types import Plan
 from budgetrl.units import duration, percent, usd
 
 SETUP = ("imports", "model", "data", "preflight")

@@ -28,8 +28,8 @@ class Family:
     recipes: tuple[str, ...]
     """One recipe per model; the paper's ranks have recipes of their own, `<recipe>_r<rank>`."""
     ranks: tuple[int, ...] = PAPER_RANKS
-    hours: float | None = 24.0
-    """Budget where none is given; None: the recipe's own."""
+    budget: str | None = "24h"
+    """Time limit where none is given; None: the recipe's own."""
     alpha: AlphaPolicy = AlphaPolicy.FIXED
     """The recipes' own rule."""
 
@@ -41,12 +41,12 @@ FAMILIES: Mapping[str, Family] = {
             Family(name, (name,))
             for name in ("deepscaler", "qwen2.5_instruct", "llama3.2", "qwen2.5_math", "qwen3")
         ),
-        Family("quickstart", ("quickstart",), TINY_RANKS, 0.15),
+        Family("quickstart", ("quickstart",), TINY_RANKS, "9m"),
         Family(
             "miniature",
             ("miniature/generalist", "miniature/cold", "miniature/specialist"),
             TINY_RANKS,
-            40 / 60,
+            "40m",
         ),
     )
 }
@@ -105,7 +105,7 @@ def family_of(name: str) -> Family:
         recipe.name,
         (next((known for known, at in list_recipes().items() if at == path), str(path)),),
         PAPER_RANKS if on_gpu else TINY_RANKS,
-        hours=None,
+        budget=None,
         alpha=recipe.lora.alpha_policy,
     )
 

@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from budgetrl.budget import Budget, PhaseTimes, largest_affordable, plan
+from budgetrl.budget import Budget, Limits, PhaseTimes, Plan, largest_affordable, plan
 from budgetrl.errors import BudgetError
 from budgetrl.evaluation.passk import t_quantile
-from budgetrl.plan import Limits, Planned, budget_of, make_plan
+from budgetrl.plan import Planned, budget_of, make_plan
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe
 from budgetrl.report.paper import SUITE_SIZES
 from budgetrl.study.arms import ArmSpec, check_protocols
 from budgetrl.study.feasibility import MIN_UPDATES
-from budgetrl.types import Plan
 from budgetrl.units import duration, hours_option
 
 Split = Literal["time", "steps"]

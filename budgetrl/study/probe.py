@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from budgetrl.budget import Limits, Plan
 from budgetrl.data.difficulty import SolveRates
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import LoadedProblems
@@ -26,7 +27,7 @@ from budgetrl.files import write_json
 from budgetrl.grading.rules import GRADER_VERSION
 from budgetrl.hub.fetch import Watch
 from budgetrl.hub.pins import Pin, bring, pin, pinned
-from budgetrl.plan import Limits, make_plan
+from budgetrl.plan import make_plan
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
@@ -34,8 +35,8 @@ from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.shaping import think_format
 from budgetrl.study.feasibility import ProbeVerdict, Seen, judge
 from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
-from budgetrl.types import EvalResult, EvalWhen, Plan, Problem, Verdict
-from budgetrl.units import gib
+from budgetrl.types import EvalResult, EvalWhen, Problem, Verdict
+from budgetrl.units import gib, hours, parse_duration_s
 
 SOLVE_RATES = "solve_rates.json"
 MAX_GROUPS = 256
@@ -126,7 +127,7 @@ def probe(
     verdict, why = judge(seen, plan.steps)
     write_json(folder / SOLVE_RATES, rates.to_json())
     share = seen.signal_share
-    pace = None if share is None else share * recipe.batch.prompts_per_step * 3600 / plan.step_s
+    pace = None if share is None else share * recipe.batch.prompts_per_step / hours(plan.step_s)
     forecast = {
         "steps": plan.steps,
         "step_s": plan.step_s,
@@ -165,7 +166,7 @@ def _plan(loaded: LoadedRecipe) -> Plan:
     try:
         return make_plan(loaded, Limits()).plan
     except BudgetError:
-        wide = make_plan(loaded, Limits(hours=1000.0)).plan
+        wide = make_plan(loaded, Limits(parse_duration_s("1000h"))).plan
         return replace(wide, affordable_steps=0)
 
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from budgetrl.budget import Budget, plan
+from budgetrl.budget import Budget, Limits, plan
 from budgetrl.display.base import GuardedDisplay
 from budgetrl.documents import prompt_moment
 from budgetrl.errors import BudgetError, BudgetRLError, DataError, ExitCode, RunDirError
@@ -22,7 +22,7 @@ from budgetrl.estimation.profile import run_recipe
 from budgetrl.evaluation.rounds import judge_rounds
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.history import read_history
-from budgetrl.plan import Limits, Planned, create_run, make_plan
+from budgetrl.plan import Planned, create_run, make_plan
 from budgetrl.recipe.eval_tables import Rounds
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.rundir import MANIFEST, RunDir
@@ -146,7 +146,7 @@ def _planned(
     """The arm's plan; without a baseline where an arm on the same model has it."""
     if budget_s <= 0:
         raise BudgetError("nothing of the study's budget is left for it.")
-    limits = Limits(hours=budget_s / 3600, price=whole.usd_per_hour)
+    limits = Limits(budget_s, price=whole.usd_per_hour)
     made = make_plan(loaded, limits, gpu=gpu)
     if not has_baseline:
         return made
@@ -196,7 +196,7 @@ def _go_on(run: RunDir, left_s: float, display: GuardedDisplay, started: float) 
         return continue_run(run, Limits(), display, started)
     if left_s <= 0:
         raise BudgetError(f"{duration(left_s)} of the study's budget are left for {run.name}.")
-    return continue_run(run, Limits(hours=left_s / 3600), display, started)
+    return continue_run(run, Limits(left_s), display, started)
 
 
 def study_budget(study: StudyDir) -> dict[str, float | None]:

@@ -17,7 +17,7 @@ from budgetrl.account.result import (
     stored_results,
     unjudged,
 )
-from budgetrl.budget import PhaseTimes
+from budgetrl.budget import PhaseTimes, usd_of
 from budgetrl.display.base import Display
 from budgetrl.documents import read_plan, read_recipe
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode
@@ -239,7 +239,7 @@ def result_of(run: RunDir, history: History) -> dict[str, Any]:
         "spent": {
             "wall_s": paid,
             "train_s": finished.train_s,
-            "usd": None if price is None else paid / 3600 * price,
+            "usd": usd_of(paid, price),
         },
         "budget": {"wall_s": budget.wall_s, "usd": budget.usd},
         "baseline": finished.baseline,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 
-from budgetrl.budget import Budget, PhaseTimes, plan, reserve_s
+from budgetrl.budget import Budget, Limits, PhaseTimes, Plan, plan, reserve_s
 from budgetrl.display.base import Display
 from budgetrl.documents import Standing, pinned_recipe, read_pins, read_plan, written_recipe
 from budgetrl.errors import BudgetError, RunDirError, UsageError
@@ -15,7 +15,7 @@ from budgetrl.evaluation.mending import refuse_newer
 from budgetrl.evaluation.target import EXPORTED
 from budgetrl.history import History, read_history, replanned_times
 from budgetrl.hub.pins import still_there, to_download
-from budgetrl.plan import DOWNLOAD_RATE, Limits, check_local_files, plan_json
+from budgetrl.plan import DOWNLOAD_RATE, check_local_files, plan_json
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RESULT, RunDir
@@ -34,7 +34,7 @@ from budgetrl.supervise.run import Ended, call_at_end, supervise
 from budgetrl.supervise.standing import next_standing, write_standing
 from budgetrl.supervise.worker import Signals
 from budgetrl.training.mirror import mirror_of, reason_of, restore_from_mirror
-from budgetrl.types import Plan, RunStatus, StopReason
+from budgetrl.types import RunStatus, StopReason
 from budgetrl.units import duration
 
 _LIMITS = ("budget.hours", "budget.usd")
@@ -86,7 +86,7 @@ def continue_run(
             raise RunDirError(
                 f"{run.path} is running.", hint=f"Look at it with `budgetrl watch {run.path}`."
             )
-        new_allowance = limits.hours is not None or limits.usd is not None
+        new_allowance = not limits.is_open
         finished = history.finished
         ended = finished is not None and run.status_of(finished) is RunStatus.FINISHED
         if ended and not (new_allowance or changes):
@@ -104,7 +104,8 @@ def continue_run(
         )
         attempt = replace(attempt, budget=new_budget(attempt, limits))
         if not new_allowance and any(c["key"] in _LIMITS for c in changes):
-            attempt = replace(attempt, budget=_whole_budget(attempt.budget, recipe))
+            whole = Limits.of(recipe).budget(attempt.budget.usd_per_hour)
+            attempt = replace(attempt, budget=whole or attempt.budget)
         refuse_newer(run.path / "evals")
         times = replanned_times(history, read_plan(run).times, f"this run, {run.name}, so far")
         _refuse_too_little(run, attempt, times)
@@ -167,22 +168,6 @@ def _refuse_done(run: RunDir, recipe: Recipe, history: History) -> None:
     )
 
 
-def _whole_budget(old: Budget, recipe: Recipe) -> Budget:
-    """The budget of the recipe's own limits, for all attempts together.
-
-    Raises:
-        UsageError: dollars without a price.
-    """
-    limits = recipe.budget
-    try:
-        new = Budget.of(hours=limits.hours, usd=limits.usd, usd_per_hour=old.usd_per_hour)
-    except ValueError:
-        raise UsageError(
-            "this run has no price, so budget.usd says nothing.", hint="Set budget.hours."
-        ) from None
-    return old if new is None else new
-
-
 def _complete(run: RunDir, history: History, display: Display) -> Ended:
     """A run that has ended: make what is missing, and say how it ended; nothing of it is paid."""
     if report_file(run) is None:
@@ -222,12 +207,7 @@ def new_budget(attempt: Attempt, limits: Limits) -> Budget:
         UsageError: dollars without a price.
     """
     old = attempt.budget
-    try:
-        allowance = Budget.of(hours=limits.hours, usd=limits.usd, usd_per_hour=old.usd_per_hour)
-    except ValueError:
-        raise UsageError(
-            "this run has no price, so --usd says nothing.", hint="Use --hours."
-        ) from None
+    allowance = limits.budget(old.usd_per_hour)
     if allowance is None:
         return old
     usd = None if limits.usd is None else (old.usd_of(attempt.paid_s) or 0.0) + limits.usd

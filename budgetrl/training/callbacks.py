@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from budgetrl.budget import Decision, Forecaster, Ledger, PhaseTimes
+from budgetrl.budget import Ledger, PhaseTimes
 from budgetrl.errors import TrainingError
 from budgetrl.events import PlanEvent, Step
+from budgetrl.forecast import Decision, Forecaster
 from budgetrl.processor import peak_rss_gib
 from budgetrl.recipe.schema import Recipe
 from budgetrl.retention import dropped_by

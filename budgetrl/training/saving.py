@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from budgetrl.budget import Forecaster
 from budgetrl.errors import ExitCode
 from budgetrl.estimation.cadence import MIN_SAVE_INTERVAL_S, SAVE_INTERVAL_SHARE
 from budgetrl.events import Checkpoint
+from budgetrl.forecast import Forecaster
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import RunDir
 from budgetrl.training.checkpoints import prune, save_checkpoint

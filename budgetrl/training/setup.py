@@ -7,7 +7,6 @@ was loaded in the manifest.
 from dataclasses import dataclass
 from typing import Any
 
-from budgetrl.budget import Forecaster
 from budgetrl.data.difficulty import solve_rates
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import LoadedProblems
@@ -17,6 +16,7 @@ from budgetrl.documents import prompt_moment, read_standings
 from budgetrl.engine.base import TrainableEngine
 from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.run import prompted
+from budgetrl.forecast import Forecaster
 from budgetrl.grading.rules import GRADER_VERSION
 from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe

@@ -20,6 +20,7 @@ import torch
 from peft import LoraConfig
 from test_passes import GRID
 
+from budgetrl.budget import Limits
 from budgetrl.engine.base import SamplingSpec
 from budgetrl.engine.ends import distinct_pad, only_ends
 from budgetrl.engine.tested import version_sets
@@ -35,7 +36,7 @@ from budgetrl.engine.unsloth_settings import (
 from budgetrl.engine.vllm_loop import draw, sampling_arguments
 from budgetrl.errors import ModelError, RecipeError
 from budgetrl.evaluation.run import PromptedProblem, evaluate, protocol_of
-from budgetrl.plan import Limits, make_plan
+from budgetrl.plan import make_plan
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.training.trl_args import grpo_arguments

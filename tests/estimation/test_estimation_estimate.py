@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from budgetrl.budget import Budget, PhaseTimes
+from budgetrl.budget import Budget, Limits, PhaseTimes
 from budgetrl.errors import ExitCode, HardwareError, ModelError, RecipeError, UsageError
 from budgetrl.estimation.advice import advise, refuse_unfit
 from budgetrl.estimation.document import document, document_all
@@ -205,7 +205,7 @@ def test_the_price_is_the_flags_else_the_recipes_for_its_gpu_else_published() ->
 
 def test_dollars_need_a_price() -> None:
     with pytest.raises(UsageError, match="price"):
-        answer(Request(recipe_of("qwen3_r8"), gpu="RTX A5000", usd=5))
+        answer(Request(recipe_of("qwen3_r8"), gpu="RTX A5000", limits=Limits(usd=5)))
 
 
 @pytest.mark.parametrize("steps", [0, -3])
@@ -215,7 +215,7 @@ def test_a_plan_for_no_updates_is_refused(steps: int) -> None:
 
 
 def test_all_gpus_mark_the_cheapest_and_the_fastest_that_fit() -> None:
-    made = document_all(answer_all(Request(recipe_of("deepscaler_r8"), hours=24)))
+    made = document_all(answer_all(Request(recipe_of("deepscaler_r8"), limits=Limits(24 * 3600))))
     rows = {row["gpu"]["name"]: row for row in made["gpus"]}
     assert len(rows) == 26
     fitting = [row for row in rows.values() if row["fits"]]

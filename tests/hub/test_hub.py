@@ -12,6 +12,7 @@ from hub_server import MEMBER, STRANGER, Hub
 from hub_sets import model_files, parquet, put_open_rs, put_sets, sums
 from huggingface_hub import constants
 
+from budgetrl.budget import Limits
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.engine import open_engine
 from budgetrl.errors import (
@@ -32,7 +33,7 @@ from budgetrl.hub.layout import ADAPTER_FILES, Need
 from budgetrl.hub.lookup import repo_folder
 from budgetrl.hub.pins import Pin, download, from_json, pin, pinned, settle, still_there, to_json
 from budgetrl.hub.repo import Repo, is_hub_id
-from budgetrl.plan import Limits, check_local_files, make_plan
+from budgetrl.plan import check_local_files, make_plan
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.recipe.schema import Data, Eval, Recipe
 from budgetrl.recipe.suites import SUITES
@@ -534,7 +535,7 @@ def test_a_model_that_no_longer_fits_its_window_is_refused_before_its_weights_co
     asked = recipe(model={"id": MODEL}, sampling={"max_tokens": 100_000})
     loaded = replace(load_recipe("quickstart"), recipe=asked)
     with pytest.raises(RecipeError, match="window"):
-        make_plan(loaded, Limits(hours=1), dry_run=True)
+        make_plan(loaded, Limits(3600), dry_run=True)
     assert not hub.asked("safetensors")
 
 

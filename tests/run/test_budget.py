@@ -13,12 +13,14 @@ from budgetrl.budget import (
     REPORT_FACTOR,
     RESERVE_FACTOR,
     Budget,
-    Forecaster,
     Ledger,
+    Limits,
     PhaseTimes,
     plan,
     reserve_s,
 )
+from budgetrl.errors import UsageError
+from budgetrl.forecast import Forecaster
 
 TIMES = PhaseTimes(
     imports_s=5, model_s=3, data_s=2, baseline_s=10, rollout_s=2, reward_s=0.5, logprob_s=0.5,
@@ -115,7 +117,8 @@ def test_slower_machines_scale_every_second_and_no_count() -> None:
 
 def test_the_sooner_of_hours_and_dollars_is_the_budget() -> None:
     def wall_s(hours: float | None, usd: float | None, price: float | None) -> float | None:
-        made = Budget.of(hours=hours, usd=usd, usd_per_hour=price)
+        seconds = None if hours is None else hours * 3600.0
+        made = Limits(seconds, usd).budget(price)
         return None if made is None else made.wall_s
 
     assert wall_s(2, None, None) == 7200
@@ -123,8 +126,8 @@ def test_the_sooner_of_hours_and_dollars_is_the_budget() -> None:
     assert wall_s(8, 1, 0.25) == 14400
     assert wall_s(None, None, 0.25) is None
     for price in (None, 0.0):
-        with pytest.raises(ValueError, match="price"):
-            Budget.of(hours=1, usd=1, usd_per_hour=price)
+        with pytest.raises(UsageError, match="price"):
+            Limits(3600, 1).budget(price)
 
 
 # --- ledger

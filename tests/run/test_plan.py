@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from budgetrl.budget import Budget, PhaseTimes
+from budgetrl.budget import Budget, Limits, PhaseTimes
 from budgetrl.errors import (
     BudgetError,
     DataError,
@@ -20,7 +20,7 @@ from budgetrl.errors import (
     UsageError,
 )
 from budgetrl.estimation.cpu_profile import store_profile
-from budgetrl.plan import Limits, Planned, budget_of, create_run, make_plan, plan_document
+from budgetrl.plan import Planned, budget_of, create_run, make_plan, plan_document
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import list_runs
@@ -56,7 +56,7 @@ def planned(*sets: str, **limits: float) -> Planned:
 
 
 def seconds(number: float) -> dict[str, float]:
-    return {"hours": number / 3600}
+    return {"wall_s": number}
 
 
 # --- budgets
@@ -71,11 +71,11 @@ def test_any_limit_on_the_command_line_replaces_both_of_the_recipe() -> None:
         return budget_of(recipe, Limits(**limits)).wall_s
 
     assert wall_s() == 3600
-    assert wall_s(hours=3) == 3 * 3600
+    assert wall_s(wall_s=3 * 3600) == 3 * 3600
     assert wall_s(usd=5) == 5 * 3600
     assert wall_s(usd=5, price=0.5) == 10 * 3600
     assert wall_s(price=0.5) == 2 * 3600
-    assert wall_s(hours=3, usd=1) == 3600
+    assert wall_s(wall_s=3 * 3600, usd=1) == 3600
 
 
 def test_dollars_need_a_price_and_a_run_needs_a_budget() -> None:

@@ -12,9 +12,9 @@ import pytest
 from run_builder import Story, build_run
 
 from budgetrl.account.run import read_facts
+from budgetrl.budget import Limits
 from budgetrl.data.difficulty import solve_rates
 from budgetrl.errors import DataError, UsageError
-from budgetrl.plan import Limits
 from budgetrl.recipe.base import AlphaPolicy
 from budgetrl.recipe.load import load_recipe
 from budgetrl.report.arms import arms_of as arms_of_facts
@@ -36,7 +36,7 @@ def budgetrl(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 def gpu_plan(hours: float, split: Any = "time") -> StudyPlan:
     specs = arms_of(FAMILIES["qwen3"], (8, 64, 256), 1, FIXED)
-    return plan_study(specs, Limits(hours=hours), split=split, gpu="A40", dry_run=True)
+    return plan_study(specs, Limits(hours * 3600), split=split, gpu="A40", dry_run=True)
 
 
 # --- the plan
@@ -72,7 +72,7 @@ def test_any_recipe_can_be_replicated_within_its_own_budget(tmp_path: Path) -> N
         '[recipe]\nextends = ["quickstart"]\nname = "mine"\n[lora]\nalpha_policy = "4x_rank"\n'
     )
     family = family_of(str(mine))
-    assert (family.name, family.ranks, family.hours) == ("mine", (8, 32, 128), None)
+    assert (family.name, family.ranks, family.budget) == ("mine", (8, 32, 128), None)
     arms = arms_of(family, (8, 32), 1, [family.alpha])
     made = [arm.load().recipe for arm in arms]
     assert [(r.lora.rank, r.lora.resolved_alpha, r.name) for r in made] == [
@@ -151,7 +151,7 @@ def test_nothing_is_said_of_a_rank_without_arms_of_equal_scale(tmp_path: Path) -
 def study(tmp_path: Path) -> StudyDir:
     """Three arms on a CPU recipe: one finished, one crashed, one never begun."""
     specs = arms_of(FAMILIES["quickstart"], (8, 32, 128), 1, FIXED)
-    made = plan_study(specs, Limits(hours=1.0))
+    made = plan_study(specs, Limits(3600))
     config = {"family": "quickstart", "ranks": [8, 32, 128], "split": "time"}
     study = StudyDir.create(tmp_path / "study", made, config)
     study.update(0, run=build_run(study.path, Story(rank=8, steps=80)).name)

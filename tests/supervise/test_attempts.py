@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
+from budgetrl.budget import Limits
 from budgetrl.cli.options import accepted_of
 from budgetrl.display.base import NoDisplay
 from budgetrl.errors import BudgetRLError, ModelError, RecipeError, RunDirError, UsageError
 from budgetrl.evaluation.target import find_target
 from budgetrl.events import Changed
 from budgetrl.history import read_history
-from budgetrl.plan import Limits
 from budgetrl.rundir import MANIFEST, RESOLVED, RESULT, RunDir, list_runs, open_run
 from budgetrl.supervise.resume import continue_run
 from budgetrl.supervise.standing import ChangedError
@@ -310,7 +310,7 @@ def test_a_completed_run_asks_for_more_updates_and_pays_for_none(
 ) -> None:
     before = content(resumed)
     with pytest.raises(UsageError, match="has made 4 updates") as caught:
-        continue_run(resumed, Limits(hours=0.1), NoDisplay(), time.monotonic(), allow_code=True)
+        continue_run(resumed, Limits(360), NoDisplay(), time.monotonic(), allow_code=True)
     assert "--set schedule.stop_after_steps=8" in caught.value.hint
     assert content(resumed) == before
 

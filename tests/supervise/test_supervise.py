@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from budgetrl.budget import Budget
+from budgetrl.budget import Budget, Limits
 from budgetrl.cli.run import _told_when_interrupted
 from budgetrl.display.base import NoDisplay
 from budgetrl.errors import AbortedError, ExitCode, RunDirError
 from budgetrl.events import RunResumed, RunStarted
 from budgetrl.history import read_history
-from budgetrl.plan import Limits, Planned, create_run, make_plan
+from budgetrl.plan import Planned, create_run, make_plan
 from budgetrl.recipe.load import load_recipe
 from budgetrl.rundir import (
     EVENTS,
@@ -52,7 +52,7 @@ def finished(tmp_path: Path) -> RunDir:
 
 @pytest.fixture(scope="module")
 def planned() -> Planned:
-    return make_plan(load_recipe("quickstart"), Limits(hours=1.0))
+    return make_plan(load_recipe("quickstart"), Limits(3600))
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_a_damaged_plan_or_recipe_is_named_and_nothing_is_changed(
         (new.path / name).write_text(text)
     before = content(new).keys() | {str(new.path / SUPERVISOR_LOCK)}
     with pytest.raises(RunDirError, match=name):
-        continue_run(new, Limits(hours=1.0), NoDisplay(), time.monotonic())
+        continue_run(new, Limits(3600), NoDisplay(), time.monotonic())
     assert content(new).keys() == before
 
 
@@ -187,7 +187,7 @@ def test_a_damaged_manifest_is_looked_past_but_not_trained_on(new: RunDir) -> No
     (new.path / MANIFEST).write_text("3")
     assert open_run(new.path).path == new.path
     with pytest.raises(RunDirError, match=MANIFEST):
-        continue_run(new, Limits(hours=1.0), NoDisplay(), time.monotonic())
+        continue_run(new, Limits(3600), NoDisplay(), time.monotonic())
 
 
 @pytest.mark.parametrize("beat", ["3", "xx", '{"paid_s": "long"}', '{"paid_s": NaN}'])
@@ -203,7 +203,7 @@ def test_events_that_are_a_folder_are_named_and_keep_no_other_run_from_the_list(
     other = create_run(planned, new.path.parent, ["budgetrl"])
     (new.path / EVENTS).mkdir()
     with pytest.raises(RunDirError, match=EVENTS):
-        continue_run(new, Limits(hours=1.0), NoDisplay(), time.monotonic())
+        continue_run(new, Limits(3600), NoDisplay(), time.monotonic())
     assert [run.path for run in list_runs(new.path.parent)] == [other.path]
 
 
@@ -214,7 +214,7 @@ def test_a_new_limit_replaces_both_old_ones_and_counts_from_now() -> None:
     old = Budget(wall_s=3600.0, usd_per_hour=60.0, usd=60.0)
     attempt = Attempt(old, started=0.0, paid_s=600.0, reserved_s=1.0, save_s=1.0, grace_s=20.0)
     assert new_budget(attempt, Limits(usd=45.0)) == Budget(3300.0, 60.0, 55.0)
-    assert new_budget(attempt, Limits(hours=1.0)) == Budget(4200.0, 60.0, None)
+    assert new_budget(attempt, Limits(3600)) == Budget(4200.0, 60.0, None)
     assert new_budget(attempt, Limits()) == old
 
 
@@ -264,7 +264,7 @@ def test_a_run_directory_that_is_removed_ends_the_run_with_its_name(
 def test_a_run_directory_that_cannot_be_written_is_a_user_error(new: RunDir, name: str) -> None:
     (new.path / name).mkdir()
     with pytest.raises(RunDirError, match="writ"):
-        continue_run(new, Limits(hours=1.0), NoDisplay(), time.monotonic())
+        continue_run(new, Limits(3600), NoDisplay(), time.monotonic())
 
 
 # --- signals

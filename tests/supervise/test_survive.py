@@ -14,7 +14,7 @@ from run_builder import Story, Suite, build_run, write_eval
 
 from budgetrl.account.result import differences, stored_results, unjudged
 from budgetrl.account.run import read_facts
-from budgetrl.budget import Forecaster, affordable_rounds
+from budgetrl.budget import Limits, affordable_rounds
 from budgetrl.damage import way_on
 from budgetrl.display.runs_table import runs as list_of_runs
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode, NewerFormatError, RunDirError
@@ -24,11 +24,12 @@ from budgetrl.evaluation.mending import refuse_newer, set_aside_damaged
 from budgetrl.evaluation.run import PromptedProblem, evaluate
 from budgetrl.events import parse
 from budgetrl.files import clear_temporary, write_atomic
+from budgetrl.forecast import Forecaster
 from budgetrl.history import read_history
 from budgetrl.lean_steps import lean_step
 from budgetrl.losses import find_losses
 from budgetrl.pace import Pace, slowness
-from budgetrl.plan import Limits, create_run, make_plan
+from budgetrl.plan import create_run, make_plan
 from budgetrl.recipe.load import load_recipe
 from budgetrl.report.sections import run_document
 from budgetrl.retention import dropped_by, is_kept, num_kept
@@ -125,7 +126,7 @@ def test_what_a_newer_version_wrote_is_refused_and_not_set_aside(run: RunDir) ->
 )
 def test_an_exception_is_not_met_twice(run: RunDir, exit_code: int, again: bool) -> None:
     now = time.monotonic()
-    made = make_plan(load_recipe("quickstart"), Limits(hours=1.0))
+    made = make_plan(load_recipe("quickstart"), Limits(3600))
     attempt = Attempt(made.budget, now, 0.0, reserved_s=1.0, save_s=0.1, grace_s=20.0)
     assert _can_restart(attempt, Signals(), set(), 0, exit_code) is again
     assert not _can_restart(attempt, Signals(), {0}, 0, exit_code), "no new update since"
@@ -286,7 +287,7 @@ def test_pace_is_at_least_that_of_a_machine_alone() -> None:
 def test_recipe_and_plan_are_their_owners_alone_and_the_command_tells_no_secret(
     tmp_path: Path,
 ) -> None:
-    planned = make_plan(load_recipe("quickstart"), Limits(hours=1.0))
+    planned = make_plan(load_recipe("quickstart"), Limits(3600))
     told = ["budgetrl", "run", "quickstart", "--on-finish", "curl https://x.io/h/T0KEN"]
     run = create_run(planned, tmp_path, told)
     for name in ("recipe.toml", RESOLVED, PLAN):

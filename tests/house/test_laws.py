@@ -1,0 +1,42 @@
+"""Laws of the house that no type checker knows: where money is reckoned."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import budgetrl
+
+PACKAGE = Path(budgetrl.__file__).parent
+MONEY = {"budget.py", "units.py"}
+PRICES = {"usd_per_hour", "price"}
+
+
+def modules(*apart_from: str) -> Iterator[tuple[str, ast.Module]]:
+    for file in sorted(PACKAGE.rglob("*.py")):
+        name = file.relative_to(PACKAGE).as_posix()
+        if name not in apart_from:
+            yield name, ast.parse(file.read_text(encoding="utf-8"))
+
+
+def is_price(node: ast.expr) -> bool:
+    return getattr(node, "attr", getattr(node, "id", None)) in PRICES
+
+
+def reckons_money(node: ast.AST) -> bool:
+    """Whether hours are made of seconds here, or dollars of a price."""
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Mult | ast.Div):
+        return False
+    sides = (node.left, node.right)
+    return any(is_price(s) or (isinstance(s, ast.Constant) and s.value == 3600) for s in sides)
+
+
+def test_only_the_budget_turns_seconds_into_hours_and_dollars() -> None:
+    found = [
+        f"{name}:{node.lineno}"
+        for name, tree in modules(*MONEY)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp) and reckons_money(node)
+    ]
+    assert found == [], "ask budget.usd_of, Limits.of or units.hours"
+    tree = ast.parse((PACKAGE / "budget.py").read_text(encoding="utf-8"))
+    assert any(map(reckons_money, ast.walk(tree))), "the law sees what it forbids"
