@@ -1,8 +1,8 @@
 """Write the measured numbers of docs/measurements/*.json into README and pages; --check compares.
 
 Every block between `<!-- begin:NAME -->` and `<!-- end:NAME -->` is made here from a file that a
-bench or check script printed, or from the estimates of the bundled recipes, so no number in the
-README is typed by hand.
+bench or check script printed, from the estimates of the bundled recipes, or from docstrings, so no
+number on a page is typed by hand.
 """
 
 import argparse
@@ -14,13 +14,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from api_reference import reference
+
 from budgetrl.estimation.request import Request, answer
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.units import duration, gib, usd
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASUREMENTS = ROOT / "docs" / "measurements"
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DECISIONS = ROOT / "docs" / "decisions"
+PAGES = (
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    DECISIONS / "index.md",
+)
 Measured = dict[str, Any]
 
 
@@ -237,10 +244,22 @@ def cards() -> str:
     return "Estimates, not measurements (`budgetrl estimate`):\n\n" + "\n".join(lines)
 
 
+def decisions() -> str:
+    """The records by number, each with its title."""
+    records = sorted(DECISIONS.glob("[0-9]*.md"))
+    titles = (record.read_text(encoding="utf-8").splitlines()[0] for record in records)
+    return "\n".join(
+        f"- [{title.lstrip('# ')}]({record.name})"
+        for title, record in zip(titles, records, strict=True)
+    )
+
+
 COMPUTED: dict[str, Callable[[], str]] = {
     "recipes": recipes,
     "cards": cards,
     "quickstart_line": quickstart_line,
+    "reference": reference,
+    "decisions": decisions,
 }
 
 
@@ -305,12 +324,15 @@ BLOCKS: dict[str, Callable[[Measured], str]] = {
 
 
 def updated(text: str) -> str:
-    """A page with every block made anew; blocks without a file stay empty."""
-    for name in (*BLOCKS, *COMPUTED):
+    """A page with its blocks made anew; those that another script makes stay as they are."""
+    for name in re.findall(r"<!-- begin:(\w+) -->", text):
         file = MEASUREMENTS / f"{name}.json"
-        body = COMPUTED[name]() if name in COMPUTED else "Not measured yet."
-        if file.exists():
+        if name in COMPUTED:
+            body = COMPUTED[name]()
+        elif name in BLOCKS and file.exists():
             body = BLOCKS[name](json.loads(file.read_text(encoding="utf-8")))
+        else:
+            continue
         block = re.compile(rf"(<!-- begin:{name} -->\n).*?(<!-- end:{name} -->)", re.DOTALL)
         text = block.sub(lambda match, body=body: f"{match[1]}{body}\n{match[2]}", text)
     return text

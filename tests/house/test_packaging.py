@@ -1,4 +1,4 @@
-"""What a user installs is what is tested: pins, wheel, shell scripts, links between pages."""
+"""What a user installs is what is tested: pins, wheel, shell scripts."""
 
 import os
 import re
@@ -160,27 +160,3 @@ def test_ci_runs_the_test_script_and_nothing_else() -> None:
     assert len(lines) == 1
     assert lines[0].startswith("exec bash ")
     assert lines[0].endswith('/scripts/test.sh"')
-
-
-def slug(heading: str) -> str:
-    """The anchor that hosts of Markdown make from a heading."""
-    words = re.sub(r"[^\w\- ]", "", heading.strip().lower())
-    return words.replace(" ", "-")
-
-
-def anchors(page: Path) -> set[str]:
-    return {slug(title) for title in re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.M)}
-
-
-@pytest.mark.parametrize("page", files("*.md"), ids=str)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.S)
-    broken = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if re.match(r"[a-z]+:", target):
-            continue
-        path, _, anchor = target.partition("#")
-        file = (ROOT / page.parent / path).resolve() if path else ROOT / page
-        if not file.exists() or (anchor and anchor not in anchors(file)):
-            broken.append(target)
-    assert broken == []
