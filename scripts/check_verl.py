@@ -340,6 +340,51 @@ def check_reward(place: Path, graded: Path) -> dict[str, Any]:
     }
 
 
+def check_merger(place: Path) -> dict[str, Any]:
+    """What verl's merger makes of an actor's folder evaluates here as the adapter that went in."""
+    import peft
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from budgetrl.evaluation.target import find_target
+
+    base = ROOT / "budgetrl" / "assets" / "tiny" / "quickstart"
+    actor, merged = place / "global_step_3" / "actor", place / "merged"
+    (actor / "huggingface").mkdir(parents=True)
+    torch.manual_seed(1)
+    config = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.02)
+    model.get_base_model().config.save_pretrained(actor / "huggingface")
+    AutoTokenizer.from_pretrained(base).save_pretrained(actor / "huggingface")
+    torch.save(model.state_dict(), actor / "model_world_size_1_rank_0.pt")
+    (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 1, "world_size": 1}))
+    meta = {"r": 8, "lora_alpha": 16, "task_type": "CAUSAL_LM"}
+    (actor / "lora_train_meta.json").write_text(json.dumps(meta))
+    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
+    command += ["--local_dir", str(actor), "--target_dir", str(merged)]
+    subprocess.run(command, check=True, capture_output=True)
+    target = find_target(str(merged))
+    assert target.adapter is not None
+    held = load_file(str(target.adapter / "adapter_model.safetensors"))
+    asked = peft.get_peft_model_state_dict(model)
+    gap = max(float((held[key].float() - asked[key]).abs().max()) for key in asked)
+    ours = [str(ROOT / ".venv" / "bin" / "budgetrl"), "eval", str(merged), "--recipe", "quickstart"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    ours += ["--samples", "1", "--json", "--out", str(place / "evals")]
+    done = subprocess.run(ours, capture_output=True, text=True, check=False, env=environment)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, found
+    return {
+        "adapter": found[0]["adapter"][-20:],
+        "largest_gap": gap,
+        "pass_at": found[0]["pass_at"],
+    }
+
+
 def thousand_rows(place: Path) -> Path:
     """Published completions with their golds, hostile ones, and dressed right and wrong answers."""
     rows: list[dict[str, str]] = []
@@ -375,6 +420,7 @@ def main() -> int:
         print(json.dumps({"rows": rows}), flush=True)
         reward = check_reward(place, asked.grade or thousand_rows(place))
         print(json.dumps({"reward": reward}), flush=True)
+        print(json.dumps({"merger": check_merger(place)}), flush=True)
     good = not (recipes["unknown"] or recipes["differing"] or reward["differ"])
     good &= all(row["rows"] == row["equal_prompts"] > 0 for row in rows.values())
     return 0 if good else 1

@@ -38,7 +38,7 @@ class AdapterConfig:
 
     values: Mapping[str, Any]
     base: str
-    """Hub id, folder, or asset of the model that it was trained on."""
+    """Hub id, folder, or asset of the model that it was trained on; empty where it names none."""
     revision: str | None
     """Of the base on the hub, where the adapter names it."""
     rank: int
@@ -55,7 +55,9 @@ class AdapterConfig:
         file = folder / ADAPTER_CONFIG
         try:
             values = parse_json(file.read_bytes())
-            base, rank = str(values["base_model_name_or_path"]), int(values["r"])
+            # verl's merger writes null; its output has the base in the folder above.
+            base, rank = values["base_model_name_or_path"] or _above(folder), int(values["r"])
+            base = str(base)
             alpha, kind = float(values["lora_alpha"]), str(values.get("peft_type", "LORA"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise _no_lora(file, repr(error)) from None
@@ -78,6 +80,12 @@ class AdapterConfig:
             if value not in (None, False, {}, [], "none")  # what PEFT takes where nothing is said
         }
         return json.dumps(said | {"lora_alpha": self.alpha}, sort_keys=True)
+
+
+def _above(folder: Path) -> str:
+    """The model in whose folder an adapter's lies; nothing where it lies in none."""
+    above = folder.absolute().parent
+    return str(above) if (above / "config.json").is_file() else ""
 
 
 def adapter_identity(folder: Path) -> str:

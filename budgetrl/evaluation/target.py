@@ -46,6 +46,8 @@ from budgetrl.rundir import (
 
 EXPORTED = "adapter"
 """The folder in which a run leaves the adapter of its chosen checkpoint."""
+OF_VERL = "lora_adapter"
+"""The folder in which verl's merger leaves an adapter, inside that of its base."""
 TEMPLATE = "{problem}\n\nReason step by step, and put the final answer in \\boxed{}."
 """The user turn for models without a recipe."""
 ANY_LENGTH = 2**24
@@ -99,6 +101,9 @@ def find_target(text: str, recipe_ref: str | None = None, base: str | None = Non
             f"--model says where a run's base model lies, and {text} is no run.",
             hint="Leave it out; an adapter folder names its base in adapter_config.json.",
         )
+    _refuse_shards(path)
+    if (path / OF_VERL / ADAPTER_CONFIG).is_file():  # else its base would be judged instead
+        path = path / OF_VERL
     if (path / ADAPTER_CONFIG).is_file():
         if (path / CHECKPOINT_MANIFEST).is_file():
             _complete(path)
@@ -116,6 +121,21 @@ def find_target(text: str, recipe_ref: str | None = None, base: str | None = Non
         hint="Give a run directory, a checkpoint, a folder with adapter_config.json or "
         "config.json, or a hub id such as Qwen/Qwen3-0.6B (or OWNER/NAME@REVISION).",
     )
+
+
+def _refuse_shards(path: Path) -> None:
+    """verl saves pieces of a model, one for each GPU; its own merger makes a folder of them.
+
+    Raises:
+        ModelError: this is such a checkpoint.
+    """
+    for actor in (path, path / "actor"):
+        if (actor / "fsdp_config.json").is_file():
+            raise ModelError(
+                f"{path}: a checkpoint of verl, in pieces for its GPUs.",
+                hint="Let verl join them: python -m verl.model_merger merge --backend fsdp "
+                f"--local_dir {actor} --target_dir MERGED; then evaluate MERGED.",
+            )
 
 
 def _of_run(run: RunDir, base: str | None) -> Target:
@@ -223,6 +243,9 @@ def _of_adapter(path: Path, recipe_ref: str | None) -> Target:
 
 def _same_base(path: Path, base: str, recipe: Recipe) -> None:
     wanted = recipe.model.id
+    above = base == str(path.parent)  # a copy of the base that verl's merger made
+    if not base or above:
+        return
     if base not in (wanted, local_path(wanted)):
         raise ModelError(
             f"{path}: this adapter was trained on {base}, and the recipe's model is {wanted}.",
@@ -231,7 +254,16 @@ def _same_base(path: Path, base: str, recipe: Recipe) -> None:
 
 
 def _base_of(config: AdapterConfig) -> dict[str, Any]:
-    """An adapter's base model, at the commit that the adapter names or that the hub has now."""
+    """An adapter's base model, at the commit that the adapter names or that the hub has now.
+
+    Raises:
+        ModelError: it names none.
+    """
+    if not config.base:
+        raise ModelError(
+            f"the adapter names no base model in {ADAPTER_CONFIG}.",
+            hint="Write it there as base_model_name_or_path, or give --recipe: its model is taken.",
+        )
     if not is_hub_id(config.base):
         return {"id": config.base}
     made = settle(Need("model", Repo("model", config.base, config.revision), "model"))
