@@ -17,7 +17,6 @@ _PUBLIC = {
     "Engine": "budgetrl.engine.base",
     "HardwareError": "budgetrl.errors",
     "ModelError": "budgetrl.errors",
-    "Policy": "budgetrl.engine.base",
     "ProtocolError": "budgetrl.errors",
     "Recipe": "budgetrl.recipe.schema",
     "RecipeError": "budgetrl.errors",

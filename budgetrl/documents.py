@@ -127,6 +127,15 @@ def read_plan(run: RunDir) -> StoredPlan:
         raise _damaged(run.path / PLAN, error) from None
 
 
+def planned_times(run: RunDir) -> PhaseTimes | None:
+    """What the plan says that phases take; None where nobody has planned, as for a measurement.
+
+    Raises:
+        RunDirError: its file is damaged.
+    """
+    return None if run.read_json(PLAN) is None else read_plan(run).times
+
+
 def prompt_moment(run: RunDir) -> datetime | None:
     """What chat templates are told when they ask for the time: the run's start, on every day.
 

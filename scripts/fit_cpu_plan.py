@@ -106,8 +106,8 @@ def measure(model: str, name: str, threads: int) -> Iterator[dict[str, Any]]:
     ledger = Ledger(Budget(3600.0), time.monotonic, time.monotonic(), 0.0)
     with run.writer(stamp_of(ledger, 1)) as writer, GradingPool() as pool:
         log, stopper = RunLog(writer, ledger, {}), Stopper()
-        bench = prepare(run, recipe, engine, pool, log, False)
-        trainer = build_follower(run, recipe, engine, bench, log, stopper).trainer
+        prepared = prepare(run, recipe, engine, pool, log, stopper)
+        trainer = build_follower(prepared, recipe).trainer
         engine.end_ids = frozenset([shape.vocab - 1])  # answers run to their limit
         speed = cpu_speed()
         for what, rows, prompt, completion in SETTINGS[name]:

@@ -59,7 +59,7 @@ def prove_applied(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:
         ModelError: the adapter is not zero, and yet the logits are those of the base; or no
             numbers.
     """
-    if engine.model is None or engine.policy.adapter_is_zero():
+    if engine.model is None or engine.adapter_is_zero():
         return False
     if adapter_effect(engine, prompts[:PROMPTS]) == 0.0:
         raise ModelError(

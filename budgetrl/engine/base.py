@@ -1,9 +1,9 @@
-"""What budgetrl asks of a model: the `Engine` and `Policy` protocols, and what passes through them.
+"""What budgetrl asks of a model: the `Engine` protocol, and what passes through it.
 
     engine = open_engine(recipe, run_folder, adapter)       plain | unsloth | scripted
-    engine.policy.generate(requests, sampling, should_stop)  -> completions
+    engine.generate(requests, sampling, should_stop)         -> completions
 
-A policy is the model with its current adapter. Engines know models, not rewards, budgets or runs.
+Engines know models, not rewards, budgets or runs.
 """
 
 import hashlib
@@ -80,8 +80,16 @@ def reading_weights(owner: str) -> Iterator[None]:
         ) from None
 
 
-class Policy(Protocol):
-    """A model that answers prompts, with its current adapter."""
+class Engine(Protocol):
+    """A loaded model with its tokenizer and its current adapter: the policy that answers."""
+
+    name: str
+    tokenizer: Any
+    """As of Hugging Face; None for engines without a model."""
+    model: Any
+    """The PEFT model that is trained; None for engines that cannot train."""
+    context_tokens: int | None
+    """The model's window: prompt and completion together; None if unlimited."""
 
     def generate(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
@@ -99,40 +107,23 @@ class Policy(Protocol):
         """Whether every B matrix is exactly zero, so that the policy equals its base."""
         ...
 
-
-@runtime_checkable
-class QueueingPolicy(Policy, Protocol):
-    """A policy that takes any number of requests at once and starts them as others end (vLLM)."""
-
-    def stream(
-        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
-    ) -> Iterator[tuple[int, Completion]]:
-        """Completions with the places of their requests, as they are finished."""
-        ...
-
-
-class Engine(Protocol):
-    """A loaded model with its tokenizer."""
-
-    name: str
-    tokenizer: Any
-    """As of Hugging Face; None for engines without a model."""
-    model: Any
-    """The PEFT model that is trained; None for engines that cannot train."""
-    context_tokens: int | None
-    """The model's window: prompt and completion together; None if unlimited."""
-
-    @property
-    def policy(self) -> Policy:
-        """The model with its current adapter."""
-        ...
-
     def describe(self) -> dict[str, Any]:
         """Versions, device and model revision, for the manifest."""
         ...
 
     def close(self) -> None:
         """Free the device."""
+        ...
+
+
+@runtime_checkable
+class QueueingEngine(Protocol):
+    """An engine that takes any number of requests at once and starts them as others end (vLLM)."""
+
+    def stream(
+        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
+    ) -> Iterator[tuple[int, Completion]]:
+        """Completions with the places of their requests, as they are finished."""
         ...
 
 

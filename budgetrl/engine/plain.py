@@ -61,7 +61,7 @@ class Drawn(NamedTuple):
 
 
 class PlainEngine:
-    """A Hugging Face causal language model with one LoRA adapter; it is its own policy."""
+    """A Hugging Face causal language model with one LoRA adapter."""
 
     name = "plain"
 
@@ -103,11 +103,6 @@ class PlainEngine:
         if recipe.engine.gradient_checkpointing:
             model.enable_input_require_grads()
         return cls(model, tokenizer, recipe)
-
-    @property
-    def policy(self) -> Self:
-        """The model with its current adapter."""
-        return self
 
     def generate(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck

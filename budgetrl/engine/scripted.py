@@ -17,7 +17,7 @@ from budgetrl.types import Completion
 
 
 class ScriptedEngine:
-    """Replays a script; it is its own policy."""
+    """Replays a script."""
 
     name = "scripted"
     tokenizer: Any = None
@@ -47,11 +47,6 @@ class ScriptedEngine:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"script {path}: cannot be read: {error!r}.") from None
         return cls(script)
-
-    @property
-    def policy(self) -> Self:
-        """The script answers by itself."""
-        return self
 
     def generate(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck

@@ -73,7 +73,7 @@ def import_unsloth(recipe: Recipe, folder: Path) -> Any:
 
 
 class UnslothEngine:
-    """A model whose kernels are Unsloth's and whose completions are vLLM's; its own policy."""
+    """A model whose kernels are Unsloth's and whose completions are vLLM's."""
 
     name = "unsloth"
 
@@ -136,11 +136,6 @@ class UnslothEngine:
         if adapter is not None:
             _load_weights(model, adapter)
         return cls(model, tokenizer, recipe, SamplingParams, folder)
-
-    @property
-    def policy(self) -> Self:
-        """The model with its current adapter."""
-        return self
 
     def generate(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck

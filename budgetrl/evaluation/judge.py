@@ -270,7 +270,7 @@ def _one(
         raise _unwritable(rows, "a folder has its name")
     try:
         result = evaluate(
-            engine.policy,
+            engine,
             items,
             protocol,
             samples=spec.samples,

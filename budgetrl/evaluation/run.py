@@ -21,8 +21,8 @@ from typing import NamedTuple, Protocol
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import fingerprint
 from budgetrl.engine.base import (
-    Policy,
-    QueueingPolicy,
+    Engine,
+    QueueingEngine,
     Request,
     SamplingSpec,
     StopCheck,
@@ -164,7 +164,7 @@ def protocol_in(
 
 
 def evaluate(
-    policy: Policy,
+    engine: Engine,
     prompted: Sequence[PromptedProblem],
     protocol: EvalProtocol,
     *,
@@ -186,7 +186,7 @@ def evaluate(
     """Pass@k of a policy over all complete rounds; None if not even one is complete.
 
     Args:
-        policy: answers the prompts.
+        engine: answers the prompts, with the adapter that it has now.
         prompted: the suite's problems, ids unique.
         protocol: as `protocol_of` or `protocol_in` makes it.
         samples: rounds that are wanted: so many, or until the interval is narrow.
@@ -195,7 +195,7 @@ def evaluate(
         folder: where the two files go, such as `evals/aime24`.
         when: their name: "baseline", "final", "step_000020", "eval-0a1b2c3d".
         step: update that the policy stands at.
-        batch: completions asked for at a time; a policy that queues is asked for all at once.
+        batch: completions asked for at a time; an engine that queues is asked for all at once.
         policy_id: which weights these are. Files of other weights under the same name are kept
             as `<name>.1.json` and so on, and a new evaluation begins.
         stop: texts that end a completion.
@@ -229,9 +229,9 @@ def evaluate(
     while standing.stopped_by is None and not should_stop():
         target = standing.target
         total, stored = target * len(ids), sum(row.sample < target for row in rows) - made
-        size = total if isinstance(policy, QueueingPolicy) else batch
+        size = total if isinstance(engine, QueueingEngine) else batch
         batches = _batches(prompted, rows, protocol.seed, range(standing.first, target), size)
-        for new in _graded(policy, batches, sampling, grader, should_stop):
+        for new in _graded(engine, batches, sampling, grader, should_stop):
             append_rows(file.with_suffix(".jsonl"), new)
             rows += new
             made += len(new)
@@ -313,7 +313,7 @@ def _batches(
 
 
 def _graded(
-    policy: Policy,
+    engine: Engine,
     batches: Iterable[tuple[Sequence[PromptedProblem], Sequence[Request]]],
     sampling: SamplingSpec,
     grader: Grader,
@@ -324,7 +324,7 @@ def _graded(
         if should_stop():
             return
         finished = 0
-        for answered in _answered(policy, requests, sampling, should_stop):
+        for answered in _answered(engine, requests, sampling, should_stop):
             yield _grade(
                 [(items[i], requests[i], completion) for i, completion in answered], grader
             )
@@ -344,15 +344,15 @@ def _request(item: PromptedProblem, sample: int, seed: int) -> Request:
 
 
 def _answered(
-    policy: Policy, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
+    engine: Engine, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
 ) -> Iterator[list[tuple[int, Completion]]]:
     """Finished completions with the places of their requests, in pieces to be stored."""
-    if isinstance(policy, QueueingPolicy):
-        finished = policy.stream(requests, sampling, should_stop)
+    if isinstance(engine, QueueingEngine):
+        finished = engine.stream(requests, sampling, should_stop)
         while piece := list(islice(finished, STORED_AT_ONCE)):
             yield piece
         return
-    made = policy.generate(requests, sampling, should_stop)
+    made = engine.generate(requests, sampling, should_stop)
     if whole := [(place, one) for place, one in enumerate(made) if one is not None]:
         yield whole
 

@@ -189,7 +189,7 @@ def _evaluate(
         items = prompted(renderer, suites[spec.suite].problems)
         tell(f"evaluating {spec.suite}")
         result = evaluate(
-            engine.policy,
+            engine,
             items,
             protocol_in(recipe, spec, items, GRADER_VERSION, renderer.date),
             samples=spec.samples,
@@ -264,7 +264,7 @@ def _observe(
     end: float,
 ) -> bool:
     """Note one batch of groups; False when the time was over before it was finished."""
-    made = engine.policy.generate(requests, sampling, lambda: time.monotonic() > end)
+    made = engine.generate(requests, sampling, lambda: time.monotonic() > end)
     completions = [one for one in made if one is not None]
     if len(completions) < len(requests):
         return False

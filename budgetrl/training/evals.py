@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from budgetrl.budget import Clock
-from budgetrl.engine.base import Policy, Request, StopCheck, sample_seed
+from budgetrl.engine.base import Engine, Request, StopCheck, sample_seed
 from budgetrl.evaluation.run import Grader, PromptedProblem, evaluate, protocol_in
 from budgetrl.events import Entropy, Evaluation
 from budgetrl.recipe.schema import Eval, Recipe
@@ -19,11 +19,11 @@ Moment = Literal["baseline", "step", "final"]
 
 @dataclass(slots=True)
 class Evaluator:
-    """Runs the recipe's [[eval]] tables on the current policy."""
+    """Runs the recipe's [[eval]] tables on the engine's current adapter."""
 
     run: RunDir
     recipe: Recipe
-    policy: Policy
+    engine: Engine
     prompt_date: str | None
     """Of templates that print one."""
     grader: Grader
@@ -72,7 +72,7 @@ class Evaluator:
                 self.recipe, spec, prompted, self.grader_version, self.prompt_date
             )
             result = evaluate(
-                self.policy,
+                self.engine,
                 prompted,
                 protocol,
                 samples=spec.rounds if rounds is None else spec.rounds.at_most(rounds),
@@ -115,7 +115,7 @@ class Evaluator:
             for item in self.entropy_prompts
         ]
         sampling = training_sampling(self.recipe)
-        estimate = self.policy.entropy(requests, sampling, should_stop)
+        estimate = self.engine.entropy(requests, sampling, should_stop)
         if estimate is not None:
             self.log.emit(
                 Entropy(

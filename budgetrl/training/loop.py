@@ -49,8 +49,8 @@ def train(
         with log.phase("model"):
             engine: Any = open_engine(with_share(recipe), run.path)
         with log.phase("data"):
-            bench = prepare(run, recipe, engine, pool, log, allow_code)
-            follower = preflight(run, recipe, engine, bench, log, stopper)
+            prepared = prepare(run, recipe, engine, pool, log, stopper, allow_code=allow_code)
+            follower = preflight(prepared, recipe)
         with log.phase("baseline"):
             baseline = open_with_baseline(follower, before)
         if not stopper.requested():

@@ -1,6 +1,6 @@
 """A rehearsal before the first paid evaluation: what would fail after hours fails now.
 
-    follower = preflight(run, recipe, engine, bench, log, stopper)
+    follower = preflight(prepared, recipe)
 
 Full-concurrency generation of a few tokens, their grading, the adapter saved and read back; then,
 with gradients and optimiser state in memory, every pass of an update at the longest prompt and
@@ -20,18 +20,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from budgetrl.engine.base import Request, TrainableEngine, sample_seed
+from budgetrl.engine.base import Request, sample_seed
 from budgetrl.errors import HardwareError, TrainingError, is_out_of_memory
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.registry import check_faults
-from budgetrl.rundir import MANIFEST, RunDir
+from budgetrl.rundir import MANIFEST
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import load_adapter_weights, save_adapter
 from budgetrl.training.free_memory import within_free_memory
-from budgetrl.training.log import RunLog
 from budgetrl.training.scoring import OLD, REFERENCE, keep_promises, promise
-from budgetrl.training.setup import Workbench, build_follower
-from budgetrl.training.stopper import Stopper
+from budgetrl.training.setup import Prepared, build_follower
 from budgetrl.training.trainer import training_sampling
 
 FEW_TOKENS = 8
@@ -40,14 +38,7 @@ STATE_BYTES = {"adamw": 8, "adamw_8bit": 2}
 """Of optimiser state per trained parameter."""
 
 
-def preflight(
-    run: RunDir,
-    recipe: Recipe,
-    engine: TrainableEngine,
-    bench: Workbench,
-    log: RunLog,
-    stopper: Stopper,
-) -> StepCallback:
+def preflight(prepared: Prepared, recipe: Recipe) -> StepCallback:
     """The trainer, inside the callback that follows it, after a rehearsal.
 
     Raises:
@@ -55,42 +46,35 @@ def preflight(
         RewardError, TrainingError: grading, or saving the adapter, does not work.
     """
     rehearsal = fit_micro_batch if recipe.engine.device == "cpu" else rehearse
-    with log.phase("preflight"):
-        follower = rehearsal(run, recipe, engine, bench, log, stopper)
-    try_prompts(follower.trainer, bench)
+    with prepared.log.phase("preflight"):
+        follower = rehearsal(prepared, recipe)
+    try_prompts(follower.trainer, prepared)
     return follower
 
 
-def try_prompts(trainer: Any, bench: Workbench) -> None:
+def try_prompts(trainer: Any, prepared: Prepared) -> None:
     """The trainer's prompts of the first update are those that evaluations would use.
 
     Raises:
         TrainingError: they are not.
     """
-    problems = bench.sampler.batch(0)
-    texts = [bench.renderer.text(problem) for problem in problems]
+    problems = prepared.sampler.batch(0)
+    texts = [prepared.renderer.text(problem) for problem in problems]
     trainer.check_prompts(problems, trainer._tokenize_prompts(texts)[0])
 
 
-def rehearse(
-    run: RunDir,
-    recipe: Recipe,
-    engine: TrainableEngine,
-    bench: Workbench,
-    log: RunLog,
-    stopper: Stopper,
-) -> StepCallback:
+def rehearse(prepared: Prepared, recipe: Recipe) -> StepCallback:
     """Generation, saving, the longest micro-batch, and generation beside what it leaves in memory.
 
     Raises:
         HardwareError: the sampler and the trainer's state do not fit together.
     """
-    try_generation(recipe, engine, bench, stopper)
-    try_saving(engine.model, run.path)
-    follower = fit_micro_batch(run, recipe, engine, bench, log, stopper)
+    try_generation(prepared, recipe)
+    try_saving(prepared.engine.model, prepared.run.path)
+    follower = fit_micro_batch(prepared, recipe)
     try:
         with training_state(follower.trainer, recipe):
-            try_generation(recipe, engine, bench, stopper)
+            try_generation(prepared, recipe)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -102,14 +86,7 @@ def rehearse(
     return follower
 
 
-def fit_micro_batch(
-    run: RunDir,
-    recipe: Recipe,
-    engine: TrainableEngine,
-    bench: Workbench,
-    log: RunLog,
-    stopper: Stopper,
-) -> StepCallback:
+def fit_micro_batch(prepared: Prepared, recipe: Recipe) -> StepCallback:
     """The trainer with the largest micro-batch, of the recipe's or smaller, that the memory holds.
 
     Raises:
@@ -118,7 +95,7 @@ def fit_micro_batch(
     wanted = recipe.batch.micro_batch
     memory = "this machine's memory" if recipe.engine.device == "cpu" else "the GPU's memory"
     while True:
-        follower = build_follower(run, recipe, engine, bench, log, stopper)
+        follower = build_follower(prepared, recipe)
         if fits(follower.trainer, recipe):
             break
         smaller = recipe.smaller_micro_batch()
@@ -130,9 +107,10 @@ def fit_micro_batch(
             )
         recipe = recipe.with_micro_batch(smaller)
     used = recipe.batch.micro_batch
+    run = prepared.run
     run.write_json(MANIFEST, (run.read_json(MANIFEST) or {}) | {"micro_batch": used})
     if used != wanted:
-        log.warn(
+        prepared.log.warn(
             "micro_batch",
             f"micro-batches of {wanted} completions of full length do not fit {memory}: "
             f"{used} instead; the same updates up to rounding, slower",
@@ -140,26 +118,25 @@ def fit_micro_batch(
     return follower
 
 
-def try_generation(
-    recipe: Recipe, engine: TrainableEngine, bench: Workbench, stopper: Stopper
-) -> None:
+def try_generation(prepared: Prepared, recipe: Recipe) -> None:
     """A few tokens of as many completions as an update has, and their rewards.
 
     Raises:
         RewardError: they cannot be graded.
     """
     problems = [
-        problem for problem in bench.sampler.batch(0) for _ in range(recipe.grpo.num_generations)
+        problem for problem in prepared.sampler.batch(0) for _ in range(recipe.grpo.num_generations)
     ]
+    renderer = prepared.renderer
     requests = [
-        Request(p.id, bench.renderer.text(p), bench.renderer.ids(p), i, sample_seed(0, p.id, i))
+        Request(p.id, renderer.text(p), renderer.ids(p), i, sample_seed(0, p.id, i))
         for i, p in enumerate(problems)
     ]
     sampling = training_sampling(recipe, min(FEW_TOKENS, recipe.sampling.max_tokens))
-    made = engine.policy.generate(requests, sampling, stopper.requested)
+    made = prepared.engine.generate(requests, sampling, prepared.stopper.requested)
     done = [(one, p) for one, p in zip(made, problems, strict=True) if one is not None]
     check_faults(
-        bench.reward(
+        prepared.reward(
             [one.text for one, _ in done],
             [problem.answer for _, problem in done],
             [one.num_tokens for one, _ in done],

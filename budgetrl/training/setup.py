@@ -7,12 +7,13 @@ was loaded in the manifest.
 from dataclasses import dataclass
 from typing import Any
 
+from budgetrl.budget import PhaseTimes
 from budgetrl.data.difficulty import solve_rates
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import LoadedProblems
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.data.usable import Usable, load_usable, remark_on_room
-from budgetrl.documents import prompt_moment, read_standings
+from budgetrl.documents import planned_times, prompt_moment, read_standings
 from budgetrl.engine.base import TrainableEngine
 from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.run import prompted
@@ -23,10 +24,10 @@ from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
 from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.registry import RewardSum, build_reward
-from budgetrl.rundir import MANIFEST, PLAN, RunDir
+from budgetrl.rundir import MANIFEST, RunDir
 from budgetrl.training.alarms import Alarms
 from budgetrl.training.callbacks import StepCallback
-from budgetrl.training.clock import PHASES, PhaseClock
+from budgetrl.training.clock import PhaseClock
 from budgetrl.training.evals import Evaluator
 from budgetrl.training.log import RunLog
 from budgetrl.training.stopper import Stopper
@@ -39,15 +40,17 @@ RENEWING = ("eval.", "data: eval.", "model: ", "versions: ")
 
 
 @dataclass(frozen=True, slots=True)
-class Workbench:
-    """What training and evaluation work with."""
+class Prepared:
+    """What an attempt trains and evaluates with."""
 
+    run: RunDir
+    engine: TrainableEngine
+    log: RunLog
+    stopper: Stopper
     renderer: PromptRenderer
     sampler: ProblemSampler
     evaluator: Evaluator
     reward: RewardSum
-    rewards: frozenset[str]
-    """Names of the rewards that count."""
 
 
 def prepare(
@@ -56,8 +59,10 @@ def prepare(
     engine: TrainableEngine,
     pool: GradingPool,
     log: RunLog,
-    allow_code: bool,
-) -> Workbench:
+    stopper: Stopper,
+    *,
+    allow_code: bool = False,
+) -> Prepared:
     """Load and check problems and suites, and build the reward.
 
     Raises:
@@ -99,7 +104,7 @@ def prepare(
     evaluator = Evaluator(
         run=run,
         recipe=recipe,
-        policy=engine.policy,
+        engine=engine,
         prompt_date=renderer.date,
         grader=pool,
         grader_version=GRADER_VERSION,
@@ -121,57 +126,58 @@ def prepare(
         group_size=recipe.grpo.num_generations,
         explore=recipe.signal.explore,
     )
-    return Workbench(renderer, sampler, evaluator, reward, recipe.reward_names)
+    return Prepared(run, engine, log, stopper, renderer, sampler, evaluator, reward)
 
 
-def build_follower(
-    run: RunDir,
-    recipe: Recipe,
-    engine: TrainableEngine,
-    bench: Workbench,
-    log: RunLog,
-    stopper: Stopper,
-) -> StepCallback:
-    """The trainer, inside the callback that follows it."""
-    times = (run.read_json(PLAN) or {}).get("times", {})
+def build_follower(prepared: Prepared, recipe: Recipe) -> StepCallback:
+    """The trainer of a recipe, inside the callback that follows it."""
+    run, log, stopper = prepared.run, prepared.log, prepared.stopper
     follower: StepCallback
     parts = TrainerParts(
         recipe=recipe,
-        engine=engine,
-        sampler=bench.sampler,
-        renderer=bench.renderer,
-        reward=bench.reward,
+        engine=prepared.engine,
+        sampler=prepared.sampler,
+        renderer=prepared.renderer,
+        reward=prepared.reward,
         clock=PhaseClock(log.ledger.clock),
         folder=run.path / "trainer",
         must_stop=stopper.requested,
         budget_used=lambda: log.ledger.used_share,
         rollout_over=lambda: stopper.requested() or follower.rollout_is_over(),
     )
-    every = times.get("step_evals_every")
-    evals_s = times["step_eval_s"] / every if every else 0.0
-    step_s = sum(times.get(f"{name}_s", 0.0) for name in (*PHASES, "other"))
     follower = StepCallback(
         run=run,
         recipe=recipe,
         parts=parts,
         log=log,
-        forecaster=Forecaster(
-            planned_step_s=step_s,
-            baseline_eval_s=times.get("final_s", 0.0),
-            baseline_tokens_mean=0.0,
-            save_s=times.get("save_s", 0.0),
-            planned_early_s=times.get("early_step_s"),
-            planned_evals_s=evals_s,
-            rounds=max(map(expected_samples, recipe.eval), default=1),
+        forecaster=_forecaster(planned_times(run), recipe),
+        evaluator=prepared.evaluator,
+        alarms=Alarms(
+            {name: 1.0 for name in ("accuracy", "format") if name in recipe.reward_names}
         ),
-        evaluator=bench.evaluator,
-        alarms=Alarms({name: 1.0 for name in ("accuracy", "format") if name in bench.rewards}),
         stopper=stopper,
         tracker=open_tracker(run, recipe, read_history(run), log.warn),
     )
     steps = recipe.schedule.stop_after_steps or UNLIMITED_STEPS
     follower.trainer = build_trainer(parts, steps, [follower])
     return follower
+
+
+def _forecaster(times: PhaseTimes | None, recipe: Recipe) -> Forecaster:
+    """What the plan says of updates, evaluations and checkpoints, before any was measured."""
+    rounds = max(map(expected_samples, recipe.eval), default=1)
+    if times is None:
+        return Forecaster(0.0, 0.0, 0.0, 0.0, rounds=rounds)
+    every = times.step_evals_every
+    return Forecaster(
+        planned_step_s=times.step_s,
+        baseline_eval_s=times.final_s,
+        baseline_tokens_mean=0.0,
+        save_s=times.save_s,
+        planned_early_s=times.early_step_s,
+        planned_evals_s=times.step_eval_s / every if every else 0.0,
+        rounds=rounds,
+    )
 
 
 def _tell_left_out(usable: Usable, recipe: Recipe, log: RunLog) -> None:

@@ -27,7 +27,8 @@ from budgetrl.rewards.pool import GradingPool
 from budgetrl.rundir import MANIFEST, RunDir
 from budgetrl.study.replicate import _share_baseline
 from budgetrl.training.log import RunLog, stamp_of
-from budgetrl.training.setup import Workbench, prepare
+from budgetrl.training.setup import Prepared, prepare
+from budgetrl.training.stopper import Stopper
 from budgetrl.types import Problem
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -152,11 +153,11 @@ def test_the_llama_recipes_name_the_day_that_their_template_falls_back_to() -> N
 
 
 @contextmanager
-def prepared(run: RunDir, engine: Any, attempt: int) -> Iterator[Workbench]:
+def prepared(run: RunDir, engine: Any, attempt: int) -> Iterator[Prepared]:
     ledger = Ledger(Budget(600.0), time.monotonic, time.monotonic(), 0.0)
     with run.writer(stamp_of(ledger, attempt)) as writer, GradingPool() as pool:
         log = RunLog(writer, ledger, {})
-        yield prepare(run, engine._recipe, engine, pool, log, False)
+        yield prepare(run, engine._recipe, engine, pool, log, Stopper())
 
 
 def test_a_run_keeps_the_day_of_its_start(tmp_path: Path) -> None:

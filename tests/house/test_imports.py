@@ -29,7 +29,6 @@ HEAVY = {
 PUBLIC = {
     "Budget": "budget",
     "Engine": "engine",
-    "Policy": "engine",
     "Recipe": "recipe",
     "RunResult": "api",
     "StopReason": "types",

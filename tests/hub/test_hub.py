@@ -523,7 +523,7 @@ def test_eval_finds_models_and_adapters_by_id(hub: Hub, tmp_path: Path) -> None:
     assert adapter.adapter is not None
     # The adapter names the cache's folder of the base, which is the hub's base at that commit.
     assert (adapter.recipe.model.id, adapter.recipe.model.revision) == (MODEL, commit)
-    assert open_engine(adapter.recipe, tmp_path, adapter.adapter).policy.adapter_is_zero()
+    assert open_engine(adapter.recipe, tmp_path, adapter.adapter).adapter_is_zero()
     with pytest.raises(ModelError, match="holds an adapter, no model of its own"):
         pin(recipe(model={"id": "tiny/adapter"}))
 

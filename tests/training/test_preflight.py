@@ -71,8 +71,8 @@ def workbench(
     stopper = Stopper()
     with run.writer(stamp_of(ledger, 1)) as writer, GradingPool() as pool:
         log = RunLog(writer, ledger, {})
-        bench = prepare(run, recipe, engine, pool, log, False)
-        yield run, engine, memory, lambda: build(run, recipe, engine, bench, log, stopper)
+        prepared = prepare(run, recipe, engine, pool, log, stopper)
+        yield run, engine, memory, lambda: build(prepared, recipe)
 
 
 def one_update(follower: StepCallback) -> dict[str, torch.Tensor]:
