@@ -333,8 +333,16 @@ def _empty(answers: Sequence[str]) -> list[str | None]:
     return [None if answer.strip() else "it is empty" for answer in answers]
 
 
-def create_run(planned: Planned, out: Path, command: Sequence[str]) -> RunDir:
+def create_run(
+    planned: Planned, out: Path, command: Sequence[str], name: str | None = None
+) -> RunDir:
     """Make the run directory and write what is known before the first event.
+
+    Args:
+        planned: the run.
+        out: folder of the run directory.
+        command: what the user typed.
+        name: of the directory; None: a new one.
 
     Raises:
         RunDirError: the folder cannot be made or written; nothing is left of it.
@@ -349,7 +357,7 @@ def create_run(planned: Planned, out: Path, command: Sequence[str]) -> RunDir:
         )
     files = reward_files(planned.recipe)
     standing = asdict(Standing(1, fingerprints(planned.recipe, files), files, []))
-    run = RunDir.create(out, planned.recipe.name)
+    run = RunDir.create(out, planned.recipe.name, name=name)
     resolved = {
         "recipe": planned.recipe.model_dump(mode="json"),
         "sources": dict(planned.loaded.sources),

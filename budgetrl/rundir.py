@@ -77,16 +77,22 @@ class RunDir:
         self.path = path
 
     @classmethod
-    def create(cls, out: Path, recipe_name: str, now: float | None = None) -> Self:
+    def create(
+        cls, out: Path, recipe_name: str, now: float | None = None, *, name: str | None = None
+    ) -> Self:
         """A new, empty run directory `<recipe>--<utc time>--<short id>` under `out`.
+
+        Args:
+            out: folder of run directories.
+            recipe_name: a recipe's.
+            now: Unix seconds of the name's time.
+            name: another one for the folder.
 
         Raises:
             RunDirError: the folder cannot be made.
         """
         out = out.expanduser()
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
-        label = recipe_name.replace("/", "-")
-        path = out / f"{label}--{stamp}--{secrets.token_hex(3)}"
+        path = out / (name or cls.new_name(recipe_name, now))
         try:
             out.mkdir(parents=True, exist_ok=True)
             path.mkdir()
@@ -98,6 +104,12 @@ class RunDir:
                 hint="Give another folder with --out.",
             ) from None
         return cls(path.resolve())
+
+    @staticmethod
+    def new_name(recipe_name: str, now: float | None = None) -> str:
+        """A name that no other run has."""
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
+        return f"{recipe_name.replace('/', '-')}--{stamp}--{secrets.token_hex(3)}"
 
     @property
     def name(self) -> str:

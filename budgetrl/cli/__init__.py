@@ -30,6 +30,7 @@ from budgetrl.cli import recipes as recipe_commands
 from budgetrl.cli import report as report_commands
 from budgetrl.cli import run as run_commands
 from budgetrl.cli import study as study_commands
+from budgetrl.cli import sweep as sweep_commands
 from budgetrl.cli import watch as watch_commands
 from budgetrl.display.output import silence
 from budgetrl.errors import BudgetRLError, ExitCode
@@ -70,6 +71,7 @@ app.command()(estimate_commands.estimate)
 app.command()(study_commands.probe)
 app.command()(bench_commands.bench)
 app.command()(study_commands.replicate)
+app.command()(sweep_commands.sweep)
 app.command()(watch_commands.watch)
 app.command()(watch_commands.runs)
 app.command(name="eval")(eval_commands.eval_)

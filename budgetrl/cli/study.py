@@ -1,8 +1,9 @@
-"""`budgetrl replicate` and `budgetrl probe`."""
+"""`budgetrl replicate` and `budgetrl probe`, and what `sweep` shares with them."""
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,9 +23,10 @@ from budgetrl.cli.options import (
 from budgetrl.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from budgetrl.display.base import DisplayKind
+    from budgetrl.display.base import DisplayKind, GuardedDisplay
     from budgetrl.recipe.base import AlphaPolicy
-    from budgetrl.study.plan import StudyPlan
+    from budgetrl.study.execute import Pool
+    from budgetrl.study.plan import SweepPlan
     from budgetrl.study.probe import Probe
     from budgetrl.study.state import StudyDir
 
@@ -76,7 +78,7 @@ def replicate(
     can tell from noise. The same command with --out, or `budgetrl resume DIR`, continues.
     """
     from budgetrl.study.arms import arms_of, family_of
-    from budgetrl.study.plan import plan_study
+    from budgetrl.study.plan import plan_sweep
     from budgetrl.study.state import StudyDir, is_study, open_study
     from budgetrl.supervise.attempt import process_start
     from budgetrl.units import duration
@@ -99,17 +101,17 @@ def replicate(
     if out is not None and is_study(out) and not plan:
         study = open_study(out)
         study.check_config(config)
-        return _run(study, started, gpu, display, as_json)
+        return run_study(study, started, gpu, display, as_json)
     specs = arms_of(chosen, config["ranks"], seeds, policies)
-    made = plan_study(specs, limits, split=split, gpu=gpu, dry_run=plan)
+    made = plan_sweep(specs, limits, split=split, gpu=gpu, dry_run=plan)
     if plan:
         return _print_plan(made, config, as_json)
     sys.stderr.write(
         f"{len(specs)} arms in {duration(made.budget.wall_s)}, "
-        f"about {duration(made.arms[0].budget_s)} each\n"
+        f"about {duration(made.trials[0].budget_s)} each\n"
     )
-    study = StudyDir.create(out or _new_folder(chosen.name), made, config)
-    return _run(study, started, gpu, display, as_json)
+    study = StudyDir.create(out or new_folder("studies", chosen.name), made, config)
+    return run_study(study, started, gpu, display, as_json)
 
 
 def probe(
@@ -181,32 +183,76 @@ def _probe_lines(found: "Probe") -> Iterator[str]:
     yield f"  {found.folder}"
 
 
+def usage_of_json(as_json: bool, display: "DisplayKind") -> None:
+    """Both want standard output.
+
+    Raises:
+        UsageError: they are given together.
+    """
+    if as_json and display == "json":
+        raise UsageError(
+            "--json and --display json both want standard output.", hint="Leave one of them out."
+        )
+
+
 def continue_study(path: Path, started: float, display: "DisplayKind", as_json: bool) -> int:
-    """What `budgetrl resume` does with a study directory."""
+    """What `budgetrl resume` does with the directory of a sweep or study."""
     from budgetrl.study.state import open_study
 
-    return _run(open_study(path), started, None, display, as_json)
+    return run_study(open_study(path), started, None, display, as_json)
 
 
-def _run(
-    study: "StudyDir", started: float, gpu: str | None, display: "DisplayKind", as_json: bool
+def run_study(
+    study: "StudyDir",
+    started: float,
+    gpu: str | None,
+    display: "DisplayKind",
+    as_json: bool,
+    pool: "Pool | None" = None,
 ) -> int:
+    """Run what is left of a sweep or study where it shall run, and print how it came out."""
     from budgetrl.display.base import open_display
-    from budgetrl.study.replicate import run_study
-    from budgetrl.study.report import study_document
+    from budgetrl.study.execute import ThisProcess, run_sweep
+    from budgetrl.study.rows import is_sweep, trial_line
 
     kind: DisplayKind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
-    code = run_study(study, lambda: open_display(kind, stream, sys.stderr), started, gpu=gpu)
-    document = study_document(study)
+
+    def opened() -> "GuardedDisplay":
+        return open_display(kind, stream, sys.stderr)
+
+    def say(index: int) -> None:
+        if kind in ("auto", "live", "plain"):
+            stream.write(f"{trial_line(study, index)}\n")
+            stream.flush()
+
+    with ExitStack() as held:
+        held.enter_context(study.held())
+        if pool is None and study.on != "local":
+            from budgetrl.study.cluster import open_cluster
+
+            recipe = study.trials[0].spec.load().recipe
+            most, cuda = len(study.trials), recipe.engine.device == "cuda"
+            pool = held.enter_context(open_cluster(study.on, cuda=cuda, most=most))
+            pool.check(study.path, recipe.checkpoint.mirror)
+        here = ThisProcess(opened)
+        code = run_sweep(study, pool or here, opened, started, gpu=gpu, say=say if pool else None)
+    if is_sweep(study):
+        from budgetrl.study.sweep_report import print_sweep, sweep_document
+
+        document, shown = sweep_document(study), print_sweep
+    else:
+        from budgetrl.study.report import study_document
+
+        document, shown = study_document(study), _print_study
     if as_json:
         sys.stdout.write(json.dumps(document) + "\n")
     else:
-        _print_study(document)
+        shown(document)
     return code
 
 
-def _print_study(document: dict[str, Any]) -> None:
+def _print_study(document: Mapping[str, Any]) -> None:
     from budgetrl.units import duration
 
     lines = [
@@ -222,7 +268,7 @@ def _print_study(document: dict[str, Any]) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _print_plan(made: "StudyPlan", config: dict[str, Any], as_json: bool) -> int:
+def _print_plan(made: "SweepPlan", config: dict[str, Any], as_json: bool) -> int:
     from dataclasses import asdict
 
     from budgetrl.study.plan import plan_rows
@@ -265,7 +311,7 @@ def _print_plan(made: "StudyPlan", config: dict[str, Any], as_json: bool) -> int
     console.print(table)
     console.print(
         f"In all about {duration(made.total_s)} of {duration(made.budget.wall_s)}; "
-        f"times from {made.arms[0].plan.source}."
+        f"times from {made.trials[0].plan.source}."
     )
     for suite, least in made.detectable().items():
         console.print(
@@ -280,12 +326,13 @@ def _print_plan(made: "StudyPlan", config: dict[str, Any], as_json: bool) -> int
     return ExitCode.OK
 
 
-def _new_folder(family: str) -> Path:
+def new_folder(kind: str, name: str) -> Path:
+    """A folder that no other sweep has."""
     import secrets
     import time
 
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    return Path("studies") / f"{family}--{stamp}--{secrets.token_hex(3)}"
+    return Path(kind) / f"{name.replace('/', '-')}--{stamp}--{secrets.token_hex(3)}"
 
 
 def _ranks(text: str) -> list[int]:

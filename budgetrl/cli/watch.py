@@ -19,12 +19,18 @@ def watch(
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print one frame and leave.")] = False,
 ) -> None:
-    """Look at a run: running, finished, interrupted or crashed."""
+    """Look at a run, or at all trials of a sweep: running, finished, interrupted or crashed."""
     from budgetrl.display import watch as view
     from budgetrl.rundir import open_run
+    from budgetrl.study.state import is_study
+    from budgetrl.study.watch import print_sweep_lines, watch_sweep
 
-    chosen = view.newest_run() if run is None else open_run(run)
-    if once:
+    sweep = Path(run) if run is not None and is_study(Path(run)) else None
+    if sweep is not None and once:
+        print_sweep_lines(sweep, sys.stdout)
+        return
+    chosen = view.newest_run() if run is None else None if sweep else open_run(run)
+    if once and chosen is not None:
         view.print_frame(chosen, sys.stdout)
         return
     caught: list[int] = []
@@ -43,7 +49,10 @@ def watch(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
     try:
-        view.watch(chosen, sys.stdout, sys.stderr, pause)
+        if sweep is not None:
+            watch_sweep(sweep, sys.stdout, pause)
+        elif chosen is not None:
+            view.watch(chosen, sys.stdout, sys.stderr, pause)
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.OK) from None
 

@@ -22,6 +22,7 @@ from budgetrl.recipe.eval_tables import (
     Stated,
 )
 from budgetrl.recipe.model_tables import Columns, Data, Engine, Lora, Model, Prompt, RecipeInfo
+from budgetrl.recipe.sweep_table import Sweep
 from budgetrl.recipe.training_tables import (
     Batch,
     BudgetTable,
@@ -66,6 +67,7 @@ __all__ = [
     "Signal",
     "Stated",
     "SuiteName",
+    "Sweep",
     "Table",
     "Tracker",
 ]
@@ -94,6 +96,7 @@ class Recipe(Table):
     entropy: Entropy = Entropy()
     select: Select = Select()
     tracker: Tracker = Tracker()
+    sweep: Sweep | None = None
     expected: tuple[Expected, ...] = ()
     stated: tuple[Stated, ...] = ()
     inferred: tuple[Inferred, ...] = ()

@@ -16,7 +16,7 @@ from budgetrl.types import Protocol
 
 _NO_LEARNING = {
     *("recipe", "paper", "expected", "stated", "inferred", "deviation"),
-    *("engine", "checkpoint", "budget", "tracker"),
+    *("engine", "checkpoint", "budget", "tracker", "sweep"),
 }
 """Tables without influence on what is learnt; the seed is in [recipe]."""
 _SHOWN = 3

@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from budgetrl.report.ink import INK
@@ -145,6 +146,43 @@ def draw(panel: Panel) -> str:
         for line in panel.lines:
             _draw_line(axes, line)
         _finish(axes, panel)
+        return _svg(figure)
+
+
+def heat_map(
+    title: str,
+    across: tuple[str, Sequence[str]],
+    down: tuple[str, Sequence[str]],
+    cells: Sequence[Sequence[float | None]],
+) -> str:
+    """Shares over a grid as SVG text: the higher the darker; what was not measured is empty.
+
+    Args:
+        title: of the picture.
+        across: name and values of the columns.
+        down: name and values of the rows; without values there is one row.
+        cells: row by row, from the top.
+    """
+    known = [value for row in cells for value in row if value is not None]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    with matplotlib.rc_context({**_STYLE, "axes.grid": False, "axes.spines.left": False}):
+        width, height = max(3.6, 1.3 + 0.8 * len(across[1])), 1.1 + 0.42 * len(cells)
+        figure = Figure(figsize=(width, height))
+        axes = figure.add_axes((1.0 / width, 0.56 / height, 1 - 1.1 / width, 1 - 1.0 / height))
+        figure.text(0.02, 1 - 0.1 / height, title, weight="bold", size=11, va="top")
+        for y, row in enumerate(cells):
+            for x, value in enumerate(row):
+                if value is not None:
+                    depth = (value - low) / (high - low) if high > low else 0.5
+                    place = Rectangle((x, y), 0.96, 0.92, color=INK["a"], alpha=0.08 + 0.5 * depth)
+                    axes.add_patch(place)
+                    axes.text(x + 0.48, y + 0.46, f"{100 * value:.1f}", ha="center", va="center")
+        axes.set_xlim(0, len(across[1]))
+        axes.set_ylim(len(cells), 0)
+        axes.set_xticks([x + 0.48 for x in range(len(across[1]))], across[1])
+        axes.set_yticks([y + 0.46 for y in range(len(down[1]))], down[1])
+        axes.set_xlabel(across[0])
+        axes.set_ylabel(down[0].split(".")[-1])
         return _svg(figure)
 
 

@@ -1,19 +1,19 @@
-"""What a study compares: families of recipes or any one recipe, and the arms made from them.
+"""What `replicate` compares: the paper's families of recipes or any one recipe, by rank and alpha.
 
-    arms_of(family_of("qwen3"), ranks=(8, 64, 256), seeds=2, alphas=("fixed",)) -> [ArmSpec]
+    arms_of(family_of("qwen3"), ranks=(8, 64, 256), seeds=2, alphas=("fixed",)) -> [TrialSpec]
 
-An arm is a recipe with a rank, a rule for alpha and a seed. All arms on one model share its
-baseline evaluation, so they must agree on everything that makes its protocol.
+An arm is a trial whose values are a rank and a rule for alpha.
 """
 
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from budgetrl.errors import RecipeError, UsageError
 from budgetrl.recipe.base import AlphaPolicy
-from budgetrl.recipe.load import LoadedRecipe, find_recipe, list_recipes, load_recipe
+from budgetrl.recipe.load import find_recipe, list_recipes, load_recipe
+from budgetrl.study.specs import TrialSpec
 
 PAPER_RANKS = (8, 64, 256)
 TINY_RANKS = (8, 32, 128)
@@ -52,35 +52,6 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ArmSpec:
-    """One arm, before it is planned."""
-
-    recipe: str
-    """What `load_recipe` finds."""
-    sets: tuple[str, ...]
-    rank: int
-    alpha: AlphaPolicy
-    seed: int
-
-    def load(self, *further: str) -> LoadedRecipe:
-        """The arm's recipe.
-
-        Raises:
-            RecipeError: the rank is not allowed by the engine, among others.
-        """
-        return load_recipe(self.recipe, (*self.sets, *further), self.seed)
-
-    @property
-    def label(self) -> str:
-        """For people."""
-        alpha = "" if self.alpha is AlphaPolicy.FIXED else f", alpha {self.alpha.value}"
-        name = self.recipe
-        if name not in list_recipes():
-            name = Path(name).stem
-        return f"{name}, rank {self.rank}{alpha}, seed {self.seed}"
-
-
 def family_of(name: str) -> Family:
     """A family by its name, or one recipe by its name or path.
 
@@ -112,7 +83,7 @@ def family_of(name: str) -> Family:
 
 def arms_of(
     family: Family, ranks: Sequence[int], seeds: int, alphas: Sequence[AlphaPolicy]
-) -> list[ArmSpec]:
+) -> list[TrialSpec]:
     """The arms of a study, in the order in which they run.
 
     Seeds come last, so that a study that is cut short has every arm once before any arm twice.
@@ -126,33 +97,14 @@ def arms_of(
     ]
 
 
-def check_protocols(loaded: Sequence[LoadedRecipe]) -> None:
-    """All arms of one model must evaluate alike.
-
-    Raises:
-        UsageError: they do not.
-    """
-    first: dict[str, LoadedRecipe] = {}
-    for arm in loaded:
-        other = first.setdefault(arm.recipe.model.id, arm).recipe
-        mine = arm.recipe
-        if (mine.eval, mine.prompt, mine.sampling.stop) != (
-            other.eval,
-            other.prompt,
-            other.sampling.stop,
-        ):
-            raise UsageError(
-                f"{arm.recipe.name} and {other.name} evaluate {mine.model.id} under different "
-                "protocols, so their results cannot stand side by side.",
-                hint="Give both recipes the same [[eval]], [prompt] and sampling.stop.",
-            )
-
-
-def _arm(family: Family, recipe: str, rank: int, alpha: AlphaPolicy, seed: int) -> ArmSpec:
+def _arm(family: Family, recipe: str, rank: int, alpha: AlphaPolicy, seed: int) -> TrialSpec:
     own = f"{recipe}_r{rank}"
     known = list_recipes()
     sets = [] if own in known else [f"lora.rank={rank}"]
     if alpha is not family.alpha:
         sets.append(f'lora.alpha_policy="{alpha.value}"')
     base = next((name for name in (own, recipe, f"{recipe}_r64") if name in known), recipe)
-    return ArmSpec(base, tuple(sets), rank, alpha, seed)
+    values: dict[str, Any] = {"lora.rank": rank}
+    if alpha is not AlphaPolicy.FIXED:
+        values["lora.alpha_policy"] = alpha.value
+    return TrialSpec(base, tuple(sets), seed, values)

@@ -1,9 +1,11 @@
-"""How a study's budget is split, before a cent is spent.
+"""How the budget of a sweep is split over its trials, before a cent is spent.
 
-    baseline once per model | a share for every arm | the study's report
+    on each card:  baseline once per model | a share for every trial | the sweep's report
 
-`time` gives every arm the same seconds, `steps` the same number of updates. An arm pays for its
-own setup, updates, final evaluation and report; only its model's first arm pays for the baseline.
+`time` gives every trial the same seconds, `steps` the same number of updates; under `asha` all
+begin with few updates and the best go on. A trial pays for its own setup, updates, final
+evaluation and report; only the first on each card pays for its model's baseline. Every card is
+paid for as long as the sweep lasts: seconds are those of all cards together, wall seconds are not.
 """
 
 import math
@@ -12,142 +14,237 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from budgetrl.budget import Budget, Limits, PhaseTimes, Plan, largest_affordable, plan
-from budgetrl.errors import BudgetError
+from budgetrl.errors import BudgetError, UsageError
 from budgetrl.evaluation.passk import t_quantile
 from budgetrl.plan import Planned, budget_of, make_plan
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe
 from budgetrl.report.paper import SUITE_SIZES
-from budgetrl.study.arms import ArmSpec, check_protocols
+from budgetrl.study.asha import ETA, reaching, rungs_of
 from budgetrl.study.feasibility import MIN_UPDATES
+from budgetrl.study.specs import TrialSpec, baseline_key, check_protocols
 from budgetrl.units import duration, hours_option
 
-Split = Literal["time", "steps"]
+Split = Literal["time", "steps", "asha"]
 
 REPORT_S = 10.0
-"""Kept for the study's own report, and as much again per ten arms."""
+"""Kept for the sweep's own report, and as much again per ten trials."""
+LATE = 1.5
+"""A trial that goes on by merit may take so much longer than planned; the sweep may not."""
+SEED_SPREAD = 0.05
+"""Standard deviation between seeds: the least of 5 to 15 points on AIME24 (arXiv 2504.07086)."""
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedArm:
-    """One arm with its part of the budget."""
+class PlannedTrial:
+    """One trial with its part of the budget."""
 
-    spec: ArmSpec
+    spec: TrialSpec
     planned: Planned
-    """With the arm's own budget, and no baseline where an earlier arm has it."""
+    """With the trial's own budget, and no baseline where an earlier trial has it."""
 
     @property
     def budget_s(self) -> float:
-        """Wall seconds of this arm."""
+        """Wall seconds of this trial."""
         return self.planned.budget.wall_s
 
     @property
     def plan(self) -> Plan:
-        """What the arm's budget buys."""
+        """What the trial's budget buys."""
         return self.planned.plan
 
 
 @dataclass(frozen=True, slots=True)
-class StudyPlan:
-    """All arms inside one budget."""
+class SweepPlan:
+    """All trials inside one budget."""
 
     budget: Budget
-    arms: tuple[PlannedArm, ...]
+    trials: tuple[PlannedTrial, ...]
     report_s: float
+    slots: int = 1
+    """Cards, or cores, that work at the same time."""
+    rungs: tuple[int, ...] = ()
+    """Of ASHA."""
+
+    @property
+    def wall_s(self) -> float:
+        """Expected wall seconds."""
+        ends = [0.0] * self.slots
+        for seconds in self._parts_s():
+            ends[ends.index(min(ends))] += seconds
+        return max(ends) + self.report_s
 
     @property
     def total_s(self) -> float:
-        """Expected wall seconds."""
-        return sum(arm.plan.total_s for arm in self.arms) + self.report_s
+        """Expected seconds of all cards."""
+        return self.slots * self.wall_s
+
+    def _parts_s(self) -> list[float]:
+        """What is run one after another, in order."""
+        if not self.rungs:
+            return [trial.plan.total_s for trial in self.trials]
+        times = [trial.planned.times for trial in self.trials]
+        return [
+            seconds
+            for level, of_rung in enumerate(_rung_costs(times, self.rungs))
+            for seconds in sorted(of_rung)[-reaching(len(times), level) :]
+        ]
 
     def detectable(self) -> dict[str, float]:
         """By suite, the smallest difference in pass@1 that its evaluation tells from noise.
 
-        For two results on the same P problems with n samples each, where only sampling differs:
-        t(P - 1) sqrt(2 p (1 - p) / (n P)) at p = 0.5, the worst case. Seeds add to it.
+        For two points on the same P problems with n samples each and s seeds, where only sampling
+        differs: t(P - 1) sqrt(2 p (1 - p) / (n P s)) at p = 0.5, the worst case.
         """
-        recipe = self.arms[0].planned.recipe
+        recipe, seeds = self.trials[0].planned.recipe, self.seeds
         found = {}
         for spec in recipe.eval:
             problems = SUITE_SIZES.get(spec.suite) or _problems(spec.path)
             if problems and problems > 1:
-                spread = math.sqrt(2 * 0.25 / (spec.rounds.expected(problems) * problems))
+                rounds = spec.rounds.expected(problems) * seeds
+                spread = math.sqrt(2 * 0.25 / (rounds * problems))
                 found[spec.suite] = t_quantile(problems - 1) * spread
         return found
 
+    @property
+    def seeds(self) -> int:
+        """Of every point."""
+        return len({trial.spec.seed for trial in self.trials})
 
-def plan_study(
-    specs: Sequence[ArmSpec],
+    def detectable_over_seeds(self) -> float | None:
+        """The same where seeds spread by `SEED_SPREAD`: t(2 s - 2) sd sqrt(2 / s); None for one."""
+        if self.seeds < 2:
+            return None
+        return t_quantile(2 * self.seeds - 2) * SEED_SPREAD * math.sqrt(2 / self.seeds)
+
+
+def plan_sweep(
+    specs: Sequence[TrialSpec],
     limits: Limits,
     *,
     split: Split = "time",
     gpu: str | None = None,
     dry_run: bool = False,
-) -> StudyPlan:
-    """Split a budget over arms.
+    slots: int = 1,
+    mixed: bool = False,
+) -> SweepPlan:
+    """Split a budget over trials.
 
     Args:
-        specs: the arms, in order.
-        limits: of the whole study.
-        split: equal seconds or equal updates for every arm.
+        specs: the trials, in order.
+        limits: of the whole sweep, over all cards.
+        split: equal seconds or equal updates for every trial, or ASHA.
         gpu: name of the GPU to plan for.
         dry_run: plan only, so the GPU need not be here.
+        slots: cards or cores that work at the same time.
+        mixed: protocols may differ.
 
     Raises:
-        BudgetError: an arm would get fewer than `MIN_UPDATES`; says how many arms fit.
-        UsageError, HardwareError: as `budgetrl.plan.make_plan`.
+        BudgetError: a trial would get fewer than `MIN_UPDATES`; says how many trials fit.
+        UsageError, RefusedError, HardwareError: as `budgetrl.plan.make_plan`; or protocols differ.
     """
     loaded = [spec.load() for spec in specs]
-    check_protocols(loaded)
+    if not mixed:
+        check_protocols(loaded)
     alone = [make_plan(one, limits, gpu=gpu, dry_run=dry_run) for one in loaded]
-    first_of = {one.recipe.model.id: i for i, one in reversed(list(enumerate(loaded)))}
-    firsts = set(first_of.values())
+    recipes, slots = [made.recipe for made in alone], min(slots, len(specs))
+    keys = [baseline_key(recipe) for recipe in recipes]
     times = [
-        made.times if i in firsts else replace(made.times, baseline_s=0.0)
+        made.times if keys[:i].count(keys[i]) < slots else replace(made.times, baseline_s=0.0)
         for i, made in enumerate(alone)
     ]
-    budget = budget_of(loaded[0].recipe, limits, alone[0].card)
+    budget = budget_of(recipes[0], limits, alone[0].card)
     report_s = REPORT_S * (1 + len(specs) / 10)
-    share_s = budget.wall_s - report_s
-    shared = _by_time if split == "time" else _by_steps
-    parts = shared(times, [made.recipe for made in alone], share_s)
-    arms = []
+    share_s = budget.wall_s / slots - report_s
+    rungs: tuple[int, ...] = ()
+    if split == "time":
+        parts = _by_time(times, share_s, slots)
+    elif split == "steps":
+        parts = _by_steps(times, recipes, share_s, slots)
+    else:
+        rungs, parts = _by_merit(times, recipes, share_s * slots)
+    trials = []
     for spec, made, own, (seconds, steps) in zip(specs, alone, times, parts, strict=True):
         if steps is not None:
-            loaded_arm = spec.load(f"schedule.stop_after_steps={steps}")
+            loaded_trial = spec.load(f"schedule.stop_after_steps={steps}")
         else:
-            loaded_arm = made.loaded
+            loaded_trial = made.loaded
         own_budget = replace(budget, wall_s=seconds, usd=None)
-        requested = loaded_arm.recipe.schedule.stop_after_steps
+        requested = loaded_trial.recipe.schedule.stop_after_steps
         bought = plan(own, own_budget, requested)
-        arms.append(PlannedArm(spec, Planned(loaded_arm, own_budget, own, bought, made.card)))
-    least = min(arm.plan.steps for arm in arms)
-    if least < MIN_UPDATES:
-        raise _too_many(times, share_s, least, budget)
-    return StudyPlan(budget, tuple(arms), report_s)
+        trials.append(PlannedTrial(spec, Planned(loaded_trial, own_budget, own, bought, made.card)))
+    least = min(trial.plan.steps for trial in trials)
+    asked = min(recipe.schedule.stop_after_steps or MIN_UPDATES for recipe in recipes)
+    if least < min(MIN_UPDATES, asked):
+        raise _too_many(times, share_s * slots, least, budget)
+    return SweepPlan(budget, tuple(trials), report_s, slots, rungs)
 
 
 Parts = list[tuple[float, int | None]]
-"""Seconds and, where they are the same for all, updates of every arm."""
+"""Seconds and, where they are the same for all, updates of every trial."""
 
 
-def _by_time(times: Sequence[PhaseTimes], recipes: Sequence[Recipe], share_s: float) -> Parts:
+def _by_time(times: Sequence[PhaseTimes], share_s: float, slots: int) -> Parts:
     """Equal seconds besides the baselines."""
-    each = (share_s - sum(own.baseline_s for own in times)) / len(times)
+    longest = max(sum(own.baseline_s for own in times[i::slots]) for i in range(slots))
+    each = (share_s - longest) / math.ceil(len(times) / slots)
     return [(max(0.0, each) + own.baseline_s, None) for own in times]
 
 
-def _by_steps(times: Sequence[PhaseTimes], recipes: Sequence[Recipe], share_s: float) -> Parts:
-    """The largest number of updates that every arm can make; what is over widens all budgets."""
+def _by_steps(
+    times: Sequence[PhaseTimes], recipes: Sequence[Recipe], share_s: float, slots: int
+) -> Parts:
+    """The largest number of updates that every trial can make; what is over widens all budgets."""
     wanted = [recipe.schedule.stop_after_steps or 10**6 for recipe in recipes]
 
     def costs(steps: int) -> list[float]:
         return [_cost_s(own, steps) for own in times]
 
-    steps = min(*wanted, largest_affordable(lambda n: sum(costs(n)), share_s))
-    needed = costs(steps)
-    widened = max(1.0, share_s / sum(needed))
-    return [(seconds * widened, steps) for seconds in needed]
+    def longest(steps: int) -> float:
+        made = costs(steps)
+        return max(sum(made[i::slots]) for i in range(slots))
+
+    steps = min(*wanted, largest_affordable(longest, share_s))
+    widened = max(1.0, share_s / longest(steps))
+    return [(seconds * widened, steps) for seconds in costs(steps)]
+
+
+def _by_merit(
+    times: Sequence[PhaseTimes], recipes: Sequence[Recipe], share_s: float
+) -> tuple[tuple[int, ...], Parts]:
+    """The rungs of the longest whole run with which ASHA fits; trials stop there, not in time."""
+    wanted = [recipe.schedule.stop_after_steps or 10**6 for recipe in recipes]
+
+    def cost(steps: int) -> float:
+        by_rung = _rung_costs(times, rungs_of(steps, len(times)))
+        return sum(
+            sum(sorted(of_rung)[-reaching(len(times), level) :])
+            for level, of_rung in enumerate(by_rung)
+        )
+
+    steps = min(*wanted, largest_affordable(cost, share_s))
+    rungs = rungs_of(max(1, steps), len(times))
+    if len(rungs) < 2:
+        raise UsageError(
+            f"--asha: {len(times)} trials of {steps} updates have nothing to choose from early.",
+            hint=f"Give at least {ETA} trials of more than {2 * ETA} updates, or leave it out.",
+        )
+    whole = [sum(parts) for parts in zip(*_rung_costs(times, rungs), strict=True)]
+    return rungs, [(LATE * seconds, steps) for seconds in whole]
+
+
+def _rung_costs(times: Sequence[PhaseTimes], rungs: Sequence[int]) -> list[list[float]]:
+    """Seconds of every trial's part of the way to each rung: it loads and is judged each time."""
+    found, done = [], 0
+    for rung in rungs:
+        found.append(
+            [
+                _cost_s(own if done == 0 else replace(own, baseline_s=0.0), rung - done)
+                for own in times
+            ]
+        )
+        done = rung
+    return found
 
 
 def _cost_s(times: PhaseTimes, steps: int) -> float:
@@ -159,7 +256,7 @@ def _cost_s(times: PhaseTimes, steps: int) -> float:
 def _too_many(
     times: Sequence[PhaseTimes], share_s: float, least: int, budget: Budget
 ) -> BudgetError:
-    """Says how many arms fit, and what all of them would need."""
+    """Says how many trials fit, and what all of them would need."""
     needed = [_cost_s(own, MIN_UPDATES) for own in times]
     fitting = max((n for n in range(1, len(needed) + 1) if sum(needed[:n]) <= share_s), default=0)
     all_s = (sum(needed) + budget.wall_s - share_s) * 1.05
@@ -167,7 +264,7 @@ def _too_many(
     return BudgetError(
         f"{duration(budget.wall_s)} give an arm only {least} updates, and fewer than {MIN_UPDATES} "
         f"show nothing; {some}.",
-        hint=f"Give --hours {hours_option(all_s)}, or fewer arms with --ranks, --seeds or --alpha.",
+        hint=f"Give --hours {hours_option(all_s)}, or fewer arms: values or seeds.",
     )
 
 
@@ -179,14 +276,16 @@ def _problems(path: str | None) -> int | None:
         return sum(bool(line.strip()) for line in file)
 
 
-def plan_rows(made: StudyPlan) -> list[dict[str, Any]]:
-    """One row per arm, for tables and JSON."""
+def plan_rows(made: SweepPlan) -> list[dict[str, Any]]:
+    """One row per trial, for tables and JSON."""
     return [
         {
+            "index": index,
+            "values": dict(arm.spec.values),
             "recipe": arm.planned.recipe.name,
-            "rank": arm.spec.rank,
+            "rank": arm.planned.recipe.lora.rank,
             "alpha": arm.planned.recipe.lora.resolved_alpha,
-            "alpha_policy": arm.spec.alpha.value,
+            "alpha_policy": arm.planned.recipe.lora.alpha_policy.value,
             "lora_scale": arm.planned.recipe.lora.scale,
             "seed": arm.spec.seed,
             "budget_s": arm.budget_s,
@@ -195,5 +294,5 @@ def plan_rows(made: StudyPlan) -> list[dict[str, Any]]:
             "expected_s": arm.plan.total_s,
             "expected_usd": arm.plan.total_usd,
         }
-        for arm in made.arms
+        for index, arm in enumerate(made.trials)
     ]

@@ -1,6 +1,6 @@
-"""The report of a study: the paper's tables with ours beneath, its claims, arms and bill.
+"""The report of a sweep or study: with the paper's claims for `replicate`; arms, curves and bill.
 
-write_study_report(open_study(path)) -> files in the study's report/
+write_study_report(open_study(path)) -> files in the folder's report/
 study_document(study)                -> what `budgetrl replicate --json` prints
 """
 
@@ -19,7 +19,7 @@ from budgetrl.report.paper_tables import ModelRows, table_1, table_2
 from budgetrl.report.several import models_of, several_document
 from budgetrl.report.write import FORMATS, write_document
 from budgetrl.study.claims import Claim, ClaimVerdict, claims_of
-from budgetrl.study.replicate import study_budget
+from budgetrl.study.rows import is_sweep, sweep_spent, trial_row
 from budgetrl.study.state import StudyDir
 from budgetrl.supervise.attempt import paid_seconds
 from budgetrl.units import duration, usd
@@ -63,8 +63,8 @@ def study_document(study: StudyDir) -> dict[str, Any]:
         "schema_version": 1,
         "study_dir": str(study.path),
         "config": dict(study.config),
-        "arms": [_arm_json(study, index) for index in range(len(study.arms))],
-        "budget": study_budget(study),
+        "arms": [trial_row(study, index) for index in range(len(study.trials))],
+        "budget": sweep_spent(study),
         "baseline": _baselines(models),
         "detectable": dict(study.detectable),
         "table1": _table_json(table_1(models)),
@@ -79,21 +79,22 @@ def study_document(study: StudyDir) -> dict[str, Any]:
 
 def _document(study: StudyDir, facts: Sequence[Facts]) -> Document:
     made = several_document(facts)
-    models = models_of(arms_of(facts))
-    family = study.config["family"]
+    name = study.config["family"]
+    if is_sweep(study):
+        from budgetrl.study.sweep_report import sweep_sections
+
+        asked, title = sweep_sections(study), f"Sweep {name}: {len(study.trials)} trials"
+    else:
+        asked, title = [_claim_section(study, facts)], f"Study {name}: {len(study.trials)} arms"
+    sections = [*asked, *made.sections, Section("Plan and bill by trial", [_bill(study)])]
+    notices = [*_failures(study), *made.notices]
+    return replace(made, title=title, sections=sections, notices=notices)
+
+
+def _claim_section(study: StudyDir, facts: Sequence[Facts]) -> Section:
     paper = any(one.recipe is not None and one.recipe.paper is not None for one in facts)
     asks = "What the study asks of the paper" if paper else "What the study asks"
-    sections = [
-        Section(asks, _claim_blocks(study, models)),
-        *made.sections,
-        Section("Plan and bill by arm", [_bill(study)]),
-    ]
-    return replace(
-        made,
-        title=f"Study {family}: {len(study.arms)} arms",
-        sections=sections,
-        notices=[*_failures(study), *made.notices],
-    )
+    return Section(asks, _claim_blocks(study, models_of(arms_of(facts))))
 
 
 def _claims(study: StudyDir, models: Sequence[ModelRows]) -> list[tuple[ModelRows, list[Claim]]]:
@@ -105,7 +106,7 @@ def _whole_run(study: StudyDir, model: ModelRows) -> int | None:
     recipe = model.arms[0].runs[0].recipe
     if recipe is None or recipe.paper is not None:
         return None
-    planned = max(arm.row["planned_steps"] for arm in study.arms)
+    planned = max(arm.row["planned_steps"] for arm in study.trials)
     return recipe.schedule.stop_after_steps or planned
 
 
@@ -146,7 +147,7 @@ def _claim_blocks(study: StudyDir, models: Sequence[ModelRows]) -> list[Text | T
 
 def _bill(study: StudyDir) -> Table:
     rows = []
-    for arm in study.arms:
+    for arm in study.trials:
         run = study.run_of(arm)
         history = read_history(run) if run is not None else History()
         rows.append(
@@ -160,32 +161,17 @@ def _bill(study: StudyDir) -> Table:
                 duration(0.0 if run is None else paid_seconds(run, history)),
             ]
         )
-    total = study_budget(study)
+    total = sweep_spent(study)
     caption = (
         f"In all {duration(total['spent_s'])} of {duration(total['wall_s'])} "
         f"({usd(total['spent_usd'])}). What is left over stays unspent."
     )
-    head = ["Arm", "status", "alpha/r", "planned updates", "updates", "planned", "bill"]
+    head = ["Trial", "status", "alpha/r", "planned updates", "updates", "planned", "bill"]
     return Table(head, rows, caption=caption, text_columns=2)
 
 
 def _failures(study: StudyDir) -> list[str]:
-    return [f"{arm.spec.label} did not run: {arm.error}" for arm in study.arms if arm.error]
-
-
-def _arm_json(study: StudyDir, index: int) -> dict[str, Any]:
-    arm = study.arms[index]
-    run = study.run_of(arm)
-    history = read_history(run) if run is not None else History()
-    paid_s = 0.0 if run is None else paid_seconds(run, history)
-    return {
-        **arm.row,
-        "run_dir": str(run.path) if run is not None else None,
-        "status": study.status(arm),
-        "error": arm.error,
-        "steps": history.steps[-1].step if history.steps else 0,
-        "spent": {"wall_s": paid_s, "usd": study.budget.usd_of(paid_s)},
-    }
+    return [f"{arm.spec.label} did not run: {arm.error}" for arm in study.trials if arm.error]
 
 
 def _baselines(models: Sequence[ModelRows]) -> dict[str, Any]:

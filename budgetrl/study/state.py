@@ -1,58 +1,64 @@
-"""What a study directory holds besides its runs: `study.json`, the plan and how far it came.
+"""What a sweep's directory holds besides its runs: `study.json`, the plan and how far it came.
 
     study = StudyDir.create(path, plan, config) | open_study(path)
-    study.arms -> [ArmState]      each with its run directory, once it has begun
+    study.trials -> [TrialState]      each with its run directory, once it has begun
 
-The runs lie beside it, so `budgetrl runs --out STUDY` lists them.
+The runs lie beside it, so `budgetrl runs --out SWEEP` lists them. One process writes it, the one
+that hands out the trials.
 """
 
 import json
+import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from budgetrl.budget import Budget
 from budgetrl.errors import RunDirError, UsageError
-from budgetrl.files import write_json
+from budgetrl.files import lock_exclusively, write_json
 from budgetrl.history import read_history
-from budgetrl.recipe.base import AlphaPolicy
 from budgetrl.rundir import RESOLVED, RunDir
-from budgetrl.study.arms import ArmSpec
+from budgetrl.study.specs import TrialSpec
 from budgetrl.supervise.attempt import paid_seconds
 from budgetrl.types import RunStatus
 
 if TYPE_CHECKING:
-    from budgetrl.study.plan import StudyPlan
+    from budgetrl.study.plan import SweepPlan
 
 STUDY = "study.json"
-SCHEMA_VERSION = 1
+LOCK = "study.lock"
+SCHEMA_VERSION = 2
+"""1 had a rank and a rule for alpha in place of values, and no sweeps."""
 
 
 @dataclass(frozen=True, slots=True)
-class ArmState:
-    """One arm of a study that exists."""
+class TrialState:
+    """One trial of a sweep that exists."""
 
-    spec: ArmSpec
+    spec: TrialSpec
     row: Mapping[str, Any]
     """As `plan_rows` makes it."""
     run: str | None = None
     """Name of its run directory; None before it began."""
     error: str | None = None
     """Why it could not begin or go on."""
+    scores: Mapping[int, float] = field(default_factory=dict)
+    """Under ASHA: pass@1 by the updates at which it was judged."""
 
 
 class StudyDir:
-    """One study's folder."""
+    """The folder of one sweep or study."""
 
     def __init__(self, path: Path, document: dict[str, Any]) -> None:
         self.path = path
         self._document = document
-        self.arms = [_arm(entry) for entry in document["arms"]]
+        self.trials = [_trial(entry) for entry in document["arms"]]
 
     @classmethod
-    def create(cls, path: Path, made: "StudyPlan", config: Mapping[str, Any]) -> "StudyDir":
+    def create(cls, path: Path, made: "SweepPlan", config: Mapping[str, Any]) -> "StudyDir":
         """A new study in an empty or new folder.
 
         Raises:
@@ -73,7 +79,7 @@ class StudyDir:
             raise RunDirError(
                 f"{path} is not empty, and no study.", hint="Give another folder with --out."
             )
-        rows = zip(made.arms, plan_rows(made), strict=True)
+        rows = zip(made.trials, plan_rows(made), strict=True)
         document = {
             "schema_version": SCHEMA_VERSION,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -81,8 +87,10 @@ class StudyDir:
             "budget": asdict(made.budget),
             "report_s": made.report_s,
             "detectable": made.detectable(),
+            "detectable_over_seeds": made.detectable_over_seeds(),
+            "rungs": list(made.rungs),
             "outside_arms_s": 0.0,
-            "arms": [_entry(ArmState(arm.spec, row)) for arm, row in rows],
+            "arms": [_entry(TrialState(trial.spec, row)) for trial, row in rows],
         }
         study = cls(path.resolve(), document)
         study._write()
@@ -92,6 +100,16 @@ class StudyDir:
     def config(self) -> Mapping[str, Any]:
         """What the study was asked for."""
         return dict(self._document["config"])
+
+    @property
+    def on(self) -> str:
+        """Where its trials run: local, ray, or the address of a Ray cluster."""
+        return str(self._document.get("on", "local"))
+
+    def note_on(self, on: str) -> None:
+        """Run it elsewhere from now on."""
+        self._document["on"] = on
+        self._write()
 
     @property
     def budget(self) -> Budget:
@@ -108,32 +126,43 @@ class StudyDir:
         """By suite, the smallest difference that can be told from noise."""
         return dict(self._document["detectable"])
 
+    @property
+    def detectable_over_seeds(self) -> float | None:
+        """The same where seeds spread as little as they ever do; None for one seed."""
+        found: float | None = self._document.get("detectable_over_seeds")
+        return found
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Updates at which ASHA judges; empty without it."""
+        return tuple(self._document.get("rungs", ()))
+
     def update(self, index: int, **changed: Any) -> None:
-        """Note how far an arm is."""
-        self.arms[index] = replace(self.arms[index], **changed)
-        self._document["arms"][index] = _entry(self.arms[index])
+        """Note how far a trial is."""
+        self.trials[index] = replace(self.trials[index], **changed)
+        self._document["arms"][index] = _entry(self.trials[index])
         self._write()
 
     def note_paid(self, total_s: float) -> None:
-        """Note the paid seconds of the whole study, between two arms."""
+        """Note the paid seconds of all cards, whether trials ran on them or not."""
         self._document["outside_arms_s"] = max(0.0, total_s - self.paid_in_arms_s())
         self._write()
 
-    def run_of(self, arm: ArmState) -> RunDir | None:
-        """An arm's run; None before it began, or if it left nothing."""
-        if arm.run is None or not (self.path / arm.run / RESOLVED).is_file():
+    def run_of(self, trial: TrialState) -> RunDir | None:
+        """A trial's run; None before it began, or if it left nothing."""
+        if trial.run is None or not (self.path / trial.run / RESOLVED).is_file():
             return None
-        return RunDir(self.path / arm.run)
+        return RunDir(self.path / trial.run)
 
     def runs(self) -> list[RunDir]:
-        """All runs that exist, in the order of the arms."""
-        return [run for arm in self.arms if (run := self.run_of(arm)) is not None]
+        """All runs that exist, in the order of the trials."""
+        return [run for trial in self.trials if (run := self.run_of(trial)) is not None]
 
-    def status(self, arm: ArmState) -> str:
+    def status(self, trial: TrialState) -> str:
         """pending, failed, or as of its run directory."""
-        run = self.run_of(arm)
+        run = self.run_of(trial)
         if run is None:
-            return RunStatus.FAILED.value if arm.error else "pending"
+            return RunStatus.FAILED.value if trial.error else "pending"
         return run.status().value
 
     def paid_in_arms_s(self) -> float:
@@ -144,8 +173,39 @@ class StudyDir:
         """Seconds that the study has paid so far; gaps between attempts cost nothing."""
         return self.paid_in_arms_s() + float(self._document["outside_arms_s"])
 
+    def discard(self) -> None:
+        """Take away a sweep of which nothing has begun."""
+        (self.path / STUDY).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The one process that hands out the trials.
+
+        Raises:
+            RunDirError: there is one already, or the folder cannot be written.
+        """
+        try:
+            lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise RunDirError(f"cannot write to {self.path}: {error.strerror}.") from None
+        try:
+            if not lock_exclusively(lock):
+                raise RunDirError(
+                    f"{self.path} is in use: another process runs it.",
+                    hint=f"Look at it with `budgetrl watch {self.path}`.",
+                )
+            yield
+        finally:
+            os.close(lock)
+
+    def is_held(self) -> bool:
+        """Whether a process hands out its trials now."""
+        return RunDir(self.path).is_locked(LOCK)
+
     def check_config(self, config: Mapping[str, Any]) -> None:
-        """A study goes on as it began.
+        """A sweep goes on as it began.
 
         Raises:
             UsageError: it is asked for something else now.
@@ -175,7 +235,7 @@ def open_study(path: Path) -> StudyDir:
     """
     try:
         document = json.loads((path / STUDY).read_text(encoding="utf-8"))
-        if document["schema_version"] != SCHEMA_VERSION:
+        if document["schema_version"] not in (1, SCHEMA_VERSION):
             raise ValueError(f"schema version {document['schema_version']}")
         return StudyDir(path.resolve(), document)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -185,21 +245,19 @@ def open_study(path: Path) -> StudyDir:
         ) from None
 
 
-def _entry(arm: ArmState) -> dict[str, Any]:
-    return {"spec": asdict(arm.spec), "row": dict(arm.row), "run": arm.run, "error": arm.error}
+def _entry(trial: TrialState) -> dict[str, Any]:
+    return asdict(trial)
 
 
-def _arm(entry: Mapping[str, Any]) -> ArmState:
+def _trial(entry: Mapping[str, Any]) -> TrialState:
     spec = entry["spec"]
-    return ArmState(
-        ArmSpec(
-            recipe=spec["recipe"],
-            sets=tuple(spec["sets"]),
-            rank=spec["rank"],
-            alpha=AlphaPolicy(spec["alpha"]),
-            seed=spec["seed"],
-        ),
+    older = {"lora.rank": spec.get("rank")} | (
+        {} if spec.get("alpha", "fixed") == "fixed" else {"lora.alpha_policy": spec["alpha"]}
+    )
+    return TrialState(
+        TrialSpec(spec["recipe"], tuple(spec["sets"]), spec["seed"], spec.get("values", older)),
         entry["row"],
         entry["run"],
         entry["error"],
+        {int(steps): score for steps, score in entry.get("scores", {}).items()},
     )

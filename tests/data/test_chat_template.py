@@ -25,7 +25,7 @@ from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Prompt
 from budgetrl.rewards.pool import GradingPool
 from budgetrl.rundir import MANIFEST, RunDir
-from budgetrl.study.replicate import _share_baseline
+from budgetrl.study.trial import _share_baseline
 from budgetrl.training.log import RunLog, stamp_of
 from budgetrl.training.setup import Prepared, prepare
 from budgetrl.training.stopper import Stopper

@@ -22,7 +22,7 @@ from budgetrl.study.arms import FAMILIES, arms_of, family_of
 from budgetrl.study.claims import ClaimVerdict, claims_of, judge
 from budgetrl.study.feasibility import ProbeVerdict, Seen
 from budgetrl.study.feasibility import judge as judge_probe
-from budgetrl.study.plan import MIN_UPDATES, StudyPlan, plan_study
+from budgetrl.study.plan import MIN_UPDATES, SweepPlan, plan_sweep
 from budgetrl.study.report import _whole_run, study_document, write_study_report
 from budgetrl.study.state import StudyDir, open_study
 
@@ -34,9 +34,9 @@ def budgetrl(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
-def gpu_plan(hours: float, split: Any = "time") -> StudyPlan:
+def gpu_plan(hours: float, split: Any = "time") -> SweepPlan:
     specs = arms_of(FAMILIES["qwen3"], (8, 64, 256), 1, FIXED)
-    return plan_study(specs, Limits(hours * 3600), split=split, gpu="A40", dry_run=True)
+    return plan_sweep(specs, Limits(hours * 3600), split=split, gpu="A40", dry_run=True)
 
 
 # --- the plan
@@ -44,25 +44,25 @@ def gpu_plan(hours: float, split: Any = "time") -> StudyPlan:
 
 def test_equal_time_is_what_every_arm_gets_besides_the_one_baseline() -> None:
     made = gpu_plan(24)
-    baselines = [arm.planned.times.baseline_s for arm in made.arms]
+    baselines = [arm.planned.times.baseline_s for arm in made.trials]
     assert baselines[0] > 0 and baselines[1:] == [0.0, 0.0]
     own = {
         round(arm.budget_s - baseline, 6)
-        for arm, baseline in zip(made.arms, baselines, strict=True)
+        for arm, baseline in zip(made.trials, baselines, strict=True)
     }
     assert len(own) == 1
-    whole = sum(arm.budget_s for arm in made.arms) + made.report_s
+    whole = sum(arm.budget_s for arm in made.trials) + made.report_s
     assert whole == pytest.approx(made.budget.wall_s)
     assert made.total_s <= made.budget.wall_s
 
 
 def test_equal_steps_are_the_most_that_every_arm_can_make() -> None:
     made = gpu_plan(24, "steps")
-    steps = {arm.planned.recipe.schedule.stop_after_steps for arm in made.arms}
+    steps = {arm.planned.recipe.schedule.stop_after_steps for arm in made.trials}
     assert len(steps) == 1
-    assert all(arm.plan.affordable_steps >= arm.plan.steps > MIN_UPDATES for arm in made.arms)
-    seconds = [arm.budget_s for arm in made.arms]
-    assert seconds[2] - made.arms[2].planned.times.baseline_s > seconds[1], "rank 256 is slower"
+    assert all(arm.plan.affordable_steps >= arm.plan.steps > MIN_UPDATES for arm in made.trials)
+    seconds = [arm.budget_s for arm in made.trials]
+    assert seconds[2] - made.trials[2].planned.times.baseline_s > seconds[1], "rank 256 is slower"
     assert sum(seconds) + made.report_s <= made.budget.wall_s + 1e-6
 
 
@@ -79,10 +79,10 @@ def test_any_recipe_can_be_replicated_within_its_own_budget(tmp_path: Path) -> N
         (8, 32.0, "mine"),
         (32, 128.0, "mine"),
     ]
-    assert arms[0].label == "mine, rank 8, alpha 4x_rank, seed 1"
+    assert arms[0].label == "mine, rank 8, alpha_policy 4x_rank, seed 1"
     assert family_of("deepscaler_8k").recipes == ("deepscaler_8k",)
     assert family_of("deepscaler_8k").ranks == (8, 64, 256)
-    study = plan_study(arms, Limits())
+    study = plan_sweep(arms, Limits())
     assert study.budget.wall_s == pytest.approx(made[0].budget.hours * 3600)
 
 
@@ -151,7 +151,7 @@ def test_nothing_is_said_of_a_rank_without_arms_of_equal_scale(tmp_path: Path) -
 def study(tmp_path: Path) -> StudyDir:
     """Three arms on a CPU recipe: one finished, one crashed, one never begun."""
     specs = arms_of(FAMILIES["quickstart"], (8, 32, 128), 1, FIXED)
-    made = plan_study(specs, Limits(3600))
+    made = plan_sweep(specs, Limits(3600))
     config = {"family": "quickstart", "ranks": [8, 32, 128], "split": "time"}
     study = StudyDir.create(tmp_path / "study", made, config)
     study.update(0, run=build_run(study.path, Story(rank=8, steps=80)).name)
@@ -162,8 +162,8 @@ def study(tmp_path: Path) -> StudyDir:
 
 def test_a_study_is_read_back_and_goes_on_as_it_began(study: StudyDir) -> None:
     again = open_study(study.path)
-    assert [again.status(arm) for arm in again.arms] == ["finished", "crashed", "failed"]
-    assert again.arms == study.arms
+    assert [again.status(arm) for arm in again.trials] == ["finished", "crashed", "failed"]
+    assert again.trials == study.trials
     assert again.paid_s() == pytest.approx(study.paid_in_arms_s())
     with pytest.raises(UsageError, match="another configuration") as caught:
         again.check_config(dict(study.config) | {"ranks": [8]})
@@ -213,7 +213,9 @@ def test_bad_studies_are_refused_and_leave_nothing(
 def test_a_whole_run_is_the_papers_the_recipes_or_what_the_plan_gave(
     recipe: str, updates: int | None
 ) -> None:
-    study: Any = SimpleNamespace(arms=[SimpleNamespace(row={"planned_steps": n}) for n in (40, 35)])
+    study: Any = SimpleNamespace(
+        trials=[SimpleNamespace(row={"planned_steps": n}) for n in (40, 35)]
+    )
     runs = [SimpleNamespace(recipe=load_recipe(recipe).recipe)]
     model: Any = SimpleNamespace(arms=[SimpleNamespace(runs=runs)])
     assert _whole_run(study, model) == updates

@@ -1,0 +1,214 @@
+"""A Ray cluster as the pool of a sweep: one actor per card, or per core for CPU recipes.
+
+    with open_cluster("ray", cuda=False, most=18) as pool:     "ray", "auto" or HOST:PORT
+        run_sweep(study, pool, ...)
+
+Ray starts processes, places them and says when one is gone; money, state and retries are ours
+(docs/decisions/0006). The only importer of ray.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import budgetrl
+from budgetrl.display.base import NoDisplay
+from budgetrl.errors import HardwareError, RefusedError, RunDirError, UsageError, first_line
+from budgetrl.study.state import STUDY
+from budgetrl.study.trial import Done, Job, run_trial
+
+RAY = "2.60.0"
+"""The version that this is tested with."""
+STORE_BYTES = 100 << 20
+"""Of shared memory: results of trials are a line each."""
+WAIT_S = 0.25
+COUNT_S = 2.0
+"""Between two counts of what the cluster has."""
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+class TrialActor:
+    """Runs trials one after another, in a process of Ray's."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+
+    def run(self, job: Job) -> Done:
+        """A trial to its end; in another thread than `stop`."""
+        return run_trial(job, NoDisplay(), self._stop)
+
+    def stop(self) -> None:
+        """Have the running trial save and leave."""
+        self._stop.set()
+
+
+class Cluster:
+    """The pool of all cards of a Ray cluster."""
+
+    def __init__(self, ray: Any, *, cuda: bool, most: int) -> None:
+        self._ray, self._cuda, self._most = ray, cuda, most
+        self._kind = "GPU" if cuda else "CPU"
+        self._counted, self._counted_at = 0, -COUNT_S
+        self._idle: list[Any] = []
+        self._running: dict[Any, tuple[Job, Any]] = {}
+        """Result to come -> its job and actor."""
+
+    @property
+    def slots(self) -> int:
+        """See `Pool`: what is there now, as many as there are trials for."""
+        if time.monotonic() - self._counted_at >= COUNT_S:
+            self._counted_at = time.monotonic()
+            self._counted = int(self._ray.cluster_resources().get(self._kind, 0))
+        return max(1, min(self._counted, self._most))
+
+    def require(self) -> None:
+        """Refuse a cluster that would never start a trial: Ray itself waits for ever.
+
+        Raises:
+            HardwareError: it has no card, or no core.
+        """
+        if self.slots and self._counted:
+            return
+        raise HardwareError(
+            f"the Ray cluster has no {self._kind}, and every trial needs one.",
+            hint="Add machines with cards (`ray start --address=HEAD:6379 --num-gpus=1`), or give "
+            'a recipe with engine.device = "cpu".',
+        )
+
+    def check(self, folder: Path, mirror: str | None) -> None:
+        """Every machine must see the sweep's directory, or the place of second copies.
+
+        Raises:
+            RefusedError: one does not, or has another budgetrl.
+        """
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        nodes = [node for node in self._ray.nodes() if node["Alive"]]
+        if len(nodes) < 2:
+            return
+        look = self._ray.remote(num_cpus=0)(_look)
+        asked = [
+            look.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(str(folder / STUDY), mirror)
+            for node in nodes
+            if node["Resources"].get(self._kind)
+        ]
+        for host, has, sees, copies in self._ray.get(asked):
+            if has != budgetrl.__version__:
+                raise RefusedError(
+                    f"{host} has budgetrl {has}, and this machine {budgetrl.__version__}.",
+                    hint="Install the same version on all machines of the cluster.",
+                )
+            if not (sees or copies):
+                raise RefusedError(
+                    f"{host} sees neither {folder} nor a checkpoint.mirror: what it trained would "
+                    "stay there.",
+                    hint="Put --out on storage that all machines share, or name a shared folder "
+                    "(a mounted bucket) with --set checkpoint.mirror=/PATH.",
+                )
+
+    def start(self, job: Job) -> None:
+        """See `Pool`."""
+        actor = self._idle.pop() if self._idle else self._new_actor()
+        self._running[actor.run.remote(job)] = job, actor
+
+    def finished(self) -> list[Done]:
+        """See `Pool`."""
+        ready, _ = self._ray.wait(list(self._running), timeout=WAIT_S)
+        return [self._outcome(result) for result in ready]
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """See `Pool`."""
+        for _, actor in self._running.values():
+            if at_once:
+                self._ray.kill(actor)
+            else:
+                actor.stop.remote()
+
+    def _new_actor(self) -> Any:
+        offline = os.environ.get("HF_HUB_OFFLINE")
+        passed = {"runtime_env": {"env_vars": {"HF_HUB_OFFLINE": offline}}} if offline else {}
+        kind = self._ray.remote(num_cpus=1, num_gpus=int(self._cuda), max_concurrency=2)
+        return kind(TrialActor).options(**passed).remote()
+
+    def _outcome(self, result: Any) -> Done:
+        job, actor = self._running.pop(result)
+        errors = self._ray.exceptions
+        try:
+            done: Done = self._ray.get(result)
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, RunDirError):  # a lost machine's worker still holds it
+                self._idle.append(actor)
+                return Done(job.index, lost=True)
+            return Done(job.index, error=first_line(error.cause))
+        except errors.RayError:  # the process or the machine is gone
+            return Done(job.index, lost=True)
+        self._idle.append(actor)
+        return done
+
+
+def _look(study: str, mirror: str | None) -> tuple[str, str, bool, bool]:
+    """Of the machine that this runs on: name, budgetrl, and what it sees of the sweep."""
+    copies = mirror is not None and Path(mirror).is_dir()
+    return os.uname().nodename, budgetrl.__version__, Path(study).is_file(), copies
+
+
+@contextmanager
+def open_cluster(on: str, *, cuda: bool, most: int) -> Iterator[Cluster]:
+    """A Ray cluster: an existing one, or one of this machine alone, gone when the context ends.
+
+    Args:
+        on: "ray" for the cluster that this machine belongs to, or else this machine; or an address.
+        cuda: trials need a card each, not a core.
+        most: trials at the same time that there is work for.
+
+    Raises:
+        RefusedError: Ray is missing or of another version, or nothing answers at the address.
+        HardwareError: the cluster has no card.
+    """
+    _check_version()
+    if on.startswith("ray://"):
+        raise UsageError(
+            f"--on {on}: Ray's client port cannot carry a sweep.",
+            hint="Run the command on a machine of the cluster, with --on ray.",
+        )
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import logging
+
+    import ray
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        ray.init(address="auto" if on == "ray" else on, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if on != "ray":
+            raise RefusedError(
+                f"--on {on}: no Ray cluster answers there: {first_line(error)}.",
+                hint="`ray status` on its head shows the address; --on ray uses this machine.",
+            ) from None
+        cores = len(os.sched_getaffinity(0))
+        ray.init(num_cpus=cores, object_store_memory=STORE_BYTES, include_dashboard=False, **quiet)
+    try:
+        pool = Cluster(ray, cuda=cuda, most=most)
+        pool.require()
+        yield pool
+    finally:
+        with suppress(ray.exceptions.RayError):
+            ray.shutdown()
+
+
+def _check_version() -> None:
+    hint = f'Run `pip install "budgetrl[sweep]"` (ray=={RAY}), or leave --on out.'
+    try:
+        found = version("ray")
+    except PackageNotFoundError:
+        raise RefusedError("--on needs Ray, which is not installed.", hint=hint) from None
+    if found != RAY:
+        raise RefusedError(f"--on needs Ray {RAY}, and {found} is installed.", hint=hint)

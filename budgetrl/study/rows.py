@@ -1,0 +1,67 @@
+"""How far the trials of a sweep are, from their files: one row or line each; light to import."""
+
+from typing import Any
+
+from budgetrl.history import History, read_history
+from budgetrl.study.state import StudyDir
+from budgetrl.supervise.attempt import paid_seconds
+from budgetrl.types import RunStatus
+from budgetrl.units import duration, percent, usd
+
+
+def is_sweep(study: StudyDir) -> bool:
+    """Whether it was made by `budgetrl sweep`, not by `replicate`."""
+    return study.config.get("kind") == "sweep"
+
+
+def trial_row(study: StudyDir, index: int) -> dict[str, Any]:
+    """One trial for tables and JSON."""
+    trial = study.trials[index]
+    run = study.run_of(trial)
+    history = read_history(run) if run is not None else History()
+    steps = history.steps[-1].step if history.steps else 0
+    paid_s = 0.0 if run is None else paid_seconds(run, history)
+    status, finished = study.status(trial), history.finished
+    whole = study.rungs[-1] if study.rungs else 0
+    return {
+        "index": index,
+        "values": dict(trial.spec.values),
+        **trial.row,
+        "run_dir": str(run.path) if run is not None else None,
+        "status": status,
+        "error": trial.error,
+        "steps": steps,
+        "spent": {"wall_s": paid_s, "usd": study.budget.usd_of(paid_s)},
+        "final": finished.final if finished is not None else None,
+        "stopped_early": status == RunStatus.FINISHED and steps < whole,
+        "scores": {str(made): score for made, score in trial.scores.items()},
+    }
+
+
+def trial_line(study: StudyDir, index: int) -> str:
+    """One trial for people who wait."""
+    row, trial, suite = trial_row(study, index), study.trials[index], study.config.get("metric")
+    words = [row["status"], f"{row['steps']} updates", duration(row["spent"]["wall_s"])]
+    if row["spent"]["usd"] is not None:
+        words.append(usd(row["spent"]["usd"]))
+    result = (row["final"] or {}).get(suite)
+    if result is not None:
+        words.append(f"{suite} {percent(result['pass_at']['1'])}")
+    if row["stopped_early"]:
+        words.append("ended early")
+    if trial.error:
+        words.append(trial.error)
+    place = f"trial {index + 1} of {len(study.trials)}: {trial.spec.label}"
+    return f"{place}: {', '.join(words)}"
+
+
+def sweep_spent(study: StudyDir) -> dict[str, float | None]:
+    """Limit and bill of a sweep, for JSON."""
+    whole = study.budget
+    paid_s = study.paid_s()
+    return {
+        "wall_s": whole.wall_s,
+        "usd": whole.usd,
+        "spent_s": paid_s,
+        "spent_usd": whole.usd_of(paid_s),
+    }

@@ -1,0 +1,229 @@
+"""One trial of a sweep, on whatever machine: a normal run directory, begun or gone on with.
+
+    ended = run_trial(Job(...), display)        the same in this process and in a worker of Ray
+
+A machine that sees the sweep's directory works in it. One that does not works under the same path
+on its own disk; `checkpoint.mirror`, which all machines see, carries the run to the next.
+"""
+
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from budgetrl.budget import Limits, plan
+from budgetrl.display.base import Display
+from budgetrl.documents import prompt_moment
+from budgetrl.errors import BudgetError, BudgetRLError, RunDirError
+from budgetrl.evaluation.rounds import judge_rounds
+from budgetrl.evaluation.rows import load_eval
+from budgetrl.history import read_history
+from budgetrl.plan import Planned, create_run, make_plan
+from budgetrl.recipe.eval_tables import Rounds
+from budgetrl.recipe.load import LoadedRecipe
+from budgetrl.recipe.schema import Recipe
+from budgetrl.rundir import MANIFEST, RESOLVED, SUPERVISOR_LOCK, RunDir
+from budgetrl.supervise.attempt import Attempt, last_beat, paid_seconds
+from budgetrl.supervise.resume import continue_run
+from budgetrl.supervise.run import Ended, supervise
+from budgetrl.supervise.worker import Signals
+from budgetrl.types import RunStatus
+
+ORPHAN_S = 60.0
+"""What the worker of a trial whose supervisor was killed has to save and leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a trial is run with; whole by itself, for it may go to another machine."""
+
+    index: int
+    place: str
+    """For people: which trial of how many, and what it is."""
+    folder: Path
+    """Of the sweep."""
+    run: str
+    """Name of the trial's run directory, which may exist."""
+    loaded: LoadedRecipe
+    budget_s: float
+    """Wall seconds of the trial itself."""
+    end_t: float
+    """Unix seconds at which the sweep's budget ends."""
+    most_s: float
+    """What was left of it when the job was handed out: clocks of machines differ."""
+    usd_per_hour: float | None
+    baseline: str | None
+    """Name of a run on the same model whose baseline evaluations may be complete."""
+    gpu: str | None = None
+    started: float | None = None
+    """Monotonic seconds at which this trial began to cost; None: now."""
+    sets: tuple[str, ...] = ()
+    """What a trial that goes on does otherwise than before."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """Resolved."""
+        return self.loaded.recipe
+
+    @property
+    def left_s(self) -> float:
+        """Until the sweep's budget ends."""
+        return min(self.most_s, self.end_t - time.time())
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a trial came out of a job."""
+
+    index: int
+    exit_code: int = 0
+    error: str | None = None
+    """Why it could not begin or go on."""
+    lost: bool = False
+    """Its process or machine is gone; it may go on elsewhere."""
+
+
+def run_trial(job: Job, display: Display, stop: threading.Event | None = None) -> Done:
+    """A trial to its end, unless it has ended before.
+
+    Args:
+        job: the trial.
+        display: shows it.
+        stop: once it is set the trial saves and leaves, as after Ctrl-C.
+
+    Raises:
+        RunDirError: another process runs it.
+    """
+    run = _here(job)
+    started = time.monotonic() if job.started is None else job.started
+    try:
+        if run is None:
+            display.message(job.place)
+            ended = _begin(job, display, started, stop)
+        elif job.sets or run.status() in (RunStatus.CRASHED, RunStatus.INTERRUPTED):
+            display.message(f"{job.place}, continued")
+            ended = _go_on(job, run, display, started, stop)
+        else:
+            return Done(job.index)
+    except BudgetRLError as error:
+        # The other trials may still work; the sweep says which did not, and why.
+        display.message(f"{job.place} did not run: {error.message}")
+        return Done(job.index, error=f"{error.name}: {error.message}")
+    return Done(job.index, int(ended.exit_code))
+
+
+def _here(job: Job) -> RunDir | None:
+    """The trial's run on this machine, brought here from its second copy if that knows more."""
+    run = RunDir(job.folder / job.run)
+    copy = second_copy(job.recipe, job.run)
+    there = (run.path / RESOLVED).is_file()
+    if copy is not None and (not there or last_beat(copy, "paid_s") > last_beat(run, "paid_s")):
+        bring(copy, run)
+        there = True
+    if not there:
+        return None
+    until = time.monotonic() + ORPHAN_S
+    while run.is_locked() or run.is_locked(SUPERVISOR_LOCK):
+        if time.monotonic() > until:
+            raise RunDirError(
+                f"{run.path} is running.", hint=f"Look at it with `budgetrl watch {run.path}`."
+            )
+        time.sleep(0.5)
+    return run
+
+
+def second_copy(recipe: Recipe, name: str) -> RunDir | None:
+    """Of a run, if its recipe asks for one and it was made."""
+    if recipe.checkpoint.mirror is None:
+        return None
+    copy = RunDir(Path(recipe.checkpoint.mirror) / name)
+    return copy if (copy.path / RESOLVED).is_file() else None
+
+
+def bring(copy: RunDir, run: RunDir) -> None:
+    """Put a second copy in the place of a run; it is whole at every moment or not there."""
+    fresh = run.path.with_name(f".tmp-{run.name}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(copy.path, fresh)
+    shutil.rmtree(run.path, ignore_errors=True)
+    fresh.rename(run.path)
+
+
+def _begin(job: Job, display: Display, started: float, stop: threading.Event | None) -> Ended:
+    source = _baseline_source(job)
+    planned = _planned(job, has_baseline=source is not None)
+    with Signals(stop) as signals:
+        run = create_run(planned, job.folder, ["budgetrl", *sys.argv[1:]], name=job.run)
+        if source is not None:
+            _share_baseline(source, run)
+        display.start(run)
+        with run.supervised():
+            attempt = Attempt.first(run, started, allow_code=False)
+            return supervise(run, attempt, display, signals)
+
+
+def _planned(job: Job, *, has_baseline: bool) -> Planned:
+    """The trial's plan; without a baseline where a run on the same model has it."""
+    budget_s = min(job.budget_s, job.left_s)
+    if budget_s <= 0:
+        raise BudgetError("nothing of the sweep's budget is left for it.")
+    limits = Limits(budget_s, price=job.usd_per_hour)
+    made = make_plan(job.loaded, limits, gpu=job.gpu)
+    if not has_baseline:
+        return made
+    times = replace(made.times, baseline_s=0.0)
+    bought = plan(times, made.budget, job.recipe.schedule.stop_after_steps)
+    return replace(made, times=times, plan=bought)
+
+
+def _go_on(
+    job: Job, run: RunDir, display: Display, started: float, stop: threading.Event | None
+) -> Ended:
+    """With what is left of the trial's own budget, or of the sweep's if that is less."""
+    attempt = Attempt.first(run, started, allow_code=False)
+    own_s = attempt.budget.wall_s - paid_seconds(run, read_history(run))
+    left_s = job.left_s
+    if left_s <= 0:
+        raise BudgetError(f"nothing of the sweep's budget is left for {run.name}.")
+    limits = Limits() if own_s <= left_s else Limits(left_s)
+    return continue_run(run, limits, display, started, sets=job.sets, stop=stop)
+
+
+def _share_baseline(source: RunDir, run: RunDir) -> None:
+    """Copy a finished baseline evaluation; the worker then finds it done.
+
+    B = 0 at the start of every trial, so the baseline is the base model's, whatever the rank.
+    """
+    for file in sorted((source.path / "evals").glob("*/baseline.*")):
+        shutil.copy2(file, run.eval_folder(file.parent.name) / file.name)
+    moment = prompt_moment(source)
+    if moment is not None:  # a template that prints the day would make other prompts
+        manifest = run.read_json(MANIFEST)
+        run.write_json(MANIFEST, manifest | {"prompt": {"moment": moment.isoformat()}})
+
+
+def _baseline_source(job: Job) -> RunDir | None:
+    """The run that has the baseline, if all its evaluations are complete and seen from here."""
+    if job.baseline is None:
+        return None
+    run: RunDir | None = RunDir(job.folder / job.baseline)
+    if run is not None and not (run.path / RESOLVED).is_file():
+        run = second_copy(job.recipe, job.baseline)
+    wanted = {s.suite: s.rounds for s in job.recipe.eval if "baseline" in s.when}
+    return run if run is not None and has_baseline(run, wanted) else None
+
+
+def has_baseline(run: RunDir, wanted: Mapping[str, Rounds]) -> bool:
+    """Whether a run has the rounds that are wanted of every suite from before training."""
+    return bool(wanted) and all(_is_complete(run.path, name, n) for name, n in wanted.items())
+
+
+def _is_complete(run: Path, suite: str, wanted: Rounds) -> bool:
+    try:
+        stored = load_eval(run / "evals" / suite / "baseline.json")
+        return judge_rounds(stored.rows, stored.problem_ids, wanted).stopped_by is not None
+    except BudgetRLError:  # absent or damaged: the next trial makes its own
+        return False
