@@ -188,6 +188,8 @@ class Evaluation(Event):
     max_tokens: int
     rounds: dict[str, Any] | None = None
     """min, max, stopped_by; with until_width also width and floor, in points."""
+    think: dict[str, Any] | None = None
+    """Limits of thinking and what became of it; None where it had none of its own."""
     seconds: float
 
 

@@ -83,6 +83,19 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinking:
+    """What became of a completion's thinking under a budget of its own."""
+
+    tokens: int
+    """That the model thought; 0 where it did not begin to."""
+    appended: int
+    """Tokens of closing text and nudges, which the model did not write."""
+    nudges: int
+    forced: bool
+    """Its end was the budget's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """What a policy wrote after one prompt."""
 
@@ -91,6 +104,10 @@ class Completion:
     num_tokens: int
     truncated: bool
     """True when the token limit ended it, so the model did not."""
+    ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    """Its tokens, from engines that have any; the end token included."""
+    thinking: Thinking | None = None
+    """None: its thinking had no budget of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +145,8 @@ class Protocol:
     """Version of the grading rules."""
     date: str | None = None
     """What the prompts say of the day; None where the chat template prints none."""
+    think: str | None = None
+    """How thinking was limited, as JSON; None where it had no limit of its own."""
 
     def differences(self, other: "Protocol") -> list[str]:
         """Names of the fields in which two protocols differ."""
@@ -161,6 +180,8 @@ class EvalResult:
     wrong_tokens_mean: float | None = None
     rounds: Mapping[str, Any] | None = None
     """min, max and stopped_by ("width", "max", "budget"), as `evaluation.rounds` writes them."""
+    think: Mapping[str, Any] | None = None
+    """Limits of thinking and what became of it, as `evaluation.think` writes them."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready mapping, k as text."""

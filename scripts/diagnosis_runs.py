@@ -181,7 +181,7 @@ def make(made: Made, number: int, out: Path) -> None:
 def _recipe(made: Made, folder: Path) -> str:
     data = "asset:tiny/data/train_easy.jsonl"
     if made.golds:
-        rows = read_jsonl(asset_root() / "tiny" / "data" / "train_easy.jsonl")
+        rows = list(read_jsonl(asset_root() / "tiny" / "data" / "train_easy.jsonl"))
         generator = random.Random(made.seed)
         chosen = set(generator.sample(range(len(rows)), round(made.golds * len(rows))))
         answers = [row["answer"] for row in rows]

@@ -53,6 +53,18 @@ def eval_(
         float | None, typer.Option("--temperature", min=0.0, help="0 is greedy.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the sampling.")] = None,
+    think: Annotated[
+        str | None,
+        typer.Option(
+            "--think",
+            metavar="LIST",
+            help="Limits of thinking, such as 256,512,1024: accuracy at each, and of the base.",
+        ),
+    ] = None,
+    think_whole: Annotated[
+        bool,
+        typer.Option("--think-whole", help="With --think: all is thinking; no think tags."),
+    ] = False,
     hours: Hours = None,
     recipe: Annotated[
         str | None,
@@ -71,7 +83,7 @@ def eval_(
     """
     from budgetrl.display.output import aside
     from budgetrl.evaluation.judge import evaluate_target, suite_specs
-    from budgetrl.evaluation.target import find_target
+    from budgetrl.evaluation.target import base_of, find_target
     from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
     from budgetrl.supervise.worker import worker_environment
 
@@ -90,10 +102,12 @@ def eval_(
         suites or (),
         samples=_samples(samples),
         until_width=until_width,
-        ks=_numbers(ks),
+        ks=_numbers("--k", ks),
         max_tokens=max_tokens,
         temperature=temperature,
         seed=seed,
+        think=_numbers("--think", think),
+        think_whole=think_whole,
     )
     ends_at = None if limit_s is None else started + limit_s
     card = gpu_for(found.recipe)
@@ -105,6 +119,9 @@ def eval_(
         over = _stop_check(ends_at, caught)
         follow = _download(over, caught)
         results = evaluate_target(found, specs, out, over, _progress(), warn, follow)
+        before = base_of(found) if think is not None and found.run is not None else None
+        if before is not None and not over():
+            results += evaluate_target(before, specs, out, over, _progress(), None, follow)
     if as_json:
         sys.stdout.write(json.dumps([one.to_json() for one in results]) + "\n")
     else:
@@ -115,13 +132,16 @@ def eval_(
     return ExitCode.OK
 
 
-def _numbers(text: str | None) -> list[int] | None:
+def _numbers(option: str, text: str | None) -> list[int] | None:
     if text is None:
         return None
     try:
-        return [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--k {text!r} is not a list of numbers such as 1,8,16.") from None
+        numbers = [0]
+    if min(numbers) < 1:
+        raise UsageError(f"{option} {text!r} is not a list of numbers such as 1,8,16.")
+    return numbers
 
 
 def _samples(text: str | None) -> int | tuple[int, int] | None:
@@ -234,6 +254,12 @@ def _lines(one: "Evaluated") -> Iterator[str]:
         yield f"  pass@{k:<3} {percent(value):>8}   95 % interval {interval}"
     if said := said_of(result.rounds):
         yield f"  {said}"
+    if (thought := result.think) is not None and thought["tokens_mean"] is not None:
+        yield (
+            f"  thinking: at most {thought['max_tokens']:,} tokens, {thought['tokens_mean']:,.0f} "
+            f"on average; {percent(thought['forced_share'])} ended by the limit, "
+            f"{thought['appended_mean']:.1f} tokens appended"
+        )
     shares = f"truncated {percent(result.truncated_share)}"
     shares += f", no answer {percent(result.unparsable_share)}"
     yield f"  {shares}, {result.completion_tokens_mean:,.0f} tokens on average"

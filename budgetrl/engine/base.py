@@ -178,7 +178,8 @@ class TrainableEngine(Engine, Protocol):
 
 def completion_of(engine: TrainableEngine, ids: Sequence[int]) -> Completion:
     """Drawn tokens as a completion; truncated where no end token is the last."""
-    return Completion(engine.decode(ids), len(ids), not ids or ids[-1] not in engine.end_ids)
+    cut = not ids or ids[-1] not in engine.end_ids
+    return Completion(engine.decode(ids), len(ids), cut, tuple(ids))
 
 
 def sample_seed(seed: int, problem_id: str, sample: int) -> int:

@@ -22,7 +22,8 @@ from budgetrl.data.rows import load_suite
 from budgetrl.data.usable import check_suite_prompts, remark_on_room
 from budgetrl.documents import prompt_moment
 from budgetrl.engine import open_engine
-from budgetrl.engine.base import Engine, StopCheck
+from budgetrl.engine.base import Engine, Policy, StopCheck
+from budgetrl.engine.thinking import ThinkBudget, Trajectories
 from budgetrl.errors import DataError, RecipeError, RunDirError, UsageError
 from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.claim import claimed
@@ -38,11 +39,14 @@ from budgetrl.evaluation.run import (
 )
 from budgetrl.evaluation.summary import summarise
 from budgetrl.evaluation.target import Target
+from budgetrl.evaluation.think import batch_of, think_budget, thinking
 from budgetrl.grading.rules import GRADER_VERSION
+from budgetrl.hub.config import window_in
 from budgetrl.hub.fetch import Watch
-from budgetrl.hub.pins import Pin, bring, pin, pinned
+from budgetrl.hub.pins import Pin, Pins, bring, pin, pinned
+from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Eval, Recipe, SuiteName
-from budgetrl.recipe.window import check_window
+from budgetrl.recipe.window import check_window, fit_answers, window_of
 from budgetrl.rewards.pool import GradingPool
 from budgetrl.types import EvalResult, Problem, Protocol
 
@@ -52,7 +56,7 @@ OnProgress = Callable[[str, Progress], None]
 """Told the suite and how far it is."""
 _REPORTED = (
     *("problems", "samples", "pass_at", "interval_95", "maj_at", "truncated_share"),
-    *("completion_tokens_mean", "unparsable_share", "timeouts", "rounds"),
+    *("completion_tokens_mean", "unparsable_share", "timeouts", "rounds", "think"),
 )
 
 
@@ -93,6 +97,8 @@ def suite_specs(
     max_tokens: int | None = None,
     temperature: float | None = None,
     seed: int | None = None,
+    think: Sequence[int] | None = None,
+    think_whole: bool = False,
 ) -> list[Eval]:
     """The evaluations that are asked for.
 
@@ -105,6 +111,9 @@ def suite_specs(
         max_tokens: of one completion.
         temperature: 0 is greedy.
         seed: of the sampling.
+        think: limits of thinking; each suite comes once for each, the longest first, so that the
+            shorter ones can take their thinking from it.
+        think_whole: everything is thinking, for models without think tags.
 
     Raises:
         UsageError: an unknown suite, or a value that makes no sense.
@@ -120,7 +129,16 @@ def suite_specs(
         "max_tokens": max_tokens, "temperature": temperature, "seed": seed,
     }  # fmt: skip
     given = {key: value for key, value in changed.items() if value is not None}
-    return [_changed(spec, given) for spec in chosen]
+    if think is None:
+        return [_changed(spec, given) for spec in chosen]
+    limits = sorted(set(think), reverse=True)
+    return [_changed(spec, given | _think(spec, n, think_whole)) for spec in chosen for n in limits]
+
+
+def _think(spec: Eval, limit: int, whole: bool) -> dict[str, Any]:
+    """As the suite has it, with another limit."""
+    own = {} if spec.think is None else spec.think.model_dump()
+    return {"think": own | {"max_tokens": limit} | ({"whole": True} if whole else {})}
 
 
 def _samples(samples: int | tuple[int, int] | None, until_width: float | None) -> Any:
@@ -217,6 +235,8 @@ def _evaluate(
     pins = pin(asked, training=False)
     bring(pins, on_download)
     asked = pinned(asked, pins)
+    if not target.fits_window:
+        asked = fit_answers(asked, _window(asked, pins))
     specs = asked.eval
     with ExitStack() as stack:
         pool = stack.enter_context(GradingPool())
@@ -228,6 +248,11 @@ def _evaluate(
             _check_windows(target.recipe, specs, engine.context_tokens)
         renderer = _renderer(engine, target)
         items_of = [_prompted(renderer, problems) for _, problems in suites]
+        if target.fits_window:
+            longest = max(len(item.prompt_ids) for items in items_of for item in items)
+            known = asked.prompt.model_copy(update={"max_tokens": longest})
+            fitted = asked.model_copy(update={"prompt": known})
+            specs = fit_answers(fitted, engine.context_tokens).eval
         remarks = [*renderer.remarks().values()] if renderer is not None else []
         for spec, items in zip(specs, items_of, strict=True):
             remarks += filter(None, [_check_prompts(target, spec, items, engine)])
@@ -237,10 +262,24 @@ def _evaluate(
         first = [item.prompt_ids for item in items_of[0]]
         applied = target.adapter is not None and _applied(engine, first)
         date = None if renderer is None else renderer.date
-        return [
-            _one(target, spec, items, engine, pool, folder, applied, date, should_stop, on_progress)
-            for spec, items in zip(specs, items_of, strict=True)
-        ]
+        prefilled = renderer is not None and renderer.prefilled
+        budgets = [think_budget(target.recipe, spec, engine, prefilled) for spec in specs]
+        drawn = {spec.suite: Trajectories() for spec in specs}
+        results = []
+        for spec, items, budget in zip(specs, items_of, budgets, strict=True):
+            policy = thinking(engine, budget, drawn[spec.suite])
+            results.append(
+                _one(
+                    target, spec, items, engine, policy, budget, pool, folder, applied, date,
+                    should_stop, on_progress,
+                )
+            )  # fmt: skip
+        order = [spec.suite for spec in specs]
+        return sorted(results, key=lambda one: (order.index(one.protocol.suite), _limit(one)))
+
+
+def _limit(one: Evaluated) -> int:
+    return one.protocol.max_tokens
 
 
 def _one(
@@ -248,6 +287,8 @@ def _one(
     spec: Eval,
     items: Sequence[PromptedProblem],
     engine: Engine,
+    policy: Policy,
+    budget: ThinkBudget | None,
     pool: GradingPool,
     folder: Path,
     applied: bool,
@@ -256,7 +297,7 @@ def _one(
     on_progress: OnProgress | None,
 ) -> Evaluated:
     recipe = target.recipe
-    protocol = protocol_in(recipe, spec, items, GRADER_VERSION, date)
+    protocol = protocol_in(recipe, spec, items, GRADER_VERSION, date, budget)
     equals_base = target.adapter is not None and not applied
     place = folder / spec.suite
     if equals_base and (base := _stored_baseline(place, protocol, spec)) is not None:
@@ -270,7 +311,7 @@ def _one(
         raise _unwritable(rows, "a folder has its name")
     try:
         result = evaluate(
-            engine,
+            policy,
             items,
             protocol,
             samples=spec.samples,
@@ -279,7 +320,7 @@ def _one(
             folder=place,
             when=name,
             step=target.step,
-            batch=recipe.engine.eval_batch,
+            batch=batch_of(recipe, engine, budget),
             policy_id=target.policy_id,
             stop=recipe.sampling.stop,
             sequence_tokens=recipe.eval_tokens(spec),
@@ -348,15 +389,25 @@ def _applied(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:
     return prove_applied(engine, prompts)
 
 
+def _window(recipe: Recipe, pins: Pins) -> int | None:
+    """The model's window, by its configuration."""
+    if "model" in pins:
+        return window_in(pins["model"].found)
+    config = Path(local_path(recipe.model.id)) / "config.json"
+    return window_of(config) if config.is_file() else None
+
+
 def _check_windows(recipe: Recipe, specs: Sequence[Eval], window: int | None) -> None:
     """Completions must fit the model's window, by the limits that are asked for here."""
-    longest = max(recipe.eval_max_tokens(spec) for spec in specs)
+    longest = max(recipe.eval_tokens(spec) for spec in specs) - recipe.prompt.max_tokens
     sampling = recipe.sampling.model_copy(update={"max_tokens": longest})
     try:
         check_window(recipe.model_copy(update={"eval": (), "sampling": sampling}), window)
     except RecipeError as error:
         room = (window or 0) - recipe.prompt.max_tokens
         fits = f"--max-tokens {room} fits." if room > 0 else "Give --recipe with shorter prompts."
+        if any(spec.think is not None for spec in specs):
+            fits = f"Thinking, closing text and answer have {room} tokens together."
         raise UsageError(error.message, hint=fits) from None
 
 
@@ -366,7 +417,7 @@ def _check_prompts(
     """Prompts beyond a limit would be cut, or read past the window; says what others cost."""
     recipe, window = target.recipe, engine.context_tokens
     longest = max((len(item.prompt_ids) for item in items), default=0)
-    completion = recipe.eval_max_tokens(spec)
+    completion = recipe.eval_tokens(spec) - recipe.prompt.max_tokens
     if target.fits_window:
         if window is None or longest + completion <= window:
             return None

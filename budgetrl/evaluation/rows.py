@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from budgetrl.errors import DataError, NewerFormatError
 from budgetrl.files import parse_json, read_jsonl
-from budgetrl.types import EvalResult, Protocol, Verdict
+from budgetrl.types import EvalResult, Protocol, Thinking, Verdict
 
 SCHEMA_VERSION = 1
 
@@ -36,6 +36,8 @@ class EvalRow:
     verdict: Verdict
     extracted: str | None
     seed: int
+    thinking: Thinking | None = None
+    """Where thinking had a limit of its own."""
 
     @property
     def correct(self) -> bool:
@@ -63,6 +65,7 @@ class EvalRow:
             verdict=Verdict(data["verdict"]),
             extracted=None if extracted is None else str(extracted),
             seed=int(data["seed"]),
+            thinking=None if data.get("thinking") is None else Thinking(**data["thinking"]),
         )
 
 
@@ -122,9 +125,13 @@ def load_rows(path: Path) -> list[EvalRow]:
 
 def append_rows(path: Path, rows: Iterable[EvalRow]) -> None:
     """Append completions and make them durable; a torn last line is cut first."""
-    names = [field.name for field in fields(EvalRow)]
+    names = [field.name for field in fields(EvalRow) if field.name != "thinking"]
     # Not asdict: its deep copies take longer than everything else here.
-    flat = ({name: getattr(row, name) for name in names} for row in rows)
+    flat = (
+        {name: getattr(row, name) for name in names}
+        | ({} if row.thinking is None else {"thinking": asdict(row.thinking)})
+        for row in rows
+    )
     lines = [json.dumps(values, ensure_ascii=True) + "\n" for values in flat]
     with path.open("ab+") as file:
         file.truncate(_whole_lines(file.fileno()))

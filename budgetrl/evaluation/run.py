@@ -28,6 +28,7 @@ from budgetrl.engine.base import (
     StopCheck,
     sample_seed,
 )
+from budgetrl.engine.thinking import ThinkBudget
 from budgetrl.errors import DataError, ProtocolError
 from budgetrl.evaluation.compare import describe_differences
 from budgetrl.evaluation.rounds import judge_rounds
@@ -41,6 +42,7 @@ from budgetrl.evaluation.rows import (
     moment,
 )
 from budgetrl.evaluation.summary import summarise
+from budgetrl.evaluation.think import protocol_text
 from budgetrl.files import write_json
 from budgetrl.recipe.eval_tables import Rounds, rounds_of
 from budgetrl.recipe.schema import Eval, Recipe
@@ -117,6 +119,7 @@ def protocol_of(
     stop: Sequence[str] = (),
     date: str | None = None,
     sequence_tokens: int | None = None,
+    think: ThinkBudget | None = None,
 ) -> EvalProtocol:
     """The protocol of an evaluation: hashes of problems and rendered prompts, and its numbers.
 
@@ -138,6 +141,7 @@ def protocol_of(
         seed=seed,
         grader=grader,
         date=date,
+        think=protocol_text(think),
     )
 
 
@@ -147,6 +151,7 @@ def protocol_in(
     prompted: Sequence[PromptedProblem],
     grader: str,
     date: str | None,
+    think: ThinkBudget | None = None,
 ) -> EvalProtocol:
     """The protocol of one of a recipe's evaluations, or of one asked as it would be."""
     return protocol_of(
@@ -160,6 +165,7 @@ def protocol_in(
         stop=recipe.sampling.stop,
         date=date,
         sequence_tokens=recipe.eval_tokens(spec),
+        think=think,
     )
 
 
@@ -373,6 +379,7 @@ def _grade(
             verdict=verdict.verdict,
             extracted=verdict.extracted,
             seed=request.seed,
+            thinking=completion.thinking,
         )
         for (item, request, completion), verdict in zip(answered, graded, strict=True)
     ]

@@ -6,6 +6,7 @@ from statistics import fmean
 from budgetrl.errors import DataError
 from budgetrl.evaluation.passk import maj_at_k, pass_at_k, pass_interval
 from budgetrl.evaluation.rows import EvalRow
+from budgetrl.evaluation.think import think_facts
 from budgetrl.types import EvalResult, Protocol, Verdict
 
 MAX_ERROR_SHARE = 0.05
@@ -82,6 +83,7 @@ def summarise(
         maj_at={k: fmean(maj_at_k(a, r, k) for a, r in pairs) for k in ks if k > 1},
         correct_tokens_mean=_tokens(counted, lambda row: row.correct),
         wrong_tokens_mean=_tokens(counted, lambda row: not row.correct),
+        think=think_facts(protocol.think, counted),
     )
 
 

@@ -138,6 +138,13 @@ def _refuse_shards(path: Path) -> None:
             )
 
 
+def base_of(target: Target) -> Target | None:
+    """What a target was before it was trained; None where it has no adapter."""
+    if target.adapter is None:
+        return None
+    return replace(target, adapter=None, policy_id=_base(target.recipe), step=0, notes=())
+
+
 def _of_run(run: RunDir, base: str | None) -> Target:
     """The checkpoint that the run's final evaluation judges: its best or its last one."""
     found = run.checkpoints()

@@ -54,6 +54,47 @@ class Rounds(Table):
         return self.model_copy(update={"min": min(self.min, most), "max": min(self.max, most)})
 
 
+CLOSE = "</think>\n"
+CLOSE_WHOLE = "\n\nFinal answer: "
+"""What is appended at the limit of thinking, where nothing else is said."""
+
+
+class Think(Table):
+    """think = { max_tokens, .. }: a limit for thinking alone, and an answer after it.
+
+    What s1 calls budget forcing: at the limit `close` is appended and the answer is written; where
+    thinking ends below `min_tokens`, its end is replaced by `nudge`.
+    """
+
+    max_tokens: Count
+    close: str | None = None
+    """`</think>` and a line break where absent; with `whole`, words that ask for the answer."""
+    answer_tokens: Count | None = None
+    """The least of 256, the suite's max_tokens and what the model's window leaves, where absent."""
+    min_tokens: Annotated[int, Field(ge=0, le=10**9)] = 0
+    nudge: str = Field(default="Wait", min_length=1)
+    max_nudges: Annotated[int, Field(ge=0, le=100)] = 1
+    whole: bool = False
+    """Everything is thinking, for models without think tags."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(
+                f"think.min_tokens = {self.min_tokens} is above max_tokens = {self.max_tokens}"
+            )
+        if self.close is not None and not self.close.strip():
+            raise ValueError("think.close is blank: the answer would not be asked for")
+        return self
+
+    @property
+    def appended(self) -> int:
+        """Tokens that may be appended, at the most: no tokenizer has more than one for a byte."""
+        close = self.close or (CLOSE_WHOLE if self.whole else CLOSE)
+        nudges = self.max_nudges * len(self.nudge.encode()) if self.min_tokens else 0
+        return len(close.encode()) + nudges
+
+
 def rounds_of(samples: int | Rounds) -> Rounds:
     """A number is as many rounds at the least and at the most."""
     return Rounds(min=samples, max=samples) if isinstance(samples, int) else samples
@@ -76,6 +117,8 @@ class Eval(Table):
     k: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
     max_tokens: Count | None = None
     """sampling.max_tokens where absent."""
+    think: Think | None = None
+    """A limit of its own for thinking; thinking and answer are then the limit of a completion."""
     temperature: NonNegative = 0.6
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     seed: Annotated[int, Field(ge=0)] = 1000

@@ -73,6 +73,10 @@ __all__ = [
 ]
 
 
+MOST_ANSWER_TOKENS = 256
+"""After thinking, where nothing else is said."""
+
+
 class Recipe(Table):
     """A whole recipe, resolved and valid."""
 
@@ -152,7 +156,15 @@ class Recipe(Table):
 
     def eval_max_tokens(self, spec: Eval) -> int:
         """Token limit of an evaluation."""
+        if spec.think is not None:
+            return spec.think.max_tokens + self.answer_tokens(spec)
         return spec.max_tokens or self.sampling.max_tokens
+
+    def answer_tokens(self, spec: Eval) -> int:
+        """Of an answer after thinking that has a limit of its own."""
+        assert spec.think is not None
+        usual = min(MOST_ANSWER_TOKENS, spec.max_tokens or self.sampling.max_tokens)
+        return spec.think.answer_tokens or usual
 
     def eval_tokens(self, spec: Eval) -> int:
         """Prompt and completion of an evaluation together, at the most.
@@ -160,7 +172,8 @@ class Recipe(Table):
         None of its problems is left out: a prompt may be longer than those trained on, and its
         completion ends here all the same.
         """
-        return self.prompt.max_tokens + self.eval_max_tokens(spec)
+        appended = 0 if spec.think is None else spec.think.appended
+        return self.prompt.max_tokens + self.eval_max_tokens(spec) + appended
 
     def longest_prompt(self, spec: Eval) -> int:
         """Tokens that a prompt of an evaluation may have: a quarter is left to complete it."""
@@ -169,8 +182,8 @@ class Recipe(Table):
     @property
     def sequence_tokens(self) -> int:
         """Prompt and the longest completion that training or any evaluation asks for, together."""
-        completions = [self.sampling.max_tokens, *map(self.eval_max_tokens, self.eval)]
-        return self.prompt.max_tokens + max(completions)
+        trained = self.prompt.max_tokens + self.sampling.max_tokens
+        return max(trained, *map(self.eval_tokens, self.eval), 0)
 
     @model_validator(mode="after")
     def _tables_agree(self) -> Self:

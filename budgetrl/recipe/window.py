@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from budgetrl.errors import ModelError, RecipeError
-from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.schema import Eval, Recipe
 
 
 def check_window(recipe: Recipe, window: int | None) -> None:
@@ -20,8 +20,10 @@ def check_window(recipe: Recipe, window: int | None) -> None:
     if window is None:
         return
     wanted = {"sampling.max_tokens": recipe.sampling.max_tokens}
-    wanted |= {f"eval.{e.suite}.max_tokens": recipe.eval_max_tokens(e) for e in recipe.eval}
     room = window - recipe.prompt.max_tokens
+    for spec in recipe.eval:
+        name = "max_tokens" if spec.think is None else "think (thinking and answer)"
+        wanted[f"eval.{spec.suite}.{name}"] = recipe.eval_tokens(spec) - recipe.prompt.max_tokens
     for key, limit in wanted.items():
         if limit > room:
             raise RecipeError(
@@ -32,6 +34,31 @@ def check_window(recipe: Recipe, window: int | None) -> None:
                 if room > 0
                 else f"Set prompt.max_tokens below {window}.",
             )
+
+
+def fit_answers(recipe: Recipe, window: int | None) -> Recipe:
+    """Answers after limited thinking get what the window leaves, where nobody said how much.
+
+    Args:
+        recipe: what is asked for.
+        window: tokens of prompt and completion together; None if unlimited.
+    """
+    if window is None or all(spec.think is None for spec in recipe.eval):
+        return recipe
+    room = window - recipe.prompt.max_tokens
+    return recipe.model_copy(
+        update={"eval": tuple(_fitted(recipe, spec, room) for spec in recipe.eval)}
+    )
+
+
+def _fitted(recipe: Recipe, spec: Eval, room: int) -> Eval:
+    think = spec.think
+    if think is None or think.answer_tokens is not None:
+        return spec
+    left = min(recipe.answer_tokens(spec), room - think.max_tokens - think.appended)
+    if left < 1:
+        return spec
+    return spec.model_copy(update={"think": think.model_copy(update={"answer_tokens": left})})
 
 
 def window_of(config: Path) -> int | None:

@@ -23,6 +23,7 @@ from budgetrl.errors import BudgetError
 from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.passk import maj_at_k
 from budgetrl.evaluation.run import evaluate, prompted, protocol_in
+from budgetrl.evaluation.think import batch_of, think_budget, thinking
 from budgetrl.files import write_json
 from budgetrl.grading.rules import GRADER_VERSION
 from budgetrl.hub.fetch import Watch
@@ -188,17 +189,18 @@ def _evaluate(
         suite_end = now + (end - now) / (len(specs) - number)
         items = prompted(renderer, suites[spec.suite].problems)
         tell(f"evaluating {spec.suite}")
+        budget = think_budget(recipe, spec, engine, renderer.prefilled)
         result = evaluate(
-            engine,
+            thinking(engine, budget),
             items,
-            protocol_in(recipe, spec, items, GRADER_VERSION, renderer.date),
+            protocol_in(recipe, spec, items, GRADER_VERSION, renderer.date, budget),
             samples=spec.samples,
             ks=spec.k,
             grader=pool,
             folder=folder / "evals" / spec.suite,
             when="baseline",
             step=0,
-            batch=recipe.engine.eval_batch,
+            batch=batch_of(recipe, engine, budget),
             policy_id="step 0",
             stop=recipe.sampling.stop,
             sequence_tokens=recipe.eval_tokens(spec),

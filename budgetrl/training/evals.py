@@ -6,7 +6,9 @@ from typing import Literal
 
 from budgetrl.budget import Clock
 from budgetrl.engine.base import Engine, Request, StopCheck, sample_seed
+from budgetrl.engine.thinking import ThinkBudget
 from budgetrl.evaluation.run import Grader, PromptedProblem, evaluate, protocol_in
+from budgetrl.evaluation.think import batch_of, thinking
 from budgetrl.events import Entropy, Evaluation
 from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.rundir import RunDir
@@ -29,6 +31,8 @@ class Evaluator:
     grader: Grader
     grader_version: str
     suites: Mapping[str, Sequence[PromptedProblem]]
+    budgets: Mapping[str, ThinkBudget | None]
+    """Of thinking, by suite."""
     entropy_prompts: Sequence[PromptedProblem]
     log: RunLog
     clock: Clock
@@ -68,11 +72,12 @@ class Evaluator:
             if only is not None and spec.suite != only:
                 continue
             prompted = self.suites[spec.suite]
+            budget = self.budgets[spec.suite]
             protocol = protocol_in(
-                self.recipe, spec, prompted, self.grader_version, self.prompt_date
+                self.recipe, spec, prompted, self.grader_version, self.prompt_date, budget
             )
             result = evaluate(
-                self.engine,
+                thinking(self.engine, budget),
                 prompted,
                 protocol,
                 samples=spec.rounds if rounds is None else spec.rounds.at_most(rounds),
@@ -81,7 +86,7 @@ class Evaluator:
                 folder=self.run.eval_folder(spec.suite),
                 when=f"step_{step:06d}" if when == "step" else when,
                 step=step,
-                batch=self.recipe.engine.eval_batch,
+                batch=batch_of(self.recipe, self.engine, budget),
                 policy_id=f"step {step}",
                 stop=self.recipe.sampling.stop,
                 sequence_tokens=self.recipe.eval_tokens(spec),
@@ -147,5 +152,6 @@ def _event(result: EvalResult, when: Moment) -> Evaluation:
         top_p=protocol.top_p,
         max_tokens=protocol.max_tokens,
         rounds=None if result.rounds is None else dict(result.rounds),
+        think=None if result.think is None else dict(result.think),
         seconds=result.seconds,
     )

@@ -17,6 +17,7 @@ from budgetrl.documents import planned_times, prompt_moment, read_standings
 from budgetrl.engine.base import TrainableEngine
 from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.run import prompted
+from budgetrl.evaluation.think import think_budget
 from budgetrl.forecast import Forecaster
 from budgetrl.grading.rules import GRADER_VERSION
 from budgetrl.history import read_history
@@ -109,6 +110,10 @@ def prepare(
         grader=pool,
         grader_version=GRADER_VERSION,
         suites={name: prompted(renderer, suite.problems) for name, suite in suites.items()},
+        budgets={
+            spec.suite: think_budget(recipe, spec, engine, renderer.prefilled)
+            for spec in recipe.eval
+        },
         entropy_prompts=prompted(renderer, problems[: recipe.entropy.prompts]),
         log=log,
         clock=log.ledger.clock,

@@ -1,0 +1,291 @@
+"""Budget forcing: a policy whose thinking has a limit of its own, and an answer after it.
+
+    policy = ThinkingPolicy(engine.policy, engine.decode, end_ids, budget, memory)
+    policy.generate(...)     at the limit of thinking the closing text is appended, and the answer
+                             is written; below the least, its end is replaced by the nudge
+
+As s1 describes it (Muennighoff et al. 2025, arXiv 2501.19393, section 3.1), in passes over any
+policy: each is an ordinary generation whose prompt holds what came before, so that adapter, seeds
+and deadlines are the engine's own. vLLM's `thinking_token_budget` does the first half in one pass,
+but needs a reasoning parser per model, cannot end an answer, and knows no nudge.
+
+Thinking up to a limit is how thinking up to a higher one begins: `Trajectories` keeps what was
+drawn, and a lower limit takes it from there. Not here: which tags a model has (evaluation.think).
+"""
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from budgetrl.engine.base import (
+    EntropyEstimate,
+    Policy,
+    Request,
+    SamplingSpec,
+    StopCheck,
+    sample_seed,
+)
+from budgetrl.types import Completion, Thinking
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkBudget:
+    """How long a model thinks, and what it is told when."""
+
+    max_tokens: int
+    answer_tokens: int
+    close_ids: tuple[int, ...]
+    """Appended at the limit."""
+    min_tokens: int = 0
+    nudge_ids: tuple[int, ...] = ()
+    """Appended where thinking ends below the least."""
+    max_nudges: int = 1
+    open_tag: str | None = None
+    """What begins thinking; None: the prompt has begun it, or all is thinking."""
+    close_tag: str | None = None
+    """What ends it; None: all is thinking."""
+
+
+@dataclass(slots=True)
+class Trajectory:
+    """Thinking as it was drawn, and what the model wrote after it within the limit."""
+
+    ids: list[int] = field(default_factory=list)
+    """With nudges, and without an end token."""
+    appended: int = 0
+    """Tokens of nudges."""
+    nudges: int = 0
+    ended: bool = False
+    """The model ended by itself."""
+    end: tuple[int, ...] = ()
+    """The end token that it wrote."""
+
+    @property
+    def drawn(self) -> int:
+        """Tokens that the model wrote."""
+        return len(self.ids) - self.appended + len(self.end)
+
+
+@dataclass(slots=True)
+class Trajectories:
+    """Thinking that was drawn, for lower limits of the same protocol.
+
+    It lives as long as one call: token ids are not stored, and text does not give them back.
+    """
+
+    _known: dict[tuple[str, int, int], tuple["array[int]", Trajectory]] = field(
+        default_factory=dict
+    )
+
+    def keep(self, request: Request, one: Trajectory) -> None:
+        """Remember a completion's thinking."""
+        rest = replace(one, ids=[])
+        self._known[_key(request)] = (array("i", one.ids), rest)
+
+    def take(self, request: Request, limit: int) -> Trajectory | None:
+        """The thinking that was drawn for a request, if it is long enough."""
+        found = self._known.get(_key(request))
+        if found is None:
+            return None
+        ids, rest = found
+        one = replace(rest, ids=ids.tolist())
+        return one if one.ended or one.drawn >= limit else None
+
+
+def _key(request: Request) -> tuple[str, int, int]:
+    return request.problem_id, request.sample, request.seed
+
+
+class ThinkingPolicy:
+    """A policy under a budget of thinking.
+
+    Args:
+        policy: draws; gives the token ids of its completions.
+        decode: ids to text.
+        end_ids: tokens that end a completion.
+        budget: of thinking and answer.
+        memory: of the same protocol under higher limits, drawn before.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        decode: Callable[[Sequence[int]], str],
+        end_ids: frozenset[int],
+        budget: ThinkBudget,
+        memory: Trajectories | None = None,
+    ) -> None:
+        self._policy, self._decode, self._ends = policy, decode, end_ids
+        self._budget = budget
+        self._memory = Trajectories() if memory is None else memory
+
+    def generate(
+        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
+    ) -> list[Completion | None]:
+        """One completion per request; None for those not finished when stopped."""
+        limit = self._budget.max_tokens
+        found = {i: self._memory.take(r, limit) for i, r in enumerate(requests)}
+        fresh = [i for i, one in found.items() if one is None]
+        drawn = self._think([requests[i] for i in fresh], sampling, should_stop)
+        for i, one in zip(fresh, drawn, strict=True):
+            if one is not None:
+                self._memory.keep(requests[i], one)
+                found[i] = one
+        return self._answer(
+            requests, [found[i] for i in range(len(requests))], sampling, should_stop
+        )
+
+    def entropy(
+        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
+    ) -> EntropyEstimate | None:
+        """As without a budget."""
+        return self._policy.entropy(requests, sampling, should_stop)
+
+    def adapter_is_zero(self) -> bool:
+        """Whether the policy equals its base."""
+        return self._policy.adapter_is_zero()
+
+    def _think(
+        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
+    ) -> list[Trajectory | None]:
+        """Thinking up to the limit, with nudges; None where it was stopped."""
+        found: list[Trajectory | None] = [Trajectory() for _ in requests]
+        open_ = list(range(len(requests)))
+        for turn in range(self._budget.max_nudges + 1):
+            if not open_:
+                break
+            so_far = [(i, one) for i in open_ if (one := found[i]) is not None]
+            rooms = [self._budget.max_tokens - one.drawn for _, one in so_far]
+            asked = [_after(requests[i], one.ids, f"think {turn}", turn) for i, one in so_far]
+            made = self._draw(asked, rooms, sampling, should_stop)
+            open_ = []
+            for (i, one), completion in zip(so_far, made, strict=True):
+                if completion is None:
+                    found[i] = None
+                    continue
+                self._take_over(one, completion)
+                if turn < self._budget.max_nudges and self._nudge(one):
+                    open_.append(i)
+        return found
+
+    def _take_over(self, one: Trajectory, ids: Sequence[int]) -> None:
+        ended = bool(ids) and ids[-1] in self._ends
+        one.ids += ids[:-1] if ended else ids
+        one.ended, one.end = ended, tuple(ids[-1:]) if ended else ()
+
+    def _nudge(self, one: Trajectory) -> bool:
+        """Replace an end of thinking that came too early; whether there was one."""
+        budget = self._budget
+        span = self._closing(one.ids)
+        ends_at = len(one.ids) if span is None else span[0]
+        if span is None and not one.ended:
+            return False
+        if ends_at - one.appended >= budget.min_tokens or not self._opened(one.ids):
+            return False
+        one.ids = [*one.ids[:ends_at], *budget.nudge_ids]
+        one.appended += len(budget.nudge_ids)
+        one.nudges += 1
+        one.ended, one.end = False, ()
+        return True
+
+    def _answer(
+        self,
+        requests: Sequence[Request],
+        drawn: Sequence[Trajectory | None],
+        sampling: SamplingSpec,
+        should_stop: StopCheck,
+    ) -> list[Completion | None]:
+        """Completions: those that are whole, and those whose answer is drawn now."""
+        found: list[Completion | None] = [None] * len(requests)
+        cut: list[tuple[int, Trajectory, list[int], bool]] = []
+        budget = self._budget
+        for i, one in enumerate(drawn):
+            if one is None:
+                continue
+            if one.ended and one.drawn <= budget.max_tokens:
+                found[i] = self._completion(one, one.ids, one.end, (), forced=False, cut=False)
+                continue
+            ids = one.ids[: budget.max_tokens + one.appended]
+            forced = self._closing(ids) is None
+            cut.append((i, one, [*ids, *budget.close_ids] if forced else ids, forced))
+        rooms = [self._room(ids, forced) for _, _, ids, forced in cut]
+        asked = [_after(requests[i], ids, f"answer {budget.max_tokens}", 1) for i, _, ids, _ in cut]
+        made = self._draw(asked, rooms, sampling, should_stop)
+        for (i, one, ids, forced), answer in zip(cut, made, strict=True):
+            if answer is not None:
+                unended = not answer or answer[-1] not in self._ends
+                closing = budget.close_ids if forced else ()
+                found[i] = self._completion(one, ids, answer, closing, forced=forced, cut=unended)
+        return found
+
+    def _room(self, ids: Sequence[int], forced: bool) -> int:
+        """Tokens that an answer may still have."""
+        span = None if forced else self._closing(ids)
+        written = 0 if span is None else len(ids) - span[1]
+        return max(0, self._budget.answer_tokens - written)
+
+    def _completion(
+        self,
+        one: Trajectory,
+        ids: Sequence[int],
+        more: Sequence[int],
+        closing: Sequence[int],
+        *,
+        forced: bool,
+        cut: bool,
+    ) -> Completion:
+        appended = one.appended + len(closing)
+        span = self._closing(ids)
+        thought = len(ids) - len(closing) if forced or span is None else span[0]
+        thinking = Thinking(
+            tokens=max(0, thought - one.appended) if self._opened(ids) else 0,
+            appended=appended,
+            nudges=one.nudges,
+            forced=forced,
+        )
+        whole = [*ids, *more]
+        return Completion(self._decode(whole), len(whole) - appended, cut, thinking=thinking)
+
+    def _draw(
+        self,
+        requests: Sequence[Request],
+        rooms: Sequence[int],
+        sampling: SamplingSpec,
+        should_stop: StopCheck,
+    ) -> list[list[int] | None]:
+        """Ids of a pass, each row no longer than its room; None where it was stopped."""
+        some = [i for i, room in enumerate(rooms) if room > 0]
+        found: list[list[int] | None] = [[] for _ in requests]
+        if not some:
+            return found
+        spec = replace(sampling, max_tokens=max(rooms[i] for i in some))
+        made = self._policy.generate([requests[i] for i in some], spec, should_stop)
+        for i, completion in zip(some, made, strict=True):
+            found[i] = None if completion is None else list(completion.ids[: rooms[i]])
+        return found
+
+    def _opened(self, ids: Sequence[int]) -> bool:
+        tag = self._budget.open_tag
+        return tag is None or tag in self._decode(ids)
+
+    def _closing(self, ids: Sequence[int]) -> tuple[int, int] | None:
+        """Where the closing tag begins and ends among the ids; None where thinking is open."""
+        tag = self._budget.close_tag
+        if tag is None or tag not in self._decode(ids):
+            return None
+        low, high = 0, len(ids)  # the tag is whole in the first `high` ids, not in the first `low`
+        while low + 1 < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if tag in self._decode(ids[:middle]) else (middle, high)
+        start = high - 1
+        while tag not in self._decode(ids[start:high]):
+            start -= 1
+        return start, high
+
+
+def _after(request: Request, ids: Sequence[int], what: str, turn: int) -> Request:
+    """The request that goes on after some ids; the first one is the request itself."""
+    if turn == 0:
+        return request
+    seed = sample_seed(request.seed, what, request.sample)
+    return replace(request, prompt_ids=(*request.prompt_ids, *ids), seed=seed)
