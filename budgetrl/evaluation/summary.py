@@ -6,7 +6,7 @@ from statistics import fmean
 from budgetrl.errors import DataError
 from budgetrl.evaluation.passk import maj_at_k, pass_at_k, pass_interval
 from budgetrl.evaluation.rows import EvalRow
-from budgetrl.evaluation.think import think_facts
+from budgetrl.evaluation.think_facts import think_facts
 from budgetrl.types import EvalResult, Protocol, Verdict
 
 MAX_ERROR_SHARE = 0.05

@@ -1,19 +1,16 @@
-"""Thinking under a budget, for one suite: tags, texts and limits become token ids; and its numbers.
+"""Thinking under a budget, for one suite: tags, texts and limits become token ids.
 
 budget = think_budget(recipe, spec, engine, prefilled)      None: the suite has no such limit
 policy = thinking(engine, budget, memory)                   for `evaluate`
 """
 
 import json
-from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
 from budgetrl.data.prompts import CLOSE_THINK, OPEN_THINK
 from budgetrl.engine.base import Engine, Policy, QueueingPolicy
 from budgetrl.engine.thinking import ThinkBudget, ThinkingPolicy, Trajectories
 from budgetrl.errors import RecipeError
-from budgetrl.evaluation.rows import EvalRow
 from budgetrl.recipe.base import RewardName
 from budgetrl.recipe.eval_tables import CLOSE, CLOSE_WHOLE
 from budgetrl.recipe.schema import Eval, Recipe
@@ -94,28 +91,6 @@ def protocol_text(budget: ThinkBudget | None) -> str | None:
             "max_nudges": budget.max_nudges,
         }
     return json.dumps(values)
-
-
-def think_facts(protocol: str | None, rows: Sequence[EvalRow]) -> dict[str, Any] | None:
-    """Limits, and what became of thinking; None without a budget.
-
-    Args:
-        protocol: of `protocol_text`.
-        rows: those that count.
-    """
-    if protocol is None:
-        return None
-    said = json.loads(protocol)
-    thought = [row.thinking for row in rows if row.thinking is not None]
-    return {
-        "max_tokens": said["max_tokens"],
-        "answer_tokens": said["answer_tokens"],
-        "min_tokens": said.get("min_tokens", 0),
-        "tokens_mean": fmean(one.tokens for one in thought) if thought else None,
-        "appended_mean": fmean(one.appended for one in thought) if thought else None,
-        "nudges_mean": fmean(one.nudges for one in thought) if thought else None,
-        "forced_share": fmean(one.forced for one in thought) if thought else None,
-    }
 
 
 def _plain_ids(engine: Any, text: str, where: str) -> tuple[int, ...]:
