@@ -80,7 +80,17 @@ def reading_weights(owner: str) -> Iterator[None]:
         ) from None
 
 
-class Engine(Protocol):
+class Policy(Protocol):
+    """Whoever answers prompts: an engine, or one whose thinking is limited."""
+
+    def generate(
+        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
+    ) -> list[Completion | None]:
+        """One completion per request; None for those that were not finished when stopped."""
+        ...
+
+
+class Engine(Policy, Protocol):
     """A loaded model with its tokenizer and its current adapter: the policy that answers."""
 
     name: str
@@ -90,12 +100,6 @@ class Engine(Protocol):
     """The PEFT model that is trained; None for engines that cannot train."""
     context_tokens: int | None
     """The model's window: prompt and completion together; None if unlimited."""
-
-    def generate(
-        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
-    ) -> list[Completion | None]:
-        """One completion per request; None for those that were not finished when stopped."""
-        ...
 
     def entropy(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck

@@ -1,6 +1,6 @@
 """Budget forcing: a policy whose thinking has a limit of its own, and an answer after it.
 
-    policy = ThinkingPolicy(engine.policy, engine.decode, end_ids, budget, memory)
+    policy = ThinkingPolicy(engine, engine.decode, end_ids, budget, memory)
     policy.generate(...)     at the limit of thinking the closing text is appended, and the answer
                              is written; below the least, its end is replaced by the nudge
 
@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from budgetrl.engine.base import (
-    EntropyEstimate,
     Policy,
     Request,
     SamplingSpec,
@@ -134,16 +133,6 @@ class ThinkingPolicy:
         return self._answer(
             requests, [found[i] for i in range(len(requests))], sampling, should_stop
         )
-
-    def entropy(
-        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
-    ) -> EntropyEstimate | None:
-        """As without a budget."""
-        return self._policy.entropy(requests, sampling, should_stop)
-
-    def adapter_is_zero(self) -> bool:
-        """Whether the policy equals its base."""
-        return self._policy.adapter_is_zero()
 
     def _think(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck

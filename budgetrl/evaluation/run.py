@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import fingerprint
 from budgetrl.engine.base import (
-    Engine,
+    Policy,
     QueueingEngine,
     Request,
     SamplingSpec,
@@ -170,7 +170,7 @@ def protocol_in(
 
 
 def evaluate(
-    engine: Engine,
+    policy: Policy,
     prompted: Sequence[PromptedProblem],
     protocol: EvalProtocol,
     *,
@@ -192,7 +192,7 @@ def evaluate(
     """Pass@k of a policy over all complete rounds; None if not even one is complete.
 
     Args:
-        engine: answers the prompts, with the adapter that it has now.
+        policy: answers the prompts, with the adapter that it has now.
         prompted: the suite's problems, ids unique.
         protocol: as `protocol_of` or `protocol_in` makes it.
         samples: rounds that are wanted: so many, or until the interval is narrow.
@@ -235,9 +235,9 @@ def evaluate(
     while standing.stopped_by is None and not should_stop():
         target = standing.target
         total, stored = target * len(ids), sum(row.sample < target for row in rows) - made
-        size = total if isinstance(engine, QueueingEngine) else batch
+        size = total if isinstance(policy, QueueingEngine) else batch
         batches = _batches(prompted, rows, protocol.seed, range(standing.first, target), size)
-        for new in _graded(engine, batches, sampling, grader, should_stop):
+        for new in _graded(policy, batches, sampling, grader, should_stop):
             append_rows(file.with_suffix(".jsonl"), new)
             rows += new
             made += len(new)
@@ -319,7 +319,7 @@ def _batches(
 
 
 def _graded(
-    engine: Engine,
+    policy: Policy,
     batches: Iterable[tuple[Sequence[PromptedProblem], Sequence[Request]]],
     sampling: SamplingSpec,
     grader: Grader,
@@ -330,7 +330,7 @@ def _graded(
         if should_stop():
             return
         finished = 0
-        for answered in _answered(engine, requests, sampling, should_stop):
+        for answered in _answered(policy, requests, sampling, should_stop):
             yield _grade(
                 [(items[i], requests[i], completion) for i, completion in answered], grader
             )
@@ -350,15 +350,15 @@ def _request(item: PromptedProblem, sample: int, seed: int) -> Request:
 
 
 def _answered(
-    engine: Engine, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
+    policy: Policy, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
 ) -> Iterator[list[tuple[int, Completion]]]:
     """Finished completions with the places of their requests, in pieces to be stored."""
-    if isinstance(engine, QueueingEngine):
-        finished = engine.stream(requests, sampling, should_stop)
+    if isinstance(policy, QueueingEngine):
+        finished = policy.stream(requests, sampling, should_stop)
         while piece := list(islice(finished, STORED_AT_ONCE)):
             yield piece
         return
-    made = engine.generate(requests, sampling, should_stop)
+    made = policy.generate(requests, sampling, should_stop)
     if whole := [(place, one) for place, one in enumerate(made) if one is not None]:
         yield whole
 

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from budgetrl.data.prompts import CLOSE_THINK, OPEN_THINK
-from budgetrl.engine.base import Engine, Policy, QueueingPolicy
+from budgetrl.engine.base import Engine, Policy, QueueingEngine
 from budgetrl.engine.thinking import ThinkBudget, ThinkingPolicy, Trajectories
 from budgetrl.errors import RecipeError
 from budgetrl.recipe.base import RewardName
@@ -70,7 +70,7 @@ def thinking(engine: Any, budget: ThinkBudget | None, memory: Trajectories | Non
 def batch_of(recipe: Recipe, engine: Engine, budget: ThinkBudget | None) -> int:
     """Completions that are asked for at a time."""
     batch = recipe.engine.eval_batch
-    queues = budget is not None and isinstance(engine, QueueingPolicy)
+    queues = budget is not None and isinstance(engine, QueueingEngine)
     return max(batch, AT_ONCE) if queues else batch
 
 
