@@ -15,7 +15,7 @@ import sys
 import tomllib
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean
+from statistics import fmean
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
@@ -99,21 +99,26 @@ def placed(arrows: networkx.DiGraph) -> dict[Spot, float]:
                 if sweep < SWEEPS // 2:  # order first, then straighten
                     near = [other for other in near if (other.row < spot.row) == down]
                 if near:
-                    x[spot] = mean(x[other] for other in near)
+                    x[spot] = fmean(x[other] for other in near)
             _spread(spots, x)
     left = min(x[spot] - spot.half for spot in x)
     return {spot: MARGIN + at - left for spot, at in x.items()}
 
 
 def _spread(spots: list[Spot], x: dict[Spot, float]) -> None:
-    """Push apart what overlaps in a row, around where it wanted to be."""
+    """Move what overlaps in a row, in all as little as can be (isotonic regression)."""
     spots.sort(key=lambda spot: x[spot])
-    wanted = mean(x[spot] for spot in spots)
+    offsets = [0.0]
     for left, right in pairwise(spots):
-        x[right] = max(x[right], x[left] + left.half + right.half + GAP)
-    shift = wanted - mean(x[spot] for spot in spots)
-    for spot in spots:
-        x[spot] += shift
+        offsets.append(offsets[-1] + left.half + right.half + GAP)
+    blocks: list[list[float]] = []
+    for spot, offset in zip(spots, offsets, strict=True):
+        blocks.append([x[spot] - offset])
+        while len(blocks) > 1 and fmean(blocks[-2]) >= fmean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    starts = [fmean(block) for block in blocks for _ in block]
+    for spot, start, offset in zip(spots, starts, offsets, strict=True):
+        x[spot] = start + offset
 
 
 def drawn(rooms: networkx.DiGraph) -> str:
@@ -133,7 +138,7 @@ def drawn(rooms: networkx.DiGraph) -> str:
     legend = (
         f'<rect class="reader" x="{MARGIN}" y="{height - 34}" width="16" height="12" rx="3"/>'
         f'<text class="note" x="{MARGIN + 24}" y="{height - 24}">reads run directories, knows '
-        "nothing of engines, data or rewards. An arrow: imports</text>"
+        "nothing of engines, data or rewards. An arrow: imports.</text>"
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" '

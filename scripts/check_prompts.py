@@ -196,11 +196,15 @@ def code(text: str | None) -> str:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The families as rows."""
-    lines = [
-        "| family | the system text goes to | before the problem, without one | date "
-        "| after the problem | ends a completion | pads (plain; Unsloth) | AutoTokenizer's class |",
-        "|---|---|---|---|---|---|---|---|",
+    """The families as rows: how a prompt is built, then how a completion ends."""
+    built = [
+        "| family | the system text goes to | date | before the problem, without one "
+        "| after the problem |",
+        "|---|---|---|---|---|",
+    ]
+    ended = [
+        "| family | ends a completion | pads (plain; Unsloth) | AutoTokenizer's class |",
+        "|---|---|---|---|",
     ]
     for name, row in found["families"].items():
         date = (
@@ -209,14 +213,14 @@ def table(found: dict[str, Any]) -> str:
             else (f"{row['date']} ({'`date_string`' if row['date_string'] else 'the clock'})")
         )
         opening = code(row["opening"]) + (" (opens `<think>`)" if row["prefilled"] else "")
+        built.append(
+            f"| {name} | {row['system']} | {date} | {code(row['without_system'])} | {opening} |"
+        )
         pads = f"{code(row['padding'])}; {code(row['padding_gpu'])}"
         kept = "" if row["kept_class"] else " (wrong: tokenizer.json is used)"
         ends = ", ".join(map(code, row["ends"]))
-        lines.append(
-            f"| {name} | {row['system']} | {code(row['without_system'])} | {date} | {opening} "
-            f"| {ends} | {pads} | {row['class']}{kept} |"
-        )
-    return "\n".join(lines)
+        ended.append(f"| {name} | {ends} | {pads} | {row['class']}{kept} |")
+    return "\n".join([*built, "", *ended])
 
 
 def ids_text(found: dict[str, Any]) -> str:

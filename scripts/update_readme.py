@@ -202,9 +202,9 @@ def _accuracy_gain(mix: Measured) -> str:
 def recipes() -> str:
     """What every bundled GPU recipe costs, by `budgetrl estimate` on the GPU that it names."""
     lines = [
-        "| recipe | base model | rank | GPU | an update | updates: bought of wanted | hours "
-        "| dollars |",
-        "|---|---|---|---|---|---|---|---|",
+        "| recipe | base model | rank | GPU | an update | updates: bought of wanted "
+        "| hours and cost |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in list_recipes():
         recipe = load_recipe(name).recipe
@@ -219,7 +219,7 @@ def recipes() -> str:
             f"| {name} | {recipe.model.id.rpartition('/')[2]} | {recipe.lora.rank} "
             f"| {made.scenario.gpu.name}{fits} | {duration(made.times.step_s)} "
             f"| {made.affordable_steps} ({low} to {high}) of {wanted} "
-            f"| {made.plan.total_s / 3600:.1f} | {usd(made.usd)} |"
+            f"| {made.plan.total_s / 3600:.1f} h, {usd(made.usd)} |"
         )
     return "\n".join(lines)
 

@@ -14,8 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import typer
 
-from budgetrl.cli import main
+from budgetrl.cli import app, main
 from budgetrl.recipe.load import list_recipes, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +56,11 @@ def text_of(page: Path) -> str:
 
 def test_the_readme_stays_short() -> None:
     assert len(text_of(ROOT / "README.md").splitlines()) <= README_LINES
+
+
+def test_the_readme_shows_every_command() -> None:
+    shown = set(re.findall(r"^\| `budgetrl (\w+)", text_of(ROOT / "README.md"), re.MULTILINE))
+    assert shown == set(typer.main.get_command(app).commands)
 
 
 def test_every_page_is_in_the_index_and_every_block_has_one_place_and_one_maker() -> None:
