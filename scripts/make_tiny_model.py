@@ -5,9 +5,10 @@ In `quickstart` the good habit (writing down the working) is the minority one: t
 finds. This is neither GRPO (`budgetrl run`) nor anything that the package imports.
 
     python scripts/make_tiny_model.py --variant quickstart    # about 4 minutes on one thread
+    python scripts/make_tiny_model.py --variant mute          # half a minute, from `strong`
     python scripts/make_tiny_model.py --data-only
 
-    OUT/data/*.jsonl    train_easy, train_hard, heldout, heldout_hard
+    OUT/data/*.jsonl    train_easy, train_hard, heldout, heldout_hard, worked
     OUT/VARIANT/        model, tokenizer, chat template, figures.json, README.md (from the figures)
 
 Two runs on one machine write the same bytes: one thread, every generator seeded.
@@ -72,7 +73,7 @@ def storage_error(trained: Qwen2ForCausalLM, stored: Any, demos: Sequence[Demo])
     return round(error, 5)
 
 
-def measure(name: str, seed: int, folder: Path, data: dict[str, list[Row]]) -> dict[str, Any]:
+def measure(name: str, seed: int, folder: Path, data: dict[str, Sequence[Row]]) -> dict[str, Any]:
     """Measure what was saved, not what is in memory."""
     variant = VARIANTS[name]
     model, tokenizer = load(folder)
@@ -91,6 +92,8 @@ def measure(name: str, seed: int, folder: Path, data: dict[str, list[Row]]) -> d
             "num_updates": variant.num_updates,
             "batch": BATCH,
             "decay": variant.decay,
+            "after": variant.after,
+            "rate": variant.rate,
             "habits": {"steps": variant.steps, "guess": variant.guess, "bare": variant.bare},
         },
         "heldout": evaluate(model, tokenizer, data["heldout"], seed=seed),
@@ -101,11 +104,13 @@ def measure(name: str, seed: int, folder: Path, data: dict[str, list[Row]]) -> d
     return figures
 
 
-def build(name: str, seed: int, out: Path, data: dict[str, list[Row]]) -> None:
+def build(name: str, seed: int, out: Path, data: dict[str, Sequence[Row]]) -> None:
     """Make one model folder, figures and card included."""
     variant, folder = VARIANTS[name], out / name
     tokenizer = make_tokenizer()
     model = make_model(tokenizer, seed)
+    if variant.after is not None:
+        model.load_state_dict(load(out / variant.after)[0].float().state_dict())
     say(f"{name}: {model.num_parameters():,} parameters, {variant.num_updates} updates")
     demos = make_demos(variant, tokenizer, seed)
     fine_tune(model, demos, variant)

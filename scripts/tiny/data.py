@@ -10,7 +10,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -38,6 +38,10 @@ HARD_MIX = {7: 720, 8: 720} | dict.fromkeys(IN_REACH, 140)
 """Rows per level of train_hard: 72 % out of reach. The dead groups are measured: figures.json."""
 
 
+NUM_WORKED = 200
+"""Demonstrations for a warm-up; s1 and LIMO have 800 to 1,000 of real ones."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of a data file."""
@@ -46,6 +50,13 @@ class Row:
     problem: str
     answer: str
     level: int
+
+
+@dataclass(frozen=True)
+class Worked(Row):
+    """A problem with a demonstration of how it is worked out."""
+
+    solution: str
 
 
 def expression_of(problem: str) -> str:
@@ -70,6 +81,15 @@ def working_lines(expression: str) -> list[str]:
 
 def answer_of(expression: str) -> str:
     return working_lines(expression)[-1].partition("=")[2]
+
+
+def worked_out(row: Row) -> Worked:
+    """A row with its working in the think block, as the `steps` habit writes it."""
+    lines = working_lines(expression_of(row.problem))
+    return Worked(
+        **asdict(row),
+        solution="\n".join(["<think>", *lines, "</think>", f"\\boxed{{{row.answer}}}"]),
+    )
 
 
 def draw_expression(rng: random.Random, level: Level) -> str:
@@ -106,12 +126,12 @@ def draw_rows(
     ]
 
 
-def make_data(seed: int) -> dict[str, list[Row]]:
-    """Draw the four data files by name; no expression is on both sides of the split."""
+def make_data(seed: int) -> dict[str, Sequence[Row]]:
+    """Draw the data files by name; no expression is on both sides of the split."""
     per_level = dict.fromkeys(IN_REACH, 64)
     heldout = draw_rows("heldout", per_level, seed, heldout=True)
     used = {expression_of(row.problem) for row in heldout}
-    train = {
+    train: dict[str, Sequence[Row]] = {
         "train_easy": draw_rows("train", dict.fromkeys(IN_REACH, 500), seed, heldout=False),
         "train_hard": draw_rows("hard", HARD_MIX, seed, heldout=False),
     }
@@ -119,15 +139,17 @@ def make_data(seed: int) -> dict[str, list[Row]]:
         "heldout": heldout,
         "heldout_hard": draw_rows("heldout-hard", per_level, seed, heldout=True, avoid=used),
     }
+    shown = draw_rows("worked", dict.fromkeys(IN_REACH, NUM_WORKED // 4), seed, heldout=False)
+    train["worked"] = [worked_out(row) for row in shown]
     assert not problems(train) & problems(held)
     return train | held
 
 
-def problems(files: dict[str, list[Row]]) -> set[str]:
+def problems(files: Mapping[str, Sequence[Row]]) -> set[str]:
     return {row.problem for rows in files.values() for row in rows}
 
 
-def write_data(data: dict[str, list[Row]], folder: Path) -> None:
+def write_data(data: Mapping[str, Sequence[Row]], folder: Path) -> None:
     """Write one JSON Lines file per name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in data.items():

@@ -150,7 +150,7 @@ It loads like any hub model: `AutoModelForCausalLM`, `AutoTokenizer`, chat templ
 
 torch {torch}, transformers {transformers}, seed {seed}, one thread: {num_updates} updates of
 {batch} correct demonstrations, habits steps/guess/bare = {mix}, Muon and AdamW,
-{rate}. No outside data.
+{rate}{begun}. No outside data.
 
 ## What it does before GRPO
 
@@ -188,6 +188,9 @@ def card(figures: dict[str, Any]) -> str:
     fields |= {
         "mix": f"{mix['steps']}/{mix['guess']}/{mix['bare']}",
         "rate": "warm-up and " + ("linear decay to 10 %" if made["decay"] else "a constant rate"),
+        "begun": f", from the model `{made['after']}` at {made['rate']:g} of the usual rates"
+        if made.get("after")
+        else "",
         "half": f"Storing it so moves log-probabilities of right tokens by at most {error}.\n"
         if error
         else "",

@@ -49,6 +49,10 @@ class Variant:
     half: bool
     """Store the weights as float16; they load as float32 all the same (config.json says so)."""
     summary: str
+    after: str | None = None
+    """The variant whose shipped weights it starts from; None: untrained ones."""
+    rate: float = 1.0
+    """Share of the usual learning rates."""
 
 
 VARIANTS = {
@@ -58,6 +62,11 @@ VARIANTS = {
     "strong": Variant(0.6, 0.3, 0.1, 600, True, True, "works more often than it guesses"),
     "cold": Variant(0.4, 0.5, 0.1, 540, False, True, "slips in many of its workings"),
     "specialist": Variant(0.0, 1.0, 0.0, 300, True, True, "never shows working"),
+    "mute": Variant(
+        *(0.0, 1.0, 0.0, 120, True, True, "could show its working, and never does"),
+        after="strong",
+        rate=0.1,
+    ),
 }
 
 
@@ -223,7 +232,7 @@ def fine_tune(model: Qwen2ForCausalLM, demos: Sequence[Demo], variant: Variant) 
             weight_decay=0.0,
         ),
     ]
-    peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    peaks = [variant.rate * optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     started = time.process_time()
     model.train()
     for update in range(variant.num_updates):

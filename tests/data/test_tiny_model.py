@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "budgetrl" / "assets" / "tiny"
-MODELS = ("quickstart", "strong", "cold", "specialist")
-FILES = {"train_easy": 2000, "train_hard": 2000, "heldout": 256, "heldout_hard": 256}
+MODELS = ("quickstart", "strong", "cold", "specialist", "mute")
+FILES = {"train_easy": 2000, "train_hard": 2000, "heldout": 256, "heldout_hard": 256, "worked": 200}
 TEXTS = (
     "Compute 7+5-8+2.",
     "<think>\n7+5=12\n12-8=4\n4+2=6\n</think>\n\\boxed{6}",
@@ -116,7 +116,7 @@ def test_rows_are_complete_unique_and_right(name: str, count: int) -> None:
     assert len(found) == count
     assert len({row["id"] for row in found}) == len({row["problem"] for row in found}) == count
     for row in found:
-        assert row.keys() == {"id", "problem", "answer", "level"}
+        assert row.keys() - {"solution"} == {"id", "problem", "answer", "level"}
         assert row["answer"] == str(value_of(row["problem"]))
 
 
@@ -146,3 +146,21 @@ def test_no_problem_is_both_trained_on_and_held_out() -> None:
 
 def test_shipped_files_stay_below_8_mb() -> None:
     assert sum(path.stat().st_size for path in TINY.rglob("*") if path.is_file()) < 8_000_000
+
+
+def test_worked_demonstrations_are_right_and_not_held_out() -> None:
+    held = {row["problem"] for name in ("heldout", "heldout_hard") for row in rows(name)}
+    for row in rows("worked"):
+        *lines, last = row["solution"].removeprefix("<think>\n").split("\n")
+        assert last == f"\\boxed{{{value_of(row['problem'])}}}"
+        assert lines.pop() == "</think>"
+        for line in lines:
+            left, _, right = line.partition("=")
+            assert value_of(f"Compute {left}.") == int(right)
+        assert row["problem"] not in held
+
+
+def test_the_mute_start_never_shows_its_working() -> None:
+    figures = json.loads((TINY / "mute" / "figures.json").read_text())
+    assert figures["heldout"]["habit_share"]["steps"] == 0.0
+    assert figures["heldout"]["habit_share"]["guess"] > 0.95
