@@ -35,6 +35,8 @@ PhaseName = Literal[
     "train",
     "evaluation",
     "entropy",
+    "traces",
+    "gate",
     "checkpoint",
     "final",
     "report",
@@ -56,6 +58,8 @@ class Event(BaseModel):
     """Paid wall seconds over all attempts."""
     spent_usd: float | None = None
     attempt: int = 1
+    stage: str | None = None
+    """In which stage it happened; absent from the lines of a run that has none."""
 
 
 class RunStarted(Event):
@@ -163,10 +167,45 @@ class Step(Event):
     """On a CPU: the most memory that the worker has held so far."""
     remaining_s: float
     forecast_steps: int
+    token_accuracy: float | None = None
+    """In SFT: share of the trained tokens that the model would have chosen."""
     stored_bytes: int | None = None
     """Size of the file of the step's completions; None where it was not stored."""
     sample: dict[str, Any] | None = None
     """One completion of the step for the live view: problem, completion, answer, verdict."""
+
+
+class StageEvent(Event):
+    """A stage of the training begins, goes on beyond its length, or is over."""
+
+    KIND = "stage"
+    name: str
+    training: str
+    """Its kind: grpo, sft."""
+    index: int
+    """From 0."""
+    stages: int
+    """Of the run."""
+    state: Literal["started", "extended", "ended"]
+    step: int
+    """Updates made so far, in all stages."""
+    seconds: float | None = None
+    """On "ended": what it took, over all attempts."""
+    updates: int | None = None
+    """On "ended": made in it."""
+    allotted_s: float | None = None
+    """What its share of the time comes to; None where it is not limited so."""
+
+
+class GateEvent(Event):
+    """What the next stage has to learn from was measured."""
+
+    KIND = "gate"
+    step: int
+    groups: int
+    groups_with_signal: int
+    wanted_share: float
+    passed: bool
 
 
 class Evaluation(Event):
@@ -275,6 +314,8 @@ _KINDS: dict[str, type[Event]] = {
         Phase,
         Download,
         Step,
+        StageEvent,
+        GateEvent,
         Evaluation,
         Entropy,
         Checkpoint,
@@ -299,6 +340,8 @@ def changed_value(value: Any, limit: int = 60) -> str:
 def to_line(event: Event, stamp: Mapping[str, Any]) -> str:
     """One JSON line (without line feed); NaN and infinities become null."""
     data = event.model_dump(mode="python") | dict(stamp) | {"kind": event.KIND}
+    if data["stage"] is None:
+        del data["stage"]
     if not isinstance(event, Step):  # whose texts are problems and completions
         data = masked_tree(data)
     return json.dumps(_finite(data), ensure_ascii=True, allow_nan=False)

@@ -55,11 +55,12 @@ class Forecaster:
     _steps: deque[tuple[float, float]] = field(default_factory=deque)
     _tokens_mean: float = 0.0
 
-    def observe(self, step_s: float, rollout_s: float, tokens_mean: float) -> None:
-        """Note one finished update."""
+    def observe(self, step_s: float, rollout_s: float, tokens_mean: float | None) -> None:
+        """Note one finished update; no mean length where none was drawn."""
         self.untrained = False
         self._steps.append((step_s, rollout_s))
-        self._tokens_mean = tokens_mean
+        if tokens_mean is not None:
+            self._tokens_mean = tokens_mean
         while len(self._steps) > 4 * self.window:
             self._steps.popleft()
 
@@ -74,6 +75,13 @@ class Forecaster:
                     self.planned_early_s *= factor
             self.baseline_eval_s, self.rounds = seconds, rounds
         self.baseline_tokens_mean = tokens_mean
+
+    def after(self, before: "Forecaster") -> None:
+        """Take over what the stage before learnt of the run, but for its updates."""
+        self.baseline_eval_s, self.rounds = before.baseline_eval_s, before.rounds
+        self.baseline_tokens_mean = before.baseline_tokens_mean
+        self._tokens_mean = before._tokens_mean
+        self.save_s, self.untrained = before.save_s, before.untrained
 
     def observe_save(self, seconds: float) -> None:
         """Note one finished checkpoint; the slowest one counts."""

@@ -19,12 +19,14 @@ from budgetrl.events import (
     Error,
     Evaluation,
     Event,
+    GateEvent,
     Phase,
     PlanEvent,
     RunFinished,
     RunResumed,
     RunStarted,
     RunWarning,
+    StageEvent,
     Step,
     parse,
 )
@@ -64,6 +66,9 @@ class History:
     evaluations: list[Evaluation] = field(default_factory=list)
     entropies: list[Entropy] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
+    stages: list[StageEvent] = field(default_factory=list)
+    """Where stages of the training began and ended, in order."""
+    gates: list[GateEvent] = field(default_factory=list)
     warnings: dict[str, RunWarning] = field(default_factory=dict)
     """Open warnings by code."""
     errors: list[Error] = field(default_factory=list)
@@ -99,6 +104,12 @@ class History:
                 self._resume(event)
             case Step():
                 self._step(event)
+            case StageEvent():
+                told = [(one.name, one.state, one.step) for one in self.stages]
+                if (event.name, event.state, event.step) not in told:  # by an earlier attempt
+                    self.stages.append(event)
+            case GateEvent():
+                self.gates.append(event)
             case Evaluation():
                 self.evaluations.append(event)
             case Entropy():
@@ -182,6 +193,8 @@ class History:
             self.told.extend([UNTOLD] * (kept - len(self.told)))
         self.steps = [step for step in self.steps if step.step <= kept]
         self.entropies = [e for e in self.entropies if e.step <= kept]
+        self.stages = [one for one in self.stages if one.step <= kept]
+        self.gates = [gate for gate in self.gates if gate.step < kept]
         self.checkpoints = [c for c in self.checkpoints if c.step <= kept]
         self.evaluations = [e for e in self.evaluations if e.step <= kept and e.when != "final"]
         for span in self.spans:

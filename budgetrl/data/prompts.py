@@ -79,6 +79,10 @@ class PromptRenderer:
         """Token ids of a rendered prompt, without a second start token."""
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def closing(self) -> str:
+        """What the chat template prints after an answer; nothing where it cannot end with one."""
+        return self._template.after_answer(self.messages(PROBE))
+
     def remarks(self) -> dict[str, str]:
         """What users should know of their prompts, by a short name."""
         found, probe = {}, self.messages(PROBE)

@@ -68,9 +68,8 @@ def load_problems(data: Data, check_answer: AnswerCheck) -> LoadedProblems:
     Raises:
         DataError: missing, empty or malformed source, or more than 5 % bad rows.
     """
-    needed = (*_names(data.columns), *data.filter)
-    rows, source = _rows(data.path, data.id, data.revision, data.config, data.split, needed)
-    kept = [row for row in rows if _passes(row, data.filter)]
+    rows, source = open_rows(data, (*_names(data.columns), *data.filter))
+    kept = [row for row in rows if passes(row, data.filter)]
     kept, repeats = _without_repeats(kept, data.columns)
     problems, dropped = _problems(kept, data.columns, check_answer)
     if not problems and not dropped:
@@ -78,7 +77,7 @@ def load_problems(data: Data, check_answer: AnswerCheck) -> LoadedProblems:
     if len(dropped) > MAX_DROPPED_SHARE * (len(problems) + len(dropped)):
         raise DataError(
             f"{source}: {len(dropped)} of {len(problems) + len(dropped)} rows cannot be used:\n"
-            + _listing(dropped),
+            + listing(dropped),
             hint="Clean the file, or choose other columns with data.columns.",
         )
     problems = problems[: data.limit]
@@ -103,7 +102,7 @@ def load_suite(spec: Eval, check_answer: AnswerCheck) -> LoadedProblems:
     if dropped:
         raise DataError(
             f"suite {spec.suite} ({source}): {len(dropped)} rows cannot be evaluated:\n"
-            + _listing(dropped),
+            + listing(dropped),
             hint="Every problem of a suite needs its own text and a gold answer that parses.",
         )
     if not problems:
@@ -125,6 +124,16 @@ def fingerprint(problems: Iterable[Problem]) -> str:
     for problem in problems:
         digest.update(json.dumps([problem.id, problem.text, problem.answer]).encode())
     return digest.hexdigest()[:16]
+
+
+def open_rows(data: Data, columns: Sequence[str]) -> tuple[Iterator[Row], str]:
+    """The rows of a table of data, and where they are from.
+
+    Args:
+        data: the table.
+        columns: of a Parquet file that has them all nothing else is read.
+    """
+    return _rows(data.path, data.id, data.revision, data.config, data.split, columns)
 
 
 def _rows(
@@ -162,7 +171,8 @@ def _names(columns: Columns) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def _passes(row: Row, wanted: Mapping[str, Sequence[str]]) -> bool:
+def passes(row: Row, wanted: Mapping[str, Sequence[str]]) -> bool:
+    """Whether each column named in a filter holds one of its values."""
     return all(str(cell(row.values, column)) in values for column, values in wanted.items())
 
 
@@ -195,12 +205,12 @@ def _problems(
     dropped: list[Dropped] = []
     texts: set[str] = set()
     ids: set[str] = set()
-    golds = [_answer(cell(row.values, columns.answer)) for row in rows]
+    golds = [gold_text(cell(row.values, columns.answer)) for row in rows]
     answers = list(dict.fromkeys(gold for gold in golds if gold is not None))
     why_not = dict(zip(answers, check_answer(answers), strict=True))
     for number, (row, answer) in enumerate(zip(rows, golds, strict=True)):
         _demand_columns(row, columns)
-        text, why = _problem_text(cell(row.values, columns.problem))
+        text, why = problem_text(cell(row.values, columns.problem))
         own_id = cell(row.values, columns.id or "id")
         identifier = f"row-{number:06d}" if own_id in (None, "") else str(own_id)
         why = why or _unusable(text, answer, texts, why_not)
@@ -244,7 +254,7 @@ def _leaves(values: Mapping[str, Any], before: str = "") -> Iterator[str]:
             yield f"{before}{name}"
 
 
-def _problem_text(value: Any) -> tuple[str, str | None]:
+def problem_text(value: Any) -> tuple[str, str | None]:
     """The problem of a text or of a list of messages; and why it cannot be used.
 
     Of messages it is the last turn, which has to be the user's. Turns of the assistant are
@@ -265,10 +275,10 @@ def _problem_text(value: Any) -> tuple[str, str | None]:
     return value.strip(), None
 
 
-def _answer(value: Any) -> str | None:
+def gold_text(value: Any) -> str | None:
     """A gold answer in the file's own spelling; None if it is neither text nor a number."""
     if isinstance(value, list) and value:
-        parts = [_answer(part) for part in value]
+        parts = [gold_text(part) for part in value]
         if None in parts:
             return None
         quoted = [f'"{part}"' if '"' not in str(part) else f"'{part}'" for part in parts]
@@ -300,7 +310,8 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _listing(dropped: Sequence[Dropped], limit: int = 20) -> str:
+def listing(dropped: Sequence[Dropped], limit: int = 20) -> str:
+    """Rows that were left out, a line each."""
     lines = [f"  {entry.where}: {entry.why}" for entry in dropped[:limit]]
     if len(dropped) > limit:
         lines.append(f"  and {len(dropped) - limit} more")

@@ -75,6 +75,15 @@ class ChatTemplate:
         """Whether an argument `date_string` says the day instead of the clock."""
         return self._same_at_all_times(messages, date_string="26 Jul 2024")
 
+    def after_answer(self, messages: Messages) -> str:
+        """What follows an answer that ends the conversation; "" where none can end one."""
+        answered = [*messages, {"role": "assistant", "content": ANSWER}]
+        try:
+            text = self._render(answered, StoppedClock(self._moment), add_generation_prompt=False)
+        except ModelError:  # a template may refuse to end with an answer
+            return ""
+        return text.rpartition(ANSWER)[2]
+
     def opens_answer(self, messages: Messages) -> bool:
         """Whether the prompt leads into the model's turn; True too where that cannot be seen.
 

@@ -59,6 +59,22 @@ def only_ends(source: str, config: Any) -> Any:
     return transformers.GenerationConfig(eos_token_id=ends or None)
 
 
+def closing_id(printed: str, tokenizer: Any, ends: frozenset[int]) -> int:
+    """The token that a completion is taught to end with.
+
+    Args:
+        printed: what the chat template prints after an answer.
+        tokenizer: of the model.
+        ends: tokens that end a completion; where the template prints none of them, the tokenizer's
+            own end token, or any other.
+    """
+    for token in tokenizer(printed, add_special_tokens=False)["input_ids"]:
+        if token in ends:
+            return int(token)
+    own = tokenizer.eos_token_id
+    return int(own) if own in ends else min(ends)
+
+
 def some_pad(tokenizer: Any, ends: frozenset[int], rows: int) -> None:
     """A padding token where the tokenizer has none that the model knows, or no end token.
 

@@ -8,6 +8,7 @@ from budgetrl.recipe.schema import Recipe
 MERGE_KEYS = {
     "rewards": "name",
     "eval": "suite",
+    "stages": "name",
     "expected": "key",
     "stated": "key",
     "inferred": "key",
@@ -38,8 +39,13 @@ def flat_values(recipe: Recipe) -> dict[str, Any]:
     return {
         key: value
         for key, value in flat_items(tables)
-        if key.split(".")[0] not in ("expected", *PROVENANCE)
+        if key.split(".")[0] not in ("expected", *PROVENANCE) and not _is_left_out(key, value)
     }
+
+
+def _is_left_out(key: str, value: Any) -> bool:
+    """Whether a stage leaves a key as the run has it."""
+    return key.startswith("stages.") and value is None
 
 
 def is_tables(value: Any) -> bool:

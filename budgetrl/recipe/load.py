@@ -86,12 +86,26 @@ def _override(merged: Merged, text: str) -> None:
 
 def _add_known_data(merged: Merged) -> None:
     """What is known of a data set of the hub, where no layer says it."""
-    data = merged.tables.get("data")
-    known = KNOWN_DATA.get(str(data.get("id"))) if isinstance(data, dict) else None
-    said = {key for key, value in flat_items({"data": data or {}}) if value is not None}
-    if known and not any(key.startswith("data.columns.") for key in said):
-        own = {key: value for key, value in known.items() if f"data.{key}" not in said}
+    own = _known_of(merged.tables.get("data"))
+    if own:
         merged.add(Layer("known data sets", "known data set", {"data": own}))
+    stages = merged.tables.get("stages")
+    for stage in stages if stages and is_tables(stages) else ():
+        own = _known_of(stage.get("data"))
+        if own:
+            known = [{"name": stage.get("name"), "data": own}]
+            merged.add(Layer("known data sets", "known data set", {"stages": known}))
+
+
+def _known_of(data: Any) -> dict[str, Any]:
+    """What a table of data leaves to be known by its id."""
+    if not isinstance(data, dict):
+        return {}
+    known = KNOWN_DATA.get(str(data.get("id")), {})
+    said = {key for key, value in flat_items({"data": data}) if value is not None}
+    if any(key.startswith("data.columns.") for key in said):
+        return {}
+    return {key: value for key, value in known.items() if f"data.{key}" not in said}
 
 
 def _unset_key(text: str) -> str:
@@ -311,9 +325,11 @@ def _nest(parts: Sequence[str], value: Any) -> dict[str, Any]:
 
 def _anchor_paths(tables: dict[str, Any], folder: Path) -> None:
     """Make relative paths absolute, as seen from the file that states them."""
-    for key in _PATH_KEYS:
-        table, name = key.split(".")
-        _anchor(tables.get(table), name, folder)
+    stages = tables.get("stages")
+    for part in (tables, *(stages if is_tables(stages) and stages else ())):
+        for key in _PATH_KEYS:
+            table, name = key.split(".")
+            _anchor(part.get(table), name, folder)
     model = tables.get("model")
     if isinstance(model, dict) and str(model.get("id", "")).startswith((".", "~")):
         _anchor(model, "id", folder)

@@ -67,6 +67,10 @@ class Columns(Table):
     answer: str = "answer"
     id: str | None = None
     level: str | None = None
+    solution: str | None = None
+    """A worked solution, for SFT; known by names such as solution, completion or messages."""
+    thinking: str | None = None
+    """What goes into the think block before it, where the two lie apart (s1K)."""
 
 
 class Data(Table):

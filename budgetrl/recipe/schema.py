@@ -5,7 +5,9 @@ Field names follow TRL where the meaning is the same. The loader (`recipe.load`)
 flags; this package only says what is valid.
 """
 
+import json
 from collections import Counter
+from itertools import zip_longest
 from typing import Self
 
 from pydantic import model_validator
@@ -22,6 +24,7 @@ from budgetrl.recipe.eval_tables import (
     Stated,
 )
 from budgetrl.recipe.model_tables import Columns, Data, Engine, Lora, Model, Prompt, RecipeInfo
+from budgetrl.recipe.stage_tables import Sft, Stage, StageKind, scaled
 from budgetrl.recipe.sweep_table import Sweep
 from budgetrl.recipe.training_tables import (
     Batch,
@@ -64,7 +67,10 @@ __all__ = [
     "Sampling",
     "Schedule",
     "Select",
+    "Sft",
     "Signal",
+    "Stage",
+    "StageKind",
     "Stated",
     "SuiteName",
     "Sweep",
@@ -93,6 +99,9 @@ class Recipe(Table):
     optimizer: Optimizer = Optimizer()
     sampling: Sampling = Sampling()
     signal: Signal = Signal()
+    sft: Sft = Sft()
+    stages: tuple[Stage, ...] = ()
+    """One after the other, in one budget; none: a single GRPO stage."""
     engine: Engine = Engine()
     checkpoint: Checkpoint = Checkpoint()
     budget: BudgetTable = BudgetTable()
@@ -144,7 +153,12 @@ class Recipe(Table):
     def with_micro_batch(self, count: int) -> Self:
         """The same update in other pieces: equal up to rounding."""
         batch = self.batch.model_copy(update={"micro_batch": count})
-        return self.model_copy(update={"batch": batch})
+        share = count / self.batch.micro_batch
+        stages = tuple(stage.with_smaller_passes(share) for stage in self.stages)
+        sft = self.sft.model_copy(update={"micro_batch": scaled(self.sft.micro_batch, share)})
+        return self.model_copy(
+            update={"batch": batch, "stages": stages, "sft": sft} if stages else {"batch": batch}
+        )
 
     def smaller_micro_batch(self) -> int | None:
         """The next one to try when memory is short: half, or the next divisor below; None after 1.
@@ -153,6 +167,27 @@ class Recipe(Table):
         """
         total, half = self.completions_per_update, self.batch.micro_batch // 2
         return next((count for count in range(half, 0, -1) if total % count == 0), None)
+
+    def for_stage(self, stage: Stage) -> Self:
+        """The recipe of one stage alone: the run's tables with what is different in it.
+
+        Raises:
+            pydantic.ValidationError: a value of the stage is wrong (found at load).
+        """
+        tables = stage.tables(self.model_dump(mode="json"))
+        return type(self).model_validate_json(json.dumps(tables))
+
+    @property
+    def parts(self) -> tuple[Self, ...]:
+        """The recipes of all stages; the recipe itself where there are none."""
+        return tuple(self.for_stage(stage) for stage in self.stages) or (self,)
+
+    @property
+    def total_steps(self) -> int | None:
+        """Updates that are asked for, all stages together; None: as many as the budget buys."""
+        stops = [part.schedule.stop_after_steps for part in self.parts]
+        known = [stop for stop in stops if stop is not None]
+        return sum(known) if len(known) == len(stops) else None
 
     def eval_max_tokens(self, spec: Eval) -> int:
         """Token limit of an evaluation."""
@@ -181,9 +216,17 @@ class Recipe(Table):
 
     @property
     def sequence_tokens(self) -> int:
-        """Prompt and the longest completion that training or any evaluation asks for, together."""
+        """Tokens of the longest sequence that any stage or evaluation asks for."""
         trained = self.prompt.max_tokens + self.sampling.max_tokens
-        return max(trained, *map(self.eval_tokens, self.eval), 0)
+        stages = map(self.stage_tokens, self.stages)
+        return max(trained, *map(self.eval_tokens, self.eval), *stages, 0)
+
+    def stage_tokens(self, stage: Stage) -> int:
+        """Tokens of the longest sequence that a stage trains on."""
+        part = self.for_stage(stage)
+        if stage.kind is StageKind.SFT:
+            return part.sft.max_tokens
+        return part.prompt.max_tokens + part.sampling.max_tokens
 
     @model_validator(mode="after")
     def _tables_agree(self) -> Self:
@@ -203,7 +246,30 @@ def _contradictions(recipe: Recipe) -> list[str]:
     found += [f"{table} {name!r} occurs twice" for table, name in _repeated(recipe)]
     if recipe.select.use == "best" and recipe.select.suite not in suites:
         found.append(f"select.suite = {recipe.select.suite!r} has no [[eval]]")
-    return found + _signal_contradictions(recipe)
+    return found + _signal_contradictions(recipe) + _stage_contradictions(recipe)
+
+
+def _stage_contradictions(recipe: Recipe) -> list[str]:
+    """What is wrong with the order of the stages; what is wrong inside one, `validate` finds."""
+    found: list[str] = []
+    for stage, following in zip_longest(recipe.stages, recipe.stages[1:]):
+        name = f"[[stages]] {stage.name}"
+        if following is not None and stage.share is None and stage.steps is None:
+            found.append(
+                f"{name} does not say how long it lasts: give share or steps, or the stages after "
+                "it may get nothing"
+            )
+        if stage.gate is not None and following is None:
+            found.append(f"{name}: a gate measures what the next stage has to learn from: none is")
+        elif stage.gate is not None and RewardName.ACCURACY not in recipe.reward_names:
+            found.append(f"{name}: a gate counts right answers, which needs the accuracy reward")
+        if stage.until is not None and stage.kind is StageKind.SFT:
+            condition = stage.until.condition[0]
+            if condition != "loss":
+                found.append(f"{name}: until {condition} says nothing in SFT, which has a loss")
+    if recipe.stages and recipe.engine.name is EngineName.SCRIPTED:
+        found.append('[[stages]]: the "scripted" engine cannot train')
+    return found
 
 
 def _batch_contradictions(recipe: Recipe) -> list[str]:
@@ -230,6 +296,7 @@ def _repeated(recipe: Recipe) -> list[tuple[str, str]]:
     keys = [
         *(("[[rewards]]", reward.name) for reward in recipe.rewards),
         *(("[[eval]]", spec.suite) for spec in recipe.eval),
+        *(("[[stages]]", stage.name) for stage in recipe.stages),
         *(("[[expected]]", entry.key) for entry in recipe.expected),
         *(("[[stated]]", entry.key) for entry in recipe.stated),
         *(("[[inferred]]", entry.key) for entry in recipe.inferred),

@@ -6,7 +6,7 @@ Not here: reading and merging files (`recipe.load`), and what is valid (`recipe.
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from budgetrl.errors import RecipeError
 from budgetrl.recipe.flat import PROVENANCE, flat_values
-from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.schema import Recipe, Stage
+from budgetrl.recipe.stage_tables import OVERRIDES
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,12 @@ class Located:
     """The recipe that was asked for."""
     origin: Mapping[str, str]
     """Flat key -> file or "command line"."""
+    prefix: str = ""
+    """Before each flat key: of a stage."""
 
     def file_of(self, flat: str) -> str:
         """The file that wrote a key, or a key inside a table that is wrong as a whole."""
+        flat = f"{self.prefix}{flat}".removesuffix(".")
         if flat in self.origin:
             return self.origin[flat]
         inside = {file for key, file in self.origin.items() if key.startswith(f"{flat}.")}
@@ -45,10 +49,24 @@ def validate(tables: Mapping[str, Any], located: Located) -> Recipe:
     except ValidationError as error:
         lines = [_line(dict(one), tables, located) for one in error.errors()]
         raise _error(lines, located) from None
+    lines = [line for stage in recipe.stages for line in _stage_lines(recipe, stage, located)]
+    if lines:
+        raise _error(lines, located)
     problems = list(_provenance_problems(recipe))
     if problems:
         raise _error([f"{located.path}: {problem}" for problem in problems], located)
     return recipe
+
+
+def _stage_lines(recipe: Recipe, stage: Stage, located: Located) -> list[str]:
+    """What is wrong inside a stage, as it would be said of a recipe of its own."""
+    tables = stage.tables(recipe.model_dump(mode="json"))
+    try:
+        recipe.for_stage(stage)
+    except ValidationError as error:
+        inside = replace(located, prefix=f"stages.{stage.name}.")
+        return [_line(dict(one), tables, inside) for one in error.errors()]
+    return []
 
 
 def _error(lines: Sequence[str], located: Located) -> RecipeError:
@@ -74,6 +92,8 @@ def _line(error: dict[str, Any], tables: Mapping[str, Any], located: Located) ->
         message = f" = {shown}: {message[:1].lower()}{message[1:]}"
     else:
         message = f": {message}"
+    if located.prefix:
+        where = f"[[stages]] {located.prefix.split('.')[1]} {where}".rstrip()
     return f"{file}: {where}{message}." if where else f"{file}{message}."
 
 
@@ -112,6 +132,9 @@ def _did_you_mean(loc: tuple[Any, ...]) -> str:
 
 def is_key(table: str, *path: str) -> bool:
     """Whether a recipe has such a key; names of array elements are left out."""
+    if table == "stages" and path[0] in OVERRIDES:
+        table, *rest = path
+        return is_key(table, *rest) if rest else True
     model = _model_at(Recipe, (table, *path[:-1]))
     return model is not None and path[-1] in model.model_fields
 

@@ -25,6 +25,7 @@ from budgetrl.training.alarms import Alarms, no_signal
 from budgetrl.training.evals import Evaluator
 from budgetrl.training.log import RunLog
 from budgetrl.training.opening import end_margin_s
+from budgetrl.training.progress import Progress
 from budgetrl.training.recorder import StepRecord
 from budgetrl.training.saving import Best, Saver
 from budgetrl.training.stopper import Stopper
@@ -79,6 +80,20 @@ class StepCallback(TrainerCallback):
         return self.log.ledger
 
     @property
+    def progress(self) -> Progress:
+        """How far the run is in its stage."""
+        return self.parts.progress
+
+    @property
+    def used_share(self) -> float:
+        """Of the budget, or of what a stage may take of it: what a schedule by budget follows."""
+        if self.progress.stage is None:
+            return self.ledger.used_share
+        now = self.ledger.clock()
+        taken_s = self.progress.taken_s(now)
+        return taken_s / max(1e-9, min(self.allotted_s(now), taken_s + self._left_s()))
+
+    @property
     def steps(self) -> int:
         """Updates made so far, over all attempts."""
         return int(self.trainer.rollouts)
@@ -86,6 +101,7 @@ class StepCallback(TrainerCallback):
     def begin(self) -> bool:
         """Called once, right before training; False when not one update fits."""
         self.saver.begin()
+        self.progress.begin(self.ledger.clock())
         self.parts.clock.take()
         decision = self.decide()
         self._allow_rollout(decision)
@@ -147,6 +163,14 @@ class StepCallback(TrainerCallback):
         """Whether one more update fits."""
         return self.forecaster.decide(self.ledger.remaining_s - end_margin_s(), extra_s)
 
+    def allotted_s(self, now: float) -> float:
+        """Seconds that the stage may take in all; infinite where nothing limits it."""
+        return self.progress.allotted_s(now, self._left_s())
+
+    def _left_s(self) -> float:
+        """Of the training time."""
+        return self.ledger.remaining_s - end_margin_s() - self.forecaster.reserve_s
+
     # --- transformers' hooks
 
     def on_pre_optimizer_step(
@@ -198,15 +222,15 @@ class StepCallback(TrainerCallback):
             )
         self._evaluate_if_due(step)
         decision = self.decide(self.saver.cost_s(step))
-        complete = step == self.recipe.schedule.stop_after_steps
+        complete = self.progress.over or step == self._stop_after
         if self.stopper.requested():
             self.stop_reason = self.stopper.reason
         elif self.stop_reason is None and not complete and not decision.go_on:
             self.stop_reason = StopReason.BUDGET
-        elif self.saver.due(step):
+        elif self.saver.due(step) and not self.progress.over:  # its end is saved with it
             self.save("interval")
         self._allow_rollout(self.decide())
-        control.should_training_stop |= self.stop_reason is not None
+        control.should_training_stop |= self.stop_reason is not None or self.progress.over
         return control
 
     # --- the parts of a step's end
@@ -226,7 +250,20 @@ class StepCallback(TrainerCallback):
             "fractions_done": sorted(self._fractions_done),
             "empty_updates": self._empty_updates,
             "solve_rates": None if rates is None else rates.to_json(),
+            **self._stage_state(),
         }
+
+    def _stage_state(self) -> dict[str, Any]:
+        if self.progress.stage is None:
+            return {}
+        return {"stage": self.progress.to_json(self.ledger.clock())}
+
+    def take_over(self, before: "StepCallback") -> None:
+        """Go on after the stage before this one."""
+        self.saver.saved_step, self.best = before.saver.saved_step, before.best
+        self.rounds, self.stop_reason = before.rounds, before.stop_reason
+        self._fractions_done = before._fractions_done
+        self.forecaster.after(before.forecaster)
 
     def restore(self, step: int, state: Mapping[str, Any]) -> None:
         """Take over what the checkpoint of a step holds in its `state.json`."""
@@ -249,19 +286,16 @@ class StepCallback(TrainerCallback):
         wall = sum(phases.values())
         self.ledger.charge_training(wall)
         facts = record.facts()
-        self.forecaster.observe(wall, phases["rollout"], facts["completion_tokens_mean"])
+        drawn = bool(record.breakdowns)
+        # Demonstrations say nothing of how long the model's own answers are.
+        self.forecaster.observe(
+            wall, phases["rollout"], facts["completion_tokens_mean"] if drawn else None
+        )
         decision = self.decide()
-        stored_bytes = None
-        try:
-            stored_bytes = self.run.write_completions(step, record.rows())
-            old = dropped_by(self.recipe.checkpoint.keep_completions, step)
-            if old is not None:
-                self.run.drop_completions(old)
-        except OSError as error:
-            self.log.warn("not_stored", f"the completions of step {step} were not stored: {error}")
+        stored_bytes = self._store(step, record) if drawn else None
         event = Step(
             step=step,
-            epoch=self.parts.sampler.epoch(step),
+            epoch=self.parts.sampler.epoch(self.progress.batch_of(step)),
             kl=logs.get("kl"),
             loss=logs.get("loss"),
             grad_norm=logs["grad_norm"],
@@ -279,6 +313,33 @@ class StepCallback(TrainerCallback):
         )
         self.log.emit(event)
         self.tracker.log(event, self.ledger.spend())
+        if drawn:
+            self._heed(step, record, facts)
+        now = self.ledger.clock()
+        self.progress.note(step, {**facts, "loss": logs.get("loss")}, self._stop_after)
+        left_s = self.allotted_s(now) - self.progress.taken_s(now)
+        self.progress.watch_time(left_s, self.forecaster.expected_step_s)
+        if step % PLAN_EVERY == 0 or step <= 5:
+            self._emit_plan(step, decision)
+
+    @property
+    def _stop_after(self) -> int | None:
+        return self.recipe.schedule.stop_after_steps
+
+    def _store(self, step: int, record: StepRecord) -> int | None:
+        """Keep the completions of a step; the bytes of their file, None where they are not kept."""
+        try:
+            stored_bytes = self.run.write_completions(step, record.rows())
+            old = dropped_by(self.recipe.checkpoint.keep_completions, step)
+            if old is not None:
+                self.run.drop_completions(old)
+        except OSError as error:
+            self.log.warn("not_stored", f"the completions of step {step} were not stored: {error}")
+            return None
+        return stored_bytes
+
+    def _heed(self, step: int, record: StepRecord, facts: Mapping[str, Any]) -> None:
+        """What completions and their rewards say of the run's health."""
         for alarm in self.alarms.observe(record):
             self.log.warn(*alarm)
         if faults := fault_lines(record.breakdowns):
@@ -286,8 +347,6 @@ class StepCallback(TrainerCallback):
         check_faults(record.breakdowns)
         self._learn_difficulty(record)
         self._watch_signal(facts)
-        if step % PLAN_EVERY == 0 or step <= 5:
-            self._emit_plan(step, decision)
 
     def _learn_difficulty(self, record: StepRecord) -> None:
         rates = self.parts.sampler.rates
@@ -306,7 +365,7 @@ class StepCallback(TrainerCallback):
                 self.stop_reason = StopReason.NO_SIGNAL
 
     def _emit_plan(self, step: int, decision: Decision) -> None:
-        stop = self.recipe.schedule.stop_after_steps
+        stop = None if self.progress.stage is not None else self._stop_after
         fitting = decision.forecast_steps
         steps = fitting if stop is None else min(fitting, stop - step)
         step_s = self.forecaster.expected_step_s

@@ -37,9 +37,13 @@ class RunLog:
         self._writer = writer
         self._expected_s = expected_s
         self.ledger = ledger
+        self.stage: str | None = None
+        """That the run is in, if it has any."""
 
     def emit(self, event: Event) -> None:
         """Append one event."""
+        if self.stage is not None:
+            event = event.model_copy(update={"stage": self.stage})
         self._writer.write(event)
 
     @contextmanager

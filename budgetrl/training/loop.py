@@ -1,7 +1,8 @@
 """One attempt of a run, from recipe to trained adapter: the file to read to understand budgetrl.
 
     download -> open engine -> load problems -> build reward and trainer -> preflight
-      -> baseline evaluation -> train -> final evaluation of the selected checkpoint -> finish
+      -> baseline evaluation -> train, stage by stage
+      -> final evaluation of the selected checkpoint -> finish
 
 The worker process calls `train`; everything it does is visible in the run's events.
 """
@@ -20,13 +21,14 @@ from budgetrl.rewards.pool import GradingPool
 from budgetrl.rundir import RunDir
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import load_adapter_weights, read_state, restore_rng
+from budgetrl.training.course import Course
 from budgetrl.training.download import bring
 from budgetrl.training.log import RunLog, announce
 from budgetrl.training.opening import open_with_baseline, until_end
 from budgetrl.training.preflight import preflight
 from budgetrl.training.replan import replan
 from budgetrl.training.setup import prepare
-from budgetrl.training.stopper import StepAborted, Stopper
+from budgetrl.training.stopper import Stopper
 from budgetrl.types import EvalResult, StopReason
 
 
@@ -54,36 +56,31 @@ def train(
         with log.phase("baseline"):
             baseline = open_with_baseline(follower, before)
         if not stopper.requested():
-            _learn(run, follower, log, baseline)
+            follower = _learn(Course(prepared, recipe), follower, baseline)
+            log.stage = None
         follower.tracker.finish()
         final = _final(run, engine, follower, log, baseline)
         follower.tracker.wait(log.ledger.remaining_s, stopper.requested())
         return _finish(follower, log, baseline, final)
 
 
-def _learn(
-    run: RunDir, follower: StepCallback, log: RunLog, baseline: dict[str, EvalResult]
-) -> None:
-    """Updates until the steps are done, the budget is used, or somebody stops the run."""
-    newest = run.newest_checkpoint()
+def _learn(course: Course, follower: StepCallback, baseline: dict[str, EvalResult]) -> StepCallback:
+    """Updates until the steps are done, the budget is used, or somebody stops the run.
+
+    Returns:
+        what followed the last of them.
+    """
+    newest = follower.run.newest_checkpoint()
     follower.stopper.nothing_to_save = False
     follower.learn_from_baseline(baseline)
-    if newest is None and follower.recipe.engine.device == "cpu":
+    staged = follower.progress.stage is not None
+    if newest is None and follower.recipe.engine.device == "cpu" and not staged:
         replan(follower, baseline)
     if newest is not None:
         state = read_state(newest)
         follower.restore(newest.step, state)
         restore_rng(state)
-    if not follower.begin():
-        return
-    with log.phase("train"):
-        try:
-            resume_from = None if newest is None else str(newest.path)
-            follower.trainer.train(resume_from_checkpoint=resume_from)
-        except StepAborted:
-            follower.stop_reason = follower.stopper.reason or StopReason.BUDGET
-    with log.phase("checkpoint"):
-        follower.save("end")
+    return course.make(follower, newest)
 
 
 def _final(

@@ -22,13 +22,15 @@ from safetensors.torch import load_file
 
 from budgetrl.engine.base import Request, sample_seed
 from budgetrl.errors import HardwareError, TrainingError, is_out_of_memory
-from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.schema import Recipe, StageKind
 from budgetrl.rewards.registry import check_faults
 from budgetrl.rundir import MANIFEST
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import load_adapter_weights, save_adapter
 from budgetrl.training.free_memory import within_free_memory
-from budgetrl.training.scoring import OLD, REFERENCE, keep_promises, promise
+from budgetrl.training.kinds import longest_pass, rows_per_pass, with_fewer_rows
+from budgetrl.training.leftovers import kept_clean
+from budgetrl.training.progress import Progress
 from budgetrl.training.setup import Prepared, build_follower
 from budgetrl.training.trainer import training_sampling
 
@@ -46,9 +48,17 @@ def preflight(prepared: Prepared, recipe: Recipe) -> StepCallback:
         RewardError, TrainingError: grading, or saving the adapter, does not work.
     """
     rehearsal = fit_micro_batch if recipe.engine.device == "cpu" else rehearse
+    now = prepared.progress
     with prepared.log.phase("preflight"):
-        follower = rehearsal(prepared, recipe)
-    try_prompts(follower.trainer, prepared)
+        for index in range(now.index + 1, len(recipe.stages)):
+            # Later stages are tried first: what is left in memory is the trainer that is used.
+            later = prepared.at(Progress(recipe.stages[index], index))
+            with kept_clean(prepared.engine.model):
+                prepared.recipes[index] = rehearsal(later, later.recipe).recipe
+        follower = rehearsal(prepared, prepared.recipe)
+        prepared.recipes[now.index] = follower.recipe
+    if now.kind is StageKind.GRPO:
+        try_prompts(follower.trainer, prepared)
     return follower
 
 
@@ -69,6 +79,9 @@ def rehearse(prepared: Prepared, recipe: Recipe) -> StepCallback:
     Raises:
         HardwareError: the sampler and the trainer's state do not fit together.
     """
+    if prepared.progress.kind is StageKind.SFT:
+        try_saving(prepared.engine.model, prepared.run.path)
+        return fit_micro_batch(prepared, recipe)
     try_generation(prepared, recipe)
     try_saving(prepared.engine.model, prepared.run.path)
     follower = fit_micro_batch(prepared, recipe)
@@ -92,23 +105,25 @@ def fit_micro_batch(prepared: Prepared, recipe: Recipe) -> StepCallback:
     Raises:
         HardwareError: it does not hold one completion.
     """
-    wanted = recipe.batch.micro_batch
+    kind = prepared.progress.kind
+    wanted = rows_per_pass(recipe, kind)
     memory = "this machine's memory" if recipe.engine.device == "cpu" else "the GPU's memory"
     while True:
         follower = build_follower(prepared, recipe)
         if fits(follower.trainer, recipe):
             break
-        smaller = recipe.smaller_micro_batch()
+        smaller = with_fewer_rows(recipe, kind)
         if smaller is None:
+            limits = "sft.max_tokens" if kind is StageKind.SFT else "sampling.max_tokens"
             raise HardwareError(
                 f"one completion of full length does not fit {memory} in training.",
-                hint="Lower sampling.max_tokens or prompt.max_tokens, or take a smaller model; "
+                hint=f"Lower {limits} or prompt.max_tokens, or take a smaller model; "
                 "`budgetrl estimate --all-gpus` names larger GPUs.",
             )
-        recipe = recipe.with_micro_batch(smaller)
-    used = recipe.batch.micro_batch
-    run = prepared.run
-    run.write_json(MANIFEST, (run.read_json(MANIFEST) or {}) | {"micro_batch": used})
+        recipe = smaller
+    used, run = rows_per_pass(recipe, kind), prepared.run
+    if kind is not StageKind.SFT:
+        run.write_json(MANIFEST, (run.read_json(MANIFEST) or {}) | {"micro_batch": used})
     if used != wanted:
         prepared.log.warn(
             "micro_batch",
@@ -207,27 +222,4 @@ def longest_passes(trainer: Any, recipe: Recipe) -> None:
         model.gradient_checkpointing_enable()  # which train() would do
     getattr(model, "for_training", model.train)()
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
-    inputs = _longest_inputs(trainer, recipe)
-    with trainer.accelerator.autocast():
-        keep_promises(trainer, [inputs], lambda: False)
-        loss = trainer.compute_loss(model, inputs)
-    trainer.accelerator.backward(loss)
-
-
-def _longest_inputs(trainer: Any, recipe: Recipe) -> dict[str, torch.Tensor]:
-    rows, device = recipe.batch.micro_batch, trainer.accelerator.device
-    # Unsloth tells padding by its token.
-    token = 0 if trainer.processing_class.pad_token_id else 1
-    prompt = torch.full((rows, recipe.prompt.max_tokens), token, device=device)
-    completion = torch.full((rows, recipe.sampling.max_tokens), token, device=device)
-    inputs = {
-        "prompt_ids": prompt,
-        "prompt_mask": torch.ones_like(prompt),
-        "completion_ids": completion,
-        "completion_mask": torch.ones_like(completion),
-        "advantages": torch.ones(rows, device=device),
-        "num_items_in_batch": torch.tensor(float(completion.numel()), device=device),
-    }
-    wanted = {REFERENCE: recipe.grpo.beta > 0, OLD: recipe.optimizer_steps > 1}
-    passes = [key for key, needed in wanted.items() if needed]
-    return inputs | {key: promise(prompt, completion.shape[1])[0] for key in passes}
+    trainer.accelerator.backward(longest_pass(trainer, recipe, trainer.parts.progress.kind))

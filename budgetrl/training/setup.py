@@ -4,15 +4,12 @@ Checks what only a tokenizer can tell (prompt lengths, the model's window) and w
 was loaded in the manifest.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from budgetrl.budget import PhaseTimes
-from budgetrl.data.difficulty import solve_rates
 from budgetrl.data.prompts import PromptRenderer
-from budgetrl.data.rows import LoadedProblems
 from budgetrl.data.sampler import ProblemSampler
-from budgetrl.data.usable import Usable, load_usable, remark_on_room
+from budgetrl.data.usable import load_usable
 from budgetrl.documents import planned_times, prompt_moment, read_standings
 from budgetrl.engine.base import TrainableEngine
 from budgetrl.estimation.scenario import expected_samples
@@ -24,16 +21,21 @@ from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
 from budgetrl.rewards.pool import GradingPool
-from budgetrl.rewards.registry import RewardSum, build_reward
+from budgetrl.rewards.registry import RewardSum
 from budgetrl.rundir import MANIFEST, RunDir
 from budgetrl.training.alarms import Alarms
 from budgetrl.training.callbacks import StepCallback
+from budgetrl.training.checkpoints import read_state
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.evals import Evaluator
+from budgetrl.training.kinds import build
+from budgetrl.training.leftovers import Leftovers
 from budgetrl.training.log import RunLog
+from budgetrl.training.progress import Progress
 from budgetrl.training.stopper import Stopper
+from budgetrl.training.supplies import Supplier, Supply, describe, staged, tell_left_out
 from budgetrl.training.trackers import open_tracker
-from budgetrl.training.trainer import TrainerParts, build_trainer
+from budgetrl.training.trainer import TrainerParts
 from budgetrl.training.trl_args import UNLIMITED_STEPS
 
 RENEWING = ("eval.", "data: eval.", "model: ", "versions: ")
@@ -52,6 +54,23 @@ class Prepared:
     sampler: ProblemSampler
     evaluator: Evaluator
     reward: RewardSum
+    progress: Progress
+    """The stage that sampler and reward are of."""
+    recipes: list[Recipe]
+    """Of each stage, with micro-batches that fit once the preflight has tried them."""
+    clean: Leftovers
+    """The model before any trainer had it."""
+    _supplies: tuple[Supply, ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of the stage."""
+        return self.recipes[self.progress.index]
+
+    def at(self, progress: Progress) -> "Prepared":
+        """The same for another stage."""
+        sampler, reward = self._supplies[progress.index]
+        return replace(self, sampler=sampler, reward=reward, progress=progress)
 
 
 def prepare(
@@ -78,21 +97,25 @@ def prepare(
         for code, remark in renderer.remarks().items():
             log.warn(code, remark)
     usable = load_usable(recipe, renderer, pool.gold_problems, engine.context_tokens)
-    _tell_left_out(usable, recipe, log)
+    tell_left_out(usable, recipe, log)
     problems, suites = usable.problems, usable.suites
     standings = read_standings(run)
-    reward = build_reward(
-        recipe.rewards,
-        prefilled=renderer.prefilled,
-        max_tokens=recipe.sampling.max_tokens,
+    supplier = Supplier(
+        recipe=recipe,
+        renderer=renderer,
+        engine=engine,
         pool=pool,
+        usable=usable,
+        log=log,
         allow_code=allow_code,
-        files=standings[-1].reward_files if standings else None,
+        reward_files=standings[-1].reward_files if standings else None,
     )
+    recipes = list(recipe.parts)
+    supplies = tuple(supplier.of(part, stage) for part, stage in staged(recipe, recipes))
     manifest |= {
         "engine": engine.describe(),
-        "data": _describe(usable.loaded) | {"used": len(problems)},
-        "suites": {name: _describe(suite) for name, suite in suites.items()},
+        "data": describe(usable.loaded) | {"used": len(problems)},
+        "suites": {name: describe(suite) for name, suite in suites.items()},
         "prompt": {
             "fingerprint": renderer.fingerprint(),
             "prefilled": renderer.prefilled,
@@ -100,6 +123,7 @@ def prepare(
             "moment": None if moment is None else moment.isoformat(),
         },
         "grader": GRADER_VERSION,
+        **supplier.manifest(),
     }
     run.write_json(MANIFEST, manifest)
     evaluator = Evaluator(
@@ -123,19 +147,45 @@ def prepare(
             for change in standing.changes
         ),
     )
-    sampler = ProblemSampler(
-        problems,
-        recipe.seed,
-        recipe.batch.prompts_per_step,
-        rates=solve_rates(recipe.signal),
-        group_size=recipe.grpo.num_generations,
-        explore=recipe.signal.explore,
+    progress = stage_of_checkpoint(run, recipe)
+    sampler, reward = supplies[progress.index]
+    return Prepared(
+        run,
+        engine,
+        log,
+        stopper,
+        renderer,
+        sampler,
+        evaluator,
+        reward,
+        progress,
+        recipes,
+        Leftovers.of(engine.model),
+        supplies,
     )
-    return Prepared(run, engine, log, stopper, renderer, sampler, evaluator, reward)
 
 
-def build_follower(prepared: Prepared, recipe: Recipe) -> StepCallback:
-    """The trainer of a recipe, inside the callback that follows it."""
+def stage_of_checkpoint(run: RunDir, recipe: Recipe) -> Progress:
+    """The stage that this attempt goes on with: that of the newest checkpoint, or the first."""
+    if not recipe.stages:
+        return Progress()
+    newest = run.newest_checkpoint()
+    stored = None if newest is None else read_state(newest).get("stage")
+    if newest is None or stored is None:
+        return Progress(recipe.stages[0])
+    return Progress.from_json(recipe.stages, stored, newest.step)
+
+
+def build_follower(
+    prepared: Prepared, recipe: Recipe, before: StepCallback | None = None
+) -> StepCallback:
+    """The trainer of a recipe, inside the callback that follows it.
+
+    Args:
+        prepared: for its stage.
+        recipe: of the stage, or of the run that has none.
+        before: of the stage before, if it was made in this attempt.
+    """
     run, log, stopper = prepared.run, prepared.log, prepared.stopper
     follower: StepCallback
     parts = TrainerParts(
@@ -147,8 +197,9 @@ def build_follower(prepared: Prepared, recipe: Recipe) -> StepCallback:
         clock=PhaseClock(log.ledger.clock),
         folder=run.path / "trainer",
         must_stop=stopper.requested,
-        budget_used=lambda: log.ledger.used_share,
+        budget_used=lambda: follower.used_share,
         rollout_over=lambda: stopper.requested() or follower.rollout_is_over(),
+        progress=prepared.progress,
     )
     follower = StepCallback(
         run=run,
@@ -161,10 +212,16 @@ def build_follower(prepared: Prepared, recipe: Recipe) -> StepCallback:
             {name: 1.0 for name in ("accuracy", "format") if name in recipe.reward_names}
         ),
         stopper=stopper,
-        tracker=open_tracker(run, recipe, read_history(run), log.warn),
+        tracker=before.tracker
+        if before is not None
+        else open_tracker(run, recipe, read_history(run), log.warn),
     )
+    if before is not None:
+        follower.take_over(before)
     steps = recipe.schedule.stop_after_steps or UNLIMITED_STEPS
-    follower.trainer = build_trainer(parts, steps, [follower])
+    if prepared.progress.stage is not None:
+        steps = UNLIMITED_STEPS  # a stage may be extended, and says itself when it is over
+    follower.trainer = build(parts, steps, [follower])
     return follower
 
 
@@ -183,45 +240,3 @@ def _forecaster(times: PhaseTimes | None, recipe: Recipe) -> Forecaster:
         planned_evals_s=times.step_eval_s / every if every else 0.0,
         rounds=rounds,
     )
-
-
-def _tell_left_out(usable: Usable, recipe: Recipe, log: RunLog) -> None:
-    """One warning for each reason why problems are not used as they are."""
-    if dropped := usable.loaded.dropped:
-        first = dropped[0]
-        log.warn(
-            "dropped_rows",
-            f"{len(dropped)} training rows were left out, such as {first.where}: "
-            f"{first.why}; all are listed in the manifest",
-        )
-    if usable.loaded.repeats:
-        log.warn(
-            "repeated_rows",
-            f"{usable.loaded.repeats} training rows say the same as an earlier one: left out",
-        )
-    overlap = usable.overlap
-    if overlap.exact or overlap.near:
-        log.warn(
-            "overlap",
-            f"{len(overlap.exact)} training problems also stand in an evaluation suite and were "
-            f"left out; {len(overlap.near)} share 13 words with one",
-        )
-    if usable.overlong:
-        log.warn(
-            "overlong_prompts",
-            f"{usable.overlong} prompts are longer than {recipe.prompt.max_tokens} tokens and were "
-            "left out",
-        )
-    rooms = [remark_on_room(recipe, spec, usable.longest[spec.suite]) for spec in recipe.eval]
-    if remarks := [remark for remark in rooms if remark is not None]:
-        log.warn("long_suite_prompts", "; ".join(remarks))
-
-
-def _describe(loaded: LoadedProblems) -> dict[str, Any]:
-    return {
-        "source": loaded.source,
-        "fingerprint": loaded.fingerprint,
-        "problems": len(loaded.problems),
-        "repeats": loaded.repeats,
-        "dropped": [{"where": entry.where, "why": entry.why} for entry in loaded.dropped],
-    }

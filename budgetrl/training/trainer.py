@@ -30,6 +30,7 @@ from budgetrl.engine.base import (
 from budgetrl.errors import TrainingError
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.training.clock import PhaseClock
+from budgetrl.training.progress import Progress
 from budgetrl.training.rates import RateCallback, Rates
 from budgetrl.training.recorder import RewardFunction, StepRecord, has_signal, is_constant
 from budgetrl.training.rewind import Rewind
@@ -72,31 +73,51 @@ class TrainerParts:
     """Asked between tokens: a stop, or the time limit of this rollout."""
     budget_used: Callable[[], float] = lambda: 0.0
     """Share of the budget that is used now, over all attempts, for schedules by budget."""
+    progress: Progress = field(default_factory=Progress)
+    """Which stage this is, and what was made before it."""
     record: StepRecord | None = None
     """The newest rolled-out batch."""
     rewind: Rewind = field(default_factory=Rewind)
 
 
-class BudgetMixin:
-    """Overrides of `GRPOTrainer`; `parts` is set before training starts."""
+class StageMixin:
+    """Overrides of TRL's trainers that every kind of stage has; `parts` is set before training."""
 
     parts: TrainerParts
-    _buffered_inputs: Any
-    _rolling_out = False
 
     @property
     def rollouts(self) -> int:
-        """Rollout batches that were trained on: what everybody but TRL counts as steps."""
-        return int(self.state.global_step) // self.parts.recipe.optimizer_steps  # type: ignore[attr-defined]
+        """What everybody but TRL counts as steps: rollout batches trained on, in all stages."""
+        own = int(self.state.global_step) // self.parts.recipe.optimizer_steps  # type: ignore[attr-defined]
+        return self.parts.progress.first_step + own
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Rates:
+        """The recipe's schedule; TRL's own is told to be constant."""
+        parts = self.parts
+
+        def rate() -> float:
+            updates = parts.progress.updates_in_schedule(self.rollouts)
+            return learning_rate(parts.recipe.schedule, updates, parts.budget_used())
+
+        self.lr_scheduler = Rates(optimizer or self.optimizer, rate)  # type: ignore[attr-defined]
+        return self.lr_scheduler
+
+
+class BudgetMixin(StageMixin):
+    """Overrides of `GRPOTrainer`."""
+
+    _buffered_inputs: Any
+    _rolling_out = False
 
     def _generate_and_score_completions(self, inputs: Sequence[Any]) -> Batch:
         """The sampler's problems of this step instead of the placeholder rows."""
         parts, step = self.parts, self.rollouts
         torch.manual_seed(sample_seed(parts.recipe.seed, "step", step))
         parts.record = StepRecord(step + 1, parts.recipe.grpo.num_generations)
-        batch = self._roll_out(parts.sampler.batch(step))
+        number = parts.progress.batch_of(step)
+        batch = self._roll_out(parts.sampler.batch(number))
         for draw in range(1, (parts.recipe.signal.resample_rounds or 0) + 1):
-            batch = self._resample(batch, step, draw)
+            batch = self._resample(batch, number, draw)
         device, rows = batch["advantages"].device, len(batch["advantages"])
         if parts.recipe.signal.skip != "off":
             batch[LIVE] = torch.tensor(self._live_rows(), device=device)
@@ -271,16 +292,6 @@ class BudgetMixin:
         with self.parts.clock.time("update"):
             return super().training_step(*args, **kwargs)  # type: ignore[misc]
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Rates:
-        """The recipe's schedule; TRL's own is told to be constant."""
-        parts = self.parts
-
-        def rate() -> float:
-            return learning_rate(parts.recipe.schedule, self.rollouts, parts.budget_used())
-
-        self.lr_scheduler = Rates(optimizer or self.optimizer, rate)  # type: ignore[attr-defined]
-        return self.lr_scheduler
-
 
 def score(parts: TrainerParts, completion_ids: Sequence[Sequence[int]]) -> list[float | None]:
     """The one reward that TRL sees: the recipe's weighted sum; None for a faulty row."""
@@ -312,6 +323,12 @@ def training_sampling(recipe: Recipe, max_tokens: int | None = None) -> Sampling
     )
 
 
+def forget_ranks() -> None:
+    """One process, one trainer."""
+    for name in RANKS:
+        os.environ.pop(name, None)
+
+
 def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any]) -> Any:
     """The trainer of a run; the engine must be open, because it may patch trl.
 
@@ -322,8 +339,7 @@ def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any])
     import transformers
     import trl
 
-    for name in RANKS:
-        os.environ.pop(name, None)
+    forget_ranks()
     wanted = grpo_arguments(parts.recipe, parts.folder, max_steps)
     config = trl.GRPOConfig(**wanted)
     check_unchanged(wanted, config, "trl.GRPOConfig")

@@ -1,4 +1,4 @@
-"""A recipe as TRL's `GRPOConfig`: the only place with TRL's argument names.
+"""A recipe as TRL's `GRPOConfig` or `SFTConfig`: the only place with TRL's argument names.
 
 Every field that matters is explicit, because libraries change defaults silently; afterwards
 `check_unchanged` compares what the trainer holds with what was asked for.
@@ -22,14 +22,10 @@ def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, An
         folder: where the trainer may write (it is told not to).
         max_steps: the step after which training is complete.
     """
-    grpo, sampling, optimizer = recipe.grpo, recipe.sampling, recipe.optimizer
+    grpo, sampling = recipe.grpo, recipe.sampling
     micro = recipe.batch.micro_batch
-    cuda = recipe.engine.device == "cuda"
     unsloth = recipe.engine.name is EngineName.UNSLOTH
     return {
-        "output_dir": str(folder),
-        "seed": recipe.seed,
-        "data_seed": recipe.seed,
         "max_steps": max_steps * recipe.optimizer_steps,
         # batch: with one optimiser step per rollout batch no old log-probs are needed
         "per_device_train_batch_size": micro,
@@ -67,6 +63,54 @@ def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, An
         "repetition_penalty": 1.0,
         "max_completion_length": sampling.max_tokens,
         **_generation(recipe),
+        **_shared(recipe, folder),
+        "cast_lm_head_to_fp32": False,
+        "pad_to_multiple_of": None,
+        "log_completions": False,
+    }
+
+
+def sft_arguments(recipe: Recipe, folder: Path, max_steps: int, passes: int) -> dict[str, Any]:
+    """Keyword arguments of `SFTConfig` for a stage's recipe.
+
+    Args:
+        recipe: of the stage.
+        folder: where the trainer may write (it is told not to).
+        max_steps: the step after which training is complete.
+        passes: micro-batches of an update.
+    """
+    # TRL's default computes the head of trained tokens alone, in chunks: not with an adapter there,
+    # and Unsloth brings a loss of its own that does the same.
+    whole_head = recipe.engine.name is EngineName.UNSLOTH or "lm_head" in recipe.lora.targets
+    return {
+        "max_steps": max_steps,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": passes,
+        # rows come tokenised, cut and with labels (training.sft)
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "max_length": recipe.sft.max_tokens,
+        "packing": False,
+        "padding_free": False,
+        "completion_only_loss": True,
+        "assistant_only_loss": False,
+        "pad_to_multiple_of": None,
+        "loss_type": "nll" if whole_head else "chunked_nll",
+        "neftune_noise_alpha": None,
+        "activation_offloading": False,
+        "eos_token": None,
+        "ignore_data_skip": True,
+        **_shared(recipe, folder),
+    }
+
+
+def _shared(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """What every trainer is told: seeds, optimiser, precision, and to neither log nor save."""
+    optimizer = recipe.optimizer
+    cuda = recipe.engine.device == "cuda"
+    return {
+        "output_dir": str(folder),
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
         # optimiser
         "learning_rate": recipe.schedule.learning_rate,
         "lr_scheduler_type": "constant",
@@ -82,8 +126,6 @@ def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, An
         "bf16": cuda and recipe.model.dtype == "bfloat16",
         "fp16": cuda and recipe.model.dtype == "float16",
         "gradient_checkpointing": recipe.engine.gradient_checkpointing,
-        "cast_lm_head_to_fp32": False,
-        "pad_to_multiple_of": None,
         "use_liger_kernel": False,
         "torch_compile": False,
         # the run directory logs and saves; the trainer does not
@@ -95,7 +137,6 @@ def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, An
         "eval_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
-        "log_completions": False,
         "push_to_hub": False,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": False,

@@ -1,0 +1,63 @@
+"""Between two stages: is there something to learn from for the next one?
+
+Groups are drawn as the next stage would draw them, from seeds of their own, so that a resumed run
+measures the same. A group has signal where right and wrong answers both occur.
+"""
+
+from budgetrl.engine.base import Request, sample_seed
+from budgetrl.events import GateEvent
+from budgetrl.recipe.stage_tables import Gate
+from budgetrl.rewards.registry import check_faults
+from budgetrl.training.recorder import has_signal
+from budgetrl.training.setup import Prepared
+from budgetrl.training.trainer import training_sampling
+
+
+def passes_gate(gate: Gate, prepared: Prepared, step: int) -> bool:
+    """Measure the share of groups with signal, and say it.
+
+    Args:
+        gate: what is wanted.
+        prepared: for the next stage; its model is asked.
+        step: updates made so far.
+
+    Raises:
+        RewardError: the answers cannot be graded.
+    """
+    recipe = prepared.recipe
+    size = recipe.grpo.num_generations
+    problems = prepared.sampler.problems[: gate.prompts]
+    requests = [
+        Request(
+            problem.id,
+            prepared.renderer.text(problem),
+            prepared.renderer.ids(problem),
+            number,
+            sample_seed(recipe.seed, f"gate {problem.id}", number),
+        )
+        for problem in problems
+        for number in range(size)
+    ]
+    stopped = prepared.stopper.requested
+    drawn = prepared.engine.generate(requests, training_sampling(recipe), stopped)
+    answers = [problem.answer for problem in problems for _ in range(size)]
+    done = [(one, gold) for one, gold in zip(drawn, answers, strict=True) if one is not None]
+    if len(done) < len(requests):
+        return True  # somebody stops the run, which is found right after this
+    breakdowns = prepared.reward(
+        [one.text for one, _ in done], [gold for _, gold in done], [o.num_tokens for o, _ in done]
+    )
+    check_faults(breakdowns)
+    groups = [breakdowns[i : i + size] for i in range(0, len(breakdowns), size)]
+    signal = sum(map(has_signal, groups))
+    passed = signal >= gate.signal_share * len(groups)
+    prepared.log.emit(
+        GateEvent(
+            step=step,
+            groups=len(groups),
+            groups_with_signal=signal,
+            wanted_share=gate.signal_share,
+            passed=passed,
+        )
+    )
+    return passed
