@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from budgetrl.budget import Budget, Ledger
+from budgetrl.budget import Budget, Ledger, Limits
 from budgetrl.errors import ExitCode
 from budgetrl.events import StageEvent
 from budgetrl.history import read_history
-from budgetrl.plan import Limits, create_run, make_plan
+from budgetrl.plan import create_run, make_plan
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.rundir import MANIFEST, RunDir
@@ -105,7 +105,7 @@ def make(folder: Path, sets: tuple[str, ...] = ()) -> RunDir:
     source = Path(local_path("asset:tiny/data/heldout.jsonl"))
     (folder / "short.jsonl").write_text("".join(source.read_text().splitlines(True)[:8]))
     loaded = load_recipe(folder / "three.toml", list(sets))
-    return create_run(make_plan(loaded, Limits(hours=1.0)), folder, ["budgetrl"])
+    return create_run(make_plan(loaded, Limits(3600)), folder, ["budgetrl"])
 
 
 @pytest.fixture(scope="module")
