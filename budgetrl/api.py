@@ -22,8 +22,9 @@ from pydantic import BaseModel, ConfigDict
 
 from budgetrl.budget import Budget, Limits
 from budgetrl.errors import TrainingError, UsageError
+from budgetrl.events import Scores
 from budgetrl.recipe.load import LoadedRecipe, change_recipe, load_recipe
-from budgetrl.types import Interval, Spend, StopReason
+from budgetrl.types import Spend, StopReason
 from budgetrl.units import parse_duration_s, parse_usd
 
 if TYPE_CHECKING:
@@ -39,20 +40,6 @@ Place = str | os.PathLike[str]
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
-
-
-class Score(_Document):
-    """A suite's pass@k by k, and its 95 % interval."""
-
-    pass_at: dict[int, float]
-    interval_95: dict[int, Interval | None]
-
-
-class Gain(Score):
-    """A paired difference of two evaluations, by k."""
-
-    samples: int | None = None
-    """Rounds that were compared."""
 
 
 class Limit(_Document):
@@ -72,11 +59,11 @@ class RunResult(_Document):
     steps: int
     spent: Spend
     budget: Limit
-    baseline: dict[str, Score]
+    baseline: dict[str, Scores]
     """By suite."""
-    final: dict[str, Score] | None
+    final: dict[str, Scores] | None
     """None after an interruption."""
-    difference: dict[str, Gain] | None
+    difference: dict[str, Scores] | None
     """Final minus baseline."""
     best_checkpoint: str | None
     """Relative to the run directory."""

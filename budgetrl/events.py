@@ -217,8 +217,8 @@ class Evaluation(Event):
     step: int
     problems: int
     samples: int
-    pass_at: dict[str, float]
-    interval_95: dict[str, tuple[float, float] | None]
+    pass_at: dict[int, float]
+    interval_95: dict[int, tuple[float, float] | None]
     truncated_share: float
     unparsable_share: float
     completion_tokens_mean: float
@@ -291,6 +291,16 @@ class Error(Event):
     exit_code: int | None = None
 
 
+class Scores(BaseModel):
+    """pass@k of one suite by k, or a difference in it."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+    pass_at: dict[int, float]
+    interval_95: dict[int, tuple[float, float] | None] = {}
+    samples: int | None = None
+    """Complete rounds behind them."""
+
+
 class RunFinished(Event):
     """The last line of an attempt that ended in order."""
 
@@ -299,9 +309,10 @@ class RunFinished(Event):
     exit_code: int
     steps: int
     train_s: float
-    baseline: dict[str, Any] = {}
-    final: dict[str, Any] | None = None
-    difference: dict[str, Any] | None = None
+    baseline: dict[str, Scores] = {}
+    """By suite, as the two that follow."""
+    final: dict[str, Scores] | None = None
+    difference: dict[str, Scores] | None = None
     best_checkpoint: str | None = None
 
 

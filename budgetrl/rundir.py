@@ -37,7 +37,7 @@ from budgetrl.files import (
     write_atomic,
     write_json,
 )
-from budgetrl.types import RunStatus, StopReason
+from budgetrl.types import RunStatus
 
 EVENTS = "events.jsonl"
 LOCK = "events.lock"
@@ -46,6 +46,8 @@ MANIFEST = "manifest.json"
 PLAN = "plan.json"
 HEARTBEAT = "heartbeat.json"
 RESULT = "result.json"
+EXPORTED = "adapter"
+"""The folder in which a run leaves the adapter of its chosen checkpoint."""
 CHECKPOINT_MANIFEST = "checkpoint.json"
 
 PRIVATE = (RECIPE, RESOLVED, PLAN)
@@ -263,12 +265,7 @@ class RunDir:
         """
         if self.is_locked() or (finished is None and self._is_supervised(now)):
             return RunStatus.RUNNING
-        if finished is None:
-            return RunStatus.CRASHED
-        if finished.stop_reason == StopReason.INTERRUPTED:
-            return RunStatus.INTERRUPTED
-        failed = finished.stop_reason == StopReason.FAILED
-        return RunStatus.FAILED if failed else RunStatus.FINISHED
+        return RunStatus.CRASHED if finished is None else finished.stop_reason.status
 
     def _is_supervised(self, now: float | None) -> bool:
         """Whether a supervisor lives, also while no worker does.

@@ -43,6 +43,12 @@ class StopReason(StrEnum):
     FAILED = "failed"
     """An error ended the run."""
 
+    @property
+    def status(self) -> "RunStatus":
+        """What a run is that ended so."""
+        ended = {StopReason.INTERRUPTED: RunStatus.INTERRUPTED, StopReason.FAILED: RunStatus.FAILED}
+        return ended.get(self, RunStatus.FINISHED)
+
 
 class RunStatus(StrEnum):
     """What a run directory tells about its run."""

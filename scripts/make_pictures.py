@@ -19,7 +19,7 @@ from rich.terminal_theme import MONOKAI, TerminalTheme
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from budgetrl.account.live import RunView  # noqa: E402
+from budgetrl.account.live import LiveRun  # noqa: E402
 from budgetrl.display.frame import frame  # noqa: E402
 from budgetrl.display.glyphs import UNICODE  # noqa: E402
 from budgetrl.display.scene import SAMPLE_S, Scene  # noqa: E402
@@ -54,9 +54,9 @@ def main() -> None:
     options.out = options.out.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
     run = open_run(options.run)
-    view = RunView(run)
+    view = LiveRun(run)
     view.catch_up()
-    at = options.at or view.step * 2 // 3
+    at = options.at or view.steps * 2 // 3
     with tempfile.TemporaryDirectory() as folder:
         # The paths in the pictures are those of a run under ./runs.
         early = _prefix(run, at, Path(folder) / "early" / "runs" / run.name)
@@ -64,7 +64,7 @@ def main() -> None:
         ended.parent.mkdir(parents=True)
         ended.symlink_to(run.path)
         _write(options.out / "watch.svg", early, RunStatus.RUNNING, (110, 24))
-        _write(options.out / "finished.svg", RunDir(ended), view.status(), (110, 30))
+        _write(options.out / "finished.svg", RunDir(ended), view.status_at(), (110, 30))
 
 
 def _prefix(run: RunDir, step: int, folder: Path) -> RunDir:
@@ -84,7 +84,7 @@ def _prefix(run: RunDir, step: int, folder: Path) -> RunDir:
 
 def _write(file: Path, run: RunDir, status: RunStatus, size: tuple[int, int]) -> None:
     width, height = size
-    view = RunView(run)
+    view = LiveRun(run)
     view.catch_up()
     os.chdir(run.path.parent.parent)
     hint = "Ctrl-C saves and stops" if status is RunStatus.RUNNING else ""

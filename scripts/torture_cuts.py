@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from torture_lab import STEPS, Lab, differences, unreadable
 from torture_scenarios import Outcome, Reference
 
-from budgetrl.account.run import Facts, read_facts
+from budgetrl.account.evaluated import EvaluatedRun, read_run
+from budgetrl.display.runs_table import run_json
 from budgetrl.display.runs_table import runs as list_of_runs
 from budgetrl.errors import BudgetRLError
 from budgetrl.events import Error, RunResumed
@@ -93,9 +94,9 @@ def cut_run(
 def _look(run: RunDir, truth: Count, outcome: Outcome, when: str) -> list[str]:
     """What the report says is missing; silence about a loss, or an exception, is a fault."""
     try:
-        facts = read_facts(run)
+        facts = read_run(run)
         document = run_document(facts)
-        listed = list_of_runs(run.path.parent)
+        listed = [run_json(view) for view in list_of_runs(run.path.parent)]
     except BudgetRLError as error:
         outcome.faults.append(f"{when}: not to be shown: {error.name}: {error.message}")
         return []
@@ -114,7 +115,7 @@ def _look(run: RunDir, truth: Count, outcome: Outcome, when: str) -> list[str]:
     return said
 
 
-def _stored(facts: Facts) -> int:
+def _stored(facts: EvaluatedRun) -> int:
     return sum(len(facts.completions(step.step)) for step in facts.history.steps)
 
 

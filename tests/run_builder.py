@@ -80,7 +80,7 @@ def build_run(out: Path, story: Story = Story()) -> RunDir:
     run.write_json(RESOLVED, {"recipe": _recipe(story), "sources": {}})
     run.write_json(MANIFEST, {"budgetrl": "0.1.0", "packages": {"torch": "2.13.0"}, "gpu": None})
     (run.path / "recipe.toml").write_text(f'[recipe]\nname = "{story.name}"\n')
-    run.write_json(PLAN, {"plan": _plan(story), "times": _times()})
+    run.write_json(PLAN, {"plan": _plan(story), "times": times()})
     meter = Meter(story.usd_per_hour)
     with run.writer(meter.stamp) as writer:
         _write(run, writer, meter, story)
@@ -378,7 +378,7 @@ def _plan(story: Story) -> dict[str, Any]:
     }
 
 
-def _times() -> dict[str, Any]:
+def times() -> dict[str, Any]:
     return {
         "imports_s": 4.5,
         "model_s": 1.0,

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from run_builder import times
+
 from budgetrl import events
 from budgetrl.events import EventWriter
-from budgetrl.rundir import HEARTBEAT, PLAN, RESOLVED, RESULT, RunDir
+from budgetrl.rundir import HEARTBEAT, PLAN, RESOLVED, RunDir
 from budgetrl.types import StopReason
 
 RECIPE = {
@@ -78,7 +80,7 @@ def plan(budget_s: float, usd_per_hour: float | None = 0.4) -> dict[str, Any]:
         "notes": [],
     }
     plan["steps"] = steps
-    return {"plan": plan, "times": {f"{name}_s": value for name, value in SETUP_S.items()}}
+    return {"plan": plan, "times": times() | {f"{k}_s": s for k, s in SETUP_S.items()}}
 
 
 def make_step(number: int, of: int, remaining_s: float = 100.0, **changes: Any) -> events.Step:
@@ -134,8 +136,8 @@ def evaluation(when: str, step: int, accuracy: float, suite: str = "heldout") ->
         step=step,
         problems=200,
         samples=4,
-        pass_at={"1": accuracy, "4": min(1.0, accuracy + 0.2)},
-        interval_95={"1": (accuracy - 0.035, accuracy + 0.035), "4": None},
+        pass_at={1: accuracy, 4: min(1.0, accuracy + 0.2)},
+        interval_95={1: (accuracy - 0.035, accuracy + 0.035), 4: None},
         truncated_share=0.02,
         unparsable_share=0.1,
         completion_tokens_mean=44.0,
@@ -205,10 +207,22 @@ def _forecast(number: int, of: int, elapsed_s: float, left: float) -> events.Pla
     )
 
 
+def ended(reason: str, steps: int, **more: Any) -> events.RunFinished:
+    """The last event of a run."""
+    done = reason not in ("interrupted", "failed")
+    return events.RunFinished(
+        stop_reason=StopReason(reason),
+        exit_code=0 if done else 130,
+        steps=steps,
+        train_s=steps * STEP_S,
+        **more,
+    )
+
+
 def finish(
     run: RunDir, writer: EventWriter, clock: Clock, steps: int, reason: str, budget_s: float
-) -> dict[str, Any]:
-    """The end of a run; its result.json is returned."""
+) -> events.RunFinished:
+    """The end of a run; its last event is returned."""
     done = reason not in ("interrupted", "failed")
     baseline = {"heldout": {"pass_at": {"1": 0.225}, "interval_95": {"1": [0.19, 0.26]}}}
     final = {"heldout": {"pass_at": {"1": 0.612}, "interval_95": {"1": [0.577, 0.647]}}}
@@ -221,39 +235,17 @@ def finish(
         clock.elapsed_s += FINAL_S
         writer.write(evaluation("final", steps, 0.612))
         writer.write(events.Phase(name="final", state="ended", seconds=FINAL_S))
-    best = f"checkpoints/step_{steps:06d}"
-    ended = events.RunFinished(
-        stop_reason=StopReason(reason),
-        exit_code=0 if done else 130,
-        steps=steps,
-        train_s=steps * STEP_S,
+    last = ended(
+        reason,
+        steps,
         baseline=baseline,
         final=final if done else None,
         difference=difference if done else None,
-        best_checkpoint=best,
+        best_checkpoint=f"checkpoints/step_{steps:06d}",
     )
-    writer.write(ended)
+    writer.write(last)
     clock.elapsed_s += REPORT_S
-    result = {
-        "schema_version": 1,
-        "run_dir": str(run.path),
-        "recipe": "quickstart",
-        "stop_reason": reason,
-        "steps": steps,
-        "spent": {
-            "wall_s": clock.elapsed_s,
-            "train_s": steps * STEP_S,
-            "usd": clock.stamp()["spent_usd"],
-        },
-        "budget": {"wall_s": budget_s, "usd": None},
-        "baseline": baseline,
-        "final": final if done else None,
-        "difference": difference if done else None,
-        "best_checkpoint": best,
-        "attempts": 1,
-    }
-    run.write_json(RESULT, result)
-    return result
+    return last
 
 
 def make_run(

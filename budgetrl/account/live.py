@@ -1,8 +1,8 @@
-"""What a display knows of one run: read from the run directory's files, in bounded memory.
+"""A run that may go on, as a display follows it: read from its files, in bounded memory.
 
-    view = RunView(run)
+    view = LiveRun(run)
     for event in view.read(): ...      new events since the last call; the view is up to date
-    view.status(now), view.elapsed_s(now), view.result()
+    view.status_at(now), view.elapsed_s(now)
 
 It draws nothing. A run of 10,000 updates takes no more memory here than one of 1,000: updates are
 kept as curves (`series`), and in full only the newest few.
@@ -12,15 +12,13 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
+from budgetrl.account.run import Account
 from budgetrl.account.series import Series
-from budgetrl.budget import usd_of
-from budgetrl.errors import RunDirError
 from budgetrl.events import Event, RunResumed, Step, parse
 from budgetrl.history import History
-from budgetrl.rundir import HEARTBEAT, HEARTBEAT_FRESH_S, PLAN, RESOLVED, RESULT, RunDir
+from budgetrl.rundir import HEARTBEAT_FRESH_S, RunDir
 from budgetrl.types import RunStatus
 
 BLOCK_BYTES = 1 << 17
@@ -36,21 +34,18 @@ RECENT_SAMPLES = 8
 CURVES = ("reward", "accuracy", "length", "entropy", "signal")
 
 
-class RunView:
+class LiveRun(Account):
     """One run as a display sees it."""
 
     def __init__(self, run: RunDir) -> None:
-        self.run = run
-        self.history = History()
-        self.step = 0
+        super().__init__(run, History())
         self.series = {name: Series() for name in CURVES}
         self.samples: deque[tuple[int, Mapping[str, Any]]] = deque(maxlen=RECENT_SAMPLES)
         self.unreadable = 0
         """Lines of the event file that are torn or foreign."""
         self.drawn: dict[tuple[str, int, int], Any] = {}
         """Whatever was drawn of the events, by name and size; forgotten with every new event."""
-        self._offset = 0
-        self._files: dict[str, tuple[int, Mapping[str, Any]]] = {}
+        self._offset, self._made = 0, 0
 
     def read(self) -> Iterator[Event]:
         """Fold in what is new in the event file, and yield it."""
@@ -79,92 +74,18 @@ class RunView:
             pass
         return self._offset > offset
 
-    def file(self, name: str) -> Mapping[str, Any]:
-        """One of the run's JSON files, read again when it changed; empty if absent or broken."""
-        try:
-            changed = (self.run.path / name).stat().st_mtime_ns
-        except OSError:
-            return {}
-        known = self._files.get(name)
-        if known is None or known[0] != changed:
-            value: Any = {}
-            with suppress(RunDirError):
-                value = self.run.read_json(name)
-            known = self._files[name] = (changed, value if isinstance(value, dict) else {})
-        return known[1]
-
     @property
-    def recipe(self) -> Mapping[str, Any]:
-        """The resolved recipe."""
-        return _mapping(self.file(RESOLVED).get("recipe"))
-
-    @property
-    def plan(self) -> Mapping[str, Any]:
-        """The plan that the run started with, as `types.Plan` has it."""
-        planned = _mapping(self.file(PLAN).get("plan"))
-        return planned or (self.history.started.plan if self.history.started else {})
-
-    @property
-    def times(self) -> Mapping[str, Any]:
-        """Expected seconds of every phase, as `budget.PhaseTimes` has them."""
-        return _mapping(self.file(PLAN).get("times"))
-
-    @property
-    def name(self) -> str:
-        """Name of the recipe."""
-        started = self.history.started
-        name = _mapping(self.recipe.get("recipe")).get("name")
-        return str(name or (started.recipe if started else self.run.name))
-
-    @property
-    def usd_per_hour(self) -> float | None:
-        """Price, if one is known."""
-        started = self.history.started
-        return number(self.plan.get("usd_per_hour")) or (started.usd_per_hour if started else None)
-
-    @property
-    def budget_s(self) -> float | None:
-        """What the run may take, over all attempts."""
-        return self.history.budget_s or number(self.plan.get("budget_s"))
+    def steps(self) -> int:
+        """Updates that count."""
+        return self._made
 
     def elapsed_s(self, now: float | None = None) -> float:
         """Paid seconds; while the run lives, up to now (Unix seconds)."""
-        beat = self.file(HEARTBEAT)
-        paid = number(beat.get("paid_s")) or 0.0
-        age = (time.time() if now is None else now) - (number(beat.get("t")) or 0.0)
-        if paid and 0 <= age < HEARTBEAT_FRESH_S and self.status(now) is RunStatus.RUNNING:
+        age = (time.time() if now is None else now) - self.beat("t")
+        paid = self.beat("paid_s")
+        if paid and 0 <= age < HEARTBEAT_FRESH_S and self.status_at(now) is RunStatus.RUNNING:
             paid += age
-        return max(self.history.elapsed_s, paid)
-
-    def usd_of(self, seconds: float | None) -> float | None:
-        """What seconds cost, if a price is known."""
-        return usd_of(seconds, self.usd_per_hour)
-
-    def status(self, now: float | None = None) -> RunStatus:
-        """What the files tell about the run."""
-        return self.run.status_of(self.history.finished, now)
-
-    def result(self) -> Mapping[str, Any]:
-        """The final JSON of `run`, or as much of it as the events tell; empty while it lasts."""
-        finished = self.history.finished
-        if finished is None:
-            return {}
-        told: dict[str, Any] = {
-            "stop_reason": finished.stop_reason.value,
-            "steps": finished.steps,
-            "spent": {
-                "wall_s": self.history.elapsed_s,
-                "train_s": finished.train_s,
-                "usd": self.history.spent_usd,
-            },
-            "budget": {"wall_s": self.budget_s, "usd": self.usd_of(self.budget_s)},
-            "baseline": finished.baseline,
-            "final": finished.final,
-            "difference": finished.difference,
-            "best_checkpoint": finished.best_checkpoint,
-            "attempts": self.history.attempt,
-        }
-        return told | dict(self.file(RESULT))
+        return max(self.paid_s, paid)
 
     def phase_seconds(self, now: float | None = None) -> dict[str, float]:
         """Paid seconds by phase; running phases count up to now."""
@@ -202,13 +123,13 @@ class RunView:
         if isinstance(event, Step):
             self._fold_step(event)
         elif isinstance(event, RunResumed):
-            self.step = min(self.step, event.from_step)
+            self._made = min(self._made, event.from_step)
             for series in self.series.values():
                 series.drop_after(event.from_step)
 
     def _fold_step(self, step: Step) -> None:
         del self.history.steps[:-RECENT_STEPS]
-        self.step = step.step
+        self._made = step.step
         if step.sample:
             self.samples.append((step.step, step.sample))
         values = {
@@ -220,12 +141,3 @@ class RunView:
         }
         for name, value in values.items():
             self.series[name].add(step.step, value)
-
-
-def number(value: Any) -> float | None:
-    """A JSON value as a number, or None."""
-    return float(value) if isinstance(value, int | float) and value is not True else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

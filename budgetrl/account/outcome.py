@@ -1,164 +1,164 @@
-"""The sentences of a run's end: what came out, what it cost, what to type next.
+"""How a run came out, in sentences: the same in the terminal, the report and on the model card.
 
-Plain text without layout, shared by the plain lines and the live view.
+    difference_sentence("amc23", found)     "+6.2 points pass@1 on AMC23, 95 % interval ..."
+    stopped(account, finished), paid(account)
+    ending(account, finished)               the lines of the end screen, as label and text
+
+Plain text without layout; whoever draws it scrubs or escapes it.
 """
 
-import os
 import shlex
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
-from budgetrl.account.live import RunView, number
-from budgetrl.units import duration, gib, hours_option, percent, usd
+from budgetrl.account.run import Account
+from budgetrl.account.text import interval_text, money, points, short_path, suite_name, updates
+from budgetrl.evaluation.compare import Difference
+from budgetrl.events import RunFinished
+from budgetrl.types import Interval, RunStatus, StopReason
+from budgetrl.units import hours_option, percent
 
-STOPPED = {
-    "completed": "All updates that the recipe asks for are made",
-    "budget": "The budget is used: one more update did not fit",
-    "no_signal": "Stopped: no group had anything left to learn from",
-    "interrupted": "Interrupted",
-    "failed": "Failed",
+Tone = Literal["", "good", "bad", "noise", "paper", "muted"]
+"""What a colour says, on every face."""
+Judgement = Literal["better", "worse", "noise", "unknown"]
+
+VERDICTS: Mapping[Judgement, str] = {
+    "better": "better than before",
+    "worse": "worse than before",
+    "noise": "not distinguishable from noise",
+    "unknown": "one problem gives no interval",
+}
+COMPARED: Mapping[Judgement, str] = {
+    **VERDICTS,
+    "better": "the first is better",
+    "worse": "the second is better",
+}
+TONES: Mapping[Judgement, Tone] = {
+    "better": "good",
+    "worse": "bad",
+    "noise": "noise",
+    "unknown": "muted",
+}
+STATUS_TONES: Mapping[RunStatus, Tone] = {
+    RunStatus.RUNNING: "good",
+    RunStatus.FINISHED: "good",
+    RunStatus.INTERRUPTED: "noise",
+    RunStatus.FAILED: "bad",
+    RunStatus.CRASHED: "bad",
+}
+ENDS: Mapping[StopReason | RunStatus, str] = {
+    StopReason.COMPLETED: "All updates that the recipe asks for are made",
+    StopReason.BUDGET: "The budget is used: one more update did not fit",
+    StopReason.NO_SIGNAL: "Stopped: no group had anything left to learn from",
+    StopReason.INTERRUPTED: "Interrupted",
+    StopReason.FAILED: "Failed",
+    RunStatus.CRASHED: "Crashed: its processes are gone and wrote no end",
+    RunStatus.RUNNING: "Still running",
 }
 
 
-def points(share: float | None) -> str:
-    """A difference of shares, in percentage points with its sign."""
-    return "-" if share is None else f"{100 * share:+.1f} points"
+def judgement(interval: Interval | None) -> Judgement:
+    """What an interval of a difference allows to say."""
+    if interval is None:
+        return "unknown"
+    if interval[0] > 0:
+        return "better"
+    return "worse" if interval[1] < 0 else "noise"
 
 
-def updates(count: int) -> str:
-    """A number of updates."""
-    return f"{count:,} update{'' if count == 1 else 's'}"
+def tone_of(interval: Interval | None) -> Tone:
+    """The colour of a difference."""
+    return TONES[judgement(interval)]
 
 
-def interval(bounds: Any, signed: bool = False) -> str:
-    """An interval of shares, in percent or points: "38.0 to 44.4"; empty without one."""
-    if not isinstance(bounds, list | tuple) or len(bounds) != 2:
-        return ""
-    low, high = (100 * (number(bound) or 0.0) for bound in bounds)
-    return f"{low:+.1f} to {high:+.1f}" if signed else f"{low:.1f} to {high:.1f}"
+def difference_sentence(
+    suite: str, found: Difference, k: int = 1, verdicts: Mapping[Judgement, str] = VERDICTS
+) -> str:
+    """Such as "+6.2 points pass@1 on AMC23, 95 % interval -1.0 to +13.4: not distinguishable"."""
+    interval = found.interval_95
+    sure = "" if interval is None else f", 95 % interval {interval_text(interval, signed=True)}"
+    verdict = verdicts[judgement(interval)]
+    return f"{points(found.difference)} points pass@{k} on {suite_name(suite)}{sure}: {verdict}"
 
 
-def first_k(table: Any) -> str:
-    """The smallest k of a `{"1": ..}` table."""
-    keys = sorted(table, key=int) if isinstance(table, Mapping) else []
-    return keys[0] if keys else "1"
+def stopped(account: Account, end: RunFinished | RunStatus) -> str:
+    """Why it ended, or how it stands, and after how many updates."""
+    if isinstance(end, RunFinished):
+        return f"{ENDS[end.stop_reason]}, after {updates(end.steps)}"
+    return f"{ENDS[end]}, after {updates(account.steps)}"
 
 
-def gain(result: Mapping[str, Any]) -> tuple[str, str, float, Any] | None:
-    """The headline of a result: suite, k, difference and its interval; None without both ends."""
-    for suite, entry in (result.get("difference") or {}).items():
-        k = first_k(entry.get("pass_at"))
-        value = number((entry.get("pass_at") or {}).get(k))
-        if value is not None:
-            return suite, k, value, (entry.get("interval_95") or {}).get(k)
-    return None
+def paid(account: Account) -> str:
+    """What was paid of what was allowed: "2 m 31 s ($0.02) of 4 m 00 s ($0.03)"."""
+    budget_s = account.budget_s
+    text = money(account.paid_s, account.paid_usd)
+    return text if budget_s is None else f"{text} of {money(budget_s, account.usd_of(budget_s))}"
 
 
-def outcome(view: RunView, result: Mapping[str, Any]) -> str:
-    """One sentence: what the run made of the model."""
-    stopped = STOPPED.get(str(result.get("stop_reason")), "The run is over")
-    found = gain(result)
-    if found is None:
-        made = updates(int(number(result.get("steps")) or 0))
-        reason = result.get("stop_reason")
-        saved = result.get("best_checkpoint") or view.run.checkpoints()
-        if reason == "interrupted":
-            kept = "the newest checkpoint is kept" if saved else "nothing was saved"
-            return f"{stopped} after {made}; {kept}."
-        return f"{stopped} after {made}" + (
-            "." if reason == "failed" else "; before and after are not compared."
-        )
-    suite, k, value, bounds = found
-    before, after = (
-        number((((result.get(end) or {}).get(suite) or {}).get("pass_at") or {}).get(k))
-        for end in ("baseline", "final")
-    )
-    change = f"{suite} pass@{k}: {percent(before)} before, {percent(after)} after"
-    spread = interval(bounds, signed=True)
-    if not spread:
-        return f"{change}, {points(value)}; too few problems for an interval."
-    low, high = bounds
-    verdict = "better" if low > 0 else "worse" if high < 0 else "no clear change"
-    return f"{change}, {points(value)} (95 % interval {spread}): {verdict}."
-
-
-def bill(view: RunView, result: Mapping[str, Any]) -> str:
-    """What was paid, what was allowed, and what the plan said."""
-    spent, budget = result.get("spent") or {}, result.get("budget") or {}
-    paid = number(spent.get("wall_s"))
-    text = money(paid, number(spent.get("usd")))
-    allowed = number(budget.get("wall_s"))
-    if allowed:
-        share = percent((paid or 0.0) / allowed, 0)
-        text += f" of {money(allowed, number(budget.get('usd')) or view.usd_of(allowed))}, {share}"
-    planned = number(view.plan.get("total_s"))
-    return f"{text}; the plan said {money(planned, view.usd_of(planned))}" if planned else text
-
-
-def money(seconds: float | None, dollars: float | None) -> str:
-    """Time, and money where a price is known: "5 m 02 s ($0.44)"."""
-    return duration(seconds) if dollars is None else f"{duration(seconds)} ({usd(dollars)})"
-
-
-def short_path(path: Path) -> str:
-    """A path as one would type it here."""
-    try:
-        relative = os.path.relpath(path)
-    except FileNotFoundError:  # the current folder is gone
-        return str(path)
-    return relative if len(relative) < len(str(path)) else str(path)
-
-
-def downloading(repo: str, done: float, total: float, seconds: float) -> str:
-    """How far a download is: "a/b: 0.4 GiB of 1.2 GiB, 85.0 MiB/s, about 9.8 s left"."""
-    text = f"{repo}: {gib(done)} of {gib(total)}"
-    if seconds <= 0 or done <= 0:
-        return text
-    rate = done / seconds
-    left = f", about {duration((total - done) / rate)} left" if done < total else ""
-    return f"{text}, {gib(rate)}/s{left}"
-
-
-def report_path(view: RunView) -> str | None:
-    """The report's file, the one for people first."""
-    folder = view.run.path / "report"
-    for pattern in ("*.html", "*.md"):
-        for file in sorted(folder.glob(pattern)):
-            return short_path(file)
-    return None
-
-
-def next_command(view: RunView, result: Mapping[str, Any]) -> str:
-    """What to type next."""
-    run = shlex.quote(short_path(view.run.path))
-    reason = result.get("stop_reason")
-    if reason in (None, "interrupted", "failed"):
-        return f"budgetrl resume {run}"
-    if reason == "budget" and view.budget_s:
-        return f"budgetrl resume {run} --hours {hours_option(view.budget_s)}"
-    return f"budgetrl eval {run}"
-
-
-def ending(view: RunView, result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def ending(account: Account, end: RunFinished | RunStatus) -> list[tuple[str, str]]:
     """The lines of the end screen, as label and text."""
-    lines = [("result", outcome(view, result))]
-    if view.history.errors and result.get("stop_reason") == "failed":
-        error = view.history.errors[-1]
+    if isinstance(end, RunStatus):
+        return [("result", f"{stopped(account, end)}."), ("next", next_command(account, None))]
+    lines = list(_results(account, end))
+    if account.history.errors and end.stop_reason is StopReason.FAILED:
+        error = account.history.errors[-1]
         lines.append(("error", f"{error.type}: {error.message} {error.hint}".strip()))
-    reason = STOPPED.get(str(result.get("stop_reason")), "")
-    attempts = int(number(result.get("attempts")) or 1)
-    if gain(result) is not None and reason:
-        made = updates(int(number(result.get("steps")) or 0))
-        lines.append(("stopped", f"{reason}, after {made}"))
-    if attempts > 1:
-        lines.append(("attempts", str(attempts)))
-    lines.append(("bill", bill(view, result)))
-    if result.get("best_checkpoint"):
-        judged = result.get("final") is not None
-        lines.append(("best" if judged else "saved", str(result["best_checkpoint"])))
-    report = report_path(view)
+    if end.difference:
+        lines.append(("stopped", stopped(account, end)))
+    if account.history.attempt > 1:
+        lines.append(("attempts", str(account.history.attempt)))
+    lines.append(("bill", _bill(account)))
+    if end.best_checkpoint:
+        lines.append(("best" if end.final is not None else "saved", end.best_checkpoint))
+    report = _report_path(account)
     if report:
         lines.append(("report", report))
-    lines.append(("next", next_command(view, result)))
-    return lines
+    return [*lines, ("next", next_command(account, end.stop_reason))]
+
+
+def _results(account: Account, end: RunFinished) -> Iterator[tuple[str, str]]:
+    """What the run made of the model, a line for each suite."""
+    label = "result"
+    for suite, by_k in account.recorded_differences(end).items():
+        k = min(by_k)
+        before, after = (
+            percent(scores[suite].pass_at.get(k)) if suite in scores else "-"
+            for scores in (end.baseline, end.final or {})
+        )
+        yield label, f"{difference_sentence(suite, by_k[k], k)} ({before} before, {after} after)."
+        label = "also"
+    if label == "also":
+        return
+    said = stopped(account, end)
+    if end.stop_reason is StopReason.INTERRUPTED:
+        saved = end.best_checkpoint or account.run.checkpoints()
+        said += "; the newest checkpoint is kept" if saved else "; nothing was saved"
+    elif end.stop_reason is not StopReason.FAILED:
+        said += "; before and after are not compared"
+    yield label, f"{said}."
+
+
+def _bill(account: Account) -> str:
+    """What was paid, what was allowed, and what the plan said."""
+    text, plan, budget_s = paid(account), account.plan, account.budget_s
+    if budget_s:
+        text += f", {percent(account.paid_s / budget_s, 0)}"
+    planned = plan and money(plan.total_s, account.usd_of(plan.total_s))
+    return f"{text}; the plan said {planned}" if planned else text
+
+
+def _report_path(account: Account) -> str | None:
+    """The report's file, the one for people first."""
+    folder = account.run.path / "report"
+    files = (file for pattern in ("*.html", "*.md") for file in sorted(folder.glob(pattern)))
+    return next(map(short_path, files), None)
+
+
+def next_command(account: Account, reason: StopReason | None) -> str:
+    """What to type next."""
+    run = shlex.quote(short_path(account.run.path))
+    if reason in (None, StopReason.INTERRUPTED, StopReason.FAILED):
+        return f"budgetrl resume {run}"
+    if reason is StopReason.BUDGET and account.budget_s:
+        return f"budgetrl resume {run} --hours {hours_option(account.budget_s)}"
+    return f"budgetrl eval {run}"

@@ -1,28 +1,35 @@
-"""Stored evaluations of a run as its final JSON has them: results and differences by suite."""
+"""How a run ended, for programs: its last event, its exit code, and its final JSON.
 
-from collections.abc import Iterable, Mapping
+result_of(account)            what `run --json` prints and result.json holds
+last_event(account, ...)      what a worker that died could not write
+"""
+
+import signal
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from budgetrl.account.run import Account
 from budgetrl.errors import DataError, ExitCode, ProtocolError
 from budgetrl.evaluation.compare import difference
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.evaluation.summary import summarise
-from budgetrl.events import Error
+from budgetrl.events import Error, RunFinished, Scores
 from budgetrl.recipe.schema import Recipe
+from budgetrl.rundir import EXPORTED, RunDir
 from budgetrl.types import EvalResult, EvalWhen, Spend, StopReason
 from budgetrl.units import duration, usd
 
 
-def brief(results: Mapping[str, EvalResult]) -> dict[str, dict[str, Any]]:
+def brief(results: Mapping[str, EvalResult]) -> dict[str, Scores]:
     """Results by suite, without their protocols."""
     return {
-        suite: {
-            "pass_at": {str(k): value for k, value in result.pass_at.items()},
-            "interval_95": {str(k): value for k, value in result.interval_95.items()},
-            "samples": result.samples,
-        }
+        suite: Scores(
+            pass_at=dict(result.pass_at),
+            interval_95=dict(result.interval_95),
+            samples=result.samples,
+        )
         for suite, result in results.items()
     }
 
@@ -55,7 +62,7 @@ def stored_results(evals: Path, when: str) -> dict[str, EvalResult]:
     return found
 
 
-def differences(evals: Path, suites: Iterable[str]) -> dict[str, dict[str, Any]]:
+def differences(evals: Path, suites: Iterable[str]) -> dict[str, Scores]:
     """Final minus baseline by suite, over the rounds that both have; none of damaged files."""
     found = {}
     for suite in suites:
@@ -66,11 +73,11 @@ def differences(evals: Path, suites: Iterable[str]) -> dict[str, dict[str, Any]]
             by_k = difference(load_eval(final), load_eval(baseline))
         except (DataError, ProtocolError):
             continue
-        found[suite] = {
-            "pass_at": {str(k): part.difference for k, part in by_k.items()},
-            "interval_95": {str(k): part.interval_95 for k, part in by_k.items()},
-            "samples": min(part.samples for part in by_k.values()),
-        }
+        found[suite] = Scores(
+            pass_at={k: part.difference for k, part in by_k.items()},
+            interval_95={k: part.interval_95 for k, part in by_k.items()},
+            samples=min(part.samples for part in by_k.values()),
+        )
     return found
 
 
@@ -99,3 +106,86 @@ def shortfall(steps: int, spend: Spend) -> Error:
         hint="`budgetrl resume RUN --hours 10m` goes on from there with a new allowance.",
         exit_code=int(ExitCode.REFUSED),
     )
+
+
+def last_event(
+    account: Account, recipe: Recipe, received: Collection[int], *, at_deadline: bool
+) -> RunFinished:
+    """The end of a run whose worker could not write it.
+
+    Args:
+        account: the run, as far as it came.
+        recipe: says whether a final evaluation was to be made.
+        received: signals that asked it to stop.
+        at_deadline: the budget was used up.
+    """
+    run, steps = account.run, account.steps
+    reason, code = StopReason.FAILED, ExitCode.FAILED
+    if received:
+        terminated = signal.SIGTERM in received
+        code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
+        reason = StopReason.INTERRUPTED
+    elif at_deadline:
+        reason, code = StopReason.BUDGET, ExitCode.OK
+    evals = run.path / "evals"
+    baseline = stored_results(evals, "baseline")
+    final = stored_results(evals, "final") if reason is StopReason.BUDGET else None
+    if final is not None and steps == 0:
+        final = baseline
+    if unjudged(recipe, reason, final):
+        code = ExitCode.REFUSED
+    newest = run.newest_checkpoint()
+    return RunFinished(
+        stop_reason=reason,
+        exit_code=int(code),
+        steps=steps,
+        train_s=account.trained_s,
+        baseline=brief(baseline),
+        final=brief(final) if final else None,
+        difference=differences(evals, final) if final and steps else None,
+        best_checkpoint=newest.path.relative_to(run.path).as_posix() if newest else None,
+    )
+
+
+def exit_code_of(finished: RunFinished) -> ExitCode:
+    """How a run that ended makes its command end; codes that no budgetrl writes mean nothing."""
+    try:
+        return ExitCode(finished.exit_code)
+    except ValueError:
+        meant = {StopReason.FAILED: ExitCode.FAILED, StopReason.INTERRUPTED: ExitCode.INTERRUPTED}
+        return meant.get(finished.stop_reason, ExitCode.OK)
+
+
+def report_file(run: RunDir) -> str | None:
+    """The report's page, if there is one."""
+    page = run.path / "report" / "report.html"
+    return str(page) if page.exists() else None
+
+
+def result_of(account: Account) -> dict[str, Any]:
+    """The final JSON of a run (CLI.md); empty while it lasts."""
+    history, adapter = account.history, account.run.path / EXPORTED
+    finished = history.finished
+    if finished is None:
+        return {}
+    return {
+        "schema_version": 1,
+        "run_dir": str(account.run.path),
+        "recipe": history.started.recipe if history.started is not None else None,
+        "stop_reason": finished.stop_reason.value,
+        "steps": finished.steps,
+        "spent": {
+            "wall_s": account.paid_s,
+            "train_s": finished.train_s,
+            "usd": account.paid_usd,
+        },
+        "budget": {
+            "wall_s": account.budget_s,
+            "usd": account.budget.usd if account.budget else None,
+        },
+        **finished.model_dump(mode="json", include={"baseline", "final", "difference"}),
+        "best_checkpoint": finished.best_checkpoint,
+        "attempts": history.attempt,
+        "report": report_file(account.run),
+        "adapter": str(adapter) if adapter.is_dir() else None,
+    }

@@ -1,83 +1,162 @@
-"""Everything a report says, read from one run directory; a damaged file is a note, not an error."""
+"""One run as its files and events tell it, typed; what is damaged or foreign is left out.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from functools import cached_property
-from pathlib import Path
-from typing import Any, TypeVar
+    Account(run, history)     paid_s, usd_of(seconds), plan, times, recipe, status_at(now)
+    LiveRun(run)              `account.live`: the same of a run that goes on
+    read_run(run)             `account.evaluated`: the same with its evaluations, for reports
 
-from pydantic import ValidationError
+Displays, reports, `--json` and a resumed run ask here, so that they say the same. Who goes on with
+a run and needs a file whole reads it by `documents`, which raises.
+"""
 
-from budgetrl.budget import PhaseTimes, Plan, usd_of
-from budgetrl.errors import DataError, ProtocolError, RunDirError
-from budgetrl.evaluation.compare import Difference, difference
-from budgetrl.evaluation.rows import StoredEval, load_eval
-from budgetrl.events import Evaluation
-from budgetrl.files import read_jsonl
-from budgetrl.history import History, read_history
-from budgetrl.losses import find_losses
-from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RESULT, RunDir
-from budgetrl.types import Protocol, RunStatus
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-Shape = TypeVar("Shape", Plan, PhaseTimes)
+from pydantic import TypeAdapter, ValidationError
+
+from budgetrl.budget import Budget, PhaseTimes, Plan, usd_of
+from budgetrl.errors import RunDirError
+from budgetrl.evaluation.compare import Difference
+from budgetrl.events import RunFinished
+from budgetrl.history import History
+from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RunDir
+from budgetrl.types import RunStatus
+
+if TYPE_CHECKING:
+    from budgetrl.recipe.schema import Recipe
+
+Shape = TypeVar("Shape")
 
 
-@dataclass(slots=True)
-class _Files:
-    """The JSON files of a run, each an empty mapping where it cannot be read."""
+class Account:
+    """One run: its files, read again when they change, and what its events add up to."""
 
-    run: RunDir
-    notes: list[str] = field(default_factory=list)
+    def __init__(self, run: RunDir, history: History) -> None:
+        self.run, self.history = run, history
+        self.damage: dict[str, str] = {}
+        """What could not be read, as sentences, by the part of a file."""
+        self._files: dict[str, tuple[int, Mapping[str, Any]]] = {}
+        self._shapes: dict[type, tuple[Any, Any]] = {}
 
-    def read(self, name: str) -> dict[str, Any]:
+    def file(self, name: str) -> Mapping[str, Any]:
+        """One of the run's JSON files; empty if absent or broken."""
         try:
-            value = self.run.read_json(name)
-        except RunDirError as error:
-            self.notes.append(error.message)
+            changed = (self.run.path / name).stat().st_mtime_ns
+        except OSError:
             return {}
-        return value if isinstance(value, dict) else {}
+        known = self._files.get(name)
+        if known is None or known[0] != changed:
+            value: Any = {}
+            try:
+                value = self.run.read_json(name)
+            except RunDirError as error:
+                self.damage[name] = error.message
+            known = self._files[name] = (changed, mapping(value))
+        return known[1]
 
+    def _shaped(self, kind: type[Shape], name: str, key: str) -> Shape | None:
+        """A part of a file as what it is; None where it is absent or of another version."""
+        found = self.file(name).get(key)
+        known = self._shapes.get(kind)
+        if known is None or known[0] is not found:
+            known = self._shapes[kind] = (found, self._checked(kind, name, key, found))
+        value = known[1]
+        return value if isinstance(value, kind) else None
 
-@dataclass(frozen=True)
-class Facts:
-    """One run, as its files tell it."""
+    def _checked(self, kind: type[Shape], name: str, key: str, found: Any) -> Shape | None:
+        try:
+            return None if found is None else TypeAdapter(kind).validate_python(found, strict=False)
+        except ValidationError as error:
+            fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors()[:3])
+            self.damage[f"{name} {key}"] = f"{name}: the {key} is of another version ({fields})."
+            return None
 
-    run: RunDir
-    history: History
-    status: RunStatus
-    recipe: Recipe | None
-    """None where this budgetrl cannot read it."""
-    resolved: Mapping[str, Any]
-    """The recipe as plain tables."""
-    sources: Mapping[str, str]
-    manifest: Mapping[str, Any]
-    plan: Plan | None
-    times: PhaseTimes | None
-    result: Mapping[str, Any]
-    paid_s: float
-    notes: tuple[str, ...]
-    """What could not be read."""
+    @property
+    def tables(self) -> Mapping[str, Any]:
+        """The resolved recipe as plain tables."""
+        return mapping(self.file(RESOLVED).get("recipe"))
+
+    @property
+    def recipe(self) -> "Recipe | None":
+        """The resolved recipe; None where this budgetrl cannot read it."""
+        from budgetrl.recipe.schema import Recipe  # a display does without
+
+        return self._shaped(Recipe, RESOLVED, "recipe")
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What the run was made with."""
+        return self.file(MANIFEST)
+
+    @property
+    def plan(self) -> Plan | None:
+        """What the run was planned to be."""
+        return self._shaped(Plan, PLAN, "plan")
+
+    @property
+    def times(self) -> PhaseTimes | None:
+        """Expected seconds of every phase."""
+        return self._shaped(PhaseTimes, PLAN, "times")
 
     @property
     def name(self) -> str:
         """The recipe's name."""
-        return str(self.resolved.get("recipe", {}).get("name", self.run.name))
+        started = self.history.started
+        name = mapping(self.tables.get("recipe")).get("name")
+        return str(name or (started.recipe if started else self.run.name))
 
     @property
     def model(self) -> str:
         """The base model's id."""
-        return str(self.resolved.get("model", {}).get("id", "?"))
+        return str(mapping(self.tables.get("model")).get("id", "?"))
 
     @property
     def seed(self) -> int | None:
         """[recipe] seed."""
-        seed = self.resolved.get("recipe", {}).get("seed")
+        seed = mapping(self.tables.get("recipe")).get("seed")
         return seed if isinstance(seed, int) else None
 
     @property
+    def steps(self) -> int:
+        """Updates that count."""
+        return self.history.steps[-1].step if self.history.steps else 0
+
+    def beat(self, key: str) -> float:
+        """A number of the last heartbeat; 0 where it is absent or damaged: then the events tell."""
+        return number(self.file(HEARTBEAT).get(key)) or 0.0
+
+    @property
+    def paid_s(self) -> float:
+        """What all attempts have paid: the larger of heartbeat and last event."""
+        return max(self.beat("paid_s"), self.history.elapsed_s)
+
+    @property
+    def trained_s(self) -> float:
+        """What all attempts have trained: the larger of heartbeat and events, which may be cut."""
+        told_s = sum(sum(step.phase_s.values()) for step in self.history.steps)
+        return max(self.beat("train_s"), told_s)
+
+    @property
+    def budget(self) -> Budget | None:
+        """The plan's; where a resumption left the plan as it was, the one that its event names."""
+        planned = self._shaped(Budget, PLAN, "budget")
+        started, latest = self.history.started, self.history.budget_s
+        if planned is None:
+            wall_s = latest or (self.plan.budget_s if self.plan else None)
+            return None if wall_s is None else Budget(wall_s, self.usd_per_hour)
+        if started is None or latest is None or started.budget_s != planned.wall_s:
+            return planned
+        return replace(planned, wall_s=latest)
+
+    @property
+    def budget_s(self) -> float | None:
+        """What the run may take, over all attempts."""
+        return self.budget.wall_s if self.budget else None
+
+    @property
     def usd_per_hour(self) -> float | None:
-        """The price that the bill is made with."""
+        """The price that the bill is made with, if one is known."""
         started = self.history.started
         if started is not None and started.usd_per_hour is not None:
             return started.usd_per_hour
@@ -86,169 +165,44 @@ class Facts:
     @property
     def paid_usd(self) -> float | None:
         """The bill."""
-        bill = self.usd(self.paid_s)
+        bill = self.usd_of(self.paid_s)
         return self.history.spent_usd if bill is None else bill
 
-    def usd(self, seconds: float | None) -> float | None:
+    def usd_of(self, seconds: float | None) -> float | None:
         """What seconds cost, if a price is known."""
         return usd_of(seconds, self.usd_per_hour)
 
-    @property
-    def steps(self) -> int:
-        """Updates that count."""
-        return self.history.steps[-1].step if self.history.steps else 0
-
-    @cached_property
-    def suites(self) -> list[str]:
-        """Evaluated suites, in the recipe's order where it has one."""
-        order = [spec.suite for spec in self.recipe.eval] if self.recipe else []
-        seen = self.history.suites()
-        return sorted(seen, key=lambda s: order.index(s) if s in order else len(order))
-
-    def evaluation(self, when: str, suite: str) -> Evaluation | None:
-        """The newest evaluation of a suite at a moment."""
-        return self.history.evaluation(when, suite)
-
-    @cached_property
-    def stored(self) -> Mapping[tuple[str, str], StoredEval]:
-        """Baseline and final evaluations with their completions, by (suite, when)."""
-        found = {}
-        for suite in self.suites:
-            for when in ("baseline", "final"):
-                path = self.run.path / "evals" / suite / f"{when}.json"
-                if path.is_file():
-                    try:
-                        found[suite, when] = load_eval(path)
-                    except DataError:
-                        continue
-        return found
-
-    @cached_property
-    def further(self) -> Sequence[StoredEval]:
-        """What `budgetrl eval` made of this run's checkpoints later, without completions."""
-        found = []
-        for path in sorted(self.run.path.glob("evals/*/eval-*.json")):
-            try:
-                stored = load_eval(path, with_rows=False)
-            except DataError:
-                continue
-            if stored.result is not None:
-                found.append(stored)
-        return found
-
-    @cached_property
-    def cut(self) -> Mapping[str, str]:
-        """Notices of suites whose files hold less than the run recorded."""
-        found = {}
-        for suite in self.suites:
-            for when in ("baseline", "final"):
-                recorded, stored = self.evaluation(when, suite), self.stored.get((suite, when))
-                held = 0 if stored is None else stored.rounds()
-                if recorded is not None and held < recorded.samples:
-                    found[suite] = (
-                        f"evals/{suite}/{when}.jsonl holds {held} complete of {recorded.samples} "
-                        "recorded samples of each problem: it, or its .json, is missing, cut or "
-                        "damaged. The numbers shown are those that the run recorded."
-                    )
-        return found
-
-    @cached_property
-    def differences(self) -> Mapping[str, Mapping[int, Difference]]:
-        """Final minus baseline by suite and k: from the stored verdicts, or as once recorded."""
-        found: dict[str, Mapping[int, Difference]] = {}
-        for suite in self.suites:
-            if self.evaluation("final", suite) is not None:
-                recorded = self._recorded_difference(suite) if suite in self.cut else {}
-                found[suite] = recorded or self._measured_difference(suite)
-        return {suite: by_k for suite, by_k in found.items() if by_k}
-
-    def _measured_difference(self, suite: str) -> Mapping[int, Difference]:
-        final, base = self.stored.get((suite, "final")), self.stored.get((suite, "baseline"))
-        if final is None or base is None:
-            return {}
-        try:
-            return difference(final, base)
-        except (DataError, ProtocolError):
-            return {}
-
-    def _recorded_difference(self, suite: str) -> Mapping[int, Difference]:
-        """What the run wrote at its end."""
-        finished = self.history.finished
-        recorded = (finished.difference if finished else None) or self.result.get("difference")
-        part = recorded.get(suite, {}) if isinstance(recorded, dict) else {}
-        intervals = part.get("interval_95", {})
+    def recorded_differences(
+        self, end: RunFinished | None = None
+    ) -> Mapping[str, Mapping[int, Difference]]:
+        """What the run wrote at its end: final minus baseline by suite and k."""
+        end = end or self.history.finished
+        found = (end.difference if end else None) or {}
         return {
-            int(k): Difference(
-                value, tuple(intervals[k]) if intervals.get(k) else None, part.get("samples", 0)
-            )
-            for k, value in part.get("pass_at", {}).items()
+            suite: {
+                k: Difference(value, scores.interval_95.get(k), scores.samples or 0)
+                for k, value in scores.pass_at.items()
+            }
+            for suite, scores in found.items()
+            if scores.pass_at
         }
 
-    def protocol(self, suite: str, when: str) -> Protocol | None:
-        """How an evaluation was made; None where its files are gone."""
-        stored = self.stored.get((suite, when))
-        return None if stored is None else stored.protocol
-
-    def completions(self, step: int) -> list[dict[str, Any]]:
-        """The training completions of an update; empty where they are not stored."""
-        path = self.run.path / "completions" / f"step_{step:06d}.jsonl"
-        return list(read_jsonl(path)) if path.is_file() else []
-
-    def relative(self, path: Path) -> str:
-        """A path as seen from the run directory."""
-        return path.relative_to(self.run.path).as_posix()
+    def status_at(self, now: float | None = None) -> RunStatus:
+        """What files and locks tell at a moment, Unix seconds."""
+        return self.run.status_of(self.history.finished, now)
 
 
-def read_facts(run: RunDir) -> Facts:
-    """Read a run directory. Works for unfinished, crashed and partly damaged runs."""
-    files = _Files(run)
-    history = read_history(run)
-    resolved = files.read(RESOLVED)
-    plan = files.read(PLAN)
-    heartbeat = files.read(HEARTBEAT)
-    tables = resolved.get("recipe", {})
-    recipe = _recipe(tables, files.notes)
-    if history.newer_schema:
-        files.notes.append(
-            "Some events were written by a newer budgetrl; what this one cannot read is left out."
-        )
-    return Facts(
-        run=run,
-        history=history,
-        status=run.status_of(history.finished),
-        recipe=recipe,
-        resolved=tables if isinstance(tables, dict) else {},
-        sources=resolved.get("sources", {}),
-        manifest=files.read(MANIFEST),
-        plan=_shaped(Plan, plan.get("plan"), files.notes),
-        times=_shaped(PhaseTimes, plan.get("times"), files.notes),
-        result=files.read(RESULT),
-        paid_s=max(history.elapsed_s, float(heartbeat.get("paid_s") or 0.0)),
-        notes=(*files.notes, *_losses(run, history)),
-    )
+def last_beat(run: RunDir) -> float:
+    """Paid seconds by the heartbeat alone, for who compares copies of a run."""
+    return Account(run, History()).beat("paid_s")
 
 
-def _losses(run: RunDir, history: History) -> list[str]:
-    """What is missing, as sentences."""
-    found = find_losses(run, history).sentences()
-    return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in found]
+def number(value: Any) -> float | None:
+    """A JSON value as a finite number, or None."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known else None
 
 
-def _recipe(tables: Any, notes: list[str]) -> Recipe | None:
-    try:
-        return Recipe.model_validate(tables, strict=False)
-    except ValidationError as error:
-        fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors()[:3])
-        notes.append(f"{RESOLVED}: the recipe is of another version ({fields}).")
-        return None
-
-
-def _shaped(kind: type[Shape], data: Any, notes: list[str]) -> Shape | None:
-    if not isinstance(data, dict):
-        return None
-    names = {field.name for field in fields(kind)}
-    try:
-        return kind(**{key: value for key, value in data.items() if key in names})
-    except TypeError:
-        notes.append(f"{PLAN}: of another version; the estimate is left out.")
-        return None
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A JSON value as a mapping, empty if it is none."""
+    return value if isinstance(value, dict) else {}

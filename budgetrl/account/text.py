@@ -8,12 +8,14 @@ move the cursor or set the clipboard, overrides that turn the line around, marks
 other lines. What is left has one look everywhere; letters of all scripts stay.
 """
 
+import os
 import re
 import unicodedata
-from typing import Literal
+from pathlib import Path
 
 from budgetrl.masking import masked
 from budgetrl.types import Interval
+from budgetrl.units import duration, gib, usd
 
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
@@ -101,29 +103,46 @@ def suite_name(suite: str) -> str:
     return SUITE_NAMES.get(suite, suite)
 
 
-def points(difference: float, digits: int = 1) -> str:
-    """A difference of shares in percentage points, signed: "+6.2"."""
+def points(difference: float | None, digits: int = 1) -> str:
+    """A difference of shares in percentage points, signed, zero without a sign; "-" for None."""
+    if difference is None:
+        return "-"
     rounded = round(100 * difference, digits)
     return f"{rounded:+.{digits}f}" if rounded else f"{0:.{digits}f}"
 
 
 def interval_text(interval: Interval | None, signed: bool = False) -> str:
-    """ "-1.0 to 13.4" in percent; "no interval" for None."""
+    """ "-1.0 to +13.4" in percent; "no interval" for None."""
     if interval is None:
         return "no interval"
-    low, high = (f"{100 * value:.1f}" for value in interval)
-    if signed:
-        low, high = (points(value) for value in interval)
+    low, high = (points(v) if signed else f"{100 * v:.1f}" for v in interval)
     return f"{low} to {high}"
 
 
-Judgement = Literal["better", "worse", "noise", "unknown"]
+def updates(count: int) -> str:
+    """A number of updates."""
+    return f"{count:,} update{'' if count == 1 else 's'}"
 
 
-def judgement(interval: Interval | None) -> Judgement:
-    """What an interval of a difference allows to say."""
-    if interval is None:
-        return "unknown"
-    if interval[0] > 0:
-        return "better"
-    return "worse" if interval[1] < 0 else "noise"
+def money(seconds: float | None, dollars: float | None) -> str:
+    """Time, and money where a price is known: "5 m 02 s ($0.44)"."""
+    return duration(seconds) if dollars is None else f"{duration(seconds)} ({usd(dollars)})"
+
+
+def downloading(repo: str, done: float, total: float, seconds: float) -> str:
+    """How far a download is: "a/b: 0.4 GiB of 1.2 GiB, 85.0 MiB/s, about 9.8 s left"."""
+    text = f"{repo}: {gib(done)} of {gib(total)}"
+    if seconds <= 0 or done <= 0:
+        return text
+    rate = done / seconds
+    left = f", about {duration((total - done) / rate)} left" if done < total else ""
+    return f"{text}, {gib(rate)}/s{left}"
+
+
+def short_path(path: Path) -> str:
+    """A path as one would type it here."""
+    try:
+        relative = os.path.relpath(path)
+    except FileNotFoundError:  # the current folder is gone
+        return str(path)
+    return relative if len(relative) < len(str(path)) else str(path)

@@ -206,7 +206,7 @@ def _progress() -> Callable[[str, "Progress"], None]:
 
 def _download(over: Callable[[], bool], caught: Sequence[int]) -> Callable[["Pin", "Watch"], None]:
     """As `_progress`, of what comes from the hub; ends it where the evaluation would be ended."""
-    from budgetrl.account.outcome import downloading
+    from budgetrl.account.text import downloading
 
     live = sys.stderr.isatty()
     last = [time.monotonic()]

@@ -53,14 +53,13 @@ def compare(
 
     Evaluations under different protocols are refused.
     """
+    from budgetrl.account.outcome import COMPARED, difference_sentence
     from budgetrl.report.compare import compare as compare_evaluations
-    from budgetrl.report.outcome import COMPARED, difference_sentence
 
     found = compare_evaluations(a, b)
     if as_json:
         document = {
-            suite: {str(k): part.to_json() for k, part in by_k.items()}
-            for suite, by_k in found.items()
+            suite: {k: part.to_json() for k, part in by_k.items()} for suite, by_k in found.items()
         }
         sys.stdout.write(json.dumps(document) + "\n")
         return

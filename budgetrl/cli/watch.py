@@ -65,13 +65,13 @@ def runs(
 ) -> None:
     """List runs, oldest first: status, updates, spent, gain."""
     from budgetrl.account.text import scrub
-    from budgetrl.display.runs_table import print_runs, runs
+    from budgetrl.display.runs_table import print_runs, run_json, runs
 
-    rows = runs(out)
+    found = runs(out)
     if as_json:
-        print(json.dumps(rows, indent=1))
-    elif rows:
-        print_runs(rows, sys.stdout)
+        print(json.dumps([run_json(view) for view in found], indent=1))
+    elif found:
+        print_runs(found, sys.stdout)
     else:
         where = scrub(str(out))
         print(f"No runs under {where}. Start one with `budgetrl run quickstart`.", file=sys.stderr)

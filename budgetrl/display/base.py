@@ -4,7 +4,7 @@
         display.message("planning quickstart")            allowed before there is a run directory
         display.start(run)
         while ...: display.tick()                         about four times a second
-        display.close(result)                             the end screen
+        display.close(end)                             the end screen
 
 A display reads events, plan and heartbeat from the run directory by itself, so it shows the same
 in `run`, `resume` and `watch`. It never waits for its reader, and no error in it ends a run.
@@ -12,12 +12,13 @@ in `run`, `resume` and `watch`. It never waits for its reader, and no error in i
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Literal, Protocol, Self, TextIO
+from typing import Literal, Protocol, Self, TextIO
 
-from budgetrl.account.live import RunView
+from budgetrl.account.live import LiveRun
 from budgetrl.display.output import silence
+from budgetrl.events import RunFinished
 from budgetrl.rundir import RunDir
 
 DisplayKind = Literal["auto", "live", "plain", "json", "none"]
@@ -27,7 +28,7 @@ class Display(Protocol):
     """Shows one run. All methods return at once."""
 
     @property
-    def view(self) -> RunView | None:
+    def view(self) -> LiveRun | None:
         """What it knows of the run; None where it keeps no account."""
         ...
 
@@ -46,11 +47,11 @@ class Display(Protocol):
         """Show one sentence from the program itself, such as "saving before leaving"."""
         ...
 
-    def close(self, result: Mapping[str, Any] | None = None) -> None:
+    def close(self, end: RunFinished | None = None) -> None:
         """Show the rest, then the end screen, and leave the terminal as it was.
 
         Args:
-            result: the final JSON of `run`; None: leave without an end screen.
+            end: how the run ended; None: leave without an end screen.
         """
         ...
 
@@ -58,7 +59,7 @@ class Display(Protocol):
 class NoDisplay:
     """Shows nothing."""
 
-    view: RunView | None = None
+    view: LiveRun | None = None
 
     def start(self, run: RunDir) -> None:
         """Nothing."""
@@ -69,7 +70,7 @@ class NoDisplay:
     def message(self, text: str) -> None:
         """Nothing."""
 
-    def close(self, result: Mapping[str, Any] | None = None) -> None:
+    def close(self, end: RunFinished | None = None) -> None:
         """Nothing."""
 
 
@@ -87,7 +88,7 @@ class GuardedDisplay:
         self._closed = False
 
     @property
-    def view(self) -> RunView | None:
+    def view(self) -> LiveRun | None:
         """What the display knows of the run; None before `start`, or where nothing is shown."""
         return self._display.view
 
@@ -104,11 +105,11 @@ class GuardedDisplay:
         """See `Display`."""
         self._try(lambda: self._display.message(text))
 
-    def close(self, result: Mapping[str, Any] | None = None) -> None:
+    def close(self, end: RunFinished | None = None) -> None:
         """See `Display`; the second time nothing happens."""
         if not self._closed:
             self._closed = True
-            self._try(lambda: self._display.close(result))
+            self._try(lambda: self._display.close(end))
 
     def __enter__(self) -> Self:
         return self

@@ -9,12 +9,14 @@ from dataclasses import replace
 
 from rich.text import Text
 
+from budgetrl.account.bill import more_updates
+from budgetrl.account.outcome import STATUS_TONES
 from budgetrl.account.text import scrub
 from budgetrl.display import glyphs as g
 from budgetrl.display import model_panels, panels
 from budgetrl.display.layout import Panel, beside, stack
 from budgetrl.display.lines import fit, row
-from budgetrl.display.scene import Scene, bill_of, more_updates
+from budgetrl.display.scene import Scene
 from budgetrl.display.spark import chart
 from budgetrl.types import RunStatus
 from budgetrl.units import duration, percent
@@ -74,13 +76,13 @@ def _kept(scene: Scene, name: str, panel: Panel | None) -> Panel | None:
 
 def _small(scene: Scene, width: int) -> list[Text]:
     """The most important words, for a corner of a screen."""
-    view, bill = scene.view, bill_of(scene)
+    view, bill = scene.view, scene.bill
     accuracy = view.series["accuracy"]
     lines = [
-        row((scrub(view.name), g.STRONG), " ", (scene.doing, panels.STATUS_STYLE[scene.status])),
+        row((scrub(view.name), g.STRONG), " ", (scene.doing, g.TONES[STATUS_TONES[scene.status]])),
         row(("left ", g.LABEL), (duration(bill.left), g.STRONG)),
         row(("spent ", g.LABEL), duration(bill.paid)),
-        row(("update ", g.LABEL), str(view.step)),
+        row(("update ", g.LABEL), str(view.steps)),
     ]
     forecast = more_updates(view)
     if forecast is not None and scene.status is RunStatus.RUNNING:

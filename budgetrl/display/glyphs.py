@@ -3,7 +3,10 @@
 Where there is no colour, the parts of the budget bar differ by character.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
+from budgetrl.account.outcome import Tone
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ STRONG = "bold"
 GOOD = "green"
 BAD = "red"
 WARN = "yellow"
+TONES: Mapping[Tone, str] = {"good": GOOD, "bad": BAD, "noise": WARN, "muted": LABEL, "": ""}
+"""Colours of what `account.outcome` says."""
 CURVES = {
     "accuracy": "green",
     "reward": "cyan",

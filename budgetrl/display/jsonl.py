@@ -1,11 +1,10 @@
 """`--display json`: the lines of events.jsonl, as they are, as they happen."""
 
-from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
-from budgetrl.account.live import BLOCK_BYTES, RunView
+from budgetrl.account.live import BLOCK_BYTES, LiveRun
 from budgetrl.display.output import Output
-from budgetrl.events import parse
+from budgetrl.events import RunFinished, parse
 from budgetrl.rundir import RunDir
 
 PATIENCE_S = 10.0
@@ -14,7 +13,7 @@ PATIENCE_S = 10.0
 class JsonDisplay:
     """Copies new event lines to a stream; torn and foreign lines are left out."""
 
-    view: RunView | None = None
+    view: LiveRun | None = None
 
     def __init__(self, stream: TextIO) -> None:
         self._out = Output(stream)
@@ -34,7 +33,7 @@ class JsonDisplay:
     def message(self, text: str) -> None:
         """Nothing: the stream holds events only."""
 
-    def close(self, result: Mapping[str, Any] | None = None) -> None:
+    def close(self, end: RunFinished | None = None) -> None:
         """Copy the rest, as long as somebody reads it."""
         while self._out.drain(PATIENCE_S) and self._copy_block():
             pass

@@ -6,12 +6,12 @@ here is needed for the run: `base.GuardedDisplay` replaces it by plain lines if 
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from rich.text import Text
 
-from budgetrl.account.live import RunView
+from budgetrl.account.live import LiveRun
 from budgetrl.account.outcome import ending
 from budgetrl.account.text import scrub
 from budgetrl.display.frame import SMALL_HEIGHT, SMALL_WIDTH, frame
@@ -19,8 +19,9 @@ from budgetrl.display.glyphs import LABEL, STRONG, glyphs_for
 from budgetrl.display.lines import fit, row
 from budgetrl.display.scene import Scene
 from budgetrl.display.screen import Screen
+from budgetrl.events import RunFinished
 from budgetrl.rundir import RunDir
-from budgetrl.types import RunStatus, StopReason
+from budgetrl.types import RunStatus
 
 NEWS_S = 0.25
 """Between two frames when there is news."""
@@ -32,10 +33,6 @@ CPU_SHARE = 0.004
 REPAIR_S = 15.0
 """Between two frames that are sent whole, in case something else wrote on the terminal."""
 RUN_HINT = "Ctrl-C saves and stops"
-ENDED = {reason.value: RunStatus.FINISHED for reason in StopReason} | {
-    StopReason.INTERRUPTED.value: RunStatus.INTERRUPTED,
-    StopReason.FAILED.value: RunStatus.FAILED,
-}
 KEPT_MESSAGES = 5
 
 
@@ -55,13 +52,13 @@ class LiveDisplay:
         stream: TextIO,
         own: bool = True,
         hint: str = RUN_HINT,
-        view: RunView | None = None,
+        view: LiveRun | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._screen = Screen(stream)
         self._glyphs = glyphs_for(self._screen.encoding, self._screen.colour)
         self._own, self._hint, self._clock = own, hint, clock
-        self.view: RunView | None = None
+        self.view: LiveRun | None = None
         self._prepared = view
         self._messages: deque[str] = deque(maxlen=KEPT_MESSAGES)
         self._notice = ""
@@ -73,7 +70,7 @@ class LiveDisplay:
     def start(self, run: RunDir) -> None:
         """Show what is there; what was said of the planning gives way to the hint."""
         self._notice = ""
-        self.view = self._prepared or RunView(run)
+        self.view = self._prepared or LiveRun(run)
         self.view.catch_up()
         self._draw()
 
@@ -95,25 +92,25 @@ class LiveDisplay:
         self._whole_at = float("-inf")
         self._draw()
 
-    def close(self, result: Mapping[str, Any] | None = None) -> None:
-        """Leave the screen, with the end screen if there is a result."""
+    def close(self, end: RunFinished | None = None) -> None:
+        """Leave the screen, with the end screen if it has one."""
         lines: Sequence[Text] = [row(scrub(text)) for text in self._messages]
-        if result is not None and self.view is not None:
+        if end is not None and self.view is not None:
             self.view.catch_up()
-            lines = [*lines, *self._end_screen(self.view, result)]
+            lines = [*lines, *self._end_screen(self.view, end)]
         self._screen.leave(lines)
 
-    def _end_screen(self, view: RunView, result: Mapping[str, Any]) -> Sequence[Text]:
+    def _end_screen(self, view: LiveRun, end: RunFinished) -> Sequence[Text]:
         """What stays: it leaves a line for the prompt, so that its top stays in sight."""
         columns, lines = self._screen.size()
         if columns < SMALL_WIDTH or lines < SMALL_HEIGHT:
-            return [row(f"{label}: {scrub(text)}") for label, text in ending(view, result)]
-        status = ENDED.get(str(result.get("stop_reason")))
-        return frame(self._scene(view, status), columns, lines - 2)
+            return [row(f"{label}: {scrub(text)}") for label, text in ending(view, end)]
+        view.history.finished = end  # also where the disk was too full to say so
+        return frame(self._scene(view, end.stop_reason.status), columns, lines - 2)
 
-    def _scene(self, view: RunView, ended: RunStatus | None = None) -> Scene:
+    def _scene(self, view: LiveRun, ended: RunStatus | None = None) -> Scene:
         now = self._clock()
-        status = ended or (RunStatus.RUNNING if self._own else view.status(now))
+        status = ended or (RunStatus.RUNNING if self._own else view.status_at(now))
         return Scene(view, now, status, self._glyphs, "" if ended else self._notice)
 
     def _draw(self) -> None:

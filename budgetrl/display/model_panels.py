@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 
 from rich.text import Text
 
-from budgetrl.account.outcome import first_k, interval, points
 from budgetrl.account.series import Series
-from budgetrl.account.text import scrub
+from budgetrl.account.text import interval_text, points, scrub
 from budgetrl.display import glyphs as g
 from budgetrl.display.layout import Panel
 from budgetrl.display.lines import Part, clip, fit, labelled, row, rule, wrap
@@ -48,7 +47,7 @@ def learning(scene: Scene) -> Panel | None:
         return None
 
     def draw(width: int, rows: int) -> list[Text]:
-        lines = [rule("learning", width, scene.glyphs, f"update {view.step}")]
+        lines = [rule("learning", width, scene.glyphs, f"update {view.steps}")]
         shown = names[: rows - 1]
         height, more = divmod(rows - 1, len(shown))
         for index, name in enumerate(shown):
@@ -150,7 +149,7 @@ def _ends(scene: Scene, suite: str) -> tuple[Evaluation | None, Evaluation]:
 def _suite(scene: Scene, suite: str) -> list[Text]:
     """A suite in full: what it is, its baseline, its newest result."""
     before, newest = _ends(scene, suite)
-    k = first_k(newest.pass_at)
+    k = min(newest.pass_at, default=1)
     name = (scrub(f"{suite} pass@{k}"), g.STRONG)
     lines = [row(name, (_rounds(newest), g.LABEL))]
     if before is not None and before is not newest:
@@ -162,21 +161,23 @@ def _suite(scene: Scene, suite: str) -> list[Text]:
 
 def _suite_line(scene: Scene, suite: str) -> Text:
     before, newest = _ends(scene, suite)
-    k = first_k(newest.pass_at)
+    k = min(newest.pass_at, default=1)
     score = row((_score(newest, k), g.STRONG), (f"  {_when(newest)}", g.LABEL))
     return row(labelled(scrub(f"{suite} pass@{k}"), score, 15), _change(before, newest, k))
 
 
-def _change(before: Evaluation | None, newest: Evaluation, k: str) -> Text:
+def _change(before: Evaluation | None, newest: Evaluation, k: int) -> Text:
     if before is None or before is newest:
         return row("")
     change = newest.pass_at.get(k, 0.0) - before.pass_at.get(k, 0.0)
-    return row((f"  {points(change)}", g.GOOD if change > 0 else g.BAD if change < 0 else ""))
+    style = g.GOOD if change > 0 else g.BAD if change < 0 else ""
+    return row((f"  {points(change)} points", style))
 
 
-def _score(event: Evaluation, k: str) -> str:
-    spread = interval(event.interval_95.get(k))
-    return percent(event.pass_at.get(k)) + (f" ({spread})" if spread else "")
+def _score(event: Evaluation, k: int) -> str:
+    interval = event.interval_95.get(k)
+    spread = f" ({interval_text(interval)})" if interval else ""
+    return percent(event.pass_at.get(k)) + spread
 
 
 def _when(event: Evaluation) -> str:

@@ -5,13 +5,13 @@ Each function takes a scene and gives a `Panel`, or None when there is nothing t
 
 from rich.text import Text
 
-from budgetrl.account.live import number
-from budgetrl.account.outcome import downloading, ending, money, next_command, short_path, updates
-from budgetrl.account.text import scrub
+from budgetrl.account.bill import Bill, more_updates
+from budgetrl.account.outcome import STATUS_TONES, ending
+from budgetrl.account.text import downloading, money, scrub, short_path
 from budgetrl.display import glyphs as g
 from budgetrl.display.layout import Panel
 from budgetrl.display.lines import Part, ends, fit, labelled, row, rule, wrap
-from budgetrl.display.scene import Bill, Scene, bill_of, more_updates
+from budgetrl.display.scene import Scene
 from budgetrl.display.spark import bar
 from budgetrl.history import Span
 from budgetrl.rundir import MANIFEST
@@ -20,15 +20,10 @@ from budgetrl.units import duration
 
 SETUP_PHASES = ("imports", "download", "model", "data", "preflight", "baseline")
 _SOMETIMES = ("download", "preflight")
+_LESS_IMPORTANT = ("also", "stopped", "attempts", "best", "saved", "report", "bill", "error")
+"""Labels of the end screen that go first where rows are short."""
 LATE = 1.01
 """Times the budget: where an expected end counts as too late."""
-STATUS_STYLE = {
-    RunStatus.RUNNING: g.GOOD,
-    RunStatus.FINISHED: f"bold {g.GOOD}",
-    RunStatus.INTERRUPTED: g.WARN,
-    RunStatus.FAILED: f"bold {g.BAD}",
-    RunStatus.CRASHED: f"bold {g.BAD}",
-}
 
 
 def header(scene: Scene) -> Panel:
@@ -37,7 +32,7 @@ def header(scene: Scene) -> Panel:
     def draw(width: int, rows: int) -> list[Text]:
         view = scene.view
         left = row(("budgetrl ", g.LABEL), (scrub(view.name), g.STRONG), "   ", _subject(scene))
-        right = row((scene.doing, STATUS_STYLE[scene.status]))
+        right = row((scene.doing, g.TONES[STATUS_TONES[scene.status]]))
         attempt = f"attempt {view.history.attempt}" if view.history.attempt > 1 else ""
         path = row((scrub(short_path(view.run.path)), g.LABEL))
         lines = [
@@ -51,7 +46,7 @@ def header(scene: Scene) -> Panel:
 
 def _subject(scene: Scene) -> str:
     """Model, rank and device in one phrase."""
-    recipe = scene.view.recipe
+    recipe = scene.view.tables
     model = str((recipe.get("model") or {}).get("id", "")).removeprefix("asset:")
     engine = recipe.get("engine") or {}
     rank = (recipe.get("lora") or {}).get("rank")
@@ -70,7 +65,7 @@ def _name(gpu: object) -> object:
 
 def budget(scene: Scene) -> Panel:
     """Time and money by phase: spent, left, where it will end; and what updates that buys."""
-    bill = bill_of(scene)
+    bill = scene.bill
 
     def draw(width: int, rows: int) -> list[Text]:
         lines = [
@@ -144,20 +139,20 @@ def _spent(scene: Scene, bill: Bill) -> Text:
 def _updates(scene: Scene) -> Text:
     """Updates made, and how many more the budget buys, with its range."""
     view = scene.view
-    made: list[Part] = [("updates ", g.LABEL), (str(view.step), g.STRONG), (" made", g.LABEL)]
+    made: list[Part] = [("updates ", g.LABEL), (str(view.steps), g.STRONG), (" made", g.LABEL)]
     now = view.history.phase_now()
     ending = view.history.finished is not None or (now is not None and now.name == "final")
     if scene.status is not RunStatus.RUNNING or ending:
         return row(*made)
-    asked = number(view.plan.get("requested_steps"))
-    wanted = "" if asked is None else f" of {int(asked)} asked for"
-    forecast, fits = more_updates(view), number(view.plan.get("steps"))
+    plan, forecast = view.plan, more_updates(view)
+    asked = plan.requested_steps if plan else None
+    wanted = "" if asked is None else f" of {asked} asked for"
     told = ""
     if forecast is not None:
         more, low, high = forecast
         told = f"about {more} more" + (f" ({low} to {high})" if low != high else "")
-    elif fits is not None:
-        told = f"about {max(0, int(fits) - view.step)} more by the plan"
+    elif plan is not None:
+        told = f"about {max(0, plan.steps - view.steps)} more by the plan"
     return row(*made, wanted, "   ", told)
 
 
@@ -185,7 +180,7 @@ def setup(scene: Scene) -> Panel | None:
 def _setup_line(scene: Scene, name: str, span: Span | None, width: int) -> Text:
     label = "first update" if name == "train" else name
     if span is None:
-        expected = number(scene.view.times.get(f"{name}_s"))
+        expected = getattr(scene.view.times, f"{name}_s", None)
         usual = f"about {duration(expected)}" if expected else ""
         return row((f"{scene.glyphs.todo} {label:<13}{usual}", g.LABEL))
     if span.seconds is not None:
@@ -195,8 +190,8 @@ def _setup_line(scene: Scene, name: str, span: Span | None, width: int) -> Text:
     if name == "download" and now is not None:
         far = downloading(now.repo, now.bytes, now.total_bytes, now.seconds)
         return row((f"{scene.glyphs.now} ", g.WARN), (f"{label:<13}", g.STRONG), scrub(far))
-    planned = scene.view.plan.get("step_s") if name == "train" else None
-    expected = span.expected_s or number(planned)
+    plan = scene.view.plan if name == "train" else None
+    expected = span.expected_s or (plan and plan.step_s)
     parts: list[Part] = [(f"{scene.glyphs.now} ", g.WARN), (f"{label:<13}", g.STRONG)]
     parts.append(f"{duration(since):<9}")
     room = min(40, width - 45)
@@ -249,11 +244,13 @@ def end(scene: Scene, width: int) -> Panel | None:
     """
     if scene.status is RunStatus.RUNNING:
         return None
-    facts = [(label, _fact(label, text, width)) for label, text in _ending(scene)]
+    finished = scene.view.history.finished if scene.status is not RunStatus.CRASHED else None
+    told = ending(scene.view, finished or scene.status)
+    facts = [(label, _fact(label, text, width)) for label, text in told]
 
     def draw(width: int, rows: int) -> list[Text]:
         kept = list(facts)
-        for less_important in ("stopped", "attempts", "best", "saved", "report", "bill", "error"):
+        for less_important in _LESS_IMPORTANT:
             if sum(len(lines) for _, lines in kept) < rows:
                 break
             kept = [(label, lines) for label, lines in kept if label != less_important]
@@ -262,14 +259,6 @@ def end(scene: Scene, width: int) -> Panel | None:
 
     whole = 1 + sum(len(lines) for _, lines in facts)
     return Panel(1, min(7, whole), whole, draw)
-
-
-def _ending(scene: Scene) -> list[tuple[str, str]]:
-    view = scene.view
-    if scene.status is not RunStatus.CRASHED:
-        return ending(view, view.result())
-    said = f"Crashed after {updates(view.step)}: it has no end, and nobody writes its events."
-    return [("result", said), ("next", next_command(view, {}))]
 
 
 def _fact(label: str, text: str, width: int) -> list[Text]:

@@ -6,12 +6,11 @@
 Only ASCII of its own, so that every terminal and log shows it.
 """
 
-from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
-from budgetrl.account.live import RunView
-from budgetrl.account.outcome import downloading, ending, interval, money, short_path
-from budgetrl.account.text import scrub
+from budgetrl.account.live import LiveRun
+from budgetrl.account.outcome import ending
+from budgetrl.account.text import downloading, interval_text, money, scrub, short_path
 from budgetrl.display.output import Output
 from budgetrl.events import (
     Changed,
@@ -21,6 +20,7 @@ from budgetrl.events import (
     Evaluation,
     Event,
     Phase,
+    RunFinished,
     RunResumed,
     RunStarted,
     RunWarning,
@@ -48,7 +48,7 @@ class PlainDisplay:
 
     def __init__(self, stream: TextIO) -> None:
         self._out = Output(stream)
-        self.view: RunView | None = None
+        self.view: LiveRun | None = None
         self._last_step_s = float("-inf")
         self._last_line_s = 0.0
         self._held: Step | None = None
@@ -56,16 +56,15 @@ class PlainDisplay:
 
     def start(self, run: RunDir) -> None:
         """Say which run it is."""
-        self.view = view = RunView(run)
+        self.view = view = LiveRun(run)
         view.catch_up()
         self._line(f"run directory {scrub(short_path(run.path))}")
         plan = view.plan
         if plan:
             budget = money(view.budget_s, view.usd_of(view.budget_s))
-            steps = plan.get("affordable_steps")
-            asked = plan.get("requested_steps")
+            asked = plan.requested_steps
             wanted = f"; the recipe asks for {asked}" if asked is not None else ""
-            self._line(f"budget {budget}: about {steps} updates fit{wanted}")
+            self._line(f"budget {budget}: about {plan.affordable_steps} updates fit{wanted}")
 
     def tick(self) -> None:
         """Lines for what is new."""
@@ -84,13 +83,13 @@ class PlainDisplay:
         self.tick()
         self._line(scrub(text))
 
-    def close(self, result: Mapping[str, Any] | None = None) -> None:
+    def close(self, end: RunFinished | None = None) -> None:
         """The last update, and the end."""
         self.tick()
         if self._held is not None:
             self._step(self._held)
-        if result is not None and self.view is not None:
-            for label, text in ending(self.view, result):
+        if end is not None and self.view is not None:
+            for label, text in ending(self.view, end):
                 self._line(f"{label}: {scrub(text)}")
         self._out.drain(PATIENCE_S)
         self._out.close()
@@ -102,7 +101,7 @@ class PlainDisplay:
         self._last_line_s = elapsed
         self._out.write(f"[{duration(elapsed):>8}] {text}\n")
 
-    def _still(self, view: RunView) -> None:
+    def _still(self, view: LiveRun) -> None:
         span = view.history.phase_now()
         if span is not None:
             since = view.elapsed_s() - span.started_s
@@ -157,8 +156,8 @@ class PlainDisplay:
 
     def _step(self, step: Step) -> None:
         self._held, self._last_step_s = None, step.elapsed_s
-        asked = self.view.plan.get("requested_steps") if self.view is not None else None
-        self._line(_step(step, asked), step.elapsed_s)
+        plan = self.view.plan if self.view is not None else None
+        self._line(_step(step, plan.requested_steps if plan else None), step.elapsed_s)
 
 
 def _phase(event: Phase) -> str:
@@ -172,8 +171,9 @@ def _phase(event: Phase) -> str:
 def _evaluation(event: Evaluation) -> str:
     parts = []
     for k, value in event.pass_at.items():
-        spread = interval(event.interval_95.get(k))
-        parts.append(f"pass@{k} {percent(value)}" + (f" ({spread})" if spread else ""))
+        interval = event.interval_95.get(k)
+        spread = f" ({interval_text(interval)})" if interval else ""
+        parts.append(f"pass@{k} {percent(value)}{spread}")
     rounds = f"{event.problems} problems x {event.samples}"
     at = "" if event.when == "baseline" else f" after update {event.step}"
     when = f"{event.suite} {event.when}{at}"

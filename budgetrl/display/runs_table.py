@@ -4,52 +4,45 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from budgetrl.account.live import RunView
-from budgetrl.account.outcome import gain, points, short_path
-from budgetrl.account.text import scrub
+from budgetrl.account.live import LiveRun
+from budgetrl.account.outcome import STATUS_TONES
+from budgetrl.account.result import result_of
+from budgetrl.account.text import points, scrub, short_path, suite_name
+from budgetrl.display import glyphs as g
 from budgetrl.losses import find_losses
 from budgetrl.rundir import list_runs
-from budgetrl.types import RunStatus
 from budgetrl.units import duration, usd
 
 PIPE_WIDTH = 200
 """Columns where there is no terminal: nothing is folded."""
-STATUS_STYLE = {
-    RunStatus.RUNNING: "green",
-    RunStatus.FINISHED: "bold",
-    RunStatus.INTERRUPTED: "yellow",
-    RunStatus.FAILED: "red",
-    RunStatus.CRASHED: "red",
-}
 
 
-def runs(out: Path) -> list[dict[str, Any]]:
-    """What `budgetrl runs --json` prints: each run with its status, spend and result."""
-    return [_row(RunView(run)) for run in list_runs(out)]
+def runs(out: Path) -> list[LiveRun]:
+    """The runs under a folder, each as far as it is."""
+    found = [LiveRun(run) for run in list_runs(out)]
+    for view in found:
+        view.catch_up()
+    return found
 
 
-def _row(view: RunView) -> dict[str, Any]:
-    view.catch_up()
-    result, losses = view.result(), find_losses(view.run, view.history)
+def run_json(view: LiveRun) -> dict[str, Any]:
+    """What `budgetrl runs --json` says of a run: its status, spend and result."""
+    result, losses = result_of(view), find_losses(view.run, view.history)
     elapsed = view.elapsed_s()
-    spent = result.get("spent") or {
-        "wall_s": elapsed,
-        "train_s": None,
-        "usd": view.usd_of(elapsed),
-    }
+    spent = {"wall_s": elapsed, "train_s": None, "usd": view.usd_of(elapsed)}
     return {
         "run_dir": str(view.run.path),
         "recipe": view.name,
-        "status": view.status().value,
-        "steps": max(view.step, losses.last),
-        "spent": spent,
+        "status": view.status_at().value,
+        "steps": max(view.steps, losses.last),
+        "spent": result.get("spent", spent),
         "final": result.get("final"),
         "difference": result.get("difference"),
         "missing": losses.sentences(),
     }
 
 
-def print_runs(rows: Sequence[dict[str, Any]], stream: TextIO) -> None:
+def print_runs(views: Sequence[LiveRun], stream: TextIO) -> None:
     """The same for people."""
     from rich.console import Console
     from rich.table import Table
@@ -58,25 +51,31 @@ def print_runs(rows: Sequence[dict[str, Any]], stream: TextIO) -> None:
     console = Console(file=stream, highlight=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
-    table = Table(box=None, pad_edge=False, header_style="bright_black")
+    table = Table(box=None, pad_edge=False, header_style=g.LABEL)
     table.add_column("run", overflow="fold")
     table.add_column("status", no_wrap=True)
     for name in ("updates", "time", "money", "gain"):
         table.add_column(name, justify="right", no_wrap=True)
-    for entry in rows:
-        status = RunStatus(entry["status"])
-        found = gain(entry)
-        gained = "-" if found is None else f"{found[0]} pass@{found[1]} {points(found[2])}"
+    missing = []
+    for view in views:
+        status, elapsed = view.status_at(), view.elapsed_s()
+        losses, name = find_losses(view.run, view.history), scrub(short_path(view.run.path))
         table.add_row(
-            Text(scrub(short_path(Path(entry["run_dir"])))),
-            Text(status.value, STATUS_STYLE[status]),
-            str(entry["steps"]),
-            duration(entry["spent"].get("wall_s")),
-            usd(entry["spent"].get("usd")),
-            Text(scrub(gained)),
+            Text(name),
+            Text(status.value, g.TONES[STATUS_TONES[status]]),
+            str(max(view.steps, losses.last)),
+            duration(elapsed),
+            usd(view.usd_of(elapsed)),
+            Text(scrub(_gain(view))),
         )
+        missing += [f"{name}: {sentence}" for sentence in losses.sentences()]
     console.print(table)
-    for entry in rows:
-        for sentence in entry["missing"]:
-            name = scrub(short_path(Path(entry["run_dir"])))
-            console.print(Text(f"{name}: {sentence}", "yellow"))
+    for sentence in missing:
+        console.print(Text(sentence, g.WARN))
+
+
+def _gain(view: LiveRun) -> str:
+    """Of the first suite, at the smallest k."""
+    for suite, by_k in view.recorded_differences().items():
+        return f"{suite_name(suite)} pass@{min(by_k)} {points(by_k[min(by_k)].difference)} points"
+    return "-"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from budgetrl.account.live import RunView
+from budgetrl.account.live import LiveRun
 from budgetrl.display.base import GuardedDisplay, can_be_live
 from budgetrl.display.plain import PlainDisplay
 from budgetrl.errors import RunDirError
@@ -39,12 +39,12 @@ def newest_run(out: Path = Path("runs")) -> RunDir:
 
 def print_frame(run: RunDir, stream: TextIO, now: float | None = None) -> None:
     """Print one frame of a run as it is."""
-    view = RunView(run)
+    view = LiveRun(run)
     view.catch_up()
     _print(view, stream, time.time() if now is None else now)
 
 
-def _print(view: RunView, stream: TextIO, now: float) -> None:
+def _print(view: LiveRun, stream: TextIO, now: float) -> None:
     from rich.text import Text
 
     from budgetrl.display.frame import frame
@@ -56,7 +56,7 @@ def _print(view: RunView, stream: TextIO, now: float) -> None:
     screen = Screen(stream)
     plain = not can_be_live(stream)
     glyphs = glyphs_for(screen.encoding, screen.colour and not plain)
-    scene = Scene(view, now, view.status(now), glyphs)
+    scene = Scene(view, now, view.status_at(now), glyphs)
     drawn = frame(scene, columns, max(lines - 1, 1))
     screen.leave([Text(line.plain) if plain else line for line in drawn])
 
@@ -69,9 +69,9 @@ def watch(
     Raises:
         RunDirError: the run directory is gone.
     """
-    view = RunView(run)
+    view = LiveRun(run)
     view.catch_up()
-    if view.status() is not RunStatus.RUNNING:
+    if view.status_at() is not RunStatus.RUNNING:
         _print(view, stream, time.time())
         return
     with _open(view, stream, errors) as display:
@@ -80,14 +80,14 @@ def watch(
         while display.view is not None:
             if not run.path.is_dir():
                 raise RunDirError(f"the run directory {run.path} is gone.")
-            if display.view.status() is not RunStatus.RUNNING:
+            if display.view.status_at() is not RunStatus.RUNNING:
                 break
             sleep(TICK_S)
             display.tick()
-        display.close(display.view.result() if display.view is not None else None)
+        display.close(display.view.history.finished if display.view is not None else None)
 
 
-def _open(view: RunView, stream: TextIO, errors: TextIO) -> GuardedDisplay:
+def _open(view: LiveRun, stream: TextIO, errors: TextIO) -> GuardedDisplay:
     if not can_be_live(stream):
         return GuardedDisplay(PlainDisplay(stream), stream, errors)
     from budgetrl.display.live import LiveDisplay

@@ -36,6 +36,7 @@ from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import AlphaPolicy, Recipe
 from budgetrl.rundir import (
     CHECKPOINT_MANIFEST,
+    EXPORTED,
     RESOLVED,
     CheckpointFile,
     RunDir,
@@ -44,8 +45,6 @@ from budgetrl.rundir import (
     read_checkpoint,
 )
 
-EXPORTED = "adapter"
-"""The folder in which a run leaves the adapter of its chosen checkpoint."""
 OF_VERL = "lora_adapter"
 """The folder in which verl's merger leaves an adapter, inside that of its base."""
 TEMPLATE = "{problem}\n\nReason step by step, and put the final answer in \\boxed{}."

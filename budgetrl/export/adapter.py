@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from budgetrl.account.run import read_facts
+from budgetrl.account.evaluated import read_run
 from budgetrl.errors import UsageError
 from budgetrl.evaluation.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from budgetrl.evaluation.target import find_target
@@ -37,6 +37,6 @@ def export_adapter_to(source: str, out: Path, base: str | None = None) -> list[P
         for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
             shutil.copyfile(target.adapter / name, draft / name)
         if target.run is not None and checkpoint is not None:
-            describe_adapter(read_facts(target.run), checkpoint, draft)
+            describe_adapter(read_run(target.run), checkpoint, draft)
         names = sorted(path.name for path in draft.iterdir())
     return [out / name for name in names]

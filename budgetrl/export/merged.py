@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from budgetrl.account.run import read_facts
+from budgetrl.account.evaluated import read_run
 from budgetrl.engine.kept_share import LEAST
 from budgetrl.errors import ModelError, UsageError
 from budgetrl.evaluation.identity import model_files
@@ -90,7 +90,7 @@ def export_merged(source: str, out: Path, base: str | None = None) -> MergedMode
         projection, least = _write_weights(target, dtype, draft)
         _write_beside(folder, target.recipe, draft)
         if target.run is not None:
-            facts = read_facts(target.run)
+            facts = read_run(target.run)
             write_atomic(draft / "README.md", model_card(facts, target.step, merged=True))
         names = sorted(path.name for path in draft.iterdir())
     files = [out / name for name in names]

@@ -7,7 +7,7 @@ from itertools import groupby
 from statistics import fmean
 from typing import NamedTuple
 
-from budgetrl.account.run import Facts
+from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.evaluation.passk import mean_interval
 from budgetrl.events import Evaluation
 from budgetrl.report.grouping import apart, groups_of
@@ -31,7 +31,7 @@ class Arm:
     rank: int | None
     scale: float | None
     """alpha / r, which differs between ranks when alpha is fixed."""
-    runs: Sequence[Facts]
+    runs: Sequence[EvaluatedRun]
     by_scale: bool = False
     """Whether another arm has the same model and rank, at another scale."""
     apart: str = ""
@@ -47,14 +47,14 @@ class Arm:
     def evaluations(self, suite: str, when: str, k: int) -> list[Evaluation]:
         """Of all runs that have pass@k of a moment."""
         found = [e for run in self.runs if (e := run.evaluation(when, suite)) is not None]
-        return [e for e in found if str(k) in e.pass_at]
+        return [e for e in found if k in e.pass_at]
 
     def passes(self, suite: str, when: str, k: int) -> Estimate | None:
         """pass@k of a moment."""
         found = self.evaluations(suite, when, k)
-        values = [e.pass_at[str(k)] for e in found]
+        values = [e.pass_at[k] for e in found]
         if len(set(values)) == 1:  # one run, or one base model evaluated again under one protocol
-            return Estimate(values[0], found[0].interval_95.get(str(k)), len(values))
+            return Estimate(values[0], found[0].interval_95.get(k), len(values))
         return _over_seeds(values, 0.0, 1.0)
 
     def gain(self, suite: str, k: int) -> Estimate | None:
@@ -82,7 +82,7 @@ class Arm:
         return sum(run.paid_s for run in self.runs), sum(known) if len(known) == len(usd) else None
 
 
-def arms_of(runs: Iterable[Facts]) -> list[Arm]:
+def arms_of(runs: Iterable[EvaluatedRun]) -> list[Arm]:
     """Group runs into seeds of one recipe, in order of appearance and rank."""
     groups = groups_of(runs)
     models = list(dict.fromkeys(group.name for group in groups))
@@ -96,7 +96,7 @@ def arms_of(runs: Iterable[Facts]) -> list[Arm]:
     return arms
 
 
-def entropy_change(run: Facts) -> float | None:
+def entropy_change(run: EvaluatedRun) -> float | None:
     """Relative change of the exact entropy from its first to its last measurement."""
     measured = run.history.entropies
     if len(measured) < 2 or measured[0].mean_nats <= 0:
@@ -111,7 +111,7 @@ def best_arm(arms: Sequence[Arm]) -> Arm | None:
 
 
 def mean_curve(
-    runs: Sequence[Facts], points: Callable[[Facts], Sequence[tuple[float, float]]]
+    runs: Sequence[EvaluatedRun], points: Callable[[EvaluatedRun], Sequence[tuple[float, float]]]
 ) -> list[tuple[float, float]]:
     """A curve averaged over seeds, at every x that all of them have."""
     curves = [dict(points(run)) for run in runs]
@@ -122,12 +122,12 @@ def mean_curve(
     return [(x, fmean(curve[x] for curve in curves)) for x in shared]
 
 
-def _best_validation(run: Facts) -> float | None:
+def _best_validation(run: EvaluatedRun) -> float | None:
     suite = run.recipe.select.suite if run.recipe else None
     scores = [
-        e.pass_at["1"]
+        e.pass_at[1]
         for e in run.history.evaluations
-        if e.suite == (suite or "math500") and e.step > 0 and "1" in e.pass_at
+        if e.suite == (suite or "math500") and e.step > 0 and 1 in e.pass_at
     ]
     return max(scores) if scores else None
 

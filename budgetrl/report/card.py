@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from budgetrl.account.run import Facts
+from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.account.text import interval_text, points, readable, suite_name
 from budgetrl.masking import shareable
 from budgetrl.recipe.assets import PREFIX
@@ -18,7 +18,7 @@ from budgetrl.units import duration, percent, usd
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def model_card(facts: Facts, step: int, *, merged: bool = False) -> str:
+def model_card(facts: EvaluatedRun, step: int, *, merged: bool = False) -> str:
     """Markdown with the hub's metadata on top.
 
     Args:
@@ -39,31 +39,31 @@ def model_card(facts: Facts, step: int, *, merged: bool = False) -> str:
     return shareable("\n\n".join(parts)) + "\n"
 
 
-def base_revision(facts: Facts) -> str | None:
+def base_revision(facts: EvaluatedRun) -> str | None:
     """The commit of the base model; of an older run what its recipe or its engine says."""
-    stated = facts.resolved.get("model", {}).get("revision")
+    stated = facts.tables.get("model", {}).get("revision")
     found = _commit(facts, "model") or stated
     found = found or facts.manifest.get("engine", {}).get("model_revision")
     return str(found) if found else None
 
 
-def _commit(facts: Facts, key: str) -> str | None:
+def _commit(facts: EvaluatedRun, key: str) -> str | None:
     """The commit that a repository of the hub was pinned to."""
     pinned = facts.manifest.get("hub", {}).get(key, {}).get("commit")
     return str(pinned) if pinned else None
 
 
-def _revision(facts: Facts, key: str) -> str:
+def _revision(facts: EvaluatedRun, key: str) -> str:
     """A commit, and the branch or tag that it was found by."""
-    stated = facts.resolved.get(key, {}).get("revision")
+    stated = facts.tables.get(key, {}).get("revision")
     commit = base_revision(facts) if key == "model" else _commit(facts, key)
     if commit is None or stated is None or stated == commit:
         return str(commit or stated or "not known")
     return f"{commit} ({stated})"
 
 
-def _metadata(facts: Facts, merged: bool) -> str:
-    data = facts.resolved.get("data", {}).get("id")
+def _metadata(facts: EvaluatedRun, merged: bool) -> str:
+    data = facts.tables.get("data", {}).get("id")
     library, relation = ("transformers", "finetune") if merged else ("peft", "adapter")
     fields: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-generation"}
     if _HUB_ID.fullmatch(facts.model):
@@ -74,16 +74,16 @@ def _metadata(facts: Facts, merged: bool) -> str:
     return "\n".join(["---", *(f"{key}: {json.dumps(fields[key])}" for key in fields), "---"])
 
 
-def _adapter(facts: Facts) -> str:
-    lora = facts.resolved.get("lora", {})
+def _adapter(facts: EvaluatedRun) -> str:
+    lora = facts.tables.get("lora", {})
     return f"LoRA rank {lora.get('rank', '?')}"
 
 
-def _summary(facts: Facts, step: int) -> str:
+def _summary(facts: EvaluatedRun, step: int) -> str:
     cost = duration(facts.paid_s) + (f", {usd(facts.paid_usd)}" if facts.paid_usd else "")
     rewards = " + ".join(
         f"{reward.get('weight', 1.0):g} {_plain(str(reward.get('name')))}"
-        for reward in facts.resolved.get("rewards", [])
+        for reward in facts.tables.get("rewards", [])
     )
     return (
         f"Trained with GRPO and verifiable rewards ({rewards}) by budgetrl: the adapter after "
@@ -91,7 +91,7 @@ def _summary(facts: Facts, step: int) -> str:
     )
 
 
-def _results(facts: Facts) -> Iterator[str]:
+def _results(facts: EvaluatedRun) -> Iterator[str]:
     finished = facts.history.finished
     yield "## Results"
     if finished is None or not finished.final or not finished.difference:
@@ -101,20 +101,22 @@ def _results(facts: Facts) -> Iterator[str]:
         "| suite | pass@k | before | after | difference in points (95 %) |",
         "|---|---|---|---|---|",
     ]
-    for suite, entry in finished.difference.items():
-        for k, value in entry["pass_at"].items():
-            before = finished.baseline.get(suite, {}).get("pass_at", {}).get(k)
-            after = finished.final.get(suite, {}).get("pass_at", {}).get(k)
-            interval = interval_text(entry.get("interval_95", {}).get(k), signed=True)
+    for suite, by_k in facts.recorded_differences().items():
+        for k, found in by_k.items():
+            before, after = (
+                percent(scores[suite].pass_at.get(k) if suite in scores else None)
+                for scores in (finished.baseline, finished.final)
+            )
+            interval = interval_text(found.interval_95, signed=True)
             rows.append(
-                f"| {_plain(suite_name(suite))} | {k} | {percent(before)} | {percent(after)} "
-                f"| {points(value)} ({interval}) |"
+                f"| {_plain(suite_name(suite))} | {k} | {before} | {after} "
+                f"| {points(found.difference)} ({interval}) |"
             )
     yield "\n".join(rows)
     yield "\n".join(_protocol(facts, suite) for suite in finished.difference)
 
 
-def _protocol(facts: Facts, suite: str) -> str:
+def _protocol(facts: EvaluatedRun, suite: str) -> str:
     found = facts.evaluation("final", suite)
     if found is None:
         return f"- {_plain(suite_name(suite))}: how it was evaluated is not recorded."
@@ -126,8 +128,8 @@ def _protocol(facts: Facts, suite: str) -> str:
     )
 
 
-def _use(facts: Facts) -> Iterator[str]:
-    rank = facts.resolved.get("lora", {}).get("rank", 0)
+def _use(facts: EvaluatedRun) -> Iterator[str]:
+    rank = facts.tables.get("lora", {}).get("rank", 0)
     model = _plain(facts.model)
     yield "## Use\n\nIn these lines `adapter` is this folder."
     yield (
@@ -159,8 +161,8 @@ def _use_whole() -> Iterator[str]:
     yield "```bash\nvllm serve model\n```"
 
 
-def _making(facts: Facts) -> Iterator[str]:
-    resolved, manifest = facts.resolved, facts.manifest
+def _making(facts: EvaluatedRun) -> Iterator[str]:
+    resolved, manifest = facts.tables, facts.manifest
     lora, schedule, data = (resolved.get(name, {}) for name in ("lora", "schedule", "data"))
     found, gpu = manifest.get("data", {}), manifest.get("gpu")
     prompt, known = resolved.get("prompt", {}), facts.recipe.lora if facts.recipe else None

@@ -7,11 +7,10 @@ Every text in here is plain text: renderers escape it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
+from budgetrl.account.outcome import Tone as Tone
 from budgetrl.masking import shareable
-
-Tone = Literal["", "good", "bad", "noise", "paper", "muted"]
 
 
 @dataclass(frozen=True, slots=True)

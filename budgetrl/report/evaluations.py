@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
-from budgetrl.account.run import Facts
-from budgetrl.account.text import interval_text, judgement, points, suite_name
+from budgetrl.account.evaluated import EvaluatedRun
+from budgetrl.account.outcome import tone_of
+from budgetrl.account.text import interval_text, points, suite_name
 from budgetrl.report.document import Block, Cell, Listing, Table, Text
-from budgetrl.report.outcome import TONES
 from budgetrl.types import Protocol
 from budgetrl.units import percent
 
 
-def outcome_blocks(facts: Facts) -> Iterator[Block]:
+def outcome_blocks(facts: EvaluatedRun) -> Iterator[Block]:
     """Before, after and the difference by suite; nothing without an evaluation."""
     rows: list[Sequence[Cell | str]] = []
     for suite in facts.suites:
@@ -37,15 +37,15 @@ def outcome_blocks(facts: Facts) -> Iterator[Block]:
         yield Text(selected, "muted")
 
 
-def _ks(facts: Facts) -> list[int]:
-    return sorted({int(k) for e in facts.history.evaluations for k in e.pass_at})
+def _ks(facts: EvaluatedRun) -> list[int]:
+    return sorted({k for e in facts.history.evaluations for k in e.pass_at})
 
 
-def _evaluation_row(facts: Facts, suite: str, when: str, label: str) -> Sequence[Cell | str]:
+def _evaluation_row(facts: EvaluatedRun, suite: str, when: str, label: str) -> Sequence[Cell | str]:
     found = facts.evaluation(when, suite)
     assert found is not None
     cells: list[Cell | str] = [suite_name(suite) if label == "before" else "", label]
-    for k in map(str, _ks(facts)):
+    for k in _ks(facts):
         if k in found.pass_at:
             interval = interval_text(found.interval_95.get(k))
             cells.append(Cell(percent(found.pass_at[k]), note=interval))
@@ -60,7 +60,7 @@ def _evaluation_row(facts: Facts, suite: str, when: str, label: str) -> Sequence
     return cells
 
 
-def _difference_row(facts: Facts, suite: str) -> Sequence[Cell | str]:
+def _difference_row(facts: EvaluatedRun, suite: str) -> Sequence[Cell | str]:
     by_k = facts.differences[suite]
     cells: list[Cell | str] = ["", Cell("difference", strong=True)]
     for k in _ks(facts):
@@ -73,7 +73,7 @@ def _difference_row(facts: Facts, suite: str) -> Sequence[Cell | str]:
         cells.append(
             Cell(
                 points(found.difference),
-                TONES[judgement(interval)],
+                tone_of(interval),
                 strong=True,
                 note=interval_text(interval, signed=True),
                 interval=drawn,
@@ -83,7 +83,7 @@ def _difference_row(facts: Facts, suite: str) -> Sequence[Cell | str]:
     return [*cells, Cell(f"first {samples}", "muted"), "", "", ""]
 
 
-def _answers(facts: Facts) -> Iterator[Block]:
+def _answers(facts: EvaluatedRun) -> Iterator[Block]:
     rows: list[Sequence[Cell | str]] = []
     for (suite, when), stored in facts.stored.items():
         result = stored.result
@@ -99,7 +99,7 @@ def _answers(facts: Facts) -> Iterator[Block]:
         yield Table(head, rows, text_columns=2)
 
 
-def _further(facts: Facts) -> Iterator[Block]:
+def _further(facts: EvaluatedRun) -> Iterator[Block]:
     """What `budgetrl eval` added to the run."""
     results = [(stored, stored.result) for stored in facts.further if stored.result is not None]
     ks = sorted({k for _, result in results for k in result.pass_at})
@@ -128,7 +128,7 @@ def protocol_text(p: Protocol) -> str:
     )
 
 
-def _protocols(facts: Facts) -> Iterator[tuple[str, str]]:
+def _protocols(facts: EvaluatedRun) -> Iterator[tuple[str, str]]:
     for suite in facts.suites:
         seen = {}
         for when in ("baseline", "final"):
@@ -142,7 +142,7 @@ def _protocols(facts: Facts) -> Iterator[tuple[str, str]]:
             yield f"Protocol, {suite_name(suite)}, {when} (different: not compared)", text
 
 
-def _selection(facts: Facts) -> str:
+def _selection(facts: EvaluatedRun) -> str:
     if facts.recipe is None:
         return ""
     select = facts.recipe.select

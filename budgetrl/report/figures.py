@@ -6,7 +6,7 @@ Drawing is `plots`; importing this module loads matplotlib.
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from budgetrl.account.run import Facts
+from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.account.text import suite_name
 from budgetrl.events import Evaluation, Step
 from budgetrl.report import plots
@@ -31,18 +31,18 @@ CURVES: Sequence[tuple[str, str, Value, bool, bool]] = (
 )
 
 
-def money_label(facts: Facts) -> str:
+def money_label(facts: EvaluatedRun) -> str:
     """What the axes of cost say."""
     return "US dollars" if facts.usd_per_hour is not None else "minutes paid"
 
 
-def cost(facts: Facts, elapsed_s: float) -> float:
+def cost(facts: EvaluatedRun, elapsed_s: float) -> float:
     """Dollars, or minutes where no price is known."""
-    usd = facts.usd(elapsed_s)
+    usd = facts.usd_of(elapsed_s)
     return elapsed_s / 60 if usd is None else usd
 
 
-def learning_curves(facts: Facts) -> list[Figure]:
+def learning_curves(facts: EvaluatedRun) -> list[Figure]:
     """Reward, accuracies, length, entropy and shares against updates, with the cost on top."""
     steps = facts.history.steps
     if len(steps) < 2:
@@ -73,7 +73,7 @@ def _entropy_label(steps: Sequence[Step]) -> str:
 
 
 def _suite_accuracy(
-    facts: Facts, x_all: list[float], top: tuple[str, list[float], list[float]] | None
+    facts: EvaluatedRun, x_all: list[float], top: tuple[str, list[float], list[float]] | None
 ) -> list[Figure]:
     lines = []
     for ink, suite in zip(SERIES, facts.suites, strict=False):
@@ -89,7 +89,7 @@ def _suite_accuracy(
     return [Figure("curve_suites", title, plots.draw(panel), alt)]
 
 
-def frontier(facts: Facts) -> list[Figure]:
+def frontier(facts: EvaluatedRun) -> list[Figure]:
     """Held-out pass@1 against what was paid, and the useful groups that the money bought."""
     figures = []
     lines = []
@@ -117,7 +117,7 @@ def frontier(facts: Facts) -> list[Figure]:
     return figures
 
 
-def _signal_per_cost(facts: Facts) -> list[tuple[float, float]]:
+def _signal_per_cost(facts: EvaluatedRun) -> list[tuple[float, float]]:
     found = []
     for before, after in pairwise(facts.history.steps):
         start, end = cost(facts, before.elapsed_s), cost(facts, after.elapsed_s)
@@ -126,17 +126,17 @@ def _signal_per_cost(facts: Facts) -> list[tuple[float, float]]:
     return found
 
 
-def _by_step(facts: Facts, suite: str) -> list[Evaluation]:
+def _by_step(facts: EvaluatedRun, suite: str) -> list[Evaluation]:
     """Evaluations with pass@1, one per update (the final one wins), in order."""
-    found = {e.step: e for e in facts.history.evaluations if e.suite == suite and "1" in e.pass_at}
+    found = {e.step: e for e in facts.history.evaluations if e.suite == suite and 1 in e.pass_at}
     return [found[step] for step in sorted(found)]
 
 
 def _with_interval(
     label: str, x: list[float], evaluations: list[Evaluation], ink: str
 ) -> plots.Line:
-    y = [e.pass_at["1"] for e in evaluations]
-    intervals = [e.interval_95.get("1") for e in evaluations]
+    y = [e.pass_at[1] for e in evaluations]
+    intervals = [e.interval_95.get(1) for e in evaluations]
     known = [interval for interval in intervals if interval is not None]
     low = [interval[0] for interval in known] if len(known) == len(y) else None
     high = [interval[1] for interval in known] if len(known) == len(y) else None

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from budgetrl.account.run import Facts
+from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.types import Protocol
 
 _NO_LEARNING = {
@@ -31,9 +31,9 @@ class Group:
     settings: Mapping[str, Any]
     protocols: dict[tuple[str, str], Protocol] = field(default_factory=dict)
     """By suite and moment, as far as any of its runs has them."""
-    runs: list[Facts] = field(default_factory=list)
+    runs: list[EvaluatedRun] = field(default_factory=list)
 
-    def takes(self, run: Facts, name: str, settings: Mapping[str, Any]) -> bool:
+    def takes(self, run: EvaluatedRun, name: str, settings: Mapping[str, Any]) -> bool:
         """Adds a run that belongs here."""
         mine = _protocols(run)
         agree = all(self.protocols.get(key, mine[key]) == mine[key] for key in mine)
@@ -56,7 +56,7 @@ class Group:
         return recipe.lora.scale if recipe else None
 
 
-def groups_of(runs: Iterable[Facts]) -> list[Group]:
+def groups_of(runs: Iterable[EvaluatedRun]) -> list[Group]:
     """Seeds together, in order of appearance."""
     groups: list[Group] = []
     for run in runs:
@@ -86,16 +86,16 @@ def _listed(items: Iterable[str]) -> str:
     return ", ".join(different[:_SHOWN]) + (", ..." if different[_SHOWN:] else "")
 
 
-def model_name(run: Facts) -> str:
+def model_name(run: EvaluatedRun) -> str:
     """The paper's name of the model, else the last part of its id."""
     if run.recipe is not None and run.recipe.paper is not None and run.recipe.paper.row:
         return run.recipe.paper.row
     return run.model.rstrip("/").split("/")[-1]
 
 
-def _settings(run: Facts) -> dict[str, Any]:
+def _settings(run: EvaluatedRun) -> dict[str, Any]:
     """Everything that changes what is learnt, flat: {"schedule.learning_rate": 0.001}."""
-    tables = run.recipe.model_dump(mode="json") if run.recipe else dict(run.resolved)
+    tables = run.recipe.model_dump(mode="json") if run.recipe else dict(run.tables)
     tables = {name: table for name, table in tables.items() if name not in _NO_LEARNING}
     if run.recipe:
         lora = run.recipe.lora
@@ -124,7 +124,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _protocols(run: Facts) -> dict[tuple[str, str], Protocol]:
+def _protocols(run: EvaluatedRun) -> dict[tuple[str, str], Protocol]:
     return {key: stored.protocol for key, stored in run.stored.items()}
 
 

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from budgetrl.account.text import interval_text, judgement, points, suite_name
+from budgetrl.account.outcome import tone_of
+from budgetrl.account.text import interval_text, points, suite_name
 from budgetrl.report.arms import Arm, Estimate, best_arm
 from budgetrl.report.document import Cell, Table, Tone
-from budgetrl.report.outcome import TONES
 from budgetrl.report.paper import PaperNumbers, impossible
 from budgetrl.types import Protocol
 from budgetrl.units import percent
@@ -107,7 +107,7 @@ def _columns(models: Sequence[ModelRows]) -> list[tuple[str, int]]:
     if printed:
         return list(dict.fromkeys(printed))
     found = {
-        (evaluation.suite, int(k)): None
+        (evaluation.suite, k): None
         for model in models
         for arm in model.arms
         for run in arm.runs
@@ -175,7 +175,7 @@ def _measured(
                 f"rest of the column ({', '.join(differing)}); not comparable with it."
             )
         gain = arm.gain(suite, k) if when == "final" else None
-        tone = TONES[judgement(gain.interval_95)] if gain is not None else ""
+        tone = tone_of(gain.interval_95) if gain is not None else ""
         own = size if size != usual_size else ""
         cells.append(_estimate(found, marks, tone if tone in ("good", "bad") else "", own))
     return cells

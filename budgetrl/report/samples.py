@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from budgetrl.account.run import Facts
+from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.account.text import shortened, suite_name
 from budgetrl.evaluation.rows import EvalRow
 from budgetrl.report.document import Block, Pair, Sample, Text
@@ -17,13 +17,13 @@ _WANTED = ((False, True), (True, True), (False, False), (True, False))
 """Right before and after: learnt, kept, still wrong, lost."""
 
 
-def sample_blocks(facts: Facts) -> list[Block]:
+def sample_blocks(facts: EvaluatedRun) -> list[Block]:
     """Pairs of completions, each with its verdict and the file that it is in."""
     pairs = _evaluated(facts) or _trained(facts)
     return list(pairs)
 
 
-def _evaluated(facts: Facts) -> list[Block]:
+def _evaluated(facts: EvaluatedRun) -> list[Block]:
     """The same held-out problems before and after training, of every kind of change."""
     for suite in facts.suites:
         base, final = facts.stored.get((suite, "baseline")), facts.stored.get((suite, "final"))
@@ -67,7 +67,7 @@ def _pair(before: EvalRow, after: EvalRow, files: tuple[str, str]) -> Pair:
     )
 
 
-def _trained(facts: Facts) -> list[Block]:
+def _trained(facts: EvaluatedRun) -> list[Block]:
     """Right and wrong completions of the first and the last update."""
     steps = [step.step for step in facts.history.steps]
     if not steps:

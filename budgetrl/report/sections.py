@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from budgetrl.account.run import Facts
-from budgetrl.account.text import judgement, points, suite_name
+from budgetrl.account.evaluated import EvaluatedRun
+from budgetrl.account.outcome import STATUS_TONES, difference_sentence, paid, stopped, tone_of
+from budgetrl.account.text import points, suite_name
 from budgetrl.events import changed_value
 from budgetrl.masking import masked_tree
 from budgetrl.report.bill import bill_blocks
@@ -20,22 +21,11 @@ from budgetrl.report.document import (
     Text,
     Tile,
     Tiles,
-    Tone,
 )
 from budgetrl.report.evaluations import outcome_blocks
-from budgetrl.report.outcome import TONES, headline
 from budgetrl.report.samples import sample_blocks
 from budgetrl.types import RunStatus
 from budgetrl.units import duration, percent, usd
-
-STATUS_TONES: Mapping[RunStatus, Tone] = {
-    RunStatus.FINISHED: "good",
-    RunStatus.RUNNING: "noise",
-    RunStatus.INTERRUPTED: "noise",
-    RunStatus.FAILED: "bad",
-    RunStatus.CRASHED: "bad",
-}
-
 
 _MANIFEST = (
     *("command", "created", "budgetrl", "git", "python", "versions", "machine", "gpu", "engine"),
@@ -44,7 +34,7 @@ _MANIFEST = (
 """Entries of the manifest that a report shows."""
 
 
-def run_document(facts: Facts) -> Document:
+def run_document(facts: EvaluatedRun) -> Document:
     """The report of one run."""
     lora = facts.recipe.lora if facts.recipe else None
     adapter = f"LoRA rank {lora.rank} at scale alpha/r = {lora.scale:g}, " if lora else ""
@@ -61,7 +51,38 @@ def run_document(facts: Facts) -> Document:
     )
 
 
-def _sections(facts: Facts) -> Iterator[Section]:
+def headline(facts: EvaluatedRun) -> list[Text]:
+    """One sentence per compared suite, then how the run ended and what it cost."""
+    sentences = [
+        Text(f"{difference_sentence(suite, by_k[1])}.", tone_of(by_k[1].interval_95))
+        for suite, by_k in facts.differences.items()
+        if 1 in by_k
+    ]
+    ended = facts.status not in (RunStatus.CRASHED, RunStatus.RUNNING)
+    finished = facts.history.finished if ended else None
+    end = Text(f"{stopped(facts, finished or facts.status)} and {paid(facts)}.", "muted")
+    return [*(sentences or [Text(_without_comparison(facts), "muted")]), end]
+
+
+def _without_comparison(facts: EvaluatedRun) -> str:
+    if not facts.suites:
+        return "This run has no evaluation yet, so nothing can be said about its outcome."
+    parts = []
+    for suite in facts.suites:
+        shown = [e for e in facts.history.evaluations if e.suite == suite and 1 in e.pass_at]
+        if not shown:
+            continue
+        first, last = shown[0], shown[-1]
+        text = f"{suite_name(suite)} stood at {percent(first.pass_at[1])} pass@1"
+        text += " at the start" if first.when == "baseline" else f" after {first.step} updates"
+        if last is not first:
+            text += f" and at {percent(last.pass_at[1])} after {last.step} updates"
+        parts.append(text)
+    said = "There is no final evaluation to compare with the start."
+    return f"{said} {'; '.join(parts)}." if parts else said
+
+
+def _sections(facts: EvaluatedRun) -> Iterator[Section]:
     from budgetrl.report.figures import frontier, learning_curves  # loads matplotlib
     from budgetrl.report.several import beside_paper
 
@@ -84,7 +105,7 @@ def _figures(figures: Sequence[Any]) -> list[Block]:
     return [Figures(figures)] if figures else []
 
 
-def _notices(facts: Facts) -> Iterator[str]:
+def _notices(facts: EvaluatedRun) -> Iterator[str]:
     if facts.status is RunStatus.CRASHED:
         yield (
             "This run crashed: nobody holds its lock and no end was written. "
@@ -99,20 +120,20 @@ def _notices(facts: Facts) -> Iterator[str]:
     yield from facts.cut.values()
 
 
-def _tiles(facts: Facts) -> list[Tile]:
+def _tiles(facts: EvaluatedRun) -> list[Tile]:
     tiles = []
     for suite, by_k in facts.differences.items():
         final = facts.evaluation("final", suite)
         base = facts.evaluation("baseline", suite)
         if 1 in by_k and final is not None and base is not None:
             found = by_k[1]
-            shown = f"{percent(base.pass_at.get('1'))} \u2192 {percent(final.pass_at.get('1'))}"
-            tone = TONES[judgement(found.interval_95)]
+            shown = f"{percent(base.pass_at.get(1))} \u2192 {percent(final.pass_at.get(1))}"
+            tone = tone_of(found.interval_95)
             label = f"pass@1 {suite_name(suite)}, points"
             tiles.append(Tile(label, points(found.difference), shown, tone))
-    budget = facts.history.budget_s
+    budget = facts.budget_s
     if facts.paid_usd is not None:
-        tiles.append(Tile("Bill", usd(facts.paid_usd), f"of {usd(facts.usd(budget))}"))
+        tiles.append(Tile("Bill", usd(facts.paid_usd), f"of {usd(facts.usd_of(budget))}"))
     tiles.append(Tile("Time paid", duration(facts.paid_s), f"of {duration(budget)}"))
     planned = facts.plan.steps if facts.plan else None
     tiles.append(Tile("Updates", f"{facts.steps:,}", f"{planned:,} planned" if planned else ""))
@@ -123,14 +144,14 @@ def _tiles(facts: Facts) -> list[Tile]:
     return tiles
 
 
-def _warnings(facts: Facts) -> Iterator[Block]:
+def _warnings(facts: EvaluatedRun) -> Iterator[Block]:
     for warning in facts.history.warnings.values():
         yield Text(f"{warning.message} ({warning.code})", "noise")
     for error in facts.history.errors:
         yield Text(f"{error.type}: {error.message} {error.hint}".strip(), "bad")
 
 
-def _what_was_run(facts: Facts) -> Iterator[Block]:
+def _what_was_run(facts: EvaluatedRun) -> Iterator[Block]:
     recipe = facts.recipe
     items = [("Recipe", facts.name), ("Run directory", facts.run.name)]
     if recipe is not None:
@@ -166,12 +187,12 @@ def _what_was_run(facts: Facts) -> Iterator[Block]:
         yield Table(["Changed", "from", "to", "since attempt"], rows, text_columns=3,
                     caption="On purpose, between two attempts; the recipe below has the new "
                     "values.")  # fmt: skip
-    if facts.resolved:
-        yield Code("The whole recipe, resolved", json.dumps(masked_tree(facts.resolved), indent=1))
+    if facts.tables:
+        yield Code("The whole recipe, resolved", json.dumps(masked_tree(facts.tables), indent=1))
 
 
-def _value(facts: Facts, key: str) -> str:
-    value: Any = facts.resolved
+def _value(facts: EvaluatedRun, key: str) -> str:
+    value: Any = facts.tables
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return "" if value is None else str(value)

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from budgetrl.account.run import Facts
-from budgetrl.account.text import interval_text, judgement, points, suite_name
+from budgetrl.account.evaluated import EvaluatedRun
+from budgetrl.account.outcome import judgement, tone_of
+from budgetrl.account.text import interval_text, points, suite_name
 from budgetrl.report import plots
 from budgetrl.report.arms import Arm, arms_of, mean_curve
 from budgetrl.report.document import Block, Cell, Document, Figure, Figures, Section, Table, Text
 from budgetrl.report.figures import cost, money_label
 from budgetrl.report.ink import SERIES
-from budgetrl.report.outcome import TONES
 from budgetrl.report.paper import merged, paper_numbers
 from budgetrl.report.paper_tables import ModelRows, table_1, table_2
 from budgetrl.types import RunStatus
@@ -19,7 +19,7 @@ from budgetrl.units import duration, percent, usd
 Points = Sequence[tuple[float, float]]
 
 
-def several_document(runs: Sequence[Facts]) -> Document:
+def several_document(runs: Sequence[EvaluatedRun]) -> Document:
     """One report over several runs."""
     arms = arms_of(runs)
     models = models_of(arms)
@@ -52,7 +52,7 @@ def several_document(runs: Sequence[Facts]) -> Document:
     )
 
 
-def beside_paper(facts: Facts) -> Iterator[Block]:
+def beside_paper(facts: EvaluatedRun) -> Iterator[Block]:
     """One run under its paper's rows and figures; nothing for a recipe without [paper]."""
     models = models_of(arms_of([facts]))
     paper = facts.recipe.paper if facts.recipe else None
@@ -148,14 +148,16 @@ def _gain(arm: Arm, suite: str) -> Cell:
         return Cell("-", "muted")
     interval = gain.interval_95
     drawn = None if interval is None else (interval[0], gain.value, interval[1])
-    tone = TONES[judgement(interval)]
+    tone = tone_of(interval)
     note = interval_text(interval, signed=True)
     if gain.seeds < len(arm.runs):
         note += f"; {gain.seeds} of {len(arm.runs)} seeds"
     return Cell(points(gain.value), tone, strong=True, note=note, interval=drawn)
 
 
-def _figure_sections(models: Sequence[ModelRows], runs: Sequence[Facts]) -> Iterator[Section]:
+def _figure_sections(
+    models: Sequence[ModelRows], runs: Sequence[EvaluatedRun]
+) -> Iterator[Section]:
     validation = _validation_suite(runs)
     labels = sorted({(arm.rank or 0, arm.label) for model in models for arm in model.arms})
     inks = {label: SERIES[i % len(SERIES)] for i, (_, label) in enumerate(labels)}
@@ -172,8 +174,8 @@ def _figure_sections(models: Sequence[ModelRows], runs: Sequence[Facts]) -> Iter
 
 
 def _paper_figures(
-    runs: Sequence[Facts],
-) -> list[tuple[str, str, Callable[[Facts], Points], bool]]:
+    runs: Sequence[EvaluatedRun],
+) -> list[tuple[str, str, Callable[[EvaluatedRun], Points], bool]]:
     """The paper's Figures 2 to 4: name, title, what is drawn, whether it is a share."""
     suite = _validation_suite(runs)
     return [
@@ -209,7 +211,7 @@ def _panel(
     name: str,
     model: ModelRows,
     inks: Mapping[str, str],
-    points_of: Callable[[Facts], Points],
+    points_of: Callable[[EvaluatedRun], Points],
     shares: bool,
     title: str = "",
 ) -> Figure | None:
@@ -240,10 +242,10 @@ def _frontier(model: ModelRows, suite: str, title: str, inks: Mapping[str, str])
     lines = []
     for arm in model.arms:
         run = arm.runs[0]
-        mine = [e for e in run.history.evaluations if e.suite == suite and "1" in e.pass_at]
+        mine = [e for e in run.history.evaluations if e.suite == suite and 1 in e.pass_at]
         if len(mine) > 1:
             x = [cost(run, e.elapsed_s) for e in mine]
-            y = [e.pass_at["1"] for e in mine]
+            y = [e.pass_at[1] for e in mine]
             lines.append(plots.Line(arm.label, x, y, points=True, ink=inks[arm.label]))
     if not lines:
         return None
@@ -253,7 +255,7 @@ def _frontier(model: ModelRows, suite: str, title: str, inks: Mapping[str, str])
     return Figure(name, title, plots.draw(panel), f"{title}: {'; '.join(spans)}")
 
 
-def _validation_suite(runs: Sequence[Facts]) -> str:
+def _validation_suite(runs: Sequence[EvaluatedRun]) -> str:
     """The suite that is evaluated most often on the way."""
     counts: dict[str, int] = {}
     for run in runs:
@@ -262,21 +264,21 @@ def _validation_suite(runs: Sequence[Facts]) -> str:
     return max(counts, key=lambda suite: counts[suite]) if counts else ""
 
 
-def _rewards(run: Facts) -> Points:
+def _rewards(run: EvaluatedRun) -> Points:
     steps = run.history.steps
     return [(float(s.step), s.reward_mean) for s in steps if s.reward_mean is not None]
 
 
-def _lengths(run: Facts) -> Points:
+def _lengths(run: EvaluatedRun) -> Points:
     return [(float(s.step), s.completion_tokens_mean) for s in run.history.steps]
 
 
-def _evaluated(run: Facts, suite: str) -> Points:
-    found = [e for e in run.history.evaluations if e.suite == suite and "1" in e.pass_at]
-    return [(float(e.step), e.pass_at["1"]) for e in found]
+def _evaluated(run: EvaluatedRun, suite: str) -> Points:
+    found = [e for e in run.history.evaluations if e.suite == suite and 1 in e.pass_at]
+    return [(float(e.step), e.pass_at[1]) for e in found]
 
 
-def _runs(runs: Sequence[Facts]) -> Table:
+def _runs(runs: Sequence[EvaluatedRun]) -> Table:
     rows = [
         [
             run.run.name,
@@ -285,7 +287,7 @@ def _runs(runs: Sequence[Facts]) -> Table:
             f"{run.steps:,}",
             duration(run.paid_s),
             usd(run.paid_usd),
-            percent(run.paid_s / run.history.budget_s if run.history.budget_s else None, 0),
+            percent(run.paid_s / run.budget_s if run.budget_s else None, 0),
         ]
         for run in runs
     ]

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from budgetrl.account.run import Facts
-from budgetrl.report.bill import bill_rows
+from budgetrl.account.bill import bill_rows
+from budgetrl.account.evaluated import EvaluatedRun
 
 SCHEMA_VERSION = 1
 
 
-def summary(facts: Facts) -> dict[str, Any]:
+def summary(facts: EvaluatedRun) -> dict[str, Any]:
     """What the tables of a run's report say."""
     lora = facts.recipe.lora if facts.recipe else None
     return {
@@ -22,7 +22,7 @@ def summary(facts: Facts) -> dict[str, Any]:
         "seed": facts.seed,
         "steps": facts.steps,
         "spent": {"wall_s": facts.paid_s, "usd": facts.paid_usd},
-        "budget_s": facts.history.budget_s,
+        "budget_s": facts.budget_s,
         "suites": {suite: _suite(facts, suite) for suite in facts.suites},
         "bill": [row._asdict() for row in bill_rows(facts)],
         "warnings": [warning.message for warning in facts.history.warnings.values()],
@@ -30,12 +30,12 @@ def summary(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _suite(facts: Facts, suite: str) -> Mapping[str, Any]:
+def _suite(facts: EvaluatedRun, suite: str) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     for when in ("baseline", "final"):
         evaluation = facts.evaluation(when, suite)
         keys = {"problems", "samples", "pass_at", "interval_95", "truncated_share", "step"}
         found[when] = None if evaluation is None else evaluation.model_dump(include=keys)
     by_k = facts.differences.get(suite, {})
-    found["difference"] = {str(k): part.to_json() for k, part in by_k.items()}
+    found["difference"] = {k: part.to_json() for k, part in by_k.items()}
     return found

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from budgetrl.account.run import Facts, read_facts
+from budgetrl.account.evaluated import EvaluatedRun, read_run
 from budgetrl.errors import RunDirError, UsageError
 from budgetrl.files import write_atomic, write_json
 from budgetrl.masking import masked_tree, shareable
@@ -44,7 +44,7 @@ def write_report(
     once: dict[str, RunDir] = {}
     for run in runs:
         once.setdefault(_history_hash(run), run)
-    facts = [read_facts(run) for run in once.values()]
+    facts = [read_run(run) for run in once.values()]
     document = _document(facts)
     if len(once) < len(runs):
         note = f"{len(runs) - len(once)} of the runs were named before, or are copies: left out."
@@ -60,7 +60,10 @@ def write_report(
 
 
 def write_document(
-    document: Document, facts: Sequence[Facts], folder: Path, formats: Sequence[str] = FORMATS
+    document: Document,
+    facts: Sequence[EvaluatedRun],
+    folder: Path,
+    formats: Sequence[str] = FORMATS,
 ) -> list[Path]:
     """Write a document that is made already; returns the files.
 
@@ -91,7 +94,7 @@ def _check_formats(formats: Sequence[str]) -> None:
         raise UsageError(f"{wrong}.", hint=f"--format takes {', '.join(FORMATS)}.")
 
 
-def _document(facts: Sequence[Facts]) -> Document:
+def _document(facts: Sequence[EvaluatedRun]) -> Document:
     if len(facts) == 1:
         return run_document(facts[0])
     from budgetrl.report.several import several_document  # loads matplotlib
@@ -100,7 +103,7 @@ def _document(facts: Sequence[Facts]) -> Document:
 
 
 def _write(
-    document: Document, facts: Sequence[Facts], folder: Path, formats: Sequence[str]
+    document: Document, facts: Sequence[EvaluatedRun], folder: Path, formats: Sequence[str]
 ) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     if "html" in formats:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from statistics import fmean
 from typing import Any
 
-from budgetrl.account.run import Facts
+from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.account.text import suite_name
 from budgetrl.errors import DataError, ProtocolError
 from budgetrl.evaluation.compare import difference
@@ -201,8 +201,8 @@ def _ends(arms: Sequence[Arm]) -> tuple[Arm, Arm] | None:
     return ranked[0], ranked[-1]
 
 
-def _by_seed(low: Arm, high: Arm) -> list[tuple[Facts, Facts]]:
-    seeds: Mapping[int | None, Facts] = {run.seed: run for run in high.runs}
+def _by_seed(low: Arm, high: Arm) -> list[tuple[EvaluatedRun, EvaluatedRun]]:
+    seeds: Mapping[int | None, EvaluatedRun] = {run.seed: run for run in high.runs}
     return [(run, seeds[run.seed]) for run in low.runs if run.seed in seeds]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from budgetrl.account.run import last_beat
 from budgetrl.display.base import GuardedDisplay
 from budgetrl.errors import ExitCode
 from budgetrl.evaluation.rows import load_eval
@@ -24,7 +25,6 @@ from budgetrl.study.asha import next_trial
 from budgetrl.study.specs import baseline_key
 from budgetrl.study.state import StudyDir, TrialState
 from budgetrl.study.trial import Done, Job, bring, run_trial, second_copy
-from budgetrl.supervise.attempt import last_beat
 from budgetrl.supervise.ending import HARD_MARGIN_S, run_reporter
 from budgetrl.supervise.worker import Signals
 from budgetrl.types import RunStatus
@@ -139,7 +139,7 @@ class _Sweep:
         trial = self.study.trials[index]
         copy = second_copy(self._loaded[index].recipe, trial.run or "")
         run = RunDir(self.study.path / (trial.run or ""))
-        if copy is not None and last_beat(copy, "paid_s") > last_beat(run, "paid_s"):
+        if copy is not None and last_beat(copy) > last_beat(run):
             bring(copy, run)
         error = done.error
         if done.lost:

@@ -64,8 +64,8 @@ class Probe:
         """As `budgetrl probe --json` prints it: suites by name, then what was concluded."""
         suites = {
             name: {
-                "pass_at": {str(k): value for k, value in result.pass_at.items()},
-                "interval_95": {str(k): value for k, value in result.interval_95.items()},
+                "pass_at": dict(result.pass_at),
+                "interval_95": dict(result.interval_95),
                 "samples": result.samples,
                 "truncated_share": result.truncated_share,
             }

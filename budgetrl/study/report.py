@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from budgetrl.account.run import Facts, read_facts
+from budgetrl.account.evaluated import EvaluatedRun, read_run
 from budgetrl.account.text import interval_text, points, suite_name
 from budgetrl.errors import RunDirError
-from budgetrl.history import History, read_history
 from budgetrl.report.arms import arms_of
 from budgetrl.report.document import Cell, Document, Section, Table, Text, Tone
 from budgetrl.report.paper_tables import ModelRows, table_1, table_2
@@ -21,7 +20,6 @@ from budgetrl.report.write import FORMATS, write_document
 from budgetrl.study.claims import Claim, ClaimVerdict, claims_of
 from budgetrl.study.rows import is_sweep, sweep_spent, trial_row
 from budgetrl.study.state import StudyDir
-from budgetrl.supervise.attempt import paid_seconds
 from budgetrl.units import duration, usd
 
 _TONES: dict[ClaimVerdict, Tone] = {
@@ -40,7 +38,7 @@ def write_study_report(
     Raises:
         RunDirError: no arm has begun, or the folder cannot be written.
     """
-    facts = [read_facts(run) for run in study.runs()]
+    facts = [read_run(run) for run in study.runs()]
     if not facts:
         raise RunDirError(
             f"{study.path}: no arm has begun.", hint=f"`budgetrl resume {study.path}` goes on."
@@ -57,7 +55,7 @@ def write_study_report(
 
 def study_document(study: StudyDir) -> dict[str, Any]:
     """The JSON document of a study (CLI.md)."""
-    facts = [read_facts(run) for run in study.runs()]
+    facts = [read_run(run) for run in study.runs()]
     models = models_of(arms_of(facts))
     return {
         "schema_version": 1,
@@ -77,7 +75,7 @@ def study_document(study: StudyDir) -> dict[str, Any]:
     }
 
 
-def _document(study: StudyDir, facts: Sequence[Facts]) -> Document:
+def _document(study: StudyDir, facts: Sequence[EvaluatedRun]) -> Document:
     made = several_document(facts)
     name = study.config["family"]
     if is_sweep(study):
@@ -91,7 +89,7 @@ def _document(study: StudyDir, facts: Sequence[Facts]) -> Document:
     return replace(made, title=title, sections=sections, notices=notices)
 
 
-def _claim_section(study: StudyDir, facts: Sequence[Facts]) -> Section:
+def _claim_section(study: StudyDir, facts: Sequence[EvaluatedRun]) -> Section:
     paper = any(one.recipe is not None and one.recipe.paper is not None for one in facts)
     asks = "What the study asks of the paper" if paper else "What the study asks"
     return Section(asks, _claim_blocks(study, models_of(arms_of(facts))))
@@ -148,17 +146,16 @@ def _claim_blocks(study: StudyDir, models: Sequence[ModelRows]) -> list[Text | T
 def _bill(study: StudyDir) -> Table:
     rows = []
     for arm in study.trials:
-        run = study.run_of(arm)
-        history = read_history(run) if run is not None else History()
+        account = study.account(arm)
         rows.append(
             [
                 arm.spec.label,
                 study.status(arm),
                 f"{arm.row['lora_scale']:.4g}",
                 f"{arm.row['planned_steps']:,}",
-                f"{history.steps[-1].step if history.steps else 0:,}",
+                f"{account.steps if account else 0:,}",
                 duration(arm.row["expected_s"]),
-                duration(0.0 if run is None else paid_seconds(run, history)),
+                duration(account.paid_s if account else 0.0),
             ]
         )
     total = sweep_spent(study)

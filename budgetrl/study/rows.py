@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from budgetrl.history import History, read_history
+from budgetrl.account.result import result_of
 from budgetrl.study.state import StudyDir
-from budgetrl.supervise.attempt import paid_seconds
 from budgetrl.types import RunStatus
 from budgetrl.units import duration, percent, usd
 
@@ -17,22 +16,20 @@ def is_sweep(study: StudyDir) -> bool:
 def trial_row(study: StudyDir, index: int) -> dict[str, Any]:
     """One trial for tables and JSON."""
     trial = study.trials[index]
-    run = study.run_of(trial)
-    history = read_history(run) if run is not None else History()
-    steps = history.steps[-1].step if history.steps else 0
-    paid_s = 0.0 if run is None else paid_seconds(run, history)
-    status, finished = study.status(trial), history.finished
+    account = study.account(trial)
+    steps, paid_s = (account.steps, account.paid_s) if account else (0, 0.0)
+    status = study.status(trial)
     whole = study.rungs[-1] if study.rungs else 0
     return {
         "index": index,
         "values": dict(trial.spec.values),
         **trial.row,
-        "run_dir": str(run.path) if run is not None else None,
+        "run_dir": str(account.run.path) if account else None,
         "status": status,
         "error": trial.error,
         "steps": steps,
         "spent": {"wall_s": paid_s, "usd": study.budget.usd_of(paid_s)},
-        "final": finished.final if finished is not None else None,
+        "final": result_of(account).get("final") if account else None,
         "stopped_early": status == RunStatus.FINISHED and steps < whole,
         "scores": {str(made): score for made, score in trial.scores.items()},
     }

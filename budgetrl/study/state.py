@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from budgetrl.account.run import Account
 from budgetrl.budget import Budget
 from budgetrl.errors import RunDirError, UsageError
 from budgetrl.files import lock_exclusively, write_json
 from budgetrl.history import read_history
 from budgetrl.rundir import RESOLVED, RunDir
 from budgetrl.study.specs import TrialSpec
-from budgetrl.supervise.attempt import paid_seconds
 from budgetrl.types import RunStatus
 
 if TYPE_CHECKING:
@@ -154,6 +154,11 @@ class StudyDir:
             return None
         return RunDir(self.path / trial.run)
 
+    def account(self, trial: TrialState) -> Account | None:
+        """What a trial has made and paid; None before it began."""
+        run = self.run_of(trial)
+        return None if run is None else Account(run, read_history(run))
+
     def runs(self) -> list[RunDir]:
         """All runs that exist, in the order of the trials."""
         return [run for trial in self.trials if (run := self.run_of(trial)) is not None]
@@ -167,7 +172,7 @@ class StudyDir:
 
     def paid_in_arms_s(self) -> float:
         """Seconds that all arms have paid."""
-        return sum(paid_seconds(run, read_history(run)) for run in self.runs())
+        return sum(Account(run, read_history(run)).paid_s for run in self.runs())
 
     def paid_s(self) -> float:
         """Seconds that the study has paid so far; gaps between attempts cost nothing."""

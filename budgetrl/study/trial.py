@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from budgetrl.account.run import Account, last_beat
 from budgetrl.budget import Limits, plan
 from budgetrl.display.base import Display
 from budgetrl.documents import prompt_moment
@@ -26,7 +27,7 @@ from budgetrl.recipe.eval_tables import Rounds
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, RESOLVED, SUPERVISOR_LOCK, RunDir
-from budgetrl.supervise.attempt import Attempt, last_beat, paid_seconds
+from budgetrl.supervise.attempt import Attempt
 from budgetrl.supervise.resume import continue_run
 from budgetrl.supervise.run import Ended, supervise
 from budgetrl.supervise.worker import Signals
@@ -120,7 +121,7 @@ def _here(job: Job) -> RunDir | None:
     run = RunDir(job.folder / job.run)
     copy = second_copy(job.recipe, job.run)
     there = (run.path / RESOLVED).is_file()
-    if copy is not None and (not there or last_beat(copy, "paid_s") > last_beat(run, "paid_s")):
+    if copy is not None and (not there or last_beat(copy) > last_beat(run)):
         bring(copy, run)
         there = True
     if not there:
@@ -184,7 +185,7 @@ def _go_on(
 ) -> Ended:
     """With what is left of the trial's own budget, or of the sweep's if that is less."""
     attempt = Attempt.first(run, started, allow_code=False)
-    own_s = attempt.budget.wall_s - paid_seconds(run, read_history(run))
+    own_s = attempt.budget.wall_s - Account(run, read_history(run)).paid_s
     left_s = job.left_s
     if left_s <= 0:
         raise BudgetError(f"nothing of the sweep's budget is left for {run.name}.")

@@ -1,15 +1,14 @@
 """What one attempt of a run may use, and what was paid."""
 
-import math
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 from budgetrl.budget import Budget, Ledger
 from budgetrl.documents import read_plan, read_recipe
-from budgetrl.errors import OUT_OF_MEMORY_EXIT, RunDirError
+from budgetrl.errors import OUT_OF_MEMORY_EXIT
 from budgetrl.events import RunResumed, Stamp
 from budgetrl.history import History
 from budgetrl.rundir import HEARTBEAT, MANIFEST, RunDir, boot_id
@@ -116,32 +115,3 @@ def heartbeat(run: RunDir, attempt: Attempt, now: float, trained_s: float) -> No
     }
     with suppress(OSError):
         run.write_json(HEARTBEAT, beat)
-
-
-def current_budget(run: RunDir, history: History) -> Budget:
-    """The plan's; where a resumption left the plan as it was, the one that its event names."""
-    planned = read_plan(run).budget
-    started, latest = history.started, history.budget_s
-    if started is None or latest is None or started.budget_s != planned.wall_s:
-        return planned
-    return replace(planned, wall_s=latest)
-
-
-def paid_seconds(run: RunDir, history: History) -> float:
-    """What earlier attempts have paid: the larger of heartbeat and last event."""
-    return max(last_beat(run, "paid_s"), history.elapsed_s)
-
-
-def trained_seconds(run: RunDir, history: History) -> float:
-    """What earlier attempts have trained: the larger of heartbeat and events, which may be cut."""
-    told_s = sum(sum(step.phase_s.values()) for step in history.steps)
-    return max(last_beat(run, "train_s"), told_s)
-
-
-def last_beat(run: RunDir, key: str) -> float:
-    """A number of the last heartbeat; 0 where it is absent or damaged: then the events tell."""
-    try:
-        number = float((run.read_json(HEARTBEAT) or {})[key])
-    except (RunDirError, KeyError, TypeError, ValueError):
-        return 0.0
-    return number if math.isfinite(number) else 0.0

@@ -10,36 +10,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from budgetrl.account.result import (
-    brief,
-    differences,
-    shortfall,
-    stored_results,
-    unjudged,
-)
-from budgetrl.budget import PhaseTimes, usd_of
+from budgetrl.account.result import last_event, result_of, shortfall
+from budgetrl.account.run import Account
+from budgetrl.budget import PhaseTimes
 from budgetrl.display.base import Display
 from budgetrl.documents import read_plan, read_recipe
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode
 from budgetrl.estimation.cpu_profile import store_profile
 from budgetrl.estimation.machine import user_cache_dir
-from budgetrl.evaluation.target import EXPORTED
-from budgetrl.events import Error, RunFinished
+from budgetrl.events import Error
 from budgetrl.history import History, measured_times
 from budgetrl.plan import BUSY
 from budgetrl.rundir import RESULT, RunDir
 from budgetrl.supervise.attempt import (
     Attempt,
-    current_budget,
     heartbeat,
-    paid_seconds,
-    trained_seconds,
 )
 from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.export import export_adapter
 from budgetrl.supervise.worker import TICK_S, Signals, worker_environment
 from budgetrl.training.mirror import copy_documents, mirror_of
-from budgetrl.types import Spend, StopReason
+from budgetrl.types import Spend
 
 ESTIMATES = "estimates.jsonl"
 """In the user's cache: a row of plan against bill for every finished run."""
@@ -79,53 +70,13 @@ def record_death(
             )
         run.clear_temporary()
         if not again:
-            last = last_event(run, history, signals, at_deadline=at_deadline)
+            account, received = Account(run, history), signals.received
+            last = last_event(account, read_recipe(run), received, at_deadline=at_deadline)
             if last.exit_code == ExitCode.REFUSED:
                 paid_s = attempt.paid_s + time.monotonic() - attempt.started
                 spend = Spend(paid_s, last.train_s, attempt.budget.usd_of(paid_s))
                 events.write(shortfall(last.steps, spend))
             events.write(last)
-
-
-def last_event(
-    run: RunDir, history: History, signals: Signals, *, at_deadline: bool
-) -> RunFinished:
-    """The end of a run whose worker could not write it."""
-    steps = history.steps[-1].step if history.steps else 0
-    reason, code = StopReason.FAILED, ExitCode.FAILED
-    if signals.received:
-        terminated = signal.SIGTERM in signals.received
-        code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
-        reason = StopReason.INTERRUPTED
-    elif at_deadline:
-        reason, code = StopReason.BUDGET, ExitCode.OK
-    evals = run.path / "evals"
-    baseline = stored_results(evals, "baseline")
-    final = stored_results(evals, "final") if reason is StopReason.BUDGET else None
-    if final is not None and steps == 0:
-        final = baseline
-    if unjudged(read_recipe(run), reason, final):
-        code = ExitCode.REFUSED
-    newest = run.newest_checkpoint()
-    return RunFinished(
-        stop_reason=reason,
-        exit_code=int(code),
-        steps=steps,
-        train_s=trained_seconds(run, history),
-        baseline=brief(baseline),
-        final=brief(final) if final else None,
-        difference=differences(evals, final) if final and steps else None,
-        best_checkpoint=newest.path.relative_to(run.path).as_posix() if newest else None,
-    )
-
-
-def exit_code_of(finished: RunFinished) -> ExitCode:
-    """How a run that ended makes its command end; codes that no budgetrl writes mean nothing."""
-    try:
-        return ExitCode(finished.exit_code)
-    except ValueError:
-        meant = {StopReason.FAILED: ExitCode.FAILED, StopReason.INTERRUPTED: ExitCode.INTERRUPTED}
-        return meant.get(finished.stop_reason, ExitCode.OK)
 
 
 def write_report(run: RunDir, end: float, display: Display) -> None:
@@ -148,12 +99,6 @@ def run_reporter(command: Sequence[str], file: Path, end: float, display: Displa
                     child.wait(TICK_S)
             child.kill()
             child.wait()
-
-
-def report_file(run: RunDir) -> str | None:
-    """The report's page, if there is one."""
-    page = run.path / "report" / "report.html"
-    return str(page) if page.exists() else None
 
 
 def _learn_from(run: RunDir, attempt: Attempt, history: History, slow: float) -> None:
@@ -214,39 +159,11 @@ def finish(run: RunDir, attempt: Attempt, history: History, closing: Closing) ->
         with suppress(OSError):
             copy_documents(run, mirror, lambda: left_s() < LEARNING_S)
     now = time.monotonic() + closing.last_s
-    heartbeat(run, attempt, now, trained_seconds(run, history))
-    result = result_of(run, history)
+    account = Account(run, history)
+    heartbeat(run, attempt, now, account.trained_s)
+    result = result_of(account)
     with suppress(OSError):
         run.write_json(RESULT, result)
         if mirror is not None and left_s() > 0:
             copy_documents(run, mirror, lambda: left_s() < 0)
     return result
-
-
-def result_of(run: RunDir, history: History) -> dict[str, Any]:
-    """The final JSON of a run (CLI.md)."""
-    finished = history.finished
-    assert finished is not None
-    paid = paid_seconds(run, history)
-    budget = current_budget(run, history)
-    price = history.started.usd_per_hour if history.started is not None else None
-    return {
-        "schema_version": 1,
-        "run_dir": str(run.path),
-        "recipe": history.started.recipe if history.started is not None else None,
-        "stop_reason": finished.stop_reason.value,
-        "steps": finished.steps,
-        "spent": {
-            "wall_s": paid,
-            "train_s": finished.train_s,
-            "usd": usd_of(paid, price),
-        },
-        "budget": {"wall_s": budget.wall_s, "usd": budget.usd},
-        "baseline": finished.baseline,
-        "final": finished.final,
-        "difference": finished.difference,
-        "best_checkpoint": finished.best_checkpoint,
-        "attempts": history.attempt,
-        "report": report_file(run),
-        "adapter": str(run.path / EXPORTED) if (run.path / EXPORTED).is_dir() else None,
-    }

@@ -7,9 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from budgetrl.account.run import Facts, read_facts
+from budgetrl.account.evaluated import EvaluatedRun, read_run
 from budgetrl.evaluation.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from budgetrl.evaluation.target import EXPORTED
 from budgetrl.files import (
     clear_temporary,
     make_public,
@@ -19,7 +18,7 @@ from budgetrl.files import (
 )
 from budgetrl.recipe.assets import local_path
 from budgetrl.report.card import base_revision, model_card
-from budgetrl.rundir import CheckpointFile, RunDir
+from budgetrl.rundir import EXPORTED, CheckpointFile, RunDir
 
 CARD = "README.md"
 """Written last."""
@@ -37,7 +36,7 @@ def export_adapter(run: RunDir) -> Path | None:
     Raises:
         OSError: the disk is full or gone.
     """
-    facts = read_facts(run)
+    facts = read_run(run)
     checkpoint = _judged(run, facts)
     if checkpoint is None:
         return None
@@ -49,7 +48,7 @@ def export_adapter(run: RunDir) -> Path | None:
     return folder
 
 
-def describe_adapter(facts: Facts, checkpoint: CheckpointFile, folder: Path) -> None:
+def describe_adapter(facts: EvaluatedRun, checkpoint: CheckpointFile, folder: Path) -> None:
     """Write configuration and card of a checkpoint's adapter into a folder."""
     held = (checkpoint.path / ADAPTER_CONFIG).read_text(encoding="utf-8")
     config: dict[str, Any] = json.loads(held)
@@ -59,7 +58,7 @@ def describe_adapter(facts: Facts, checkpoint: CheckpointFile, folder: Path) -> 
     write_atomic(folder / CARD, model_card(facts, checkpoint.step))
 
 
-def _judged(run: RunDir, facts: Facts) -> CheckpointFile | None:
+def _judged(run: RunDir, facts: EvaluatedRun) -> CheckpointFile | None:
     """The checkpoint that the run names as its best, else the newest complete one."""
     complete, finished = run.checkpoints(), facts.history.finished
     best = finished.best_checkpoint if finished is not None else None

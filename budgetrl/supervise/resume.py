@@ -6,29 +6,23 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 
+from budgetrl.account.result import exit_code_of, report_file, result_of
+from budgetrl.account.run import Account
 from budgetrl.budget import Budget, Limits, PhaseTimes, Plan, plan, reserve_s
 from budgetrl.display.base import Display
 from budgetrl.documents import Standing, pinned_recipe, read_pins, read_plan, written_recipe
 from budgetrl.errors import BudgetError, RunDirError, UsageError
 from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.mending import refuse_newer
-from budgetrl.evaluation.target import EXPORTED
 from budgetrl.history import History, read_history, replanned_times
 from budgetrl.hub.pins import still_there, to_download
 from budgetrl.plan import DOWNLOAD_RATE, check_local_files, plan_json
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RESULT, RunDir
-from budgetrl.supervise.attempt import (
-    Attempt,
-    current_budget,
-    last_beat,
-    paid_seconds,
-    resumed_micro_batch,
-    trained_seconds,
-)
+from budgetrl.rundir import EXPORTED, MANIFEST, PLAN, RESOLVED, RESULT, RunDir
+from budgetrl.supervise.attempt import Attempt, resumed_micro_batch
 from budgetrl.supervise.changes import changed_recipe, with_base
-from budgetrl.supervise.ending import exit_code_of, report_file, result_of, write_report
+from budgetrl.supervise.ending import write_report
 from budgetrl.supervise.export import CARD, export_adapter
 from budgetrl.supervise.run import Ended, call_at_end, supervise
 from budgetrl.supervise.standing import next_standing, write_standing
@@ -93,13 +87,14 @@ def continue_run(
             call_at_end(on_finish, run)
             return _complete(run, history, display)
         _refuse_done(run, recipe, history)
+        account, first = Account(run, history), Attempt.first(run, started, allow_code=allow_code)
         attempt = replace(
-            Attempt.first(run, started, allow_code=allow_code),
-            budget=current_budget(run, history),
-            paid_s=paid_seconds(run, history),
-            trained_s=trained_seconds(run, history),
+            first,
+            budget=account.budget or first.budget,
+            paid_s=account.paid_s,
+            trained_s=account.trained_s,
             grace_s=recipe.budget.grace_s,
-            number=_next_attempt(run, history),
+            number=_next_attempt(account),
             micro_batch=resumed_micro_batch(run, history),
         )
         attempt = replace(attempt, budget=new_budget(attempt, limits))
@@ -175,19 +170,20 @@ def _complete(run: RunDir, history: History, display: Display) -> Ended:
     with suppress(OSError):
         if not (run.path / EXPORTED / CARD).exists():
             export_adapter(run)
-    result = result_of(run, history)
+    result = result_of(Account(run, history))
     with suppress(OSError):
         run.write_json(RESULT, result)
     display.start(run)
-    display.close(result)
     assert history.finished is not None
-    return Ended(result, exit_code_of(history.finished))
+    display.close(history.finished)
+    return Ended(result, exit_code_of(history.finished), history.finished)
 
 
-def _next_attempt(run: RunDir, history: History) -> int:
+def _next_attempt(account: Account) -> int:
     """One more than there were; the heartbeat knows it where the events are cut."""
-    begun = history.started is not None or run.newest_checkpoint() is not None
-    return max(history.attempt, int(last_beat(run, "attempt"))) + 1 if begun else 1
+    history = account.history
+    begun = history.started is not None or account.run.newest_checkpoint() is not None
+    return max(history.attempt, int(account.beat("attempt"))) + 1 if begun else 1
 
 
 def _bring_back_checkpoints(run: RunDir, recipe: Recipe, display: Display) -> None:

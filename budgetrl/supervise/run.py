@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from budgetrl.account.result import shortfall
+from budgetrl.account.result import exit_code_of, last_event, shortfall
+from budgetrl.account.run import Account
 from budgetrl.display.base import Display
+from budgetrl.documents import read_recipe
 from budgetrl.errors import (
     OUT_OF_MEMORY_EXIT,
     BudgetRLError,
@@ -20,14 +22,14 @@ from budgetrl.errors import (
     RunDirError,
 )
 from budgetrl.evaluation.fingerprints import reward_files
-from budgetrl.events import Error
+from budgetrl.events import Error, RunFinished
 from budgetrl.history import History, read_history
 from budgetrl.plan import Planned, create_run
 from budgetrl.rewards.registry import refuse_code
 from budgetrl.rundir import RESOLVED, RunDir
 from budgetrl.supervise.attempt import Attempt, smaller_micro_batch
 from budgetrl.supervise.closing import Closing
-from budgetrl.supervise.ending import exit_code_of, finish, last_event, record_death, write_report
+from budgetrl.supervise.ending import finish, record_death, write_report
 from budgetrl.supervise.gpu_lock import gpu_of, hold_gpu
 from budgetrl.supervise.worker import WRITES_AT_END, Signals, Worker
 from budgetrl.training.on_finish import run_on_finish
@@ -44,6 +46,7 @@ class Ended(NamedTuple):
 
     result: dict[str, Any]
     exit_code: ExitCode
+    finished: RunFinished
     error: Error | None = None
     """What a run that could not be judged says of its cost."""
 
@@ -128,7 +131,7 @@ def supervise(
             raise
         call_at_end(on_finish, run)
         ended = _to_its_end(run, attempt, display, on_finish, signals, gpu)
-        display.close(ended.result)
+        display.close(ended.finished)
         return ended
 
 
@@ -194,7 +197,8 @@ def _to_its_end(
         history = read_history(run)
         _raise_setup_error(run, attempt, history)
         if history.finished is None:
-            history.finished = last_event(run, history, signals, at_deadline=False)
+            account, received = Account(run, history), signals.received
+            history.finished = last_event(account, read_recipe(run), received, at_deadline=False)
     exit_code, steps = exit_code_of(history.finished), history.finished.steps
     if steps or exit_code is not ExitCode.REFUSED:  # else there is nothing to report
         left_by = min(attempt.end, signals.leave_by(attempt.grace_s))
@@ -203,10 +207,10 @@ def _to_its_end(
         result = finish(run, attempt, history, closing)
     closing.store()
     if exit_code is not ExitCode.REFUSED:
-        return Ended(result, exit_code)
+        return Ended(result, exit_code, history.finished)
     spent = result["spent"]
     spend = Spend(spent["wall_s"], spent["train_s"], spent["usd"])
-    return Ended(result, exit_code, shortfall(steps, spend))
+    return Ended(result, exit_code, history.finished, shortfall(steps, spend))
 
 
 def _newest_step(run: RunDir) -> int:

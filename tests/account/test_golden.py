@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +16,12 @@ import pytest
 import synthetic_run as made
 from run_builder import Story, Suite, build_run
 
-from budgetrl.account.live import RunView
+from budgetrl.account.live import LiveRun
 from budgetrl.cli import main
 from budgetrl.display.frame import frame
 from budgetrl.display.glyphs import UNICODE
 from budgetrl.display.plain import PlainDisplay
-from budgetrl.display.runs_table import print_runs, runs
+from budgetrl.display.runs_table import print_runs, run_json, runs
 from budgetrl.display.scene import Scene
 from budgetrl.report.write import write_report
 from budgetrl.rundir import RunDir, open_run
@@ -33,6 +34,11 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "docs/example_run"
 LEARNT = Story(suites={"heldout": Suite(), "aime24": Suite(30, 4, 0.3, 0.35, every=20)})
 
 
+def example() -> RunDir:
+    """The committed run."""
+    return open_run(shutil.copytree(EXAMPLE, "runs/example_run"))
+
+
 def report(run: RunDir) -> str:
     """Markdown, the page without pictures and style, and JSON."""
     files = {file.suffix: file.read_text() for file in write_report([run], Path("report"))}
@@ -42,9 +48,9 @@ def report(run: RunDir) -> str:
 
 def frames(run: RunDir, status: RunStatus | None = None, now: float = 1e6) -> str:
     """The live view in three sizes."""
-    view = RunView(run)
+    view = LiveRun(run)
     view.catch_up()
-    scene = Scene(view, now, status or view.status(now), UNICODE)
+    scene = Scene(view, now, status or view.status_at(now), UNICODE)
     drawn = [frame(scene, *size) for size in ((120, 50), (80, 24), (24, 8))]
     return "\n\n".join("\n".join(line.plain.rstrip() for line in lines) for lines in drawn)
 
@@ -59,7 +65,7 @@ def plain(run: RunDir) -> str:
     (run.path / "events.jsonl").write_bytes(events)
     assert display.view is not None
     display.tick()
-    display.close(display.view.result())
+    display.close(display.view.history.finished)
     return stream.getvalue()
 
 
@@ -67,10 +73,10 @@ def listed() -> str:
     """`runs`, for people and programs."""
     for story in (LEARNT, Story(end=None), Story(end="interrupted", steps=7)):
         build_run(Path("runs"), story)
-    rows = sorted(runs(Path("runs")), key=lambda row: str(row["steps"]))
+    found = sorted(runs(Path("runs")), key=lambda view: str(view.steps))
     stream = io.StringIO()
-    print_runs(rows, stream)
-    return stream.getvalue() + json.dumps(rows, indent=1)
+    print_runs(found, stream)
+    return stream.getvalue() + json.dumps([run_json(view) for view in found], indent=1)
 
 
 def compared() -> str:
@@ -96,7 +102,7 @@ def study() -> StudyDir:
     names = [*(build_run(path, story).name for story in stories), None]
     arms = [
         {
-            "spec": {"recipe": "quickstart", "sets": [], "rank": r, "alpha": "fixed", "seed": 1},
+            "spec": {"recipe": "quickstart", "sets": [], "seed": 1, "values": {"lora.rank": r}},
             "row": {"recipe": "quickstart", "rank": r, "seed": 1, "lora_scale": 64 / r,
                     "planned_steps": 60, "budget_s": 240.0, "expected_s": 200.0},
             "run": name,
@@ -119,11 +125,11 @@ def replicated() -> str:
 
 
 PRINTED: dict[str, Callable[[], str]] = {
-    "report_example": lambda: report(open_run(EXAMPLE)),
+    "report_example": lambda: report(example()),
     "report_learnt": lambda: report(build_run(Path("runs"), LEARNT)),
     "report_crashed": lambda: report(build_run(Path("runs"), Story(end=None))),
     "report_unpriced": lambda: report(build_run(Path("runs"), Story(usd_per_hour=None, steps=3))),
-    "frames_example": lambda: frames(open_run(EXAMPLE)),
+    "frames_example": lambda: frames(example()),
     "frames_running": lambda: frames(made.make_run(Path("runs")), RunStatus.RUNNING),
     "frames_finished": lambda: frames(made.make_run(Path("runs"), 69, 69, end="budget")),
     "frames_interrupted": lambda: frames(made.make_run(Path("runs"), end="interrupted")),

@@ -7,11 +7,10 @@ import pytest
 import synthetic_run as made
 
 from budgetrl import events
-from budgetrl.account.live import RunView
+from budgetrl.account.live import LiveRun
 from budgetrl.display.frame import frame
 from budgetrl.display.glyphs import ASCII, MONOCHROME, UNICODE, Glyphs
-from budgetrl.display.scene import Scene, bill_of
-from budgetrl.rundir import RESULT
+from budgetrl.display.scene import Scene
 from budgetrl.types import RunStatus
 
 HEBREW = "\u05e9\u05dc\u05d5\u05dd"
@@ -75,7 +74,7 @@ STATES: list[tuple[Callable[[Path], made.RunDir], RunStatus]] = [
 
 
 def scene(run: made.RunDir, status: RunStatus, glyphs: Glyphs = UNICODE, text: str = "") -> Scene:
-    view = RunView(run)
+    view = LiveRun(run)
     view.catch_up()
     return Scene(view, 0.0, status, glyphs, text)
 
@@ -157,7 +156,7 @@ def test_a_resumed_run_shows_its_setup_again_without_a_baseline(tmp_path: Path) 
 def test_the_end_says_outcome_bill_checkpoint_report_and_next_command(tmp_path: Path) -> None:
     shown = " ".join(text_of(finished(tmp_path), RunStatus.FINISHED, 100, 40).split())
     for fact in (
-        "22.5 % before, 61.2 % after, +38.7 points (95 % interval +33.8 to +43.6): better.",
+        "+38.7 points pass@1 on heldout, 95 % interval +33.8 to +43.6: better than before",
         "4 m 28 s ($0.0298) of 5 m 00 s ($0.0333), 89 %; the plan said 4 m 48 s ($0.0320)",
         "checkpoints/step_000069",
         "report/report.html",
@@ -166,16 +165,20 @@ def test_the_end_says_outcome_bill_checkpoint_report_and_next_command(tmp_path: 
     ):
         assert fact in shown, fact
     assert "budgetrl resume" in text_of(interrupted(tmp_path), RunStatus.INTERRUPTED, 80, 24)
-    assert "Crashed after 34 updates" in text_of(training(tmp_path), RunStatus.CRASHED, 80, 24)
+    assert "wrote no end, after 34 updates" in text_of(
+        training(tmp_path), RunStatus.CRASHED, 80, 24
+    )
 
 
 def test_an_interrupted_run_says_whether_it_was_saved(tmp_path: Path) -> None:
     run = interrupted(tmp_path)
     shown = text_of(run, RunStatus.INTERRUPTED, 80, 24)
-    assert "Interrupted after 34 updates; the newest checkpoint is kept." in shown
-    run.write_json(RESULT, run.read_json(RESULT) | {"best_checkpoint": None})
+    assert "Interrupted, after 34 updates; the newest checkpoint is kept." in shown
+    *events, last = (run.path / "events.jsonl").read_text().splitlines()
+    last = last.replace('"checkpoints/step_000034"', "null")
+    (run.path / "events.jsonl").write_text("\n".join([*events, last]) + "\n")
     shown = text_of(run, RunStatus.INTERRUPTED, 80, 24)
-    assert "Interrupted after 34 updates; nothing was saved." in shown
+    assert "Interrupted, after 34 updates; nothing was saved." in shown
 
 
 def test_warnings_come_before_other_panels_and_stay_until_they_are_resolved(tmp_path: Path) -> None:
@@ -199,7 +202,7 @@ def test_a_newer_schema_is_said(tmp_path: Path) -> None:
 def test_the_bill_adds_up(
     make: Callable[[Path], made.RunDir], status: RunStatus, tmp_path: Path
 ) -> None:
-    bill = bill_of(scene(make(tmp_path), status))
+    bill = scene(make(tmp_path), status).bill
     paid = bill.setup + bill.baseline + bill.train + bill.end
     assert paid == pytest.approx(bill.paid)
     assert paid + bill.ahead + bill.reserve + bill.free == pytest.approx(

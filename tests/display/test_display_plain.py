@@ -50,7 +50,7 @@ def test_plain_lines_tell_phases_updates_evaluations_and_the_end(tmp_path: Path)
         "[    29 s] update 1  accuracy 27.8 %  reward 0.281",
         "update 12",
         "checkpoint after update 10",
-        "result: heldout pass@1: 22.5 % before, 61.2 % after, +38.7 points (95 % interval",
+        "result: +38.7 points pass@1 on heldout, 95 % interval",
         "next: budgetrl resume",
     ):
         assert fact in told, fact
@@ -79,7 +79,7 @@ def test_fast_updates_are_told_at_a_pace_and_the_last_one_always(tmp_path: Path)
             clock.elapsed_s += 0.05
             writer.write(made.make_step(number, 2000))
     display.tick()
-    display.close({"stop_reason": "completed", "steps": 2000})
+    display.close(made.ended("completed", 2000))
     lines = [line for line in stream.getvalue().splitlines() if "] update " in line]
     assert 90 < len(lines) <= 101
     assert "update 2000 " in lines[-1]

@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgetrl import events
-from budgetrl.account.live import RunView
+from budgetrl.account.live import LiveRun
+from budgetrl.account.result import result_of
 from budgetrl.account.series import LIMIT, Series
 from budgetrl.rundir import HEARTBEAT, RESULT
 from budgetrl.types import RunStatus
 
 
-def read(run: made.RunDir) -> RunView:
-    view = RunView(run)
+def read(run: made.RunDir) -> LiveRun:
+    view = LiveRun(run)
     view.catch_up()
     return view
 
@@ -60,12 +61,12 @@ def test_updates_that_a_resumed_attempt_makes_again_count_once(tmp_path: Path) -
         clock.attempt = 2
         writer.write(events.RunResumed(from_step=10, budget_s=300))
     view = read(run)
-    assert view.step == 10
+    assert view.steps == 10
     assert len(view.series["accuracy"].values(100)) == 10
     with run.writer(clock.stamp) as writer:
         made.train(writer, clock, 11, 14, 75, 300)
     assert view.catch_up() and not view.catch_up()
-    assert view.step == 14
+    assert view.steps == 14
     assert len(view.series["accuracy"].values(100)) == 14
 
 
@@ -77,7 +78,7 @@ def test_torn_foreign_and_newer_lines_do_not_stop_the_reader(tmp_path: Path) -> 
     with (run.path / "events.jsonl").open("ab") as file:
         file.write(b'{"kind": "step", "torn')
     view = read(run)
-    assert view.step == 3
+    assert view.steps == 3
     assert view.unreadable == 4
     assert view.history.newer_schema
     assert view.elapsed_s(now=0.0) == 51.0
@@ -87,11 +88,11 @@ def test_a_long_run_is_read_fast_and_evenly_and_its_rare_events_are_all_kept(
     tmp_path: Path,
 ) -> None:
     run = made.make_run(tmp_path, steps=3000, of=6000, budget_s=20_000.0)
-    exact = RunView(run)
+    exact = LiveRun(run)
     for _ in exact.read():
         pass
     view = read(run)
-    assert view.step == 3000
+    assert view.steps == 3000
     assert view.elapsed_s(now=0.0) == exact.elapsed_s(now=0.0)
     assert len(view.history.checkpoints) == len(exact.history.checkpoints) == 300
     assert view.history.plan == exact.history.plan
@@ -104,13 +105,13 @@ def test_status_follows_lock_heartbeat_and_end(tmp_path: Path) -> None:
     run, clock = made.create(tmp_path), made.Clock()
     now = time.time()
     made.beat(run, clock, now)
-    assert read(run).status(now) is RunStatus.RUNNING, "the worker is starting"
-    assert read(run).status(now + 60) is RunStatus.CRASHED
+    assert read(run).status_at(now) is RunStatus.RUNNING, "the worker is starting"
+    assert read(run).status_at(now + 60) is RunStatus.CRASHED
     with made.running(run, clock):
-        assert read(run).status(now + 60) is RunStatus.RUNNING
+        assert read(run).status_at(now + 60) is RunStatus.RUNNING
     ends = {"budget": RunStatus.FINISHED, "interrupted": RunStatus.INTERRUPTED}
     for reason, status in ends.items():
-        assert read(made.make_run(tmp_path, steps=2, end=reason)).status(now) is status
+        assert read(made.make_run(tmp_path, steps=2, end=reason)).status_at(now) is status
 
 
 def test_the_clock_goes_on_between_events_while_the_heart_beats(tmp_path: Path) -> None:
@@ -128,6 +129,6 @@ def test_broken_or_absent_files_are_empty(tmp_path: Path) -> None:
     (run.path / HEARTBEAT).write_text(json.dumps([1, 2]))
     (run.path / "plan.json").unlink()
     view = read(run)
-    assert view.result()["steps"] == 1, "as much as the events tell"
-    assert view.file(HEARTBEAT) == {} and view.plan == {}
+    assert result_of(view)["steps"] == 1, "as much as the events tell"
+    assert view.file(HEARTBEAT) == {} and view.plan is None
     assert view.budget_s == 300.0

@@ -165,6 +165,6 @@ def test_a_display_is_a_context_manager_that_closes_once(tmp_path: Path) -> None
     assert isinstance(display, GuardedDisplay)
     with display:
         display.start(made.make_run(tmp_path, steps=1, end="budget"))
-        display.close({"stop_reason": "budget", "steps": 1})
+        display.close(made.ended("budget", 1))
         told = stream.getvalue()
     assert stream.getvalue() == told and told.count("next:") == 1

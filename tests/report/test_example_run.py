@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from budgetrl.account.evaluated import read_run
 from budgetrl.account.result import differences
-from budgetrl.account.run import read_facts
 from budgetrl.history import read_history
 from budgetrl.report.write import write_report
 from budgetrl.rundir import damaged_files, open_run
@@ -17,9 +17,9 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "docs/example_run"
 
 def test_the_example_is_a_whole_run() -> None:
     run = open_run(EXAMPLE)
-    facts = read_facts(run)
+    facts = read_run(run)
     assert facts.status is RunStatus.FINISHED
-    assert facts.notes == ()
+    assert list(facts.notes) == []
     assert facts.recipe is not None
     assert facts.steps == len(facts.history.steps) > 20
     (checkpoint,) = run.checkpoints()
@@ -32,8 +32,8 @@ def test_its_recorded_difference_follows_from_its_verdicts() -> None:
     assert finished.difference is not None
     again = differences(EXAMPLE / "evals", finished.difference)
     for suite, recorded in finished.difference.items():
-        assert again[suite]["pass_at"] == pytest.approx(recorded["pass_at"])
-        assert again[suite]["samples"] == recorded["samples"]
+        assert again[suite].pass_at == pytest.approx(recorded.pass_at)
+        assert again[suite].samples == recorded.samples
 
 
 def test_its_report_says_what_the_files_say(tmp_path: Path) -> None:

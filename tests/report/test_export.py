@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from budgetrl.account.run import read_facts
+from budgetrl.account.evaluated import read_run
 from budgetrl.errors import ExitCode
 from budgetrl.evaluation.target import find_target
 from budgetrl.events import RunFinished
@@ -63,7 +63,7 @@ def test_the_card_says_what_came_out_and_how_to_load_it(run: RunDir) -> None:
     change(run, "recipe.resolved.json", "data", id="knoveleng/open-rs", path=None)
     result = json.loads((EXAMPLE / "result.json").read_text())
     steps = result["steps"]
-    card = model_card(read_facts(run), steps)
+    card = model_card(read_run(run), steps)
     head = metadata(card)
     assert (head["base_model"], head["base_model_relation"]) == ("Qwen/Qwen3-0.6B", "adapter")
     assert (head["library_name"], head["datasets"]) == ("peft", ["knoveleng/open-rs"])
@@ -85,7 +85,7 @@ def test_a_run_without_a_final_evaluation_claims_no_gain(run: RunDir) -> None:
         events.write(
             RunFinished(stop_reason=end, exit_code=ExitCode.INTERRUPTED, steps=41, train_s=1)
         )
-    card = model_card(read_facts(run), 41)
+    card = model_card(read_run(run), 41)
     assert "no gain is claimed" in card
     assert "| before |" not in card
 
@@ -95,7 +95,7 @@ def test_foreign_text_stays_text(run: RunDir) -> None:
     change(run, "recipe.resolved.json", "recipe", name=hostile)
     change(run, "recipe.resolved.json", "model", id=hostile)
     change(run, "recipe.resolved.json", "prompt", system=hostile)
-    card = model_card(read_facts(run), 41)
+    card = model_card(read_run(run), 41)
     assert set(metadata(card)) == {"library_name", "pipeline_tag", "tags"}
     body = card.split("---", 2)[2]
     assert "\n---" not in body

@@ -29,7 +29,7 @@ def test_report_of_a_finished_run_states_outcome_bill_and_sources(tmp_path: Path
     gain = f"{100 * found['difference']:+.1f} points pass@1 on heldout"
     assert gain in html
     assert "better than before" in html
-    assert "It stopped because one more update did not fit into the budget" in html
+    assert "The budget is used: one more update did not fit" in html
     for title in ("Outcome", "What the money bought", "Learning", "The bill", "Completions"):
         assert f"<h2>{title}</h2>" in html
         assert f"## {title}" in markdown

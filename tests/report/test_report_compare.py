@@ -15,10 +15,10 @@ def test_a_run_against_its_own_baseline_is_its_own_difference(tmp_path: Path) ->
     run = build_run(tmp_path)
     found = compare(run.path, run.path / "evals/heldout/baseline.json")
     recorded = next(e for e in run.events() if e.kind == "run_finished").difference["heldout"]
-    assert found["heldout"][1].difference == pytest.approx(recorded["pass_at"]["1"])
-    assert found["heldout"][1].interval_95 == pytest.approx(recorded["interval_95"]["1"])
+    assert found["heldout"][1].difference == pytest.approx(recorded.pass_at[1])
+    assert found["heldout"][1].interval_95 == pytest.approx(recorded.interval_95[1])
     back = compare(run.path / "evals/heldout/baseline.jsonl", run.path)
-    assert back["heldout"][1].difference == pytest.approx(-recorded["pass_at"]["1"])
+    assert back["heldout"][1].difference == pytest.approx(-recorded.pass_at[1])
 
 
 def test_json_of_the_command_is_the_contract(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from run_builder import Story, Suite, build_run
 
-from budgetrl.account.run import read_facts
+from budgetrl.account.evaluated import read_run
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.report.arms import arms_of
 from budgetrl.report.paper_tables import table_1, table_2
@@ -43,7 +43,7 @@ def test_tables_1_and_2_have_the_papers_shape(tmp_path: Path) -> None:
     assert len(runs) == 25
     write_report(runs, tmp_path / "out")
 
-    models = models_of(arms_of(map(read_facts, runs)))
+    models = models_of(arms_of(map(read_run, runs)))
     first, second = table_1(models), table_2(models)
     assert first is not None
     assert second is not None
@@ -65,8 +65,8 @@ def test_tables_1_and_2_have_the_papers_shape(tmp_path: Path) -> None:
 
 def test_seeds_are_averaged_with_an_interval_over_seeds(tmp_path: Path) -> None:
     runs = [build_run(tmp_path, Story(seed=seed, steps=4)) for seed in (1, 2, 3)]
-    (arm,) = arms_of(map(read_facts, runs))
-    gains = [read_facts(run).differences["heldout"][1].difference for run in runs]
+    (arm,) = arms_of(map(read_run, runs))
+    gains = [read_run(run).differences["heldout"][1].difference for run in runs]
     gain = arm.gain("heldout", 1)
     assert gain is not None
     assert gain.value == pytest.approx(sum(gains) / 3)
@@ -75,15 +75,15 @@ def test_seeds_are_averaged_with_an_interval_over_seeds(tmp_path: Path) -> None:
     assert gain.interval_95[0] < min(gains)
     baseline = arm.passes("heldout", "baseline", 1)
     assert baseline is not None
-    own = read_facts(runs[0]).evaluation("baseline", "heldout")
+    own = read_run(runs[0]).evaluation("baseline", "heldout")
     assert own is not None
-    assert baseline.interval_95 == own.interval_95["1"]  # one base model, not three
+    assert baseline.interval_95 == own.interval_95[1]  # one base model, not three
 
 
 def test_seeds_that_agree_exactly_are_not_certain(tmp_path: Path) -> None:
     suites = {"heldout": Suite(12, 2, 0.0, 1.0)}
     runs = [build_run(tmp_path, Story(seed=seed, steps=2, suites=suites)) for seed in (1, 2)]
-    (arm,) = arms_of(map(read_facts, runs))
+    (arm,) = arms_of(map(read_run, runs))
     gain = arm.gain("heldout", 1)
     assert gain is not None
     assert (gain.value, gain.seeds, gain.interval_95) == (1.0, 2, None)
@@ -101,7 +101,7 @@ def test_only_seeds_of_one_recipe_and_protocol_are_averaged(tmp_path: Path) -> N
         Story(steps=2, temperature=1.0),
     ]
     runs = [build_run(tmp_path, story) for story in (*same, *others)]
-    arms = arms_of(map(read_facts, runs))
+    arms = arms_of(map(read_run, runs))
     assert [[run.seed for run in arm.runs] for arm in arms] == [[1, 2], [1], [1], [1]]
     assert len({arm.label for arm in arms}) == 4
     assert "learning_rate 0.01" in arms[1].label
@@ -111,7 +111,7 @@ def test_another_grader_makes_another_arm(tmp_path: Path) -> None:
     runs = [build_run(tmp_path, Story(steps=2, seed=seed)) for seed in (1, 2)]
     for file in runs[1].path.glob("evals/*/*.json"):
         file.write_text(file.read_text().replace('"exact-1"', '"exact-2"'))
-    arms = arms_of(map(read_facts, runs))
+    arms = arms_of(map(read_run, runs))
     assert [arm.apart for arm in arms] == ["grader exact-1", "grader exact-2"]
 
 
@@ -128,7 +128,7 @@ def test_a_run_named_twice_counts_once_and_a_note_says_so(tmp_path: Path) -> Non
 
 def test_a_cell_says_how_many_seeds_and_samples_it_has(tmp_path: Path) -> None:
     stories = [Story(steps=2, seed=1), Story(steps=2, seed=2), Story(steps=2, seed=3, end=None)]
-    facts = [read_facts(build_run(tmp_path, story)) for story in stories]
+    facts = [read_run(build_run(tmp_path, story)) for story in stories]
     table = table_1(models_of(arms_of(facts)))
     assert table is not None
     notes = {row[1].text: row[1].note for row in table.rows}
@@ -138,7 +138,7 @@ def test_a_cell_says_how_many_seeds_and_samples_it_has(tmp_path: Path) -> None:
 
 def test_an_interval_over_two_seeds_stays_within_what_is_possible(tmp_path: Path) -> None:
     runs = [build_run(tmp_path, Story(steps=2, seed=seed)) for seed in (1, 2)]
-    (arm,) = arms_of(map(read_facts, runs))
+    (arm,) = arms_of(map(read_run, runs))
     gain = arm.gain("heldout", 1)
     assert gain is not None and gain.interval_95 is not None
     assert -1 <= gain.interval_95[0] < gain.interval_95[1] <= 1
@@ -146,14 +146,14 @@ def test_an_interval_over_two_seeds_stays_within_what_is_possible(tmp_path: Path
 
 def test_ranks_at_different_scales_are_different_arms(tmp_path: Path) -> None:
     stories = [Story(rank=8, alpha=8.0, steps=2), Story(rank=8, alpha=128.0, steps=2)]
-    arms = arms_of(read_facts(build_run(tmp_path, story)) for story in stories)
+    arms = arms_of(read_run(build_run(tmp_path, story)) for story in stories)
     assert [arm.scale for arm in arms] == [1.0, 16.0]
 
 
 def test_another_protocol_in_a_column_is_marked(tmp_path: Path) -> None:
     usual = [build_run(tmp_path, Story(rank=rank, steps=2)) for rank in (8, 64)]
     hotter = build_run(tmp_path, Story(rank=256, steps=2, temperature=1.0))
-    table = table_1(models_of(arms_of(map(read_facts, [*usual, hotter]))))
+    table = table_1(models_of(arms_of(map(read_run, [*usual, hotter]))))
     assert table is not None
     marked = [row[1].text for row in table.rows if any(cell.marks for cell in row[2:])]
     assert marked == ["ours: final, rank 256"]

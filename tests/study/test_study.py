@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from run_builder import Story, build_run
 
-from budgetrl.account.run import read_facts
+from budgetrl.account.evaluated import read_run
 from budgetrl.budget import Limits
 from budgetrl.data.difficulty import solve_rates
 from budgetrl.errors import DataError, UsageError
@@ -129,7 +129,7 @@ def test_a_verdict_follows_from_interval_seeds_and_updates(
 
 def test_nothing_is_said_of_a_rank_without_arms_of_equal_scale(tmp_path: Path) -> None:
     def claims(*stories: Story) -> list[Any]:
-        facts = [read_facts(build_run(tmp_path, story)) for story in stories]
+        facts = [read_run(build_run(tmp_path, story)) for story in stories]
         return [c for c in claims_of(arms_of_facts(facts), 40) if "rank" in c.claim]
 
     fixed = (Story(rank=8), Story(rank=256))

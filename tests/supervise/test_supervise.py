@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from budgetrl.account.run import Account
 from budgetrl.budget import Budget, Limits
 from budgetrl.cli.run import _told_when_interrupted
 from budgetrl.display.base import NoDisplay
@@ -34,7 +35,7 @@ from budgetrl.rundir import (
     open_run,
 )
 from budgetrl.supervise import worker
-from budgetrl.supervise.attempt import Attempt, current_budget, paid_seconds
+from budgetrl.supervise.attempt import Attempt
 from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.resume import continue_run, new_budget
 from budgetrl.supervise.run import start_run, supervise
@@ -194,7 +195,7 @@ def test_a_damaged_manifest_is_looked_past_but_not_trained_on(new: RunDir) -> No
 def test_a_damaged_heartbeat_leaves_what_the_events_tell(finished: RunDir, beat: str) -> None:
     (finished.path / HEARTBEAT).write_text(beat)
     history = read_history(finished)
-    assert paid_seconds(finished, history) == history.elapsed_s > 0
+    assert Account(finished, history).paid_s == history.elapsed_s > 0
 
 
 def test_events_that_are_a_folder_are_named_and_keep_no_other_run_from_the_list(
@@ -222,12 +223,12 @@ def test_an_allowance_that_only_the_events_name_is_kept(new: RunDir) -> None:
     planned_s = new.read_json(PLAN)["budget"]["wall_s"]
     with new.writer(lambda: {"elapsed_s": 9.0, "spent_usd": None, "attempt": 1}) as writer:
         writer.write(RunStarted(recipe="x", budget_s=planned_s, usd_per_hour=None, plan={}))
-        assert current_budget(new, read_history(new)).wall_s == planned_s
+        assert Account(new, read_history(new)).budget_s == planned_s
         writer.write(RunResumed(from_step=0, budget_s=9000.0, gap_s=1.0))
-        assert current_budget(new, read_history(new)).wall_s == 9000.0
+        assert Account(new, read_history(new)).budget_s == 9000.0
     document = new.read_json(PLAN)
     new.write_json(PLAN, document | {"budget": document["budget"] | {"wall_s": 7000.0}})
-    assert current_budget(new, read_history(new)).wall_s == 7000.0
+    assert Account(new, read_history(new)).budget_s == 7000.0
 
 
 # --- the user's command at the end

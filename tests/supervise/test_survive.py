@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from run_builder import Story, Suite, build_run, write_eval
 
+from budgetrl.account.evaluated import read_run
 from budgetrl.account.result import differences, stored_results, unjudged
-from budgetrl.account.run import read_facts
+from budgetrl.account.run import Account
 from budgetrl.budget import Limits, affordable_rounds
 from budgetrl.damage import way_on
-from budgetrl.display.runs_table import runs as list_of_runs
+from budgetrl.display.runs_table import run_json, runs
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode, NewerFormatError, RunDirError
 from budgetrl.estimation.closing import closing_s, known_closing_work_s, store_closing_work_s
 from budgetrl.evaluation.claim import claimed
@@ -42,7 +43,7 @@ from budgetrl.rundir import (
     RunDir,
     boot_id,
 )
-from budgetrl.supervise.attempt import Attempt, last_beat, trained_seconds
+from budgetrl.supervise.attempt import Attempt
 from budgetrl.supervise.run import _can_restart
 from budgetrl.supervise.worker import Signals
 from budgetrl.types import Problem, RunStatus, StopReason
@@ -141,8 +142,8 @@ def test_lost_events_are_said_by_report_and_runs(run: RunDir) -> None:
     losses = find_losses(run, read_history(run))
     assert losses.events == (1, 2, 3)
     assert "updates 1 to 3" in losses.sentences()[0]
-    assert any("updates 1 to 3" in notice for notice in run_document(read_facts(run)).notices)
-    listed = list_of_runs(run.path.parent)[0]
+    assert any("updates 1 to 3" in notice for notice in run_document(read_run(run)).notices)
+    listed = run_json(runs(run.path.parent)[0])
     assert listed["steps"] == STEPS and "updates 1 to 3" in listed["missing"][0]
 
 
@@ -152,7 +153,7 @@ def test_a_cut_end_of_the_events_is_known_from_the_completions(run: RunDir) -> N
     cut(file, whole.index(b'"step": 4,') - 200)
     losses = find_losses(run, read_history(run))
     assert losses.last == STEPS and set(losses.events) >= {4, 5, 6}
-    assert list_of_runs(run.path.parent)[0]["steps"] == STEPS
+    assert run_json(runs(run.path.parent)[0])["steps"] == STEPS
 
 
 def test_updates_that_are_made_again_are_not_lost(run: RunDir) -> None:
@@ -182,7 +183,7 @@ def test_cut_or_missing_completions_are_said(run: RunDir) -> None:
     losses = find_losses(run, read_history(run))
     assert losses.completions == (1, STEPS)
     assert "updates 1 and 6 are cut or gone" in losses.sentences()[0]
-    assert "cut or gone" in list_of_runs(run.path.parent)[0]["missing"][0]
+    assert "cut or gone" in run_json(runs(run.path.parent)[0])["missing"][0]
     document = run.read_json(RESOLVED)
     document["recipe"].setdefault("checkpoint", {})["keep_completions"] = 2
     run.write_json(RESOLVED, document)
@@ -195,8 +196,9 @@ def test_training_time_survives_in_the_heartbeat(run: RunDir) -> None:
     told = sum(sum(step.phase_s.values()) for step in read_history(run).steps)
     run.write_json(HEARTBEAT, {"paid_s": 9.0, "train_s": told, "attempt": 3})
     drop_steps(run, *range(1, STEPS + 1))
-    assert trained_seconds(run, read_history(run)) == pytest.approx(told)
-    assert last_beat(run, "attempt") == 3.0
+    account = Account(run, read_history(run))
+    assert account.trained_s == pytest.approx(told)
+    assert account.beat("attempt") == 3.0
 
 
 @pytest.mark.parametrize(

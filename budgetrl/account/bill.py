@@ -1,0 +1,155 @@
+"""The bill: what the seconds and dollars of a run went for, by phase, planned and paid.
+
+bill_of(view, status, now)    of a run that goes on: paid so far, and where the rest will go
+bill_rows(run)                of a run to be reported: each phase against its estimate
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from budgetrl.account.live import LiveRun
+from budgetrl.account.run import Account
+from budgetrl.budget import Plan
+from budgetrl.types import RunStatus
+
+SETUP = ("imports", "model", "data", "preflight")
+STEP_PHASES = ("rollout", "reward", "logprob", "update", "other")
+
+
+class BillRow(NamedTuple):
+    """One phase."""
+
+    name: str
+    planned_s: float | None
+    paid_s: float | None
+    part: bool = False
+    """A part of the row above."""
+
+
+def exclusive_seconds(account: Account) -> dict[str, float]:
+    """Paid seconds by phase over all attempts, each without the phases that ran inside it."""
+    totals: dict[str, float] = {}
+    open_spans: list[tuple[str, float]] = []  # name and end of the phases around this one
+    for span in sorted(account.history.spans, key=lambda span: (span.attempt, span.started_s)):
+        lasting = account.history.elapsed_s - span.started_s
+        seconds = max(0.0, lasting if span.seconds is None else span.seconds)
+        while open_spans and open_spans[-1][1] <= span.started_s + 1e-3:
+            open_spans.pop()
+        if open_spans:
+            totals[open_spans[-1][0]] -= seconds
+        totals[span.name] = totals.get(span.name, 0.0) + seconds
+        open_spans.append((span.name, span.started_s + seconds))
+    return {name: max(0.0, seconds) for name, seconds in totals.items()}
+
+
+def bill_rows(account: Account) -> list[BillRow]:
+    """The phases in order; they add up to what was paid."""
+    paid, times = exclusive_seconds(account), account.times
+    plan = _planned(account.plan, times.download_s if times else 0.0)
+    steps = account.history.step_phase_seconds()
+    num_planned = account.plan.steps if account.plan else 0
+    setup_s = sum(paid.get(name, 0.0) for name in SETUP)
+    rows = [
+        BillRow("Download", times.download_s if times else None, paid.get("download")),
+        BillRow("Setup", plan.get("setup"), setup_s),
+        BillRow("Baseline evaluation", plan.get("baseline"), paid.get("baseline")),
+        BillRow("Updates", plan.get("updates"), sum(steps.values()) or None),
+    ]
+    for name in STEP_PHASES:
+        expected = getattr(times, f"{name}_s") * num_planned if times else None
+        rows.append(BillRow(name, expected, steps.get(name), part=True))
+    rows += [
+        BillRow("Evaluations on the way", plan.get("evaluations"), paid.get("evaluation")),
+        BillRow("Entropy measurements", None, paid.get("entropy")),
+        BillRow("Checkpoints", plan.get("saves"), paid.get("checkpoint")),
+        BillRow("Final evaluation", times.final_s if times else None, paid.get("final")),
+        BillRow("Report", plan.get("report"), paid.get("report")),
+    ]
+    known = sum(row.paid_s or 0.0 for row in rows if not row.part)
+    rows.append(BillRow("Everything else", None, max(0.0, account.paid_s - known)))
+    return [row for row in rows if row.planned_s or row.paid_s]
+
+
+def _planned(plan: Plan | None, download_s: float) -> dict[str, float]:
+    if plan is None:
+        return {}
+    return {
+        "setup": plan.setup_s - download_s,
+        "baseline": plan.baseline_s,
+        "updates": plan.steps * plan.step_s,
+        "evaluations": plan.step_evals_s,
+        "saves": plan.saves_s,
+        "report": plan.report_s,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """Seconds of a run by what they are for: paid, then expected."""
+
+    setup: float
+    baseline: float
+    train: float
+    end: float
+    ahead: float
+    """Expected training."""
+    reserve: float
+    """Kept for the final evaluation, the last save and the report."""
+    free: float
+    """Of the budget, not expected to be used."""
+    paid: float
+    ends_at: float
+    budget: float
+
+    @property
+    def left(self) -> float:
+        """Of the budget; never negative."""
+        return max(0.0, self.budget - self.paid)
+
+
+def bill_of(view: LiveRun, status: RunStatus, now: float) -> Bill:
+    """Where the seconds went, and where the rest will go; `now` in Unix seconds."""
+    history, plan = view.history, view.plan
+    seconds = view.phase_seconds(now)
+    paid = view.elapsed_s(now)
+    baseline = seconds.get("baseline", 0.0)
+    end = seconds.get("final", 0.0) + seconds.get("report", 0.0)
+    if history.finished is not None:
+        # After the worker's last event only the report and the exit are paid.
+        end += max(0.0, paid - history.elapsed_s)
+    setup = sum(seconds.get(name, 0.0) for name in ("imports", "download", "model", "data"))
+    if "train" not in seconds and not view.steps:
+        setup = paid - baseline - end
+    train = max(0.0, paid - setup - baseline - end)
+    budget = view.budget_s or 0.0
+    if status is not RunStatus.RUNNING:
+        return Bill(setup, baseline, train, end, 0, 0, max(0, budget - paid), paid, paid, budget)
+    forecast = history.plan
+    known = forecast or plan
+    kept = max(0.0, (known.reserve_s if known else 0.0) + (plan.report_s if plan else 0.0) - end)
+    ends_at = forecast.ends_at_s if forecast else plan.total_s if plan else budget
+    ends_at = max(paid, ends_at)
+    rest = max(0.0, ends_at - paid)
+    ending = end > 0 or "final" in seconds
+    reserve = rest if ending else min(kept, rest)
+    free = max(0.0, budget - ends_at)
+    return Bill(setup, baseline, train, end, rest - reserve, reserve, free, paid, ends_at, budget)
+
+
+def more_updates(view: LiveRun) -> tuple[int, int, int] | None:
+    """Updates that the budget still buys: expected, low and high; None before the first forecast.
+
+    Each update brings its own forecast; the range is that of the newest plan, in proportion.
+    """
+    plan = view.history.plan
+    if plan is None or not plan.step:
+        return None
+    steps = view.history.steps
+    expected = (
+        steps[-1].forecast_steps if steps and steps[-1].step >= plan.step else plan.forecast_steps
+    )
+    scale = expected / plan.forecast_steps if plan.forecast_steps else 1.0
+    low, high = round(plan.forecast_low * scale), round(plan.forecast_high * scale)
+    asked = view.plan.requested_steps if view.plan else None
+    cap = max(0, asked - view.steps) if asked is not None else high
+    return min(expected, cap), min(low, cap), min(max(high, expected), cap)
