@@ -98,7 +98,7 @@ class Meter:
         return self._paid_s
 
 
-class _Sweep:
+class Sweeping:
     """One process's work on a sweep."""
 
     def __init__(self, study: StudyDir, pool: Pool, started: float, gpu: str | None) -> None:
@@ -264,7 +264,19 @@ def run_sweep(
     Returns:
         0, or how the user ended it (130, 143).
     """
-    sweep = _Sweep(study, pool, started, gpu)
+    sweep = Sweeping(study, pool, started, gpu)
+    code = hand_out_all(sweep, pool, say)
+    if code is ExitCode.OK:
+        end = time.monotonic() + sweep.wall_left_s() - HARD_MARGIN_S
+        command = [sys.executable, "-m", "budgetrl", "report", str(study.path), "--json"]
+        with open_display() as display:
+            run_reporter(command, study.path / "report.log", end, display)
+        sweep.note()
+    return code
+
+
+def hand_out_all(sweep: Sweeping, pool: Pool, say: Callable[[int], None] | None = None) -> ExitCode:
+    """All trials to their end, or until somebody asks for the end; see `run_sweep`."""
     code = ExitCode.OK
     with Signals() as signals:
         while True:
@@ -289,10 +301,4 @@ def run_sweep(
                     pool.stop()
             sweep.note(every_s=NOTE_S)
     sweep.note()
-    if code is ExitCode.OK:
-        end = time.monotonic() + sweep.wall_left_s() - HARD_MARGIN_S
-        command = [sys.executable, "-m", "budgetrl", "report", str(study.path), "--json"]
-        with open_display() as display:
-            run_reporter(command, study.path / "report.log", end, display)
-        sweep.note()
     return code

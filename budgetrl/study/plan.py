@@ -146,7 +146,15 @@ def plan_sweep(
     loaded = [spec.load() for spec in specs]
     if not mixed:
         check_protocols(loaded)
-    alone = [make_plan(one, limits, gpu=gpu, dry_run=dry_run) for one in loaded]
+    of_point: dict[tuple[str, tuple[str, ...]], Planned] = {}  # a seed changes no plan
+    for spec, one in zip(specs, loaded, strict=True):
+        if (spec.recipe, spec.sets) not in of_point:
+            planned = make_plan(one, limits, gpu=gpu, dry_run=dry_run)
+            of_point[spec.recipe, spec.sets] = planned
+    alone = [
+        replace(of_point[spec.recipe, spec.sets], loaded=one)
+        for spec, one in zip(specs, loaded, strict=True)
+    ]
     recipes, slots = [made.recipe for made in alone], min(slots, len(specs))
     keys = [baseline_key(recipe) for recipe in recipes]
     times = [
