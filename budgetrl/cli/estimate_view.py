@@ -89,10 +89,10 @@ def _title(made: Estimate, summary: str, width: int) -> Text:
     head.append(f" on {_short(gpu.name, width - len(name) - len(word) - 8)}", style="default")
     line = _sides(head, Text(word, style=style), width)
     text = Text("\n").append_text(line).append("\n")
-    scale = made.scenario.recipe.lora.scale
-    rank = made.scenario.recipe.lora.rank
+    lora = made.scenario.recipe.lora
+    scale = "" if lora.scale is None else f", scale alpha/r {lora.scale:g}"
     text.append(f"{summary or made.scenario.shape.name}", style=_DIM)
-    text.append(f"\nLoRA rank {rank}, scale alpha/r {scale:g}", style=_DIM)
+    text.append(f"\n{lora.description}{scale}", style=_DIM)
     if made.memory.reason:
         text.append("\n")
         text.append_text(_wrapped(made.memory.reason, width, style.removeprefix("bold ")))

@@ -202,11 +202,10 @@ def _header(loaded: "LoadedRecipe") -> str:
     recipe = loaded.recipe
     lora = recipe.lora
     scale = "alpha/sqrt(r)" if lora.alpha_policy.value == "rslora" else "alpha/r"
-    alpha = f"rank {lora.rank}, alpha {lora.resolved_alpha:g}"
-    return (
-        f"{recipe.name}: {recipe.recipe.summary}\n{loaded.path}\n"
-        f"LoRA {alpha}: scale {scale} = {lora.scale:g}"
-    )
+    trained = lora.description
+    if lora.scale is not None:
+        trained += f", alpha {lora.resolved_alpha:g}: scale {scale} = {lora.scale:g}"
+    return f"{recipe.name}: {recipe.recipe.summary}\n{loaded.path}\n{trained}"
 
 
 def _resolved(values: Mapping[str, Any], sources: Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ from budgetrl.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from budgetrl.display.base import DisplayKind, GuardedDisplay
-    from budgetrl.recipe.base import AlphaPolicy
+    from budgetrl.recipe.base import AlphaPolicy, Rank
     from budgetrl.study.execute import Pool
     from budgetrl.study.plan import SweepPlan
     from budgetrl.study.probe import Probe
@@ -41,7 +41,8 @@ def replicate(
         ),
     ],
     ranks: Annotated[
-        str | None, typer.Option("--ranks", metavar="LIST", help="Adapter ranks, such as 8,64,256.")
+        str | None,
+        typer.Option("--ranks", metavar="LIST", help="Adapter ranks, such as 8,64,256,full."),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="Seeds 1 to N.")] = 1,
     alpha: Annotated[
@@ -256,7 +257,7 @@ def _print_study(document: Mapping[str, Any]) -> None:
     from budgetrl.units import duration
 
     lines = [
-        f"{arm['recipe']}, rank {arm['rank']} (scale {arm['lora_scale']:.3g}), seed {arm['seed']}: "
+        f"{arm['recipe']}, {_trained(arm)}, seed {arm['seed']}: "
         f"{arm['status']}, {arm['steps']} updates, {duration(arm['spent']['wall_s'])}"
         for arm in document["arms"]
     ]
@@ -303,7 +304,7 @@ def _print_plan(made: "SweepPlan", config: dict[str, Any], as_json: bool) -> int
     )
     for row in rows:
         table.add_row(
-            row["recipe"], str(row["rank"]), f"{row['lora_scale']:.3g}", str(row["seed"]),
+            row["recipe"], str(row["rank"]), _scale(row), str(row["seed"]),
             duration(row["budget_s"]), str(row["planned_steps"]), f"{row['step_s']:.1f}",
             usd(row["expected_usd"]),
         )  # fmt: skip
@@ -318,7 +319,10 @@ def _print_plan(made: "SweepPlan", config: dict[str, Any], as_json: bool) -> int
             f"On {suite} a difference below about {100 * least:.1f} points is noise, "
             "before what seeds add."
         )
-    if len({row["lora_scale"] for row in rows}) > 1 and "equal_rank" not in config["alpha"]:
+    if (
+        len({row["lora_scale"] for row in rows} - {None}) > 1
+        and "equal_rank" not in config["alpha"]
+    ):
         console.print(
             "The arms differ in scale (alpha/r) as well as in rank: add --alpha fixed,equal_rank "
             "to say anything of the rank itself."
@@ -335,13 +339,29 @@ def new_folder(kind: str, name: str) -> Path:
     return Path(kind) / f"{name.replace('/', '-')}--{stamp}--{secrets.token_hex(3)}"
 
 
-def _ranks(text: str) -> list[int]:
+def _scale(row: Mapping[str, Any]) -> str:
+    return "-" if row["lora_scale"] is None else f"{row['lora_scale']:.3g}"
+
+
+def _trained(row: Mapping[str, Any]) -> str:
+    from budgetrl.recipe.base import rank_name
+
+    scale = "" if row["lora_scale"] is None else f" (scale {_scale(row)})"
+    return f"{rank_name(row['rank'])}{scale}"
+
+
+def _ranks(text: str) -> "list[Rank]":
     try:
-        ranks = [int(part) for part in text.split(",")]
+        ranks: list[Rank] = [
+            "full" if part.strip() == "full" else int(part) for part in text.split(",")
+        ]
     except ValueError:
         ranks = []
-    if not ranks or min(ranks) < 1 or len(set(ranks)) < len(ranks):
-        raise UsageError(f"--ranks {text!r} is not a list of different ranks such as 8,64,256.")
+    numbers = [rank for rank in ranks if rank != "full"]
+    if not ranks or min(numbers, default=1) < 1 or len(set(ranks)) < len(ranks):
+        raise UsageError(
+            f"--ranks {text!r} is not a list of different ranks such as 8,64,256, or full."
+        )
     return ranks
 
 

@@ -55,7 +55,8 @@ def _subject(scene: Scene) -> str:
     device = "CPU" if engine.get("device") == "cpu" else str(_name(gpu) or "GPU")
     if device == "CPU" and threads:
         device += f", {threads} thread" + ("s" if threads != 1 else "")
-    parts = [model, f"LoRA rank {rank}" if rank else "", device if engine else ""]
+    trained = "all weights" if rank == "full" else f"LoRA rank {rank}" if rank else ""
+    parts = [model, trained, device if engine else ""]
     return scrub(f" {scene.glyphs.dot} ".join(part for part in parts if part))
 
 

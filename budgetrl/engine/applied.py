@@ -53,7 +53,8 @@ def prove_applied(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:
         prompts: token ids; the first three are tried.
 
     Returns:
-        False if every B matrix is exactly zero, so that the policy is its base.
+        False if every B matrix is exactly zero, so that the policy is its base. True of weights
+        that were trained as a whole: there is no base beside them.
 
     Raises:
         ModelError: the adapter is not zero, and yet the logits are those of the base; or no
@@ -61,6 +62,8 @@ def prove_applied(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:
     """
     if engine.model is None or engine.adapter_is_zero():
         return False
+    if not hasattr(engine.model, "disable_adapter"):
+        return True
     if adapter_effect(engine, prompts[:PROMPTS]) == 0.0:
         raise ModelError(
             f"the adapter is not zero, but the logits on {len(prompts[:PROMPTS])} prompts are "

@@ -76,7 +76,7 @@ class PlainEngine:
 
     @classmethod
     def open(cls, recipe: Recipe, adapter: Path | None = None) -> Self:
-        """Load base model, tokenizer and adapter.
+        """Load base model, tokenizer and adapter; or all weights that were trained.
 
         Raises:
             ModelError: something is missing or does not match.
@@ -92,6 +92,8 @@ class PlainEngine:
         if recipe.engine.threads is not None:
             torch.set_num_threads(recipe.engine.threads)
         source = model_folder(recipe)
+        if recipe.lora.is_full:
+            return cls(*_whole_model(source, recipe, adapter), recipe)
         base = load_base(source, recipe).to(device)
         tokenizer = load_tokenizer(source, recipe)
         transformers.set_seed(recipe.seed)
@@ -237,7 +239,7 @@ class PlainEngine:
     ) -> list[float]:
         """Log-probabilities of a completion's tokens, by a pass such as the trainer's."""
         row = torch.tensor([[*prompt_ids, *ids]], device=self.model.device)
-        forward = inspect.signature(self.model.get_base_model().forward).parameters
+        forward = inspect.signature(bare_model(self.model).forward).parameters
         keep = {"logits_to_keep": len(ids) + 1} if "logits_to_keep" in forward else {}
         was_training = self.model.training
         self.model.eval()
@@ -404,6 +406,33 @@ def _reason(error: BaseException) -> str:
     lines = str(error).strip().split("\n")
     listed = len(lines) > 1 and lines[0].endswith(":")
     return (lines[1].strip() if listed else first_line(error))[:300].rstrip(".")
+
+
+def _whole_model(source: str, recipe: Recipe, trained: Path | None) -> tuple[Any, Any]:
+    """A model of which every weight is trained, and the tokenizer of its base.
+
+    In float32 whatever model.dtype says: at usual rates an update is far below what a bfloat16
+    weight can tell apart. model.dtype is then that of the passes.
+
+    Args:
+        source: folder of the base.
+        recipe: names the device.
+        trained: a checkpoint's folder; None: the base itself.
+    """
+    whole = recipe.model_copy(
+        update={"model": recipe.model.model_copy(update={"dtype": "float32"})}
+    )
+    tokenizer = load_tokenizer(source, recipe)
+    model = load_base(source if trained is None else str(trained), whole)
+    # TRL loads the reference of a KL term by this name: that is the base, after a resume too.
+    model.config._name_or_path = source
+    transformers.set_seed(recipe.seed)
+    return model.to(recipe.engine.device), tokenizer
+
+
+def bare_model(model: Any) -> Any:
+    """The model inside a PEFT model; a model of which all is trained is that itself."""
+    return model.get_base_model() if isinstance(model, peft.PeftModel) else model
 
 
 def layer_paths(model: Any) -> list[str]:

@@ -119,7 +119,7 @@ def loading_arguments(recipe: Recipe, source: str, dtype: Any) -> dict[str, Any]
         "gpu_memory_utilization": engine.gpu_memory_utilization or UNKNOWN_NEED,
         "float8_kv_cache": False,
         "random_state": recipe.seed,
-        "max_lora_rank": vllm_rank(recipe.lora.rank),
+        "max_lora_rank": vllm_rank(recipe.lora.adapter_rank),
         "disable_log_stats": True,
         "unsloth_vllm_standby": engine.standby,
         "max_num_seqs": engine.max_num_seqs + (engine.max_num_seqs == UNSLOTHS_OWN_CHOICE),

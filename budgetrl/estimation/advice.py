@@ -125,10 +125,10 @@ def _savers(made: Estimate) -> Iterator[Change]:
     for share in (0.75, 0.5):
         shorter = max(64, int(tokens * share) // 64 * 64)
         yield Change({"sampling.max_tokens": shorter}, "other lengths than the recipe's")
-    if not recipe.model.load_in_4bit:
+    if not (recipe.model.load_in_4bit or recipe.lora.is_full):
         yield Change({"model.load_in_4bit": True}, "another base model in effect")
-    for rank in (64, 16, 8):
-        if rank < recipe.lora.rank:
+    for rank in () if recipe.lora.is_full else (64, 16, 8):
+        if rank < recipe.lora.adapter_rank:
             yield Change({"lora.rank": rank}, "another arm of the study")
 
 

@@ -34,11 +34,12 @@ def cpu_memory(scenario: Scenario, prompt_tokens: float | None = None) -> Memory
         prompt_tokens: of the longest prompt, where it is known; else prompt.max_tokens.
     """
     recipe, shape, known = scenario.recipe, scenario.shape, scenario.constants
-    element = _ELEMENT[recipe.model.dtype]
+    whole = scenario.whole_copies
+    element = 4 if whole else _ELEMENT[recipe.model.dtype]
     prompt = min(prompt_tokens or recipe.prompt.max_tokens, recipe.prompt.max_tokens)
-    weights = float(element * shape.params)
-    trained = 4.0 * scenario.adapter_params
-    moments = optimizer_bytes(scenario.adapter_params, recipe.optimizer.name)
+    weights = float(element * shape.params * max(1, whole))
+    trained, adapter = 4.0 * scenario.trained_params, 4.0 * (scenario.adapter_params or 0)
+    moments = optimizer_bytes(scenario.trained_params, recipe.optimizer.name)
     runtime = known["cpu_runtime_gib"] * GIB
 
     evaluated = [
@@ -52,7 +53,7 @@ def cpu_memory(scenario: Scenario, prompt_tokens: float | None = None) -> Memory
     targets = LINEARS if recipe.lora.targets == "all-linear" else recipe.lora.targets
     layers = [shape.linears[name] for name in targets if name in shape.linears]
     adapted = sum(inputs * outputs for inputs, outputs in layers)
-    copies = float(element * shape.layers * adapted)
+    copies = 0.0 if whole else float(element * shape.layers * adapted)
     cache = max(r * (prompt + t) * shape.kv_bytes_per_token(element) for r, t in batches)
     rows = max(rows for rows, _ in batches)
     # One layer at a time holds the activations of all prompts.
@@ -68,7 +69,7 @@ def cpu_memory(scenario: Scenario, prompt_tokens: float | None = None) -> Memory
     entries = micro * (recipe.sampling.max_tokens + 1) * shape.vocab
     logits = known["cpu_logit_copies"] * 4.0 * entries
 
-    held = weights + 2 * trained + moments + runtime
+    held = weights + adapter + trained + moments + runtime
     generating, training = held + cache + buffers, held + logits + activations
     peak = max(generating, training)
     spread = band([Term(peak, {"cpu_memory": 1}, "parts")], known)
@@ -82,7 +83,7 @@ def cpu_memory(scenario: Scenario, prompt_tokens: float | None = None) -> Memory
         reason = f"may need up to {spread.high / GIB:.0f} of {usable / GIB:.1f} GiB"
     return MemoryEstimate(
         weights=weights,
-        adapter=trained,
+        adapter=adapter,
         gradients=trained,
         optimizer=moments,
         kv_cache=cache,

@@ -132,7 +132,7 @@ def _phase_terms(
         for spec in recipe.eval
     ]
     entropy = _entropy(scenario, machine, prompts, lengths)
-    saved = _SAVED_BYTES * scenario.adapter_params
+    saved = _SAVED_BYTES * scenario.trained_params
 
     def once(name: str, amount: float = 1.0) -> list[Term]:
         return seconds({name: amount}, machine)

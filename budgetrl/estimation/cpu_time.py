@@ -62,7 +62,8 @@ class Passes:
     prompt_tokens: float
     completion_tokens: float
     """To which the completions of a micro-batch are padded."""
-    adapter_params: int
+    adapter_params: int | None
+    """None: all weights are trained."""
     checkpointing: bool = False
 
 
@@ -88,7 +89,10 @@ def training(work: Passes, shape: ModelShape) -> dict[str, float]:
     """What the passes of an update consist of, in units of the constants of these names."""
     length = work.prompt_tokens + work.completion_tokens
     tokens, again = work.rows * length, int(work.checkpointing)
-    weights = (4 + 2 * again) * shape.linear_params + (6 + 2 * again) * work.adapter_params
+    trained = shape.linear_params if work.adapter_params is None else work.adapter_params
+    weights = (6 + 2 * again) * trained
+    if work.adapter_params is not None:
+        weights += (4 + 2 * again) * shape.linear_params
     attention = (3 + again) * shape.attention_flops(length)
     logits = work.rows * (work.completion_tokens + 1)
     return {
@@ -103,7 +107,8 @@ def scoring(work: Passes, shape: ModelShape) -> dict[str, float]:
     """The same for forward passes without gradients."""
     length = work.prompt_tokens + work.completion_tokens
     tokens = work.rows * length
-    weights = 2.0 * (shape.linear_params + work.adapter_params) + shape.attention_flops(length)
+    passed = shape.linear_params + (work.adapter_params or 0)
+    weights = 2.0 * passed + shape.attention_flops(length)
     logits = work.rows * (work.completion_tokens + 1)
     return {
         "cpu_prefill_flop": tokens * weights + logits * 2.0 * shape.embedding_params,

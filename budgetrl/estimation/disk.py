@@ -15,7 +15,7 @@ _CPU_ENVIRONMENT = 1.5e9
 _BYTES_PER_TOKEN = 6.0
 """A stored completion: about four characters per token, and its record."""
 _FULL_CHECKPOINTS = 2
-"""The newest two hold the optimiser; the best and the milestones are adapters only."""
+"""The newest two hold the optimiser; the best and the milestones are weights only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Disk:
 
 def disk_of(scenario: Scenario, phases: Phases, steps: int) -> Disk:
     """Disk of a run of this many updates."""
-    recipe, adapter = scenario.recipe, 4.0 * scenario.adapter_params
-    moments = (2 if recipe.optimizer.name == "adamw_8bit" else 8) * scenario.adapter_params
-    full = min(_FULL_CHECKPOINTS, max(1, steps)) * (adapter + moments)
-    small = (1 + recipe.checkpoint.milestones) * adapter
+    recipe, trained = scenario.recipe, 4.0 * scenario.trained_params
+    moments = (2 if recipe.optimizer.name == "adamw_8bit" else 8) * scenario.trained_params
+    full = min(_FULL_CHECKPOINTS, max(1, steps)) * (trained + moments)
+    small = (1 + recipe.checkpoint.milestones) * trained
     stored = num_kept(recipe.checkpoint.keep_completions, steps)
     tokens = stored * recipe.completions_per_step * scenario.lengths().mean
     every = phases.times(None).step_evals_every

@@ -51,6 +51,8 @@ class MemoryWork:
     shape: ModelShape
     precision: Precision = Precision.BF16
     adapter_params: int = 0
+    whole_copies: int = 0
+    """Models in float32 where all weights are trained: 2 with a reference. 0: an adapter is."""
     optimizer: str = "adamw"
     micro_batch: int = 8
     sequence_tokens: int = 4096
@@ -180,9 +182,15 @@ def reference_bytes(work: MemoryWork) -> float:
 
 
 def trainer_bytes(work: MemoryWork) -> float:
-    """Adapter, its gradients and moments, and the weights where vLLM has a copy of its own."""
+    """Adapter, gradients and moments, and the weights where vLLM has a copy of its own."""
     own = 0.0 if work.shared_weights or not work.vllm else _weights(work)
-    return own + 8.0 * work.adapter_params + optimizer_bytes(work.adapter_params, work.optimizer)
+    trained = _trained(work)
+    return (
+        own
+        + 8.0 * work.adapter_params
+        + 4.0 * (trained - work.adapter_params)
+        + (optimizer_bytes(trained, work.optimizer))
+    )
 
 
 def training_bytes(work: MemoryWork) -> float:
@@ -199,7 +207,7 @@ def estimate_memory(work: MemoryWork, usable: float, constants: Constants) -> Me
         usable: bytes that the GPU reports.
         constants: of what libraries take.
     """
-    shape, trained = work.shape, work.adapter_params
+    shape, trained = work.shape, _trained(work)
     weights, trainer = _weights(work), trainer_bytes(work)
     runtime = constants["runtime_gib"] * GIB
     buffers = rollout_buffers(work, constants)
@@ -229,7 +237,7 @@ def estimate_memory(work: MemoryWork, usable: float, constants: Constants) -> Me
     tokens = work.micro_batch * work.sequence_tokens
     estimate = MemoryEstimate(
         weights=weights + (0.0 if work.shared_weights or not work.vllm else weights),
-        adapter=4.0 * trained,
+        adapter=4.0 * work.adapter_params,
         gradients=4.0 * trained,
         optimizer=optimizer_bytes(trained, work.optimizer),
         kv_cache=kv_cache,
@@ -295,7 +303,15 @@ def _logits(work: MemoryWork) -> float:
     return logit_bytes(work.micro_batch, work.sequence_tokens, work.shape.vocab, work.logit_chunks)
 
 
+def _trained(work: MemoryWork) -> int:
+    return work.shape.params if work.whole_copies else work.adapter_params
+
+
 def _weights(work: MemoryWork) -> float:
+    """The base; or float32 copies of a model that is trained, and one as its passes take it."""
+    if work.whole_copies:
+        passes = work.weight_bytes if work.weight_bytes < 4 else 0
+        return (4.0 * work.whole_copies + passes) * work.shape.params
     return weight_bytes(work.shape, work.precision, work.weight_bytes)
 
 

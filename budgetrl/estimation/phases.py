@@ -206,7 +206,7 @@ def _serving(scenario: Scenario, memory: MemoryEstimate) -> Serving:
     # much of it for that; vLLM is asked to by merged_rollouts, with the same exception.
     merges = recipe.engine.merged_rollouts if scenario.vllm else True
     merges = merges and recipe.model.dtype == "float32"
-    adapter = 0 if merges else scenario.adapter_params
+    adapter = 0 if merges else scenario.adapter_params or 0
     if not scenario.vllm:  # it takes all rows at once
         rows = max(recipe.completions_per_step, recipe.engine.eval_batch)
         return Serving(Server.TRANSFORMERS, scenario.precision, adapter, rows)
@@ -278,7 +278,7 @@ def _preflight(scenario: Scenario) -> list[Term]:
 
 
 def _save(scenario: Scenario) -> list[Term]:
-    size = _SAVE_BYTES[scenario.recipe.optimizer.name] * scenario.adapter_params / 1e9
+    size = _SAVE_BYTES[scenario.recipe.optimizer.name] * scenario.trained_params / 1e9
     seconds = size / scenario.constants["save_gb_s"]
     return [Term(seconds, {"save_gb_s": -1}, "checkpoint"), Term(0.3, {}, "metadata")]
 

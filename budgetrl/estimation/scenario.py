@@ -55,7 +55,8 @@ class Scenario:
     shape: ModelShape
     gpu: Gpu
     precision: Precision
-    adapter_params: int
+    trained_params: int
+    """Of the adapter; of the model where all weights are trained."""
     mean_tokens: LengthPrior
     """Mean completion length: expected, and the 80 % range."""
     prompt_tokens: float
@@ -66,6 +67,16 @@ class Scenario:
     constants: Constants
     download_bytes: float | None = None
     """What of the hub is not on this machine yet; None: not known, the weights."""
+
+    @property
+    def adapter_params(self) -> int | None:
+        """Weights of the adapter; None where all weights are trained."""
+        return None if self.recipe.lora.is_full else self.trained_params
+
+    @property
+    def whole_copies(self) -> int:
+        """Models in float32 where all weights are trained, the reference of a KL term included."""
+        return (1 + (self.recipe.grpo.beta > 0)) * self.recipe.lora.is_full
 
     @property
     def vllm(self) -> bool:
@@ -94,7 +105,8 @@ class Scenario:
         return MemoryWork(
             shape=self.shape,
             precision=self.precision,
-            adapter_params=self.adapter_params,
+            adapter_params=self.adapter_params or 0,
+            whole_copies=self.whole_copies,
             optimizer=recipe.optimizer.name,
             micro_batch=recipe.batch.micro_batch,
             sequence_tokens=recipe.prompt.max_tokens + recipe.sampling.max_tokens,
@@ -146,7 +158,9 @@ def make_scenario(
         shape=shape,
         gpu=gpu,
         precision=Precision.INT4 if recipe.model.load_in_4bit else Precision.BF16,
-        adapter_params=shape.lora_params(recipe.lora.rank, targets),
+        trained_params=shape.params
+        if recipe.lora.is_full
+        else shape.lora_params(recipe.lora.adapter_rank, targets),
         mean_tokens=prior,
         prompt_tokens=prompt,
         live_share=live_share,

@@ -21,6 +21,8 @@ from budgetrl.recipe.assets import PREFIX, asset_root
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+"""Of a checkpoint of a run that trained all weights."""
 _CHANGE_NOTHING = {
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights"),
     *("lora_dropout", "megatron_core", "peft_version", "revision", "runtime_config", "task_type"),
@@ -99,13 +101,15 @@ def adapter_identity(folder: Path) -> str:
 
 
 def weights_hash(folder: Path) -> str:
-    """Of an adapter's weights.
+    """Of an adapter's weights, or of a whole model's.
 
     Raises:
         ModelError: there are none.
     """
+    whole = (folder / WEIGHTS).is_file()
     return file_hash(
-        folder / ADAPTER_WEIGHTS, f"An adapter folder holds {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}."
+        folder / (WEIGHTS if whole else ADAPTER_WEIGHTS),
+        f"An adapter folder holds {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}.",
     )[:_DIGITS]
 
 

@@ -20,6 +20,8 @@ from budgetrl.evaluation.fingerprints import base_fingerprint
 from budgetrl.evaluation.identity import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    CONFIG,
+    WEIGHTS,
     AdapterConfig,
     adapter_identity,
     base_identity,
@@ -62,6 +64,7 @@ class Target:
     recipe: Recipe
     """Says how to open it, how to prompt it, and which suites are usual."""
     adapter: Path | None
+    """Folder of what was trained: an adapter, or all weights."""
     run: RunDir | None
     """Where results go, if the target belongs to a run."""
     policy_id: str
@@ -206,7 +209,8 @@ def _complete(path: Path) -> CheckpointFile:
 def _of_checkpoint(run: RunDir, checkpoint: CheckpointFile, base: str | None) -> Target:
     """Sealed when it was written, so the hash of its weights stands for its configuration too."""
     recipe = _standing_recipe(run, base)
-    changed = {ADAPTER_CONFIG, ADAPTER_WEIGHTS} & set(damaged_files(checkpoint))
+    held = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, WEIGHTS}
+    changed = held & set(damaged_files(checkpoint))
     if changed:
         raise ModelError(
             f"{checkpoint.path / min(changed)}: was changed after the checkpoint was written.",

@@ -61,7 +61,7 @@ def verl_alpha(recipe: Recipe) -> float | int:
     lora = recipe.lora
     alpha = lora.resolved_alpha
     if lora.alpha_policy is AlphaPolicy.RSLORA:
-        alpha *= math.sqrt(lora.rank)
+        alpha *= math.sqrt(lora.adapter_rank)
     return int(alpha) if alpha == int(alpha) else alpha
 
 
@@ -138,14 +138,14 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         ("lora.rank",),
         (f"{MODEL}.lora_rank",),
-        lambda r, _: r.lora.rank,
+        lambda r, _: 0 if r.lora.is_full else r.lora.rank,
         "`LoraConfig(r)`, `max_lora_rank`",
-        "vLLM serves 1, 8, 16, 32, 64, 128, 256, 320, 512",
+        "vLLM serves 1, 8, 16, 32, 64, 128, 256, 320, 512; `full` is 0, which trains all weights",
     ),
     Entry(
         ("lora.alpha", "lora.alpha_policy"),
         (f"{MODEL}.lora_alpha",),
-        lambda r, _: verl_alpha(r),
+        lambda r, _: UNWRITTEN if r.lora.is_full else verl_alpha(r),
         "`LoraConfig(lora_alpha, use_rslora)`",
         "scale alpha/r: 16, 2, 0.5 at r 8, 64, 256; an rsLoRA's alpha is written times sqrt(r)",
     ),

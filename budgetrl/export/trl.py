@@ -23,7 +23,7 @@ from budgetrl.export.yaml_text import to_yaml
 from budgetrl.files import write_atomic
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.flat import flat_values
-from budgetrl.recipe.schema import AlphaPolicy, EngineName, Recipe
+from budgetrl.recipe.schema import AlphaPolicy, EngineName, Lora, Recipe
 from budgetrl.training.trl_args import grpo_arguments
 
 TRL = "1.14.2"
@@ -131,10 +131,9 @@ def export_trl(recipe: Recipe, out: Path) -> Exported:
 
 def trl_values(recipe: Recipe) -> dict[str, Any]:
     """Every argument that is written, with its value."""
-    lora, steps = recipe.lora, recipe.schedule.stop_after_steps
+    steps = recipe.schedule.stop_after_steps
     assert steps is not None
     values = grpo_arguments(_for_vllm_or_plain(recipe), Path("checkpoints"), steps)
-    alpha = lora.resolved_alpha
     return {
         "model_name_or_path": local_path(recipe.model.id),
         "model_revision": recipe.model.revision or "main",
@@ -142,14 +141,7 @@ def trl_values(recipe: Recipe) -> dict[str, Any]:
         "load_in_4bit": recipe.model.load_in_4bit,
         "dataset_name": "rows",
         "reward_funcs": ["budgetrl_reward.reward"],
-        "use_peft": True,
-        "lora_r": lora.rank,
-        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
-        "lora_dropout": lora.dropout,
-        "lora_target_modules": lora.targets
-        if isinstance(lora.targets, str)
-        else list(lora.targets),
-        "use_rslora": lora.alpha_policy is AlphaPolicy.RSLORA,
+        **_adapter(recipe.lora),
         "chat_template_kwargs": dict(recipe.prompt.template_kwargs) or None,
         **values,
         **_schedule(recipe),
@@ -160,6 +152,22 @@ def trl_values(recipe: Recipe) -> dict[str, Any]:
         "save_steps": recipe.checkpoint.every_steps or 25,
         "report_to": recipe.tracker.kind,
         "disable_tqdm": False,
+    }
+
+
+def _adapter(lora: Lora) -> dict[str, Any]:
+    if lora.is_full:
+        return {"use_peft": False}
+    alpha = lora.resolved_alpha
+    return {
+        "use_peft": True,
+        "lora_r": lora.rank,
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+        "lora_dropout": lora.dropout,
+        "lora_target_modules": lora.targets
+        if isinstance(lora.targets, str)
+        else list(lora.targets),
+        "use_rslora": lora.alpha_policy is AlphaPolicy.RSLORA,
     }
 
 

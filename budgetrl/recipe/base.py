@@ -1,11 +1,14 @@
 """What all recipe tables share: the strict base model, number types, and closed sets of names."""
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Rank = int | Literal["full"]
+"""Of an adapter; or "full": all weights are trained, and there is none."""
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Adapter ranks that vLLM can serve."""
 
@@ -85,3 +88,13 @@ class EngineName(StrEnum):
     """Unsloth's kernels with vLLM in the same process, on one NVIDIA GPU."""
     SCRIPTED = "scripted"
     """Replays completions from a file: no model, evaluation only."""
+
+
+def rank_order(rank: Rank | None) -> float:
+    """For sorting: unknown ones first, all weights last."""
+    return math.inf if rank == "full" else rank or 0.0
+
+
+def rank_name(rank: Rank | None) -> str:
+    """For people."""
+    return "all weights" if rank == "full" else f"rank {'?' if rank is None else rank}"

@@ -45,6 +45,7 @@ class Merged:
         # Naming an element of an array does not set its name again.
         new = [key for key in keys if not (key in self.origin and _names_element(key))]
         self._drop_other_source(layer)
+        self._drop_adapter(layer)
         _forget_provenance(self.tables, set(new))
         _merge(self.tables, layer.tables)
         for key in new:
@@ -83,6 +84,20 @@ class Merged:
             )
             for key in (old, *dropped):
                 self.remove(f"{name}.{key}")
+
+    def _drop_adapter(self, layer: Layer) -> None:
+        """Where a layer trains all weights, what an earlier one said of an adapter is dropped."""
+        table, held = layer.tables.get("lora"), self.tables.get("lora")
+        if not (isinstance(table, dict) and isinstance(held, dict)) or table.get("rank") != "full":
+            return
+        dropped = sorted(key for key in held if key != "rank" and key not in table)
+        if dropped:
+            self.notes.append(
+                f'lora.rank = "full" ({layer.label}) trains all weights; dropped with the adapter: '
+                f"{', '.join(f'lora.{key}' for key in dropped)}"
+            )
+        for key in dropped:
+            self.remove(f"lora.{key}")
 
     def _is_inherited(self, key: str, layer: Layer) -> bool:
         """Whether another layer than this one set a value, or values inside it."""

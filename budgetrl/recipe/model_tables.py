@@ -27,9 +27,10 @@ class Model(Table):
 
 
 class Lora(Table):
-    """[lora]: the adapter that is trained."""
+    """[lora]: the adapter that is trained; or, with rank = "full", that all weights are."""
 
-    rank: Count
+    rank: Count | Literal["full"]
+    """"full": every weight of the model is trained, and there is no adapter."""
     alpha: Positive | None = None
     alpha_policy: AlphaPolicy = AlphaPolicy.FIXED
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -37,27 +38,66 @@ class Lora(Table):
 
     @model_validator(mode="after")
     def _alpha_matches_policy(self) -> Self:
+        if self.is_full:
+            set_too = self._set_of_an_adapter()
+            if set_too:
+                raise ValueError(
+                    f'rank = "full" trains all weights and has no adapter, which '
+                    f"{' and '.join(set_too)} {'say' if len(set_too) > 1 else 'says'} something "
+                    f"of; leave {'them' if len(set_too) > 1 else 'it'} out (--set KEY=unset)"
+                )
+            return self
         needs_alpha = self.alpha_policy in (AlphaPolicy.FIXED, AlphaPolicy.RSLORA)
         if needs_alpha and self.alpha is None:
             raise ValueError(f"alpha_policy = {self.alpha_policy.value!r} needs lora.alpha")
         return self
 
+    def _set_of_an_adapter(self) -> list[str]:
+        """Keys with another value than the default's, which means "as it is with no adapter"."""
+        fields = type(self).model_fields
+        return [
+            f"lora.{name}"
+            for name in ("alpha", "alpha_policy", "dropout", "targets")
+            if getattr(self, name) != fields[name].default
+        ]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all weights are trained, and there is no adapter."""
+        return self.rank == "full"
+
+    @property
+    def adapter_rank(self) -> int:
+        """The rank of an adapter; not asked where all weights are trained."""
+        assert self.rank != "full"
+        return self.rank
+
     @property
     def resolved_alpha(self) -> float:
-        """lora_alpha after the policy."""
+        """lora_alpha after the policy; not asked where there is no adapter."""
         if self.alpha_policy is AlphaPolicy.EQUAL_RANK:
-            return float(self.rank)
+            return float(self.adapter_rank)
         if self.alpha_policy is AlphaPolicy.FOUR_X_RANK:
-            return 4.0 * self.rank
+            return 4.0 * self.adapter_rank
         assert self.alpha is not None
         return self.alpha
 
     @property
-    def scale(self) -> float:
-        """The factor before BA: alpha/r, or alpha/sqrt(r) with rslora (PEFT 0.21)."""
+    def scale(self) -> float | None:
+        """The factor before BA: alpha/r, or alpha/sqrt(r) with rslora (PEFT 0.21).
+
+        None: there is no adapter.
+        """
+        if self.is_full:
+            return None
         if self.alpha_policy is AlphaPolicy.RSLORA:
-            return self.resolved_alpha / math.sqrt(self.rank)
-        return self.resolved_alpha / self.rank
+            return self.resolved_alpha / math.sqrt(self.adapter_rank)
+        return self.resolved_alpha / self.adapter_rank
+
+    @property
+    def description(self) -> str:
+        """What is trained, for people: "LoRA rank 64", "all weights"."""
+        return "all weights" if self.is_full else f"LoRA rank {self.rank}"
 
 
 class Columns(Table):

@@ -240,7 +240,10 @@ def _contradictions(recipe: Recipe) -> list[str]:
     """What is wrong between tables, each with its way out."""
     found: list[str] = []
     found += _batch_contradictions(recipe)
-    if recipe.engine.name is EngineName.UNSLOTH and recipe.lora.rank not in VLLM_RANKS:
+    unsloth = recipe.engine.name is EngineName.UNSLOTH
+    if recipe.lora.is_full:
+        found += _full_contradictions(recipe)
+    elif unsloth and recipe.lora.rank not in VLLM_RANKS:
         found.append(f"lora.rank = {recipe.lora.rank}: vLLM serves only {list(VLLM_RANKS)}")
     suites = [spec.suite for spec in recipe.eval]
     found += [f"{table} {name!r} occurs twice" for table, name in _repeated(recipe)]
@@ -269,6 +272,21 @@ def _stage_contradictions(recipe: Recipe) -> list[str]:
                 found.append(f"{name}: until {condition} says nothing in SFT, which has a loss")
     if recipe.stages and recipe.engine.name is EngineName.SCRIPTED:
         found.append('[[stages]]: the "scripted" engine cannot train')
+    return found
+
+
+def _full_contradictions(recipe: Recipe) -> list[str]:
+    """What training all weights rules out."""
+    found = []
+    if recipe.model.load_in_4bit:
+        found.append(
+            'lora.rank = "full" cannot train weights of 4 bits; set model.load_in_4bit = false'
+        )
+    if recipe.engine.name is EngineName.UNSLOTH:
+        found.append(
+            'lora.rank = "full": Unsloth refuses it together with its vLLM ("fast_inference=True '
+            'cannot be used together with full_finetuning=True"); set engine.name = "plain"'
+        )
     return found
 
 

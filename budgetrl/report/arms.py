@@ -10,6 +10,7 @@ from typing import NamedTuple
 from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.evaluation.passk import mean_interval
 from budgetrl.events import Evaluation
+from budgetrl.recipe.base import Rank, rank_name, rank_order
 from budgetrl.report.grouping import apart, groups_of
 from budgetrl.types import Interval
 
@@ -28,7 +29,7 @@ class Arm:
     """Runs that differ in the seed only."""
 
     model: str
-    rank: int | None
+    rank: Rank | None
     scale: float | None
     """alpha / r, which differs between ranks when alpha is fixed."""
     runs: Sequence[EvaluatedRun]
@@ -40,9 +41,8 @@ class Arm:
     @property
     def label(self) -> str:
         """For legends."""
-        rank = f"rank {self.rank}" if self.rank is not None else "rank ?"
         scale = f", scale {self.scale:.3g}" if self.by_scale and self.scale is not None else ""
-        return f"{rank}{scale}{f', {self.apart}' if self.apart else ''}"
+        return f"{rank_name(self.rank)}{scale}{f', {self.apart}' if self.apart else ''}"
 
     def evaluations(self, suite: str, when: str, k: int) -> list[Evaluation]:
         """Of all runs that have pass@k of a moment."""
@@ -86,7 +86,7 @@ def arms_of(runs: Iterable[EvaluatedRun]) -> list[Arm]:
     """Group runs into seeds of one recipe, in order of appearance and rank."""
     groups = groups_of(runs)
     models = list(dict.fromkeys(group.name for group in groups))
-    groups.sort(key=lambda g: (models.index(g.name), g.rank or 0, g.scale or 0.0))
+    groups.sort(key=lambda g: (models.index(g.name), rank_order(g.rank), g.scale or 0.0))
     arms = []
     for (name, rank), of_rank in groupby(groups, key=lambda g: (g.name, g.rank)):
         scales = [list(alike) for _, alike in groupby(of_rank, key=lambda g: g.scale)]

@@ -27,6 +27,8 @@ def model_card(facts: EvaluatedRun, step: int, *, merged: bool = False) -> str:
         merged: the card of a whole model, instead of an adapter's.
     """
     joined = "merged into" if merged else "for"
+    if facts.resolved.get("lora", {}).get("rank") == "full":
+        joined = "of"
     parts = (
         _metadata(facts, merged),
         f"# {_plain(facts.name)}: {_adapter(facts)} {joined} {_plain(facts.model)}",
@@ -75,8 +77,8 @@ def _metadata(facts: EvaluatedRun, merged: bool) -> str:
 
 
 def _adapter(facts: EvaluatedRun) -> str:
-    lora = facts.tables.get("lora", {})
-    return f"LoRA rank {lora.get('rank', '?')}"
+    rank = facts.tables.get("lora", {}).get("rank", "?")
+    return "all weights" if rank == "full" else f"LoRA rank {rank}"
 
 
 def _summary(facts: EvaluatedRun, step: int) -> str:
@@ -166,10 +168,13 @@ def _making(facts: EvaluatedRun) -> Iterator[str]:
     lora, schedule, data = (resolved.get(name, {}) for name in ("lora", "schedule", "data"))
     found, gpu = manifest.get("data", {}), manifest.get("gpu")
     prompt, known = resolved.get("prompt", {}), facts.recipe.lora if facts.recipe else None
-    alpha = f"{known.resolved_alpha:g}, scale {known.scale:g}" if known else lora.get("alpha")
+    alpha = lora.get("alpha")
+    if known and known.scale is not None:
+        alpha = f"{known.resolved_alpha:g}, scale {known.scale:g}"
+    adapter = f"rank {lora.get('rank')}, alpha {alpha}, targets {lora.get('targets')}"
     items = {
         "base model": f"{facts.model}, revision {_revision(facts, 'model')}",
-        "adapter": f"rank {lora.get('rank')}, alpha {alpha}, targets {lora.get('targets')}",
+        "trained": "all weights" if lora.get("rank") == "full" else adapter,
         "data": f"{data.get('id') or data.get('path')}, "
         f"{'revision ' + _revision(facts, 'data') + ', ' if data.get('id') else ''}"
         f"{found.get('used', '?')} problems, fingerprint {found.get('fingerprint', '?')}",

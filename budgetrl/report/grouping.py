@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.account.evaluated import EvaluatedRun
+from budgetrl.recipe.base import Rank
 from budgetrl.types import Protocol
 
 _NO_LEARNING = {
@@ -44,8 +45,8 @@ class Group:
         return True
 
     @property
-    def rank(self) -> int | None:
-        """LoRA rank."""
+    def rank(self) -> Rank | None:
+        """LoRA rank, or "full"."""
         recipe = self.runs[0].recipe
         return recipe.lora.rank if recipe else None
 
@@ -99,7 +100,8 @@ def _settings(run: EvaluatedRun) -> dict[str, Any]:
     tables = {name: table for name, table in tables.items() if name not in _NO_LEARNING}
     if run.recipe:
         lora = run.recipe.lora
-        tables["lora"] |= {"alpha": lora.resolved_alpha, "alpha_policy": None, "scale": lora.scale}
+        alpha = None if lora.is_full else lora.resolved_alpha
+        tables["lora"] |= {"alpha": alpha, "alpha_policy": None, "scale": lora.scale}
     flat = _flat(tables)
     for key in [key for key in flat if key.split(".")[0] == "eval" and key.endswith(".path")]:
         del flat[key]  # the protocol knows its problems

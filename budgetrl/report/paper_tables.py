@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from budgetrl.account.outcome import tone_of
 from budgetrl.account.text import interval_text, points, suite_name
+from budgetrl.recipe.base import Rank, rank_name, rank_order
 from budgetrl.report.arms import Arm, Estimate, best_arm
 from budgetrl.report.document import Cell, Table, Tone
 from budgetrl.report.paper import PaperNumbers, impossible
@@ -75,13 +76,15 @@ def table_2(models: Sequence[ModelRows]) -> Table | None:
         if (change := arm.entropy_change()) is not None
     }
     printed = {rank for model in models if model.numbers for rank in model.numbers.entropies}
-    ranks = sorted(printed | {rank for rank, _ in changes.values() if rank is not None})
+    found_here = {rank for rank, _ in changes.values() if rank is not None}
+    ranks: list[Rank] = sorted(printed | found_here, key=rank_order)
     if not changes or not ranks:
         return None
     rows: list[Sequence[Cell | str]] = []
     for model in models:
         if model.numbers is not None and model.numbers.entropies:
-            cells = [model.numbers.entropies.get(rank) for rank in ranks]
+            printed_of = model.numbers.entropies
+            cells = [None if rank == "full" else printed_of.get(rank) for rank in ranks]
             shown = [Cell("-" if c is None else f"{c:+.1f}", "paper") for c in cells]
             rows.append([Cell(model.name, "paper"), Cell("paper", "paper"), *shown])
         for scales in _by_scale(model.arms):
@@ -92,7 +95,7 @@ def table_2(models: Sequence[ModelRows]) -> Table | None:
                 cells_here = [_change(by_rank.get(rank)) for rank in ranks]
                 rows.append([name, Cell("ours", strong=True), *cells_here])
     return Table(
-        head=["Model", "", *(f"rank {rank}" for rank in ranks)],
+        head=["Model", "", *map(rank_name, ranks)],
         rows=rows,
         text_columns=2,
         caption=(
@@ -208,7 +211,7 @@ def _by_scale(arms: Sequence[Arm]) -> Iterator[list[Arm]]:
     """Arms in rows with each rank once: one row, unless scales were varied too."""
     left = list(arms)
     while left:
-        row: dict[int | None, Arm] = {}
+        row: dict[Rank | None, Arm] = {}
         for arm in left:
             row.setdefault(arm.rank, arm)
         left = [arm for arm in left if row[arm.rank] is not arm]

@@ -9,6 +9,7 @@ from budgetrl.account.outcome import STATUS_TONES, difference_sentence, paid, st
 from budgetrl.account.text import points, suite_name
 from budgetrl.events import changed_value
 from budgetrl.masking import masked_tree
+from budgetrl.recipe.schema import Lora
 from budgetrl.report.bill import bill_blocks
 from budgetrl.report.document import (
     Block,
@@ -37,7 +38,7 @@ _MANIFEST = (
 def run_document(facts: EvaluatedRun) -> Document:
     """The report of one run."""
     lora = facts.recipe.lora if facts.recipe else None
-    adapter = f"LoRA rank {lora.rank} at scale alpha/r = {lora.scale:g}, " if lora else ""
+    adapter = f"{_trained(lora)}, " if lora else ""
     subtitle = f"{facts.model}, {adapter}seed {facts.seed}"
     return Document(
         title=facts.name,
@@ -158,8 +159,7 @@ def _what_was_run(facts: EvaluatedRun) -> Iterator[Block]:
         lora, grpo = recipe.lora, recipe.grpo
         items += [
             ("Model", recipe.model.id),
-            ("Adapter", f"LoRA rank {lora.rank}, alpha {lora.resolved_alpha:g}, "
-                f"scale {lora.scale:g} ({lora.alpha_policy.value})"),
+            ("Trained", _trained_by(lora)),
             ("Loss", f"{grpo.loss_type}, groups of {grpo.num_generations}, beta {grpo.beta:g}, "
                 f"clip {grpo.epsilon:g}/{grpo.epsilon_high:g}, advantages by {grpo.scale_rewards}"),
             ("Batch", f"{recipe.batch.prompts_per_step} prompts, "
@@ -214,3 +214,15 @@ def _brief(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_brief(inner) for inner in value[:12]) + (" ..." if value[12:] else "")
     return str(value)
+
+
+def _trained(lora: Lora) -> str:
+    at = "" if lora.scale is None else f" at scale alpha/r = {lora.scale:g}"
+    return f"{lora.description}{at}"
+
+
+def _trained_by(lora: Lora) -> str:
+    if lora.scale is None:
+        return lora.description
+    rule = f"scale {lora.scale:g} ({lora.alpha_policy.value})"
+    return f"{lora.description}, alpha {lora.resolved_alpha:g}, {rule}"

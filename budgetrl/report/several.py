@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.account.outcome import judgement, tone_of
 from budgetrl.account.text import interval_text, points, suite_name
+from budgetrl.recipe.base import rank_order
 from budgetrl.report import plots
 from budgetrl.report.arms import Arm, arms_of, mean_curve
 from budgetrl.report.document import Block, Cell, Document, Figure, Figures, Section, Table, Text
@@ -159,7 +160,7 @@ def _figure_sections(
     models: Sequence[ModelRows], runs: Sequence[EvaluatedRun]
 ) -> Iterator[Section]:
     validation = _validation_suite(runs)
-    labels = sorted({(arm.rank or 0, arm.label) for model in models for arm in model.arms})
+    labels = sorted({(rank_order(arm.rank), arm.label) for model in models for arm in model.arms})
     inks = {label: SERIES[i % len(SERIES)] for i, (_, label) in enumerate(labels)}
     for name, title, points_of, shares in _paper_figures(runs):
         drawn = [

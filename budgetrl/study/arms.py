@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from budgetrl.errors import RecipeError, UsageError
-from budgetrl.recipe.base import AlphaPolicy
+from budgetrl.recipe.base import AlphaPolicy, Rank
 from budgetrl.recipe.load import find_recipe, list_recipes, load_recipe
 from budgetrl.study.specs import TrialSpec
 
@@ -82,7 +82,7 @@ def family_of(name: str) -> Family:
 
 
 def arms_of(
-    family: Family, ranks: Sequence[int], seeds: int, alphas: Sequence[AlphaPolicy]
+    family: Family, ranks: Sequence[Rank], seeds: int, alphas: Sequence[AlphaPolicy]
 ) -> list[TrialSpec]:
     """The arms of a study, in the order in which they run.
 
@@ -94,14 +94,15 @@ def arms_of(
         for recipe in family.recipes
         for alpha in alphas
         for rank in ranks
+        if rank != "full" or alpha is alphas[0]  # which has no alpha
     ]
 
 
-def _arm(family: Family, recipe: str, rank: int, alpha: AlphaPolicy, seed: int) -> TrialSpec:
+def _arm(family: Family, recipe: str, rank: Rank, alpha: AlphaPolicy, seed: int) -> TrialSpec:
     own = f"{recipe}_r{rank}"
     known = list_recipes()
     sets = [] if own in known else [f"lora.rank={rank}"]
-    if alpha is not family.alpha:
+    if rank != "full" and alpha is not family.alpha:
         sets.append(f'lora.alpha_policy="{alpha.value}"')
     base = next((name for name in (own, recipe, f"{recipe}_r64") if name in known), recipe)
     values: dict[str, Any] = {"lora.rank": rank}

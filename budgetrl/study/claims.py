@@ -18,6 +18,7 @@ from budgetrl.errors import DataError, ProtocolError
 from budgetrl.evaluation.compare import difference
 from budgetrl.evaluation.passk import mean_interval
 from budgetrl.evaluation.rows import StoredEval
+from budgetrl.recipe.base import rank_name, rank_order
 from budgetrl.report.arms import Arm, entropy_change
 from budgetrl.types import Interval
 
@@ -119,13 +120,17 @@ def _improves(arm: Arm, suite: str, whole: int) -> Claim:
 
 
 def _rank_claims(arms: Sequence[Arm], suite: str, whole: int) -> Iterator[Claim]:
-    """The highest against the lowest rank, at equal scale and at the paper's fixed alpha."""
-    name = suite_name(suite)
+    """The highest against the lowest rank, at equal scale and at the paper's fixed alpha.
+
+    And all weights against the highest rank.
+    """
+    name, every = suite_name(suite), arms
+    arms = ranked = [arm for arm in every if arm.rank != "full"]
     alike = _at_equal_scale(arms)
     equal = _ends(alike)
     if equal is not None:
         low, high = equal
-        claim = f"At equal scale, rank {high.rank} ends above rank {low.rank} on {name}"
+        claim = f"At equal scale, {_names(low, high)} on {name}"
         yield _compared(claim, low, high, suite, whole)
     else:
         yield Claim(
@@ -136,8 +141,13 @@ def _rank_claims(arms: Sequence[Arm], suite: str, whole: int) -> Iterator[Claim]
     if fixed is not None and fixed != equal:
         low, high = fixed
         scales = f"scales {low.scale:.3g} and {high.scale:.3g}"
-        claim = f"At fixed alpha, rank {high.rank} ends above rank {low.rank} on {name} ({scales})"
+        claim = f"At fixed alpha, {_names(low, high)} on {name} ({scales})"
         yield _compared(claim, low, high, suite, whole)
+    whole_weights = [arm for arm in every if arm.rank == "full"]
+    if ranked and whole_weights:
+        high = max(ranked, key=lambda arm: rank_order(arm.rank))
+        claim = f"{_names(high, whole_weights[0])[:1].upper()}{_names(high, whole_weights[0])[1:]}"
+        yield _compared(f"{claim} on {name}", high, whole_weights[0], suite, whole)
 
 
 def _compared(claim: str, low: Arm, high: Arm, suite: str, whole: int) -> Claim:
@@ -167,7 +177,7 @@ def _compared(claim: str, low: Arm, high: Arm, suite: str, whole: int) -> Claim:
 
 def _entropy_claims(arms: Sequence[Arm], whole: int) -> Iterator[Claim]:
     """Table 2: entropy falls, and it falls more at a higher rank."""
-    ends = _ends(arms)
+    ends = _ends([arm for arm in arms if arm.rank != "full"])
     if ends is None:
         return
     low, high = ends
@@ -179,7 +189,7 @@ def _entropy_claims(arms: Sequence[Arm], whole: int) -> Iterator[Claim]:
     share = min(run.steps for *_, a, b in known for run in (a, b)) / whole
     interval = mean_interval(effects)
     verdict, why = judge(fmean(effects), interval, len(effects), share, across=True)
-    claim = f"Entropy falls more at rank {high.rank} than at rank {low.rank} (Table 2)"
+    claim = f"Entropy falls more at {rank_name(high.rank)} than at {rank_name(low.rank)} (Table 2)"
     yield Claim(claim, verdict, fmean(effects), interval, 0, len(effects), why)
 
 
@@ -195,10 +205,14 @@ def _at_equal_scale(arms: Sequence[Arm]) -> list[Arm]:
 
 def _ends(arms: Sequence[Arm]) -> tuple[Arm, Arm] | None:
     """The lowest and the highest rank; None where there is one rank only."""
-    ranked = sorted((arm for arm in arms if arm.rank is not None), key=lambda a: a.rank or 0)
+    ranked = sorted((arm for arm in arms if arm.rank is not None), key=lambda a: rank_order(a.rank))
     if len(ranked) < 2 or ranked[0].rank == ranked[-1].rank:
         return None
     return ranked[0], ranked[-1]
+
+
+def _names(low: Arm, high: Arm) -> str:
+    return f"{rank_name(high.rank)} ends above {rank_name(low.rank)}"
 
 
 def _by_seed(low: Arm, high: Arm) -> list[tuple[EvaluatedRun, EvaluatedRun]]:

@@ -292,7 +292,9 @@ def plan_rows(made: SweepPlan) -> list[dict[str, Any]]:
             "values": dict(arm.spec.values),
             "recipe": arm.planned.recipe.name,
             "rank": arm.planned.recipe.lora.rank,
-            "alpha": arm.planned.recipe.lora.resolved_alpha,
+            "alpha": None
+            if arm.planned.recipe.lora.is_full
+            else arm.planned.recipe.lora.resolved_alpha,
             "alpha_policy": arm.planned.recipe.lora.alpha_policy.value,
             "lora_scale": arm.planned.recipe.lora.scale,
             "seed": arm.spec.seed,

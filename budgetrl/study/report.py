@@ -151,7 +151,7 @@ def _bill(study: StudyDir) -> Table:
             [
                 arm.spec.label,
                 study.status(arm),
-                f"{arm.row['lora_scale']:.4g}",
+                "-" if arm.row["lora_scale"] is None else f"{arm.row['lora_scale']:.4g}",
                 f"{arm.row['planned_steps']:,}",
                 f"{account.steps if account else 0:,}",
                 duration(arm.row["expected_s"]),

@@ -31,14 +31,14 @@ def export_adapter(run: RunDir) -> Path | None:
     room.
 
     Returns:
-        The folder; None where no complete checkpoint exists.
+        The folder; None where no complete checkpoint exists, or all weights were trained.
 
     Raises:
         OSError: the disk is full or gone.
     """
     facts = read_run(run)
     checkpoint = _judged(run, facts)
-    if checkpoint is None:
+    if checkpoint is None or not (checkpoint.path / ADAPTER_WEIGHTS).is_file():
         return None
     folder = run.path / EXPORTED
     folder.mkdir(exist_ok=True)

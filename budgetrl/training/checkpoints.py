@@ -1,6 +1,7 @@
 """Save a trainer so that another process continues bit for bit, and find what to keep.
 
-A checkpoint holds the PEFT adapter, optimiser and scheduler, TRL's trainer state, and
+A checkpoint holds what is trained (a PEFT adapter, or the whole model in float32), optimiser and
+scheduler, TRL's trainer state, and
 `state.json`: random generators, the best result so far, what was paid, versions. There is no
 pickle: tensors are safetensors, or `torch.save` files that load with `weights_only=True`.
 """
@@ -18,10 +19,13 @@ import torch
 from safetensors import SafetensorError
 
 from budgetrl.errors import first_line
+from budgetrl.evaluation.identity import ADAPTER_WEIGHTS, WEIGHTS
 from budgetrl.files import write_json
 from budgetrl.rundir import CheckpointFile, RunDir
 
 STATE = "state.json"
+_ONE_FILE = "10000GB"
+"""Of a shard: a checkpoint has its weights in one file."""
 RESUMABLE_KEPT = 2
 """Checkpoints that keep their optimiser state (at rank 256 one takes 3.5 GB)."""
 
@@ -37,7 +41,7 @@ def save_checkpoint(run: RunDir, trainer: Any, state: Mapping[str, Any]) -> Path
     step = trainer.rollouts
     try:
         with run.new_checkpoint(step) as folder:
-            save_adapter(trainer.model, folder)
+            save_trained(trainer.model, folder)
             trainer._save_optimizer_and_scheduler(str(folder))
             trainer.state.save_to_json(str(folder / "trainer_state.json"))
             write_json(folder / STATE, dict(state) | {"rng": _rng_state(), "versions": versions()})
@@ -46,23 +50,51 @@ def save_checkpoint(run: RunDir, trainer: Any, state: Mapping[str, Any]) -> Path
     return run.checkpoint_path(step)
 
 
-def save_adapter(model: Any, folder: Path) -> None:
-    """The PEFT adapter with its base id and task type.
+def save_trained(model: Any, folder: Path) -> None:
+    """The PEFT adapter with its base id and task type; or the whole model, in one file.
 
-    Only the trained one: with beta > 0 TRL keeps a frozen copy of the start beside it.
+    Only the adapter that is trained: with beta > 0 TRL keeps a frozen copy of the start beside it.
     """
-    model.save_pretrained(str(folder), safe_serialization=True, selected_adapters=["default"])
+    if has_adapter(model):
+        model.save_pretrained(str(folder), safe_serialization=True, selected_adapters=["default"])
+    else:
+        model.save_pretrained(str(folder), max_shard_size=_ONE_FILE)
     card = folder / "README.md"
     card.unlink(missing_ok=True)
 
 
-def load_adapter_weights(model: Any, folder: Path) -> None:
-    """Put a saved adapter's weights into a model that has one of the same shape."""
+def load_trained(model: Any, folder: Path) -> None:
+    """Put saved weights into a model that has them in the same shape."""
     import peft
     from safetensors.torch import load_file
 
-    weights = load_file(str(folder / "adapter_model.safetensors"))
-    peft.set_peft_model_state_dict(model, weights)
+    if has_adapter(model):
+        peft.set_peft_model_state_dict(model, load_file(str(folder / ADAPTER_WEIGHTS)))
+        return
+    missing, unexpected = model.load_state_dict(load_file(str(folder / WEIGHTS)), strict=False)
+    tied = set(getattr(model, "all_tied_weights_keys", ()))  # saved once
+    if unexpected or set(missing) - tied:
+        raise OSError(f"{folder / WEIGHTS} is of another model")
+
+
+def trained_weights(model: Any) -> dict[str, torch.Tensor]:
+    """What a checkpoint has to hold, by name."""
+    import peft
+
+    if has_adapter(model):
+        held: dict[str, torch.Tensor] = peft.get_peft_model_state_dict(model)
+        return held
+    return {name: weight.detach() for name, weight in model.named_parameters()}
+
+
+def weights_file(model: Any) -> str:
+    """The file of a checkpoint in which they lie."""
+    return ADAPTER_WEIGHTS if has_adapter(model) else WEIGHTS
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether an adapter is trained; else all weights are."""
+    return hasattr(model, "peft_config")
 
 
 def read_state(checkpoint: CheckpointFile) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.pool import GradingPool
 from budgetrl.rundir import RunDir
 from budgetrl.training.callbacks import StepCallback
-from budgetrl.training.checkpoints import load_adapter_weights, read_state, restore_rng
+from budgetrl.training.checkpoints import load_trained, read_state, restore_rng
 from budgetrl.training.course import Course
 from budgetrl.training.download import bring
 from budgetrl.training.log import RunLog, announce
@@ -100,7 +100,7 @@ def _final(
     with log.phase("final"):
         best = follower.best_step()
         if best is not None and best != steps:
-            load_adapter_weights(engine.model, run.checkpoint_path(best))
+            load_trained(engine.model, run.checkpoint_path(best))
         final = follower.evaluator.evaluate("final", steps, over, rounds=follower.rounds)
         if follower.rounds is None:
             follower.evaluator.entropy("final", steps, over)

@@ -26,7 +26,12 @@ from budgetrl.recipe.schema import Recipe, StageKind
 from budgetrl.rewards.registry import check_faults
 from budgetrl.rundir import MANIFEST
 from budgetrl.training.callbacks import StepCallback
-from budgetrl.training.checkpoints import load_adapter_weights, save_adapter
+from budgetrl.training.checkpoints import (
+    load_trained,
+    save_trained,
+    trained_weights,
+    weights_file,
+)
 from budgetrl.training.free_memory import within_free_memory
 from budgetrl.training.kinds import longest_pass, rows_per_pass, with_fewer_rows
 from budgetrl.training.leftovers import kept_clean
@@ -160,24 +165,22 @@ def try_generation(prepared: Prepared, recipe: Recipe) -> None:
 
 
 def try_saving(model: Any, folder: Path) -> None:
-    """The adapter on the disk is the one in memory, and can be read back.
+    """What was trained is on the disk as it is in memory, and can be read back.
 
     Raises:
         OSError: the disk is full or gone.
         TrainingError: it is another one.
     """
-    import peft
-
-    held = peft.get_peft_model_state_dict(model)
+    held = trained_weights(model)
     with tempfile.TemporaryDirectory(dir=folder, prefix="preflight-") as name:
-        save_adapter(model, Path(name))
-        saved = load_file(Path(name) / "adapter_model.safetensors")
-        load_adapter_weights(model, Path(name))
+        save_trained(model, Path(name))
+        saved = load_file(Path(name) / weights_file(model))
+        load_trained(model, Path(name))
     same = held.keys() == saved.keys() and all(
         torch.equal(saved[key], value.detach().cpu()) for key, value in held.items()
     )
     if not same:
-        raise TrainingError("the adapter that was saved is not the one in memory.")
+        raise TrainingError("the weights that were saved are not those in memory.")
 
 
 def fits(trainer: Any, recipe: Recipe) -> bool:

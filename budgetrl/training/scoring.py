@@ -46,23 +46,25 @@ def keep_promises(trainer: Any, batches: Sequence[Batch], must_stop: StopCheck) 
                 for batch in promised:
                     if must_stop():
                         raise StepAborted
-                    batch[key] = logps(trainer, batch)
+                    batch[key] = logps(trainer, batch, key)
 
 
-def logps(trainer: Any, batch: Batch) -> torch.Tensor:
+def logps(trainer: Any, batch: Batch, key: str = OLD) -> torch.Tensor:
     """Log-probabilities of one micro-batch's completions, in one forward pass."""
+    # TRL has a model for the reference where there is no adapter to leave out.
+    model = trainer.ref_model if key == REFERENCE and trainer.ref_model else trainer.model
     pairs = (("prompt_ids", "completion_ids"), ("prompt_mask", "completion_mask"))
     input_ids, mask = (torch.cat([batch[name] for name in pair], dim=1) for pair in pairs)
     width = batch["completion_ids"].shape[1]
-    found: torch.Tensor = trainer._get_per_token_logps_and_entropies(
-        trainer.model, input_ids, mask, width
-    )[0]
+    found: torch.Tensor = trainer._get_per_token_logps_and_entropies(model, input_ids, mask, width)[
+        0
+    ]
     return found
 
 
 def _policy(trainer: Any, key: str) -> AbstractContextManager[None]:
     """The reference is the base model: without the adapter."""
-    if key == OLD:
+    if key == OLD or trainer.ref_model is not None:
         return nullcontext()
     model = trainer.accelerator.unwrap_model(trainer.model)
     without: AbstractContextManager[None] = model.disable_adapter()

@@ -357,7 +357,7 @@ def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any])
         processing_class=parts.engine.tokenizer,
         callbacks=[RateCallback(parts.recipe.optimizer_steps), *callbacks],
     )
-    if "ref" in parts.engine.model.peft_config:
+    if "ref" in getattr(parts.engine.model, "peft_config", {}):
         # TRL's copy of the adapter as it is now. The KL term is against the base model.
         parts.engine.model.delete_adapter("ref")
     trainer.remove_callback(transformers.PrinterCallback)

@@ -11,7 +11,7 @@ import torch
 from budgetrl.engine.plain import PlainEngine
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
-from budgetrl.training.checkpoints import load_adapter_weights, save_adapter
+from budgetrl.training.checkpoints import load_trained, save_trained
 
 RECIPE = load_recipe("quickstart", ["lora.rank=4", "lora.alpha=8", "engine.threads=1"]).recipe
 TOKENS = torch.arange(60).reshape(2, 30) + 48
@@ -35,7 +35,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 def test_peft_alone_loads_a_saved_adapter_bit_for_bit(tmp_path: Path) -> None:
     engine = trained()
-    save_adapter(engine.model, tmp_path)
+    save_trained(engine.model, tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == local_path(RECIPE.model.id)
     assert (config["task_type"], config["r"], config["lora_alpha"]) == ("CAUSAL_LM", 4, 8)
@@ -48,7 +48,7 @@ def test_peft_alone_loads_a_saved_adapter_bit_for_bit(tmp_path: Path) -> None:
 
 def test_an_engine_opens_on_a_saved_adapter_and_can_go_on_training(tmp_path: Path) -> None:
     engine = trained()
-    save_adapter(engine.model, tmp_path)
+    save_trained(engine.model, tmp_path)
     opened = PlainEngine.open(RECIPE, adapter=tmp_path)
     assert torch.equal(logits(opened.model), logits(engine.model))
     assert opened.describe()["trainable_parameters"] == engine.describe()["trainable_parameters"]
@@ -56,15 +56,15 @@ def test_an_engine_opens_on_a_saved_adapter_and_can_go_on_training(tmp_path: Pat
 
 def test_weights_of_an_earlier_step_replace_those_of_the_model(tmp_path: Path) -> None:
     earlier, later = trained(1), trained(2)
-    save_adapter(earlier.model, tmp_path)
+    save_trained(earlier.model, tmp_path)
     assert not torch.equal(logits(later.model), logits(earlier.model))
-    load_adapter_weights(later.model, tmp_path)
+    load_trained(later.model, tmp_path)
     assert torch.equal(logits(later.model), logits(earlier.model))
 
 
 def test_the_reference_adapter_of_a_kl_term_is_not_saved(tmp_path: Path) -> None:
     engine = trained()
     engine.model.add_adapter("ref", engine.model.peft_config["default"])  # as TRL does
-    save_adapter(engine.model, tmp_path)
+    save_trained(engine.model, tmp_path)
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
     assert files == {"adapter_config.json", "adapter_model.safetensors"}
