@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from budgetrl.recipe.base import AlphaPolicy, Count, EngineName, Positive, Table
 
@@ -26,10 +26,20 @@ class Model(Table):
     load_in_4bit: bool = False
 
 
+def _full(value: str) -> str:
+    if value != "full":
+        raise ValueError('a rank is a number, or "full" for all weights')
+    return value
+
+
 class Lora(Table):
     """[lora]: the adapter that is trained; or, with rank = "full", that all weights are."""
 
-    rank: Count | Literal["full"]
+    rank: Annotated[
+        Annotated[Count, Tag("int")]
+        | Annotated[Literal["full"], BeforeValidator(_full), Tag("str")],
+        Discriminator(lambda value: "str" if isinstance(value, str) else "int"),
+    ]
     """"full": every weight of the model is trained, and there is no adapter."""
     alpha: Positive | None = None
     alpha_policy: AlphaPolicy = AlphaPolicy.FIXED

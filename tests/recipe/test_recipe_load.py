@@ -305,7 +305,7 @@ def test_a_recipe_that_is_not_there_is_named(ref: str, says: str) -> None:
     [
         ("lora.rank=0", "[lora] rank = 0: input should be greater than or equal to 1"),
         ("lora.rank=8.5", "[lora] rank = 8.5: "),
-        ("lora.rank=many", "[lora] rank = 'many': input should be a valid integer"),
+        ("lora.rank=many", "[lora] rank = 'many': a rank is a number"),
         ("lora.dropout=nan", "[lora] dropout = nan"),
         ("sampling.temperature=-1", "[sampling] temperature = -1: input should be greater than 0"),
         ("schedule.learning_rate=nan", "[schedule] learning_rate = nan"),

@@ -96,11 +96,14 @@ def test_scoring_stops_between_two_micro_batches() -> None:
         scored.append(len(input_ids))
         return torch.ones(len(input_ids), width), None, None
 
-    model = SimpleNamespace(is_gradient_checkpointing=False, disable_adapter=nullcontext)
+    model = SimpleNamespace(
+        ref_model=None, is_gradient_checkpointing=False, disable_adapter=nullcontext
+    )
     trainer = SimpleNamespace(
+        ref_model=None,
         model=model,
-        args=SimpleNamespace(gradient_checkpointing_kwargs=None),
-        accelerator=SimpleNamespace(unwrap_model=lambda model: model),
+        args=SimpleNamespace(ref_model=None, gradient_checkpointing_kwargs=None),
+        accelerator=SimpleNamespace(ref_model=None, unwrap_model=lambda model: model),
         _get_per_token_logps_and_entropies=score,
     )
     batches = [micro_batch(rows) for rows in (3, 0, 2)]
