@@ -149,8 +149,7 @@ def refuse(recipe: Recipe, target: Target) -> None:
     Raises:
         RecipeError: names every such value, and what to set instead.
     """
-    staged = getattr(recipe, "stages", ())
-    if staged:
+    if recipe.stages:
         raise RecipeError(
             f"{recipe.name} has stages, and {_NAMES[target]} runs one algorithm from start to end.",
             hint="Export a recipe of its GRPO stage alone, with model.id the folder that "

@@ -27,7 +27,7 @@ def model_card(facts: EvaluatedRun, step: int, *, merged: bool = False) -> str:
         merged: the card of a whole model, instead of an adapter's.
     """
     joined = "merged into" if merged else "for"
-    if facts.resolved.get("lora", {}).get("rank") == "full":
+    if facts.tables.get("lora", {}).get("rank") == "full":
         joined = "of"
     parts = (
         _metadata(facts, merged),

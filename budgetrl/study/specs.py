@@ -89,8 +89,16 @@ def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
         try:
             grid[key] = tomllib.loads(f"values = [{listed}]")["values"]
         except tomllib.TOMLDecodeError:
-            grid[key] = [value.strip() for value in listed.split(",")]
+            grid[key] = [_alone(value.strip()) for value in listed.split(",")]
     return grid
+
+
+def _alone(text: str) -> Any:
+    """One value of a list in which another is a word, as in 8,64,full."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def grid_of(table: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -16,7 +16,7 @@ from budgetrl.events import StageEvent
 from budgetrl.recipe.schema import Recipe, StageKind
 from budgetrl.rundir import CheckpointFile
 from budgetrl.training.callbacks import StepCallback
-from budgetrl.training.checkpoints import load_adapter_weights
+from budgetrl.training.checkpoints import load_trained
 from budgetrl.training.gate import passes_gate
 from budgetrl.training.setup import Prepared, build_follower
 from budgetrl.training.stopper import StepAborted
@@ -47,7 +47,7 @@ class Course:
             clean = self.prepared.clean
             if follower.progress.over:
                 assert newest is not None
-                load_adapter_weights(self.prepared.engine.model, newest.path)
+                load_trained(self.prepared.engine.model, newest.path)
             else:
                 self._train(follower, newest)
             over = follower.progress.over and follower.stop_reason is None
