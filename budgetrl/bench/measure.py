@@ -32,10 +32,10 @@ from budgetrl.history import History, measured_times, read_history
 from budgetrl.plan import create_run, make_plan
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.rundir import MANIFEST, PLAN, RunDir
-from budgetrl.supervise.attempt import Attempt
 from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.gpu_lock import gpu_of, hold_gpu
 from budgetrl.supervise.worker import Signals, Worker
+from budgetrl.training.attempt import Attempt
 from budgetrl.units import parse_duration_s
 
 PHASES = ("rollout", "reward", "logprob", "update", "other")

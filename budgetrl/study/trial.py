@@ -27,10 +27,10 @@ from budgetrl.recipe.eval_tables import Rounds
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, RESOLVED, SUPERVISOR_LOCK, RunDir
-from budgetrl.supervise.attempt import Attempt
 from budgetrl.supervise.resume import continue_run
 from budgetrl.supervise.run import Ended, supervise
 from budgetrl.supervise.worker import Signals
+from budgetrl.training.attempt import Attempt
 from budgetrl.types import RunStatus
 
 ORPHAN_S = 60.0

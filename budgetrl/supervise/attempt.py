@@ -1,72 +1,15 @@
-"""What one attempt of a run may use, and what was paid."""
+"""What was paid and trained so far, and what the next attempt of a run is given."""
 
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Self
 
-from budgetrl.budget import Budget, Ledger
-from budgetrl.documents import read_plan, read_recipe
+from budgetrl.documents import read_recipe
 from budgetrl.errors import OUT_OF_MEMORY_EXIT
-from budgetrl.events import RunResumed, Stamp
+from budgetrl.events import RunResumed
 from budgetrl.history import History
 from budgetrl.rundir import HEARTBEAT, MANIFEST, RunDir, boot_id
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What one worker process may use."""
-
-    budget: Budget
-    started: float
-    """Monotonic seconds at which this supervisor began to cost."""
-    paid_s: float
-    """Paid by earlier supervisors."""
-    reserved_s: float
-    """For report and exit."""
-    save_s: float
-    """What a checkpoint takes, by the plan."""
-    grace_s: float
-    number: int = 1
-    allow_code: bool = False
-    micro_batch: int | None = None
-    """Where memory was short: completions per forward pass, instead of the recipe's."""
-    trained_s: float = 0.0
-    """Training seconds of earlier workers."""
-
-    @property
-    def deadline(self) -> float:
-        """Monotonic seconds at which the worker is ended."""
-        return self.end - self.reserved_s
-
-    @property
-    def end(self) -> float:
-        """Monotonic seconds at which the budget is used up."""
-        return self.started + self.budget.wall_s - self.paid_s
-
-    @classmethod
-    def first(cls, run: RunDir, started: float, *, allow_code: bool) -> Self:
-        """The first attempt of a planned run."""
-        planned = read_plan(run)
-        return cls(
-            budget=planned.budget,
-            started=started,
-            paid_s=0.0,
-            reserved_s=planned.reserved_s,
-            save_s=planned.times.save_s,
-            grace_s=planned.grace_s,
-            allow_code=allow_code,
-        )
-
-    def stamp(self) -> Stamp:
-        """Stamps events of the supervisor with the present moment."""
-        ledger = Ledger(self.budget, time.monotonic, self.started, self.paid_s)
-        return lambda: {
-            "elapsed_s": ledger.elapsed_s,
-            "spent_usd": ledger.spend().usd,
-            "attempt": self.number,
-        }
+from budgetrl.training.attempt import Attempt
 
 
 def smaller_micro_batch(run: RunDir, used: int | None) -> int | None:

@@ -23,12 +23,13 @@ from budgetrl.history import History, measured_times
 from budgetrl.plan import BUSY
 from budgetrl.rundir import RESULT, RunDir
 from budgetrl.supervise.attempt import (
-    Attempt,
     heartbeat,
 )
 from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.export import export_adapter
 from budgetrl.supervise.worker import TICK_S, Signals, worker_environment
+from budgetrl.training.attempt import Attempt
+from budgetrl.training.log import stamp_of
 from budgetrl.training.mirror import copy_documents, mirror_of
 from budgetrl.types import Spend
 
@@ -56,7 +57,7 @@ def record_death(
         OSError: the run directory cannot be written.
     """
     at_deadline = at_deadline or time.monotonic() >= attempt.deadline - 0.05
-    with run.writer(attempt.stamp()) as events:
+    with run.writer(stamp_of(attempt.ledger(), attempt.number)) as events:
         said_why = exit_code == OUT_OF_MEMORY_EXIT
         if not at_deadline and not signals.received and not said_why:
             how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"

@@ -20,13 +20,14 @@ from budgetrl.plan import DOWNLOAD_RATE, check_local_files, plan_json
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import EXPORTED, MANIFEST, PLAN, RESOLVED, RESULT, RunDir
-from budgetrl.supervise.attempt import Attempt, resumed_micro_batch
+from budgetrl.supervise.attempt import resumed_micro_batch
 from budgetrl.supervise.changes import changed_recipe, with_base
 from budgetrl.supervise.ending import write_report
 from budgetrl.supervise.export import CARD, export_adapter
 from budgetrl.supervise.run import Ended, call_at_end, supervise
 from budgetrl.supervise.standing import next_standing, write_standing
 from budgetrl.supervise.worker import Signals
+from budgetrl.training.attempt import Attempt
 from budgetrl.training.mirror import mirror_of, reason_of, restore_from_mirror
 from budgetrl.types import RunStatus, StopReason
 from budgetrl.units import duration
@@ -87,7 +88,8 @@ def continue_run(
             call_at_end(on_finish, run)
             return _complete(run, history, display)
         _refuse_done(run, recipe, history)
-        account, first = Account(run, history), Attempt.first(run, started, allow_code=allow_code)
+        account = Account(run, history)
+        first = Attempt.first(run, started, allow_code=allow_code, on_finish=on_finish)
         attempt = replace(
             first,
             budget=account.budget or first.budget,
@@ -117,7 +119,7 @@ def continue_run(
             raise RunDirError(f"{run.path} cannot be continued: {reason_of(error)}.") from None
         display.start(run)
         with Signals(stop) as signals:
-            return supervise(run, attempt, display, signals, on_finish)
+            return supervise(run, attempt, display, signals)
 
 
 def _write_down(

@@ -27,11 +27,12 @@ from budgetrl.history import History, read_history
 from budgetrl.plan import Planned, create_run
 from budgetrl.rewards.registry import refuse_code
 from budgetrl.rundir import RESOLVED, RunDir
-from budgetrl.supervise.attempt import Attempt, smaller_micro_batch
+from budgetrl.supervise.attempt import smaller_micro_batch
 from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.ending import finish, record_death, write_report
 from budgetrl.supervise.gpu_lock import gpu_of, hold_gpu
 from budgetrl.supervise.worker import WRITES_AT_END, Signals, Worker
+from budgetrl.training.attempt import Attempt
 from budgetrl.training.on_finish import run_on_finish
 from budgetrl.types import Spend, StopReason
 
@@ -84,12 +85,13 @@ def start_run(
         command: what the user typed.
         display: shows the run.
         started: monotonic seconds at which this process began to cost.
-        on_finish: as in `supervise`, whose errors this raises too.
+        on_finish: shell command that is run at every end, such as one that stops the machine.
         allow_code: whether rewards of the user may be imported.
         stop: once it is set the run is interrupted.
 
     Raises:
         RecipeError: there are some, and they may not.
+        HardwareError, SetupError, RunDirError: as `supervise`.
     """
     for name in reward_files(planned.recipe):
         refuse_code(name, allow_code)
@@ -97,8 +99,8 @@ def start_run(
         run = create_run(planned, out, command)
         with run.supervised():
             display.start(run)
-            attempt = Attempt.first(run, started, allow_code=allow_code)
-            return supervise(run, attempt, display, signals, on_finish)
+            attempt = Attempt.first(run, started, allow_code=allow_code, on_finish=on_finish)
+            return supervise(run, attempt, display, signals)
 
 
 def supervise(
@@ -106,7 +108,6 @@ def supervise(
     attempt: Attempt,
     display: Display,
     signals: Signals,
-    on_finish: str | None = None,
 ) -> Ended:
     """Run workers until the run has ended, then make the report.
 
@@ -115,8 +116,6 @@ def supervise(
         attempt: what the first worker may use.
         display: shows the run.
         signals: noted while the caller holds them.
-        on_finish: shell command that is run at every end, such as one that stops the machine; not
-            if another run has the GPU, for its machine must go on.
 
     Raises:
         HardwareError: another run has the GPU; a new run's directory is gone.
@@ -129,8 +128,9 @@ def supervise(
         except HardwareError:
             _remove_unstarted(run, attempt)
             raise
-        call_at_end(on_finish, run)
-        ended = _to_its_end(run, attempt, display, on_finish, signals, gpu)
+        # Not if another run has the GPU, for its machine must go on.
+        call_at_end(attempt.on_finish, run)
+        ended = _to_its_end(run, attempt, display, signals, gpu)
         display.close(ended.finished)
         return ended
 
@@ -149,7 +149,6 @@ def _to_its_end(
     run: RunDir,
     attempt: Attempt,
     display: Display,
-    on_finish: str | None,
     signals: Signals,
     gpu: int | None,
 ) -> Ended:
@@ -158,7 +157,7 @@ def _to_its_end(
     slow_s = 0.0
     closing = Closing()
     while True:
-        worker = Worker(run, attempt, signals, display, closing, on_finish, gpu)
+        worker = Worker(run, attempt, signals, display, closing, gpu)
         exit_code = worker.watch()
         if not (run.path / RESOLVED).is_file():
             raise RunDirError(f"the run directory {run.path} was removed while the run lasted.")

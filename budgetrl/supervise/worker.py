@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
@@ -17,8 +18,9 @@ from budgetrl.display.base import Display
 from budgetrl.errors import RunDirError
 from budgetrl.events import Step
 from budgetrl.rundir import RESOLVED, RunDir
-from budgetrl.supervise.attempt import Attempt, heartbeat
+from budgetrl.supervise.attempt import heartbeat
 from budgetrl.supervise.closing import Closing
+from budgetrl.training.attempt import Attempt
 
 CLOSE_SIGNAL = signal.SIGUSR1
 """Tells the worker that its deadline is near."""
@@ -95,10 +97,9 @@ class Worker:
         signals: Signals,
         display: Display,
         closing: Closing,
-        on_finish: str | None = None,
         gpu: int | None = None,
     ) -> None:
-        self._run, self._attempt, self._on_finish = run, attempt, on_finish
+        self._run, self._attempt = run, attempt
         self._inherited = () if gpu is None else (gpu,)
         self._signals, self._display, self._closing = signals, display, closing
         self._kill_at = attempt.deadline
@@ -149,19 +150,9 @@ class Worker:
         return worker.returncode
 
     def _command(self) -> list[str]:
-        attempt = self._attempt
-        command = [sys.executable, "-m", "budgetrl.training", str(self._run.path)]
-        command += ["--started", repr(attempt.started), "--paid-s", repr(attempt.paid_s)]
-        command += ["--budget-s", repr(attempt.budget.wall_s)]
-        command += ["--reserved-s", repr(attempt.reserved_s), "--attempt", str(attempt.number)]
-        command += ["--train-s", repr(attempt.trained_s), "--supervisor", str(os.getpid())]
-        if attempt.budget.usd_per_hour is not None:
-            command += ["--usd-per-hour", repr(attempt.budget.usd_per_hour)]
-        if attempt.micro_batch is not None:
-            command += ["--micro-batch", str(attempt.micro_batch)]
-        if self._on_finish is not None:
-            command += ["--on-finish", self._on_finish]
-        return [*command, "--allow-code"] if attempt.allow_code else command
+        attempt = replace(self._attempt, supervisor=os.getpid())
+        module = [sys.executable, "-m", "budgetrl.training"]
+        return [*module, str(self._run.path), attempt.to_json()]
 
     def _beat(self, now: float) -> None:
         if now >= self._next_beat:

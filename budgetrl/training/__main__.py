@@ -1,24 +1,23 @@
-"""The worker process: `python -m budgetrl.training RUN_DIR`, started by the supervisor.
+"""The worker process: `python -m budgetrl.training RUN_DIR ATTEMPT`, started by the supervisor.
 
 Light until the first event is written; torch and its family are imported in the phase "imports".
 """
 
-import argparse
 import os
 import sys
-import time
 import traceback
 from pathlib import Path
 
 from budgetrl.account.result import brief, stored_results
-from budgetrl.budget import Budget, Ledger
-from budgetrl.documents import read_recipe
+from budgetrl.budget import PhaseTimes
+from budgetrl.documents import read_plan, read_recipe
 from budgetrl.engine import import_first
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode, is_out_of_memory
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import MANIFEST, PLAN, RunDir
+from budgetrl.rundir import MANIFEST, RunDir
+from budgetrl.training.attempt import Attempt
 from budgetrl.training.log import RunLog, stamp_of
 from budgetrl.training.masked_output import mask_output
 from budgetrl.training.on_finish import run_on_finish
@@ -26,43 +25,33 @@ from budgetrl.training.stopper import Stopper
 from budgetrl.types import StopReason
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(run: RunDir, attempt: Attempt) -> int:
     """Run one attempt; returns the exit code."""
-    options = _parse(arguments)
     mask_output()
-    stopper = Stopper(options.supervisor)
+    stopper = Stopper(attempt.supervisor)
     # Imports and loading cannot be aborted and may take long; so far nothing would be lost.
     stopper.nothing_to_save = True
     stopper.install()
     try:
-        return _attempt(options, stopper)
+        return _train(run, attempt, stopper)
     finally:
-        if options.on_finish is not None and stopper.supervisor_is_gone():
-            run_on_finish(options.on_finish, RunDir(options.run_dir))
+        if attempt.on_finish is not None and stopper.supervisor_is_gone():
+            run_on_finish(attempt.on_finish, run)
 
 
-def _attempt(options: argparse.Namespace, stopper: Stopper) -> int:
-    run = RunDir(options.run_dir)
+def _train(run: RunDir, attempt: Attempt, stopper: Stopper) -> int:
     recipe = read_recipe(run)
-    if options.micro_batch is not None:
-        recipe = recipe.with_micro_batch(options.micro_batch)
-    ledger = Ledger(
-        budget=Budget(options.budget_s, options.usd_per_hour),
-        clock=time.monotonic,
-        started=options.started,
-        paid_before_s=options.paid_s,
-        reserved_s=options.reserved_s,
-        train_s=options.train_s,
-    )
-    expected = _expected((run.read_json(PLAN) or {}).get("times", {}))
-    with run.writer(stamp_of(ledger, options.attempt)) as writer:
+    if attempt.micro_batch is not None:
+        recipe = recipe.with_micro_batch(attempt.micro_batch)
+    ledger, expected = attempt.ledger(), _expected(read_plan(run).times)
+    with run.writer(stamp_of(ledger, attempt.number)) as writer:
         run.clear_temporary()
         log = RunLog(writer, ledger, expected)
         try:
             with log.phase("imports"):
                 import_first(recipe, run.path)
                 from budgetrl.training.loop import train
-            outcome = train(run, recipe, log, stopper, allow_code=options.allow_code)
+            outcome = train(run, recipe, log, stopper, allow_code=attempt.allow_code)
             return int(outcome.exit_code)
         except BudgetRLError as error:
             traceback.print_exc()
@@ -111,32 +100,14 @@ def _out_of_memory(log: RunLog, run: RunDir, recipe: Recipe, error: Exception) -
     return OUT_OF_MEMORY_EXIT
 
 
-def _expected(times: dict[str, float]) -> dict[str, float]:
+def _expected(times: PhaseTimes) -> dict[str, float]:
     """Expected seconds by phase name, from the plan."""
     names = ("imports", "model", "data", "baseline", "final", "report")
-    expected = {name: times[f"{name}_s"] for name in names if f"{name}_s" in times}
-    return expected | {"checkpoint": times["save_s"]} if "save_s" in times else expected
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m budgetrl.training", description=__doc__)
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--started", type=float, default=time.monotonic())
-    parser.add_argument("--budget-s", type=float, required=True)
-    parser.add_argument("--usd-per-hour", type=float)
-    parser.add_argument("--paid-s", type=float, default=0.0)
-    parser.add_argument("--train-s", type=float, default=0.0)
-    parser.add_argument("--reserved-s", type=float, default=0.0)
-    parser.add_argument("--attempt", type=int, default=1)
-    parser.add_argument("--micro-batch", type=int, help="instead of the recipe's")
-    parser.add_argument("--supervisor", type=int, help="its process id; without it, the parent")
-    parser.add_argument("--on-finish", help="run at the end, if the supervisor is gone")
-    parser.add_argument("--allow-code", action="store_true")
-    return parser.parse_args(arguments)
+    return {name: getattr(times, f"{name}_s") for name in names} | {"checkpoint": times.save_s}
 
 
 if __name__ == "__main__":
-    code = main()
+    code = main(RunDir(Path(sys.argv[1])), Attempt.from_json(sys.argv[2]))
     sys.stdout.flush()
     sys.stderr.flush()
     # Leaves without torch's teardown, which can take seconds; every file is closed.

@@ -35,11 +35,11 @@ from budgetrl.rundir import (
     open_run,
 )
 from budgetrl.supervise import worker
-from budgetrl.supervise.attempt import Attempt
 from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.resume import continue_run, new_budget
 from budgetrl.supervise.run import start_run, supervise
 from budgetrl.supervise.worker import Signals, Worker
+from budgetrl.training.attempt import Attempt
 from budgetrl.types import RunStatus
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "example_run"

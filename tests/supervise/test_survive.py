@@ -43,9 +43,9 @@ from budgetrl.rundir import (
     RunDir,
     boot_id,
 )
-from budgetrl.supervise.attempt import Attempt
 from budgetrl.supervise.run import _can_restart
 from budgetrl.supervise.worker import Signals
+from budgetrl.training.attempt import Attempt
 from budgetrl.types import Problem, RunStatus, StopReason
 
 STEPS = 6
