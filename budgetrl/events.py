@@ -169,6 +169,22 @@ class Step(Event):
     forecast_steps: int
     token_accuracy: float | None = None
     """In SFT: share of the trained tokens that the model would have chosen."""
+    groups_all_right: int | None = None
+    groups_all_wrong: int | None = None
+    """Dead groups by kind; None in runs of an older budgetrl, as all down to `rewards`."""
+    groups_agreed: int | None = None
+    """Groups in which three of four completions have one answer."""
+    groups_agreed_wrong: int | None = None
+    """Those of them whose answer is not the gold one."""
+    top_answer: str | None = None
+    top_answer_share: float | None = None
+    """Share of the completions that have the most frequent answer."""
+    top_gold_share: float | None = None
+    """Share of the problems that have the most frequent gold answer."""
+    clip_share: float | None = None
+    """Share of the tokens whose ratio is clipped; None where a batch is used once."""
+    rewards: dict[str, float | None] | None = None
+    """Mean of each reward, before its weight."""
     stored_bytes: int | None = None
     """Size of the file of the step's completions; None where it was not stored."""
     sample: dict[str, Any] | None = None

@@ -4,10 +4,11 @@ history = read_history(run)          or History() and .add(event) one by one
 history.steps, .evaluations, .spend, measured_times(history)
 """
 
+import copy
 import statistics
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from budgetrl.budget import EARLY_STEPS, PhaseTimes
@@ -90,6 +91,10 @@ class History:
     """The highest update that an event tells of, also one that was made again later."""
     newer_schema: bool = False
     """Some events were written by a newer budgetrl."""
+
+    def copy(self) -> "History":
+        """One that grows by itself."""
+        return replace(self, **{f.name: copy.copy(getattr(self, f.name)) for f in fields(self)})
 
     def add(self, event: Event) -> None:
         """Fold one more event in."""

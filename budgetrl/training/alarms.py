@@ -1,17 +1,24 @@
-"""Warnings that a human would want to be woken for: pure functions of the recent steps."""
+"""Warnings that a human would want to be woken for, while a run can still be mended.
+
+`Alarms` looks at one update, `Watch` at the run so far, by the rules that `budgetrl diagnose` has
+for finished runs.
+"""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from budgetrl.diagnosis.rules import RULES
+from budgetrl.diagnosis.story import Story
 from budgetrl.engine.kept_share import LEAST
 from budgetrl.training.recorder import StepRecord
 from budgetrl.types import Verdict
 
 WINDOW = 10
 """Steps that a reward must stand still for."""
-
+OFTEN = 200
+"""Updates after each of which the whole run is looked at; later now and then."""
 
 MAX_LOGP_GAP = 0.1
 """Nats per token: rounding to bfloat16 on both sides explains a few hundredths, another adapter or
@@ -98,3 +105,32 @@ class Alarms:
                 if len(values) == 1 and value is not None and value < maximum:
                     text = f"the reward {name!r} was {value:g} in all of the last {WINDOW} steps"
                     yield f"constant_{name}", text
+
+
+@dataclass(slots=True)
+class Watch:
+    """Looks at the whole run after each update, by the rules of `diagnosis`; one warning each.
+
+    Args:
+        story: of the run so far.
+    """
+
+    story: Callable[[], Story]
+    _open: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Message and newest update of what was warned of."""
+
+    def observe(self, step: int) -> list[Alarm]:
+        """The warnings that begin, and those that have not held for a while."""
+        if step > OFTEN and step % WINDOW:
+            return []
+        story, alarms = self.story(), []
+        for rule in RULES:
+            sign = rule.check(story)
+            if sign is not None:
+                message = f"{sign.says}; {sign.advice}"
+                if rule.name not in self._open:
+                    alarms.append(Alarm(rule.name, message, False))
+                self._open[rule.name] = (message, step)
+            elif rule.name in self._open and step - self._open[rule.name][1] >= 2 * WINDOW:
+                alarms.append(Alarm(rule.name, self._open.pop(rule.name)[0], True))
+        return alarms

@@ -21,7 +21,7 @@ from budgetrl.recipe.schema import Recipe
 from budgetrl.retention import dropped_by
 from budgetrl.rewards.registry import check_faults, fault_lines
 from budgetrl.rundir import RunDir, damaged_files, read_checkpoint
-from budgetrl.training.alarms import Alarms, no_signal
+from budgetrl.training.alarms import Alarms, Watch, no_signal
 from budgetrl.training.evals import Evaluator
 from budgetrl.training.log import RunLog
 from budgetrl.training.opening import end_margin_s
@@ -37,6 +37,8 @@ MAX_EMPTY_UPDATES = 3
 """Updates in a row without any signal that end a run."""
 MAX_BAD_UPDATES = 3
 """Updates in a row with non-finite gradients that end a run."""
+CLIPPED = "clip_ratio/region_mean"
+"""TRL's share of clipped tokens."""
 PLAN_EVERY = 10
 """Updates between two plan events."""
 
@@ -52,6 +54,7 @@ class StepCallback(TrainerCallback):
     forecaster: Forecaster
     evaluator: Evaluator
     alarms: Alarms
+    watch: Watch
     stopper: Stopper
     tracker: TrackerThread
     trainer: Any = None
@@ -301,6 +304,7 @@ class StepCallback(TrainerCallback):
             grad_norm=logs["grad_norm"],
             learning_rate=logs["learning_rate"],
             optimizer_steps=self.recipe.optimizer_steps,
+            clip_share=logs.get(CLIPPED) if self.recipe.optimizer_steps > 1 else None,
             tokens_per_s=facts["tokens"] / wall if wall > 0 else 0.0,
             phase_s=phases,
             gpu_peak_gib=_gpu_peak_gib(),
@@ -340,7 +344,7 @@ class StepCallback(TrainerCallback):
 
     def _heed(self, step: int, record: StepRecord, facts: Mapping[str, Any]) -> None:
         """What completions and their rewards say of the run's health."""
-        for alarm in self.alarms.observe(record):
+        for alarm in (*self.alarms.observe(record), *self.watch.observe(step)):
             self.log.warn(*alarm)
         if faults := fault_lines(record.breakdowns):
             self.log.warn("reward", f"update {step}: no reward, because {'; '.join(faults)}")
@@ -445,7 +449,7 @@ class StepCallback(TrainerCallback):
 def merged_logs(logs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """TRL's logs of the optimiser steps of one step: means of what each of them has."""
     means = {}
-    for key in ("loss", "grad_norm", "kl"):
+    for key in ("loss", "grad_norm", "kl", CLIPPED):
         if values := [one[key] for one in logs if one.get(key) is not None]:
             means[key] = fmean(values)
     return {**logs[0], **means}

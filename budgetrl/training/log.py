@@ -17,6 +17,7 @@ from budgetrl.events import (
     RunStarted,
     RunWarning,
     Stamp,
+    Step,
 )
 from budgetrl.history import History, read_history
 from budgetrl.losses import find_losses
@@ -39,12 +40,17 @@ class RunLog:
         self.ledger = ledger
         self.stage: str | None = None
         """That the run is in, if it has any."""
+        self.history = History()
+        """Of the run so far, once `announce` knows the earlier attempts."""
 
     def emit(self, event: Event) -> None:
         """Append one event."""
         if self.stage is not None:
             event = event.model_copy(update={"stage": self.stage})
         self._writer.write(event)
+        if isinstance(event, Step):  # without its texts, which nobody asks for here
+            event = event.model_copy(update={"sample": None})
+        self.history.add(event)
 
     @contextmanager
     def phase(self, name: PhaseName) -> Iterator[None]:
@@ -71,6 +77,7 @@ def stamp_of(ledger: Ledger, attempt: int) -> Stamp:
 
 def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
     """The first event of an attempt: a start, or a resumption."""
+    log.history = before.copy()
     budget_s, price = log.ledger.budget.wall_s, log.ledger.budget.usd_per_hour
     if before.started is None:
         plan = run.read_json(PLAN)["plan"]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from budgetrl.diagnosis.groups import Group, group_facts
 from budgetrl.engine.base import Rollout
 from budgetrl.types import Completion, Problem, RewardBreakdown, Verdict
 
@@ -117,7 +118,17 @@ class StepRecord:
             "tokens": self.tokens,
             "padding_share": self.padding_share,
             "grader": dict(self.verdicts),
+            "rewards": {name: self.component_mean(name) for name in self._reward_names()},
+            **group_facts(
+                [
+                    Group([b.verdict for b in group], [b.extracted for b in group], problem.answer)
+                    for problem, group in zip(self.problems, groups, strict=False)
+                ]
+            ),
         }
+
+    def _reward_names(self) -> list[str]:
+        return list(dict.fromkeys(name for b in self.breakdowns for name in b.components))
 
     def component_mean(self, name: str) -> float | None:
         """Mean of one reward before its weight; None if it is not used or never computed."""

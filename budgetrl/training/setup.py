@@ -10,6 +10,7 @@ from budgetrl.budget import PhaseTimes
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.data.usable import load_usable
+from budgetrl.diagnosis.story import tell
 from budgetrl.documents import planned_times, prompt_moment, read_standings
 from budgetrl.engine.base import TrainableEngine
 from budgetrl.estimation.scenario import expected_samples
@@ -23,7 +24,7 @@ from budgetrl.recipe.window import check_window
 from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.registry import RewardSum
 from budgetrl.rundir import MANIFEST, RunDir
-from budgetrl.training.alarms import Alarms
+from budgetrl.training.alarms import Alarms, Watch
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import read_state
 from budgetrl.training.clock import PhaseClock
@@ -211,6 +212,7 @@ def build_follower(
         alarms=Alarms(
             {name: 1.0 for name in ("accuracy", "format") if name in recipe.reward_names}
         ),
+        watch=Watch(lambda: tell(log.history, recipe)),
         stopper=stopper,
         tracker=before.tracker
         if before is not None

@@ -1,0 +1,121 @@
+"""What the rules look at: the numbers of a run so far, and windows over them.
+
+story = tell(history, recipe)         the whole run
+story.until(12)                       as it was known after update 12
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from budgetrl.events import Evaluation, Step
+from budgetrl.history import History
+from budgetrl.recipe.schema import Recipe
+
+WINDOW = 5
+"""Updates that are taken together."""
+WITHIN_GROUPS = 0.56
+"""Variance of a mean over completions, as a share of what as many groups of one completion had:
+(1 + (G - 1) r) / G with half of the variance between problems (r = 0.5) and G = 8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Held-out accuracy at an update."""
+
+    step: int
+    accuracy: float
+    error: float
+    """Standard error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A run so far."""
+
+    steps: Sequence[Step]
+    held: Sequence[Held]
+    """Of the suite that was evaluated most often, in order; the baseline is update 0."""
+    weights: Mapping[str, float]
+    """Of the rewards."""
+    max_tokens: int
+    """Of a completion."""
+    planned: int
+    """Updates that the run expects to make."""
+    learning_rate: float
+    stationary: bool
+    """Problems come as they are, not by difficulty: accuracies of updates can be compared."""
+
+    def until(self, step: int) -> "Story":
+        """As it was known right after an update; its evaluation comes later."""
+        steps = [one for one in self.steps if one.step <= step]
+        return replace(self, steps=steps, held=[h for h in self.held if h.step < step])
+
+    @property
+    def now(self) -> int:
+        """The newest update."""
+        return self.steps[-1].step if self.steps else 0
+
+    @property
+    def used(self) -> float:
+        """Share of the planned updates that is made."""
+        return self.now / max(1, self.planned, self.now)
+
+    def values(self, of: Callable[[Step], float | None]) -> list[float]:
+        """A series without what was not measured."""
+        return [value for step in self.steps if (value := of(step)) is not None]
+
+    def first(self, of: Callable[[Step], float | None], window: int = WINDOW) -> float | None:
+        """Mean over the first updates; None where too few were made to compare two windows."""
+        values = self.values(of)
+        return fmean(values[:window]) if len(values) >= 2 * window else None
+
+    def last(self, of: Callable[[Step], float | None], window: int = WINDOW) -> float | None:
+        """Mean over the newest updates."""
+        values = self.values(of)
+        return fmean(values[-window:]) if len(values) >= window else None
+
+
+def accuracy(step: Step) -> float | None:
+    """Share of right completions."""
+    return step.accuracy_mean
+
+
+def accuracy_error(step: Step) -> float:
+    """Standard error of an update's accuracy: groups, not completions, are independent."""
+    share = min(0.95, max(0.05, step.accuracy_mean or 0.0))
+    return math.sqrt(WITHIN_GROUPS * share * (1 - share) / max(1, step.groups))
+
+
+def tell(history: History, recipe: Recipe) -> Story:
+    """The story of a run's events."""
+    # Of stages with demonstrations nothing was drawn.
+    steps = [step for step in history.steps if step.groups]
+    planned = recipe.schedule.stop_after_steps
+    if planned is None or (history.finished is None and steps):
+        expected = steps[-1].step + steps[-1].forecast_steps if steps else 0
+        planned = expected if planned is None else min(planned, max(expected, 1))
+    return Story(
+        steps=steps,
+        held=_held(history.evaluations),
+        weights={spec.name: spec.weight for spec in recipe.rewards},
+        max_tokens=recipe.sampling.max_tokens,
+        planned=planned,
+        learning_rate=recipe.schedule.learning_rate,
+        stationary=recipe.signal.order == "uniform",
+    )
+
+
+def _held(evaluations: Sequence[Evaluation]) -> list[Held]:
+    suites = [one.suite for one in evaluations if one.think is None]
+    if not suites:
+        return []
+    suite = max(dict.fromkeys(suites), key=suites.count)
+    found: dict[int, Held] = {}
+    for one in evaluations:
+        interval = one.interval_95.get("1")
+        if one.suite == suite and one.think is None and interval is not None:
+            error = (interval[1] - interval[0]) / (2 * 1.96)
+            found.setdefault(one.step, Held(one.step, one.pass_at["1"], error))
+    return sorted(found.values(), key=lambda one: one.step)
