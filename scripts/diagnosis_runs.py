@@ -9,6 +9,7 @@ in pairs, an ill and a healthy one; every other pair is for tuning, the rest for
 """
 
 import argparse
+import gzip
 import json
 import os
 import random
@@ -17,10 +18,17 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from budgetrl.diagnosis.groups import Group, group_facts
+from budgetrl.diagnosis.story import tell
+from budgetrl.documents import read_recipe
 from budgetrl.files import read_jsonl
+from budgetrl.history import read_history
 from budgetrl.recipe.assets import asset_root
+from budgetrl.rundir import RunDir, open_run
+from budgetrl.types import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / "docs" / "measurements" / "diagnosis.json.gz"
@@ -220,6 +228,65 @@ prompts = 0
 """
 
 
+STEP_FIELDS = (
+    *("step", "accuracy_mean", "reward_mean", "reward_std", "completion_tokens_mean", "entropy"),
+    *("truncated_share", "grad_norm", "groups", "groups_with_signal", "sampling_logp_diff_mean"),
+    *("elapsed_s", "clip_share"),
+)
+
+
+def record(made: Made, number: int, folder: Path) -> dict[str, Any] | None:
+    """What the rules look at, of one run; None where it was not made."""
+    found = [path for path in folder.iterdir() if (path / "result.json").exists()]
+    if not found:
+        return None
+    run = open_run(found[0])
+    story = tell(read_history(run), read_recipe(run))
+    steps = [
+        {name: getattr(step, name, None) for name in STEP_FIELDS} | _completions(run, step.step)
+        for step in story.steps
+    ]
+    return {
+        "number": number,
+        "name": made.name,
+        "seed": made.seed,
+        "ill": made.ill,
+        "tuning": number // 2 % 2 == 0,
+        "planned": story.planned,
+        "weights": dict(story.weights),
+        "max_tokens": story.max_tokens,
+        "learning_rate": story.learning_rate,
+        "held": [[one.step, one.accuracy, one.error] for one in story.held],
+        "steps": steps,
+    }
+
+
+def _completions(run: RunDir, step: int) -> dict[str, Any]:
+    """What an update's completions add to its event."""
+    rows = list(read_jsonl(run.completions_file(step)))
+    groups = [rows[i : i + 8] for i in range(0, len(rows), 8)]
+    facts = group_facts(
+        [
+            Group(
+                [Verdict(row["verdict"]) for row in group],
+                [row["extracted"] for row in group],
+                group[0]["answer"],
+            )
+            for group in groups
+        ]
+    )
+    means = {n: fmean(row["components"][n] or 0.0 for row in rows) for n in rows[0]["components"]}
+    return facts | {"rewards": means}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
 def main() -> int:
     """Make or record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -229,6 +296,7 @@ def main() -> int:
     parser.add_argument("--only", type=int, nargs="*")
     options = parser.parse_args()
     ends = time.monotonic() + 60 * options.minutes - BUDGET_S
+    recorded: list[dict[str, Any]] = []
     for number, made in enumerate(all_runs()):
         if options.what == "list":
             sys.stdout.write(f"{number:2d} {made}\n")
@@ -236,6 +304,13 @@ def main() -> int:
             if time.monotonic() > ends:
                 break
             make(made, number, options.out.resolve())
+        elif options.what == "record" and (options.out / f"{number:02d}").is_dir():
+            recorded += filter(None, [record(made, number, options.out / f"{number:02d}")])
+    if options.what == "record":
+        # No time in it: the same recordings are the same bytes.
+        data = json.dumps(_rounded(recorded), separators=(",", ":")).encode()
+        RECORDED.write_bytes(gzip.compress(data, mtime=0))
+        sys.stderr.write(f"{len(recorded)} runs, {RECORDED.stat().st_size:,} bytes\n")
     return 0
 
 

@@ -154,6 +154,8 @@ def golds_in_doubt(story: Story) -> Sign | None:
     wrong = sum(step.groups_agreed_wrong or 0 for step in steps)
     if agreed < LEAST_AGREED or not GOLDS < wrong / agreed < 0.5:
         return None
+    if story.held and story.held[-1].accuracy < max(h.accuracy - h.error for h in story.held):
+        return None  # the model got worse, so it is not the golds that are in doubt
     return Sign(
         f"in {wrong} of the {agreed} groups whose completions agree, the answer that they agree on "
         "is not the gold one",

@@ -114,8 +114,8 @@ def _held(evaluations: Sequence[Evaluation]) -> list[Held]:
     suite = max(dict.fromkeys(suites), key=suites.count)
     found: dict[int, Held] = {}
     for one in evaluations:
-        interval = one.interval_95.get("1")
+        interval = one.interval_95.get(1)
         if one.suite == suite and one.think is None and interval is not None:
             error = (interval[1] - interval[0]) / (2 * 1.96)
-            found.setdefault(one.step, Held(one.step, one.pass_at["1"], error))
+            found.setdefault(one.step, Held(one.step, one.pass_at[1], error))
     return sorted(found.values(), key=lambda one: one.step)
