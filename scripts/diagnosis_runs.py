@@ -171,9 +171,9 @@ def make(made: Made, number: int, out: Path) -> None:
     (folder / "pays_length.py").write_text(LENGTH_REWARD)
     (folder / "recipe.toml").write_text(_recipe(made, folder))
     environment = dict(os.environ)
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     if made.stale:
         (folder / "sitecustomize.py").write_text(STALE)
-        environment["PYTHONPATH"] = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "budgetrl", "run", str(folder / "recipe.toml"), "--allow-code"]
     command += ["--out", str(folder), "--display", "none", "--json", "--seed", str(made.seed)]
     command += [f"--set={key}={json.dumps(value)}" for key, value in made.sets.items()]

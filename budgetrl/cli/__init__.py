@@ -21,6 +21,7 @@ import typer
 import budgetrl
 from budgetrl.account.text import scrub
 from budgetrl.cli import bench as bench_commands
+from budgetrl.cli import diagnose as diagnose_commands
 from budgetrl.cli import doctor as doctor_commands
 from budgetrl.cli import estimate as estimate_commands
 from budgetrl.cli import eval as eval_commands
@@ -74,6 +75,7 @@ app.command()(study_commands.replicate)
 app.command()(sweep_commands.sweep)
 app.command()(watch_commands.watch)
 app.command()(watch_commands.runs)
+app.command()(diagnose_commands.diagnose)
 app.command(name="eval")(eval_commands.eval_)
 app.command()(report_commands.report)
 app.command()(report_commands.compare)

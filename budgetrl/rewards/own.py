@@ -44,10 +44,12 @@ class OwnReward:
     Args:
         spec: of the recipe.
         file: defines the function.
+        quiet: what it prints, tracebacks too, is for nobody.
     """
 
-    def __init__(self, spec: Reward, file: Path) -> None:
-        self._spec, self._file = spec, file
+    def __init__(self, spec: Reward, file: Path, quiet: bool = False) -> None:
+        self._spec, self._file, self._quiet = spec, file, quiet
+        self.name = spec.name
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
 
@@ -107,7 +109,9 @@ class OwnReward:
             [*command, str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            stdout=_STANDARD_ERROR,  # its words go where this process's errors go
+            # Its words go where this process's errors go.
+            stdout=subprocess.DEVNULL if self._quiet else _STANDARD_ERROR,
+            stderr=subprocess.DEVNULL if self._quiet else None,
             env={**os.environ, "PYTHONSAFEPATH": "1"},
             start_new_session=True,  # Ctrl-C is for the trainer
         )

@@ -1,0 +1,154 @@
+"""`budgetrl diagnose`: what is wrong with a run, or with a reward of your own."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from budgetrl.cli.options import Json
+from budgetrl.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from budgetrl.diagnosis.findings import Finding
+    from budgetrl.rewards.battery import Attacked, Verdicted
+    from budgetrl.rundir import RunDir
+
+CAUSES = 3
+"""Findings that are shown whole; others are named."""
+
+
+def diagnose(
+    run: Annotated[
+        str | None, typer.Argument(help="A run: going on, finished, interrupted or crashed.")
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option("--reward", metavar="MODULE:FUNCTION", help="Attack a reward of your own."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="FILE", help="Problems with golds, for --reward."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Say what is wrong with a run, with the evidence and what to do next.
+
+    The rules are those that warn while a run goes on; each looks at the run's numbers alone. With
+    --reward it attacks a reward instead: answers that deserve nothing, right ones in other forms.
+    """
+    if (run is None) == (reward is None):
+        raise UsageError(
+            "give either a run, or --reward MODULE:FUNCTION with --data FILE.",
+            hint="For example: budgetrl diagnose runs/NAME",
+        )
+    if reward is not None:
+        return _reward(reward, data, as_json)
+    if data is not None:
+        raise UsageError("--data is for --reward; a run has its own.")
+    return _run(str(run), as_json)
+
+
+def _run(place: str, as_json: bool) -> int:
+    from budgetrl.diagnosis.findings import diagnose as find
+    from budgetrl.documents import read_recipe
+    from budgetrl.history import read_history
+    from budgetrl.rundir import open_run
+
+    folder = open_run(place)
+    history = read_history(folder)
+    findings = find(history, read_recipe(folder))
+    healthy = all(one.severity == "info" for one in findings)
+    if as_json:
+        rows = [_with_files(one, folder) for one in findings]
+        document = {"run_dir": str(folder.path), "findings": rows, "healthy": healthy}
+        sys.stdout.write(json.dumps(document) + "\n")
+        return ExitCode.OK
+    updates = history.steps[-1].step if history.steps else 0
+    sys.stdout.write(f"{folder.name}, {updates:,} updates: ")
+    if healthy:
+        sys.stdout.write("no rule finds anything wrong.\n")
+    else:
+        wrong = sum(one.severity != "info" for one in findings)
+        sys.stdout.write(f"{wrong} finding{'s' if wrong > 1 else ''}.\n")
+    for one in findings[:CAUSES]:
+        sys.stdout.write(_shown(one, folder))
+    if others := [f"{one.name} (from update {one.since_step})" for one in findings[CAUSES:]]:
+        sys.stdout.write(f"\nAlso: {', '.join(others)}.\n")
+    return ExitCode.OK
+
+
+def _with_files(one: "Finding", folder: "RunDir") -> dict[str, Any]:
+    values = one.to_json()
+    file = folder.completions_file(one.since_step)
+    if file.is_file():
+        values["evidence"]["completions"] = file.relative_to(folder.path).as_posix()
+    return values
+
+
+def _shown(one: "Finding", folder: "RunDir") -> str:
+    from budgetrl.account.text import scrub
+
+    lines = [f"\n[{one.severity}] {one.name}, from update {one.since_step} on: {one.says}."]
+    lines.append(f"  What to do: {one.advice}.")
+    if one.rule:
+        lines.append(f"  Rule: {one.rule}.")
+    file = folder.completions_file(one.since_step)
+    if file.is_file():
+        lines.append(f"  Completions of that update: {file}")
+    return scrub("\n".join(lines)) + "\n"
+
+
+def _reward(name: str, data: str | None, as_json: bool) -> int:
+    from budgetrl.data.rows import load_problems
+    from budgetrl.recipe.schema import Data
+    from budgetrl.rewards.battery import attack
+    from budgetrl.rewards.own_files import find_function, is_own
+    from budgetrl.rewards.pool import GradingPool
+
+    if not is_own(name):
+        raise UsageError(
+            f"--reward {name}: not MODULE:FUNCTION.", hint="For example: my_rewards:score"
+        )
+    if data is None:
+        raise UsageError("--reward needs problems with golds.", hint="Give --data FILE.")
+    if not data.startswith("asset:") and not Path(data).exists():
+        raise UsageError(f"--data {data}: no such file.")
+    file = find_function(name)
+    with GradingPool() as pool:
+        pool.start()
+        problems = load_problems(Data(path=data), pool.gold_problems).problems
+        found = attack(name, file, problems, pool)
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_json()) + "\n")
+    else:
+        sys.stdout.write(_told(name, found))
+    return ExitCode.OK
+
+
+def _told(name: str, found: "Attacked") -> str:
+    lines = [
+        f"{name}: {found.cases} cases; right answers get {found.right:.3g}, wrong ones "
+        f"{found.wrong:.3g} on average.",
+        *_listed("gets credit that it does not deserve", found.false_credit),
+        *_listed("is right and gets none", found.missed),
+        *_listed("has no value", found.errors),
+    ]
+    if len(lines) == 1:
+        lines.append("No false credit, nothing missed, no errors.")
+    return "\n".join(lines) + "\n"
+
+
+def _listed(what: str, found: "list[Verdicted]") -> list[str]:
+    """One line for each kind of case, with an example."""
+    from budgetrl.account.text import scrub
+
+    kinds: dict[str, list[Verdicted]] = {}
+    for one in found:
+        kinds.setdefault(one.case.name, []).append(one)
+    return [
+        scrub(f"  {kind!r} {what} ({len(ones)} times): {ones[0].why}; such as "
+              f"{ones[0].case.completion[:60]!r} for gold {ones[0].case.problem.answer!r}")
+        for kind, ones in kinds.items()
+    ]  # fmt: skip

@@ -1,0 +1,143 @@
+"""The rules of a diagnosis: each on a story that it is for and on one that it must leave alone."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from budgetrl.diagnosis.groups import Group, group_facts
+from budgetrl.diagnosis.rules import RULES, Sign
+from budgetrl.diagnosis.story import Held, Story
+from budgetrl.types import Verdict
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+import check_alarms
+
+USUAL: dict[str, Any] = {
+    "accuracy_mean": 0.6, "reward_mean": 0.7, "reward_std": 0.5, "completion_tokens_mean": 30.0,
+    "entropy": 0.1, "truncated_share": 0.0, "grad_norm": 0.1, "groups": 16,
+    "groups_with_signal": 12, "sampling_logp_diff_mean": 1e-6, "groups_all_right": 2,
+    "groups_all_wrong": 2, "groups_agreed": 6, "groups_agreed_wrong": 0, "top_answer": "7",
+    "top_answer_share": 0.1, "top_gold_share": 0.1, "clip_share": None,
+    "rewards": {"accuracy": 0.6, "format": 0.9},
+}  # fmt: skip
+
+
+def story(
+    changes: Sequence[dict[str, Any]], held: Sequence[tuple[int, float]] = (), planned: int = 40,
+    weights: dict[str, float] | None = None,
+) -> Story:  # fmt: skip
+    steps: list[Any] = [
+        SimpleNamespace(**USUAL | change | {"step": number})
+        for number, change in enumerate(changes, 1)
+    ]
+    return Story(
+        steps=steps,
+        held=[Held(step, value, 0.03) for step, value in held],
+        weights={"accuracy": 1.0, "format": 0.2} if weights is None else weights,
+        max_tokens=64,
+        planned=planned,
+        learning_rate=1e-3,
+        stationary=True,
+    )
+
+
+def rising(start: float, end: float, count: int = 20) -> list[dict[str, Any]]:
+    values = [start + (end - start) * i / (count - 1) for i in range(count)]
+    return [
+        {"accuracy_mean": v, "reward_mean": v + 0.18, "rewards": {"accuracy": v, "format": 0.9}}
+        for v in values
+    ]
+
+
+def spoke(told: Story) -> dict[str, Sign]:
+    signs = {rule.name: rule.check(told) for rule in RULES}
+    return {name: sign for name, sign in signs.items() if sign is not None}
+
+
+def after(first: dict[str, Any], then: dict[str, Any], count: int = 20) -> list[dict[str, Any]]:
+    """Five updates of one kind and the rest of another, while accuracy rises."""
+    base = rising(0.3, 0.8, count)
+    return [one | (first if i < 5 else then) for i, one in enumerate(base)]
+
+
+def test_a_healthy_story_is_left_alone_at_every_update() -> None:
+    told = story(rising(0.3, 0.9, 30), held=[(0, 0.3), (10, 0.6), (20, 0.8)])
+    for step in told.steps:
+        assert set(spoke(told.until(step.step))) <= {"plateau"}
+    assert spoke(story([])) == {} == spoke(story([{}]))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("accuracy_fell", story(rising(0.3, 0.7), held=[(0, 0.3), (8, 0.7), (16, 0.5)])),
+        ("accuracy_fell", story([*rising(0.3, 0.9, 12), *rising(0.6, 0.3, 6)])),
+        (
+            "reward_without_learning",
+            story(
+                [{"reward_mean": 0.2 + 0.05 * i, "accuracy_mean": 0.5} for i in range(15)],
+                held=[(0, 0.5), (12, 0.48)],
+            ),
+        ),
+        ("gain_elsewhere", story([{}], weights={"accuracy": 0.0, "format": 1.0})),
+        (
+            "gain_elsewhere",
+            story(
+                [
+                    {"reward_mean": 0.2 + 0.05 * i, "rewards": {"accuracy": 0.5, "m:f": 0.05 * i}}
+                    for i in range(15)
+                ],
+                weights={"accuracy": 0.2, "m:f": 1.0},
+            ),
+        ),
+        ("golds_in_doubt", story(after({}, {"groups_agreed_wrong": 2}))),
+        ("cut_short", story(after({}, {"truncated_share": 0.4}))),
+        ("length_runaway", story(after({}, {"truncated_share": 0.2}))),
+        ("dead_groups", story(after({}, {"groups_all_wrong": 12, "groups_all_right": 2}))),
+        ("no_progress", story([{"accuracy_mean": 0.3}] * 20)),
+        ("plateau", story([*rising(0.3, 0.8, 10), *[{"accuracy_mean": 0.8}] * 20])),
+        ("gradients", story(after({"grad_norm": 0.1}, {"grad_norm": 0.8}))),
+        ("clipped", story(after({}, {"clip_share": 0.5}))),
+        ("sampler_drifts", story(after({}, {"sampling_logp_diff_mean": 0.05}))),
+        ("entropy_collapse", story(after({"entropy": 0.4}, {"entropy": 0.002}))),
+        ("one_answer", story(after({}, {"top_answer_share": 0.7}))),
+    ],
+)
+def test_each_rule_speaks_where_it_should(name: str, told: Story) -> None:
+    signs = spoke(told)
+    assert name in signs
+    assert signs[name].says and signs[name].advice and signs[name].evidence
+
+
+def test_wrong_answers_of_a_model_that_got_worse_are_not_blamed_on_the_golds() -> None:
+    doubtful = after({}, {"groups_agreed_wrong": 2})
+    assert "golds_in_doubt" in spoke(story(doubtful, held=[(0, 0.3), (16, 0.7)]))
+    assert "golds_in_doubt" not in spoke(story(doubtful, held=[(0, 0.3), (8, 0.7), (16, 0.6)]))
+
+
+def test_groups_are_told_apart() -> None:
+    right, wrong = Verdict.CORRECT, Verdict.WRONG
+    facts = group_facts(
+        [
+            Group([right] * 4, ["7"] * 4, "7"),
+            Group([wrong] * 4, ["3", "3", "3", "5"], "7"),
+            Group([wrong] * 4, ["1", "2", "3", None], "4"),
+            Group([right, wrong, wrong, wrong], ["7", "6", "6", "5"], "7"),
+            Group([Verdict.ERROR] * 4, [None] * 4, "7"),
+        ]
+    )
+    assert (facts["groups_all_right"], facts["groups_all_wrong"]) == (1, 2)
+    assert (facts["groups_agreed"], facts["groups_agreed_wrong"]) == (2, 1)
+    assert facts["top_answer"] == "7" and facts["top_gold_share"] == pytest.approx(4 / 5)
+
+
+def test_recorded_ill_runs_are_named_in_time_and_healthy_ones_are_not() -> None:
+    judged = [check_alarms.judge(run) for run in check_alarms.load("judging")]
+    fallen = [one for one in judged if one.run["ill"] and one.onset is not None]
+    healthy = [one for one in judged if not one.run["ill"]]
+    assert all(one.in_time for one in fallen)
+    assert 10 * sum(bool(one.named) for one in healthy) <= len(healthy)
