@@ -214,6 +214,7 @@ class Sweeping:
             gpu=self._gpu,
             started=self._started,
             sets=sets if exists else (),
+            report=not goal or goal == self.study.rungs[-1],
         )
 
     def _baseline(self, index: int) -> str | None:

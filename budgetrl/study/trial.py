@@ -63,6 +63,8 @@ class Job:
     """Monotonic seconds at which this trial began to cost; None: now."""
     sets: tuple[str, ...] = ()
     """What a trial that goes on does otherwise than before."""
+    report: bool = True
+    """Whether to write the run's own; not where it may go on."""
 
     @property
     def recipe(self) -> Recipe:
@@ -163,7 +165,7 @@ def _begin(job: Job, display: Display, started: float, stop: threading.Event | N
         display.start(run)
         with run.supervised():
             attempt = Attempt.first(run, started, allow_code=False)
-            return supervise(run, attempt, display, signals)
+            return supervise(run, attempt, display, signals, report=job.report)
 
 
 def _planned(job: Job, *, has_baseline: bool) -> Planned:
@@ -190,7 +192,7 @@ def _go_on(
     if left_s <= 0:
         raise BudgetError(f"nothing of the sweep's budget is left for {run.name}.")
     limits = Limits() if own_s <= left_s else Limits(left_s)
-    return continue_run(run, limits, display, started, sets=job.sets, stop=stop)
+    return continue_run(run, limits, display, started, sets=job.sets, stop=stop, report=job.report)
 
 
 def _share_baseline(source: RunDir, run: RunDir) -> None:

@@ -47,6 +47,7 @@ def continue_run(
     accepted: Collection[str] = (),
     model: str | None = None,
     stop: threading.Event | None = None,
+    report: bool = True,
 ) -> Ended:
     """Resume a run, or complete the report of one that has ended.
 
@@ -60,6 +61,7 @@ def continue_run(
         sets: other values of the recipe, "a.b=c", for keys that may change.
         model: where the run's local base model lies now; None: where it did.
         stop: once it is set the run is interrupted.
+        report: as in `supervise`.
         accepted: what may differ from the attempt before: data, reward, model, versions.
 
     Raises:
@@ -119,7 +121,7 @@ def continue_run(
             raise RunDirError(f"{run.path} cannot be continued: {reason_of(error)}.") from None
         display.start(run)
         with Signals(stop) as signals:
-            return supervise(run, attempt, display, signals)
+            return supervise(run, attempt, display, signals, report=report)
 
 
 def _write_down(

@@ -108,6 +108,8 @@ def supervise(
     attempt: Attempt,
     display: Display,
     signals: Signals,
+    *,
+    report: bool = True,
 ) -> Ended:
     """Run workers until the run has ended, then make the report.
 
@@ -116,6 +118,7 @@ def supervise(
         attempt: what the first worker may use.
         display: shows the run.
         signals: noted while the caller holds them.
+        report: False where the run goes on soon.
 
     Raises:
         HardwareError: another run has the GPU; a new run's directory is gone.
@@ -130,7 +133,7 @@ def supervise(
             raise
         # Not if another run has the GPU, for its machine must go on.
         call_at_end(attempt.on_finish, run)
-        ended = _to_its_end(run, attempt, display, signals, gpu)
+        ended = _to_its_end(run, attempt, display, signals, gpu, report)
         display.close(ended.finished)
         return ended
 
@@ -151,6 +154,7 @@ def _to_its_end(
     display: Display,
     signals: Signals,
     gpu: int | None,
+    report: bool,
 ) -> Ended:
     """One worker after the other, and the report."""
     tried: set[int] = set()
@@ -199,7 +203,8 @@ def _to_its_end(
             account, received = Account(run, history), signals.received
             history.finished = last_event(account, read_recipe(run), received, at_deadline=False)
     exit_code, steps = exit_code_of(history.finished), history.finished.steps
-    if steps or exit_code is not ExitCode.REFUSED:  # else there is nothing to report
+    told = steps or exit_code is not ExitCode.REFUSED  # else there is nothing to report
+    if told and report:
         left_by = min(attempt.end, signals.leave_by(attempt.grace_s))
         write_report(run, left_by - closing.reserve_s - WRITES_AT_END * slow_s, display)
     with closing.measured():

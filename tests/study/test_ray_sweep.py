@@ -1,0 +1,121 @@
+"""The pool of a Ray cluster: two nodes on this machine, real processes, some of them killed."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_builder import Story, build_run
+
+from budgetrl.errors import HardwareError, RefusedError
+from budgetrl.recipe.load import load_recipe
+from budgetrl.rundir import RunDir
+from budgetrl.study.cluster import Cluster, open_cluster
+from budgetrl.study.trial import Done, Job
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster of two nodes with a core each."""
+    from ray.cluster_utils import Cluster as Nodes
+
+    quiet = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+    nodes = Nodes(initialize_head=True, head_node_args=quiet)
+    nodes.add_node(num_cpus=1, object_store_memory=100 << 20)
+    yield nodes.address
+    nodes.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pool(address: str) -> Iterator[Cluster]:
+    with open_cluster(address, cuda=False, most=8) as opened:
+        yield opened
+
+
+def job(run: RunDir, index: int) -> Job:
+    """Of a trial that exists."""
+    return Job(
+        index=index, place=f"trial {index}", folder=run.path.parent, run=run.name,
+        loaded=load_recipe("quickstart"), budget_s=60.0, end_t=time.time() + 60.0, most_s=60.0,
+        usd_per_hour=None, baseline=None,
+    )  # fmt: skip
+
+
+def all_done(pool: Cluster, count: int) -> dict[int, Done]:
+    found: dict[int, Done] = {}
+    until = time.monotonic() + 60
+    while len(found) < count and time.monotonic() < until:
+        found |= {done.index: done for done in pool.finished()}
+    return found
+
+
+def workers() -> list[int]:
+    """Processes of this module's cluster in which a trial runs now."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            title = (entry / "cmdline").read_bytes() if entry.name.isdecimal() else b""
+            if title.startswith(b"ray::TrialActor.run"):
+                raylet = parent(int(entry.name))
+                found += [int(entry.name)] if parent(raylet) == os.getpid() else []
+        except OSError:
+            continue
+    return found
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_killed_worker_is_told_and_the_trial_goes_on_elsewhere(
+    pool: Cluster, tmp_path: Path
+) -> None:
+    assert pool.slots == 2
+    ended, cut = build_run(tmp_path, Story()), build_run(tmp_path, Story(end=None))
+    with cut.supervised():  # as by the worker of a machine that was lost: the trial waits for it
+        pool.start(job(ended, 0))
+        pool.start(job(cut, 1))
+        done = all_done(pool, 1)
+        assert done == {0: Done(0)}, "what has ended stands"
+        until = time.monotonic() + 30
+        while not (found := workers()) and time.monotonic() < until:
+            time.sleep(0.1)
+        os.kill(found[0], signal.SIGKILL)
+        assert all_done(pool, 1) == {1: Done(1, lost=True)}
+    again = build_run(tmp_path, Story())
+    pool.start(job(again, 2))
+    pool.start(job(ended, 3))
+    assert all_done(pool, 2) == {2: Done(2), 3: Done(3)}, "a new worker takes the place"
+
+
+def test_a_cluster_without_cards_is_refused_for_a_gpu_recipe(pool: Cluster) -> None:
+    with pytest.raises(HardwareError, match="has no GPU"):
+        Cluster(ray, cuda=True, most=2).require()
+
+
+def test_every_machine_must_see_the_sweep_or_the_second_copies(
+    pool: Cluster, tmp_path: Path
+) -> None:
+    with pytest.raises(RefusedError, match=r"checkpoint\.mirror") as caught:
+        pool.check(tmp_path / "elsewhere", None)
+    assert "storage that all machines share" in caught.value.hint
+    pool.check(tmp_path / "elsewhere", str(tmp_path))
+    (tmp_path / "study.json").write_text("{}")
+    pool.check(tmp_path, None)
+
+
+def test_nothing_answers_at_a_wrong_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: Any) -> None:
+        raise ConnectionError("ray cannot be reached")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with (
+        pytest.raises(RefusedError, match="no Ray cluster answers"),
+        open_cluster("127.0.0.1:1", cuda=False, most=1),
+    ):
+        pass
