@@ -8,7 +8,7 @@ What is learned while a run lasts is in `forecast`. Everything is pure; clocks a
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -182,6 +182,8 @@ class Plan:
     source: str
     """Where the times come from, for people."""
     notes: tuple[str, ...] = ()
+    stages: tuple["StagePlan", ...] = ()
+    """One after the other, if the run has any."""
 
     @property
     def steps(self) -> int:
@@ -194,6 +196,45 @@ class Plan:
     def total_usd(self) -> float | None:
         """Expected bill, if a price is known."""
         return usd_of(self.total_s, self.usd_per_hour)
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What one stage of a run takes of the training time."""
+
+    name: str
+    kind: str
+    step_s: float
+    """One update, with its share of evaluations and checkpoints."""
+    share: float | None
+    """Of the time that is left when it begins."""
+    requested: int | None
+    """Updates that it is to make; None: as many as fit."""
+    steps: int = 0
+    """That it makes."""
+    remark: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """All its updates."""
+        return self.steps * self.step_s
+
+
+def divided(left_s: float, stages: Sequence[StagePlan]) -> list[StagePlan]:
+    """How stages divide the training time: what one does not use is the next one's.
+
+    Args:
+        left_s: training time of all of them.
+        stages: as they are asked for.
+    """
+    made = []
+    for stage in stages:
+        room_s = left_s if stage.share is None else stage.share * left_s
+        fitting = int(room_s / stage.step_s) if stage.step_s > 0 else 0
+        steps = fitting if stage.requested is None else min(fitting, stage.requested)
+        made.append(replace(stage, steps=steps))
+        left_s -= steps * stage.step_s
+    return made
 
 
 def plan(

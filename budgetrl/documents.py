@@ -127,13 +127,23 @@ def read_plan(run: RunDir) -> StoredPlan:
         raise _damaged(run.path / PLAN, error) from None
 
 
-def planned_times(run: RunDir) -> PhaseTimes | None:
+def planned_times(run: RunDir, stage: str | None = None) -> PhaseTimes | None:
     """What the plan says that phases take; None where nobody has planned, as for a measurement.
+
+    Args:
+        run: its directory.
+        stage: whose updates are asked for; None: those of the whole run.
 
     Raises:
         RunDirError: its file is damaged.
     """
-    return None if run.read_json(PLAN) is None else read_plan(run).times
+    document = run.read_json(PLAN)
+    if document is None:
+        return None
+    for entry in document.get("stages", ()):
+        if entry["name"] == stage:
+            return TypeAdapter(PhaseTimes).validate_python(entry["times"])
+    return read_plan(run).times
 
 
 def prompt_moment(run: RunDir) -> datetime | None:

@@ -19,21 +19,29 @@ from typing import Any
 
 import budgetrl
 from budgetrl.budget import EXIT_S, RESERVE_FACTOR, Budget, Limits, PhaseTimes, Plan, plan
+from budgetrl.data.demonstrations import read_examples
 from budgetrl.data.difficulty import solve_rates
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.documents import Standing
 from budgetrl.engine.tested import installed_versions, refuse_untested
 from budgetrl.engine.unsloth_settings import refuse_unkept
 from budgetrl.errors import BudgetError, HardwareError, ModelError, RunDirError, UsageError
+from budgetrl.estimation import stages
 from budgetrl.estimation.advice import refuse_unfit
 from budgetrl.estimation.closing import closing_s, known_closing_work_s
 from budgetrl.estimation.cpu_profile import planned_phases
-from budgetrl.estimation.estimate import estimate, estimate_cpu, known_factors
-from budgetrl.estimation.machine import user_cache_dir
+from budgetrl.estimation.estimate import Estimate, estimate, estimate_cpu, known_factors
+from budgetrl.estimation.machine import this_machine, user_cache_dir
 from budgetrl.estimation.memory import MemoryEstimate
 from budgetrl.estimation.request import choose_gpu, price_of
 from budgetrl.estimation.scenario import expected_samples, planned_samples
 from budgetrl.estimation.shapes import find_shape
+from budgetrl.estimation.stages import (
+    StageEstimate,
+    estimate_stages,
+    plan_stages,
+    stage_documents,
+)
 from budgetrl.evaluation.fingerprints import fingerprints, recorded_versions, reward_files
 from budgetrl.files import PRIVATE_MODE, write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
@@ -47,7 +55,7 @@ from budgetrl.masking import masked_command
 from budgetrl.processor import cpu_model
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
-from budgetrl.recipe.schema import EngineName, Recipe
+from budgetrl.recipe.schema import EngineName, Recipe, Stage, StageKind
 from budgetrl.recipe.targets import check_targets
 from budgetrl.recipe.window import check_window, window_of
 from budgetrl.rewards.own import try_once
@@ -84,6 +92,8 @@ class Planned:
     """What is taken from the hub, at which commits."""
     slow: float = 1.0
     """How much slower than alone work gets on now; the times of a CPU run have it in them."""
+    staged: Sequence[StageEstimate] = ()
+    """What each of [[stages]] takes."""
     exit_s: float = EXIT_S
     """From the end of the worker to the end of its supervisor, besides the report."""
 
@@ -157,11 +167,36 @@ def make_plan(
     if not force_fit:
         refuse_unfit(made)
     rounds = max(map(expected_samples, recipe.eval), default=1)
-    requested = recipe.schedule.stop_after_steps
-    made_plan = plan(times, budget, requested, exit_s=exit_s, rounds=rounds)
-    planned = Planned(loaded, budget, times, made_plan, card, made.memory, pins, slow, exit_s)
+    staged = _staged(settled, card, slow)
+    if staged:
+        if not force_fit:
+            stages.refuse_unfit(staged)
+        times, made_plan = plan_stages(times, staged, budget, exit_s=exit_s, rounds=rounds)
+    else:
+        requested = recipe.schedule.stop_after_steps
+        made_plan = plan(times, budget, requested, exit_s=exit_s, rounds=rounds)
+    planned = Planned(
+        loaded, budget, times, made_plan, card, made.memory, pins, slow, staged, exit_s
+    )
     refuse_unpayable(planned)
     return planned
+
+
+def _staged(recipe: Recipe, card: Gpu | None, slow: float) -> list[StageEstimate]:
+    """What each stage takes on the card or this processor, as busy as it is."""
+
+    def estimated(part: Recipe) -> Estimate:
+        if card is None:
+            return estimate_cpu(planned_phases(part, user_cache_dir()))
+        return estimate(part, card, measured=known_factors(part, card, user_cache_dir()))
+
+    if not recipe.stages:
+        return []
+    machine = this_machine(recipe) if card is None else None
+    staged = estimate_stages(recipe, estimated, card, machine)
+    if card is not None or slow <= BUSY:
+        return staged
+    return [replace(s, times=s.times.scaled(slow, s.times.source)) for s in staged]
 
 
 def budget_of(recipe: Recipe, limits: Limits, card: Gpu | None = None) -> Budget:
@@ -274,9 +309,22 @@ def check_local_files(recipe: Recipe, rewards: Mapping[str, str] | None = None) 
     solve_rates(recipe.signal)
     if recipe.data.path is not None:
         load_problems(recipe.data, _empty)
+    for stage, part in zip(recipe.stages, recipe.parts if recipe.stages else (), strict=True):
+        _check_stage_files(stage, part)
     for spec in recipe.eval:
         if spec.path is not None:
             load_suite(spec, _empty)
+
+
+def _check_stage_files(stage: Stage, part: Recipe) -> None:
+    """What a stage learns from must be there and usable."""
+    solve_rates(part.signal)
+    if part.data.path is None:
+        return
+    if stage.kind is StageKind.SFT and part.sft.source == "data":
+        read_examples(part)
+    else:
+        load_problems(part.data, _empty)
 
 
 def try_own_rewards(recipe: Recipe, allow_code: bool) -> None:
@@ -393,6 +441,7 @@ def plan_document(planned: Planned) -> dict[str, Any]:
         "reserved_s": made.report_s,
         "slow": planned.slow,
         "gpu_memory_utilization": planned.memory and planned.memory.utilization,
+        **({"stages": stage_documents(planned.staged, made)} if planned.staged else {}),
     }
 
 

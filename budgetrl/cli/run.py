@@ -32,6 +32,7 @@ from budgetrl.cli.options import (
 from budgetrl.errors import AbortedError, UsageError
 
 if TYPE_CHECKING:
+    from budgetrl.budget import Plan
     from budgetrl.plan import Planned
     from budgetrl.supervise.run import Ended
 
@@ -216,6 +217,21 @@ def _print_result(ended: "Ended", as_json: bool) -> int:
     return ended.exit_code
 
 
+def _stage_rows(made: "Plan") -> list[tuple[str, str]]:
+    """The updates of each stage."""
+    from budgetrl.units import duration
+
+    return [
+        (
+            f"  {stage.name} ({stage.kind})",
+            f"{stage.steps} of {duration(stage.step_s)}, {duration(stage.seconds)}"
+            + ("" if stage.share is None else f" ({stage.share:.0%} of what is left)")
+            + f"; {stage.remark}",
+        )
+        for stage in made.stages
+    ]
+
+
 def _print_plan(planned: "Planned", as_json: bool) -> int:
     from budgetrl.hub.pins import needs_of, to_download
     from budgetrl.plan import plan_document
@@ -229,6 +245,7 @@ def _print_plan(planned: "Planned", as_json: bool) -> int:
         ("setup", duration(made.setup_s)),
         ("baseline evaluation", duration(made.baseline_s)),
         ("updates", f"{made.steps} of {duration(made.step_s)}"),
+        *(_stage_rows(made)),
         ("evaluations in training", duration(made.step_evals_s)),
         ("checkpoints", duration(made.saves_s)),
         ("reserve for the end", duration(made.reserve_s)),

@@ -59,18 +59,23 @@ def prompt_lengths(model: Model, prompt: Prompt, problems: Sequence[Problem]) ->
     if not problems:
         return PromptLengths((min(UNKNOWN_TOKENS, prompt.max_tokens),), "Open-RS with its prompt")
     chosen = problems[:: max(1, len(problems) // SAMPLE)][:SAMPLE]
-    extra, source = 0, "counted by the model's tokenizer"
+    extra = 0
     try:
         render = _renderer(model, prompt)
     except (ImportError, OSError, KeyError, ValueError):
         around = f"{prompt.system or ''} {prompt.template} "
         render, extra = around.__add__, _WRAPPING_TOKENS
-    try:
-        count = _counter(model)
-    except Exception as error:  # tokenizers raises this very class for a damaged file
-        count, source = _guess, f"guessed from the text: {type(error).__name__} of its tokenizer"
+    count, source = text_counter(model)
     lengths = sorted(min(prompt.max_tokens, extra + count(render(p.text))) for p in chosen)
     return PromptLengths(tuple(lengths), source)
+
+
+def text_counter(model: Model) -> tuple[Callable[[str], int], str]:
+    """Counts the tokens of a text, and how it does so."""
+    try:
+        return _counter(model), "counted by the model's tokenizer"
+    except Exception as error:  # tokenizers raises this very class for a damaged file
+        return _guess, f"guessed from the text: {type(error).__name__} of its tokenizer"
 
 
 def model_file(model: Model, name: str) -> Path | None:

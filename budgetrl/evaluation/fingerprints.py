@@ -126,6 +126,11 @@ def differences(before: Fingerprints, now: Fingerprints) -> list[Difference]:
 def _data(recipe: Recipe) -> dict[str, str]:
     paths = {"data.path": recipe.data.path, "signal.solve_rates": recipe.signal.solve_rates}
     paths |= {f"eval.{spec.suite}.path": spec.path for spec in recipe.eval}
+    paths |= {
+        f"stages.{stage.name}.data.path": part.data.path
+        for stage, part in zip(recipe.stages, recipe.parts if recipe.stages else (), strict=True)
+        if part.data.path != recipe.data.path
+    }
     return {key: _tree_hash(Path(local_path(path))) for key, path in paths.items() if path}
 
 

@@ -23,7 +23,7 @@ from budgetrl.hub.lookup import cached, look_up, moved_to, snapshot_folder
 from budgetrl.hub.peek import columns_of, read_range
 from budgetrl.hub.repo import Found, Repo, RepoFile, is_hub_id, is_offline
 from budgetrl.recipe.model_tables import Columns
-from budgetrl.recipe.schema import EngineName, Eval, Recipe
+from budgetrl.recipe.schema import EngineName, Eval, Recipe, Stage, StageKind
 from budgetrl.recipe.suites import SUITES
 
 MANIFEST_KEY = "hub"
@@ -73,9 +73,24 @@ def needs_of(recipe: Recipe) -> Iterator[Need]:
         repo = Repo("dataset", data.id, data.revision)
         wanted = (*_columns(data.columns), *data.filter)
         yield Need("data", repo, "data", data.split, wanted, data.config)
+    for stage in recipe.stages:
+        yield from _stage_needs(recipe, stage)
     for spec in recipe.eval:
         if (need := suite_need(spec)) is not None:
             yield need
+
+
+def _stage_needs(recipe: Recipe, stage: Stage) -> Iterator[Need]:
+    """The data of a stage that has its own; what columns demonstrations have is seen at reading."""
+    data = recipe.for_stage(stage).data
+    if data.id is None or data == recipe.data:
+        return
+    named = data.columns
+    shown = (named.solution, named.thinking) if stage.kind is StageKind.SFT else _columns(named)
+    wanted = tuple(name.split(".")[0] for name in shown if name is not None)
+    repo = Repo("dataset", data.id, data.revision)
+    key = f"stages.{stage.name}.data"
+    yield Need(key, repo, "data", data.split, (*wanted, *data.filter), data.config)
 
 
 def suite_need(spec: Eval) -> Need | None:
@@ -225,8 +240,17 @@ def pinned(recipe: Recipe, pins: Pins) -> Recipe:
             "model": at("model", recipe.model),
             "data": at("data", recipe.data),
             "eval": tuple(at(f"eval.{spec.suite}", spec) for spec in recipe.eval),
+            "stages": tuple(_stage_at(stage, commits) for stage in recipe.stages),
         }
     )
+
+
+def _stage_at(stage: Stage, commits: Mapping[str, tuple[str, str]]) -> Stage:
+    """A stage with the commit of its own data."""
+    hub_id, commit = commits.get(f"stages.{stage.name}.data", (None, None))
+    if commit is None or (stage.data or {}).get("id", hub_id) != hub_id:
+        return stage
+    return stage.model_copy(update={"data": {**(stage.data or {}), "revision": commit}})
 
 
 def to_download(pins: Pins) -> int:

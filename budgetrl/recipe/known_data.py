@@ -19,9 +19,26 @@ KNOWN_DATA: Mapping[str, Mapping[str, Any]] = {
     # problem, level, type, solution with the answer in its box (programs that read it)
     "DigitalLearningGmbH/MATH-lighteval": {"columns": {"answer": "solution", "level": "level"}},
     # question, solution, cot_type, source_type, thinking_trajectories, ... (cards of its copies)
-    "simplescaling/s1K": {"columns": {"problem": "question", "answer": "solution"}},
+    "simplescaling/s1K": {
+        "columns": {
+            "problem": "question",
+            "answer": "solution",
+            "solution": "attempt",
+            "thinking": "thinking_trajectories",
+        }
+    },
+    # question, solution, deepseek_thinking_trajectory, deepseek_attempt, deepseek_grade, ...
+    # (programs that read it)
+    "simplescaling/s1K-1.1": {
+        "columns": {
+            "problem": "question",
+            "answer": "solution",
+            "solution": "deepseek_attempt",
+            "thinking": "deepseek_thinking_trajectory",
+        }
+    },
     # question, solution, answer (programs that read it)
-    "GAIR/LIMO": _QUESTION,
+    "GAIR/LIMO": {"columns": {"problem": "question", "solution": "solution"}},
     # prompt as messages, reward_model {ground_truth, style}, ... (cards of its copies)
     "BytedTsinghua-SIA/DAPO-Math-17k": {
         "columns": {"problem": "prompt", "answer": "reward_model.ground_truth"}

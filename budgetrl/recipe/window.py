@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from budgetrl.errors import ModelError, RecipeError
-from budgetrl.recipe.schema import Eval, Recipe
+from budgetrl.recipe.schema import Eval, Recipe, StageKind
 
 
 def check_window(recipe: Recipe, window: int | None) -> None:
@@ -24,6 +24,15 @@ def check_window(recipe: Recipe, window: int | None) -> None:
     for spec in recipe.eval:
         name = "max_tokens" if spec.think is None else "think (thinking and answer)"
         wanted[f"eval.{spec.suite}.{name}"] = recipe.eval_tokens(spec) - recipe.prompt.max_tokens
+    for stage in recipe.stages:
+        part = recipe.for_stage(stage)
+        wanted[f"stages.{stage.name}.sampling.max_tokens"] = part.sampling.max_tokens
+        if stage.kind is StageKind.SFT and part.sft.max_tokens > window:
+            raise RecipeError(
+                f"stages.{stage.name}.sft.max_tokens = {part.sft.max_tokens}: the window of "
+                f"{recipe.model.id} is {window}.",
+                hint=f"Set stages.{stage.name}.sft.max_tokens <= {window}.",
+            )
     for key, limit in wanted.items():
         if limit > room:
             raise RecipeError(

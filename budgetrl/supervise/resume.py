@@ -142,7 +142,7 @@ def _write_down(
         resolved = {"recipe": recipe.model_dump(mode="json"), "sources": sources}
         run.write_json(RESOLVED, document | resolved)
     planned = run.read_json(PLAN)
-    planned["plan"] |= {"requested_steps": recipe.schedule.stop_after_steps}
+    planned["plan"] |= {"requested_steps": recipe.total_steps}
     if not history.steps:
         planned["plan"] |= plan_json(_plan_again(recipe, attempt, history, times))
     budget = {"budget": asdict(attempt.budget), "grace_s": attempt.grace_s}
@@ -155,7 +155,7 @@ def _refuse_done(run: RunDir, recipe: Recipe, history: History) -> None:
     Raises:
         UsageError: there is none to be made.
     """
-    stop, finished = recipe.schedule.stop_after_steps, history.finished
+    stop, finished = recipe.total_steps, history.finished
     made = history.steps[-1].step if history.steps else 0
     complete = finished is not None and finished.stop_reason is StopReason.COMPLETED
     if stop is None or made < stop or (made == stop and not complete):
@@ -220,7 +220,7 @@ def _plan_again(recipe: Recipe, attempt: Attempt, history: History, times: Phase
     if any(evaluation.when == "baseline" for evaluation in history.evaluations):
         times = replace(times, baseline_s=0.0)
     rounds = max(map(expected_samples, recipe.eval), default=1)
-    made = plan(times, left, recipe.schedule.stop_after_steps, rounds=rounds)
+    made = plan(times, left, recipe.total_steps, rounds=rounds)
     return replace(made, budget_s=attempt.budget.wall_s)
 
 

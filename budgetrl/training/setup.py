@@ -207,7 +207,7 @@ def build_follower(
         recipe=recipe,
         parts=parts,
         log=log,
-        forecaster=_forecaster(planned_times(run), recipe),
+        forecaster=_forecaster(planned_times(run, prepared.progress.name), recipe),
         evaluator=prepared.evaluator,
         alarms=Alarms(
             {name: 1.0 for name in ("accuracy", "format") if name in recipe.reward_names}

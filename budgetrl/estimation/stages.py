@@ -1,0 +1,240 @@
+"""What each stage of a run takes: seconds of its updates, memory, and how the budget is divided.
+
+    staged = estimate_stages(recipe, base)       one StageEstimate for each of [[stages]]
+    plan = plan_stages(times, staged, budget)    PhaseTimes and Plan of the whole run
+
+A GRPO stage is estimated as a run of its own recipe. Of an SFT stage the tokens are known before it
+begins, so its estimate is the surest of a plan.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from budgetrl.budget import Budget, PhaseTimes, Plan, StagePlan, divided, plan
+from budgetrl.errors import HardwareError
+from budgetrl.estimation.cpu_time import Machine, Passes, seconds, training
+from budgetrl.estimation.demonstrations import DemonstrationLengths, demonstration_lengths
+from budgetrl.estimation.estimate import Estimate
+from budgetrl.estimation.memory import MemoryEstimate, Verdict
+from budgetrl.estimation.scenario import make_scenario, memory_of
+from budgetrl.estimation.terms import total
+from budgetrl.estimation.training_time import step_overhead, update
+from budgetrl.estimation.workload import Update
+from budgetrl.hardware import Gpu
+from budgetrl.recipe.schema import Recipe, Stage, StageKind
+
+_UPDATE = ("rollout_s", "reward_s", "logprob_s", "update_s", "other_s")
+_OTHER_S = 0.01
+"""Of an SFT update on a CPU, besides its passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageEstimate:
+    """One stage."""
+
+    stage: Stage
+    recipe: Recipe
+    """Its own."""
+    times: PhaseTimes
+    memory: MemoryEstimate | None
+    """None: as the run's."""
+    lengths: DemonstrationLengths | None = None
+    """Of an SFT stage."""
+
+    @property
+    def remark(self) -> str:
+        """What is special in it, for people."""
+        if self.lengths is None:
+            return f"completions up to {self.recipe.sampling.max_tokens} tokens"
+        about = f"{self.lengths.kept_share:.0%} of the rows within {self.recipe.sft.max_tokens}"
+        return f"{about} tokens ({self.lengths.source})"
+
+
+Estimated = Callable[[Recipe], Estimate]
+"""What a GRPO recipe takes, on the GPU or processor that is planned for."""
+
+
+def estimate_stages(
+    recipe: Recipe, estimated: Estimated, gpu: Gpu | None, machine: Machine | None
+) -> list[StageEstimate]:
+    """What each stage takes.
+
+    Args:
+        recipe: of the run.
+        estimated: estimates the recipe of a GRPO stage.
+        gpu: that is planned for; None: a CPU.
+        machine: that CPU.
+
+    Raises:
+        DataError: demonstrations that cannot be used, or too few within the window.
+        ModelError, RecipeError: as `estimate`.
+    """
+    made = []
+    for stage, part in zip(recipe.stages, recipe.parts, strict=True):
+        if stage.kind is StageKind.SFT:
+            made.append(_sft(stage, part, estimated, gpu, machine))
+        else:
+            whole = estimated(part)
+            made.append(StageEstimate(stage, part, whole.times, whole.memory))
+    return made
+
+
+def as_completions(part: Recipe) -> Recipe:
+    """An SFT stage as memory sees it: completions that fill its window, and no reference."""
+    window = part.sft.max_tokens
+    room = max(1, window - part.prompt.max_tokens)
+    tables: dict[str, Any] = {
+        "sampling": part.sampling.model_copy(update={"max_tokens": room, "expected_tokens": None}),
+        "batch": part.batch.model_copy(
+            update={"micro_batch": part.sft.micro_batch, "updates_per_rollout": 1}
+        ),
+        "grpo": part.grpo.model_copy(update={"beta": 0.0}),
+    }
+    return part.model_copy(update=tables)
+
+
+def _sft(
+    stage: Stage, part: Recipe, estimated: Estimated, gpu: Gpu | None, machine: Machine | None
+) -> StageEstimate:
+    lengths = demonstration_lengths(part)
+    rows = part.sft.rows_per_step
+    passes, padded = lengths.passes(rows, part.sft.micro_batch * part.sft.max_tokens)
+    # Of a run of GRPO everything but the update is the same: evaluations, checkpoints.
+    base = estimated(part)
+    if gpu is None:
+        assert machine is not None
+        scenario = base.scenario
+        work = Passes(
+            rows=rows,
+            micro_batches=passes,
+            prompt_tokens=lengths.prompt_tokens,
+            completion_tokens=padded - lengths.prompt_tokens,
+            adapter_params=scenario.adapter_params,
+            checkpointing=part.engine.gradient_checkpointing,
+        )
+        update_s = total(seconds(training(work, scenario.shape), machine))
+        other_s, memory = _OTHER_S, None
+    else:
+        scenario = make_scenario(as_completions(part), gpu)
+        memory = memory_of(scenario)
+        mean = lengths.mean - lengths.prompt_tokens
+        square = lengths.mean_square - 2 * lengths.prompt_tokens * mean - lengths.prompt_tokens**2
+        learnt = Update(
+            sequences=rows,
+            prompt_tokens=lengths.prompt_tokens,
+            mean=mean,
+            mean_square=max(mean**2, square),
+            longest_in_micro=padded - lengths.prompt_tokens,
+            micro_batches=passes,
+            adapter_params=scenario.adapter_params,
+            precision=scenario.precision,
+            checkpointing=part.engine.gradient_checkpointing,
+            reference=False,
+            padded=not scenario.vllm,
+            plain_trl=not scenario.vllm,
+        )
+        update_s = total(update(learnt, scenario.shape, gpu, scenario.constants))
+        other_s = total(step_overhead(False, scenario.constants))
+    measured = base.phases.measured.get("update", 1.0) if gpu is None else 1.0
+    times = _with_update(base.times, {"update_s": update_s * measured, "other_s": other_s})
+    times = replace(times, tokens_mean=None)
+    return StageEstimate(stage, part, times, memory, lengths)
+
+
+def plan_stages(
+    times: PhaseTimes,
+    staged: Sequence[StageEstimate],
+    budget: Budget,
+    *,
+    exit_s: float,
+    rounds: int,
+) -> tuple[PhaseTimes, Plan]:
+    """The run's times and plan, with updates of the stages' mean length.
+
+    Args:
+        times: of everything but updates.
+        staged: as `estimate_stages` makes them.
+        budget: the limit.
+        exit_s: as in `budget.plan`.
+        rounds: as in `budget.plan`.
+    """
+    empty = plan(_with_update(times, {}), budget, 0, exit_s=exit_s)
+    left_s = budget.wall_s - empty.setup_s - empty.baseline_s - empty.reserve_s - empty.report_s
+    parts = divided(max(0.0, left_s), [_asked(one) for one in staged])
+    count = sum(part.steps for part in parts)
+    mean = _mean_times(times, staged, parts) if count else staged[0].times
+    wanted = [one.requested for one in parts]
+    known = [steps for steps in wanted if steps is not None]
+    requested = sum(known) if len(known) == len(wanted) else count or None
+    made = plan(mean, budget, requested, exit_s=exit_s, rounds=rounds)
+    return mean, replace(made, stages=tuple(parts))
+
+
+def _asked(one: StageEstimate) -> StagePlan:
+    times, stop = one.times, one.recipe.schedule.stop_after_steps
+    every = times.step_evals_every
+    evals_s = times.step_eval_s / every if every else 0.0
+    saves_s = times.save_s * times.step_s / times.saves_every_s if times.saves_every_s else 0.0
+    return StagePlan(
+        name=one.stage.name,
+        kind=one.stage.kind.value,
+        step_s=times.step_s + evals_s + saves_s,
+        share=one.stage.share,
+        requested=stop,
+        remark=one.remark,
+    )
+
+
+def _mean_times(
+    times: PhaseTimes, staged: Sequence[StageEstimate], parts: Sequence[StagePlan]
+) -> PhaseTimes:
+    """An update of the run: the stages', by how many each makes."""
+    count = sum(part.steps for part in parts)
+    pairs = list(zip(staged, parts, strict=True))
+    mean = {
+        name: sum(getattr(one.times, name) * part.steps for one, part in pairs) / count
+        for name in _UPDATE
+    }
+    return _with_update(times, mean)
+
+
+def _with_update(times: PhaseTimes, seconds_of: Mapping[str, float]) -> PhaseTimes:
+    """Times with another update; phases of it that are not given take none."""
+    return replace(
+        times,
+        rollout_s=seconds_of.get("rollout_s", 0.0),
+        reward_s=seconds_of.get("reward_s", 0.0),
+        logprob_s=seconds_of.get("logprob_s", 0.0),
+        update_s=seconds_of.get("update_s", 0.0),
+        other_s=seconds_of.get("other_s", 0.0),
+        early_step_s=None,
+    )
+
+
+def stage_documents(staged: Sequence[StageEstimate], made: Plan) -> list[dict[str, Any]]:
+    """For plan.json: each stage's plan, and the times that its forecasts begin with."""
+    return [
+        {field.name: getattr(part, field.name) for field in fields(part)}
+        | {"times": {name.name: getattr(one.times, name.name) for name in fields(one.times)}}
+        for one, part in zip(staged, made.stages, strict=True)
+    ]
+
+
+def refuse_unfit(staged: Sequence[StageEstimate]) -> None:
+    """Stop before a run of which a stage cannot fit.
+
+    Raises:
+        HardwareError: it does not; names the stage and what would help.
+    """
+    for one in staged:
+        if one.memory is None or one.memory.verdict is not Verdict.NO:
+            continue
+        name, sft = one.stage.name, one.lengths is not None
+        passes = "sft.micro_batch" if sft else "batch.micro_batch"
+        window = "sft.max_tokens" if sft else "sampling.max_tokens"
+        raise HardwareError(
+            f"stage {name} does not fit: {one.memory.reason}.",
+            hint=f"Lower stages.{name}.{window} or stages.{name}.{passes}; "
+            "`budgetrl run --force fit` starts it all the same.",
+        )
