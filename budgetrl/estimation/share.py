@@ -23,7 +23,8 @@ def with_share(recipe: Recipe) -> Recipe:
     if found is None:
         return recipe
     try:
-        memory = memory_of(make_scenario(recipe, found.gpu or _unlisted(found)))
+        longest = max(recipe.parts, key=lambda part: part.sampling.max_tokens)
+        memory = memory_of(make_scenario(longest, found.gpu or _unlisted(found)))
     except ModelError:
         return recipe
     return changed(recipe, {"engine.gpu_memory_utilization": memory.utilization})

@@ -23,6 +23,7 @@ from budgetrl.estimation.training_time import step_overhead, update
 from budgetrl.estimation.workload import Update
 from budgetrl.hardware import Gpu
 from budgetrl.recipe.schema import Recipe, Stage, StageKind
+from budgetrl.units import gib
 
 _UPDATE = ("rollout_s", "reward_s", "logprob_s", "update_s", "other_s")
 _OTHER_S = 0.01
@@ -45,10 +46,11 @@ class StageEstimate:
     @property
     def remark(self) -> str:
         """What is special in it, for people."""
+        need = "" if self.memory is None else f", up to {gib(self.memory.peak)}"
         if self.lengths is None:
-            return f"completions up to {self.recipe.sampling.max_tokens} tokens"
+            return f"completions up to {self.recipe.sampling.max_tokens} tokens{need}"
         about = f"{self.lengths.kept_share:.0%} of the rows within {self.recipe.sft.max_tokens}"
-        return f"{about} tokens ({self.lengths.source})"
+        return f"{about} tokens{need} ({self.lengths.source})"
 
 
 Estimated = Callable[[Recipe], Estimate]

@@ -11,7 +11,15 @@ from budgetrl.recipe.load import LoadedRecipe, list_recipes, load_recipe, recipe
 MODELS = ("deepscaler", "qwen2.5_instruct", "llama3.2", "qwen2.5_math", "qwen3")
 RANKS = (8, 64, 256)
 PAPER = [f"{model}_r{rank}" for model in MODELS for rank in RANKS]
-RELATIVES = ("tina_openrs", "openrs_1.5b", "deepscaler_8k", "qwen2.5_7b_4bit", "qwen3_8b_4bit")
+RELATIVES = (
+    "tina_openrs",
+    "openrs_1.5b",
+    "deepscaler_8k",
+    "deepscaler_staged",
+    "qwen2.5_7b_4bit",
+    "qwen3_8b_4bit",
+)
+WARM = ("warm/llama3.2_r256", "warm/qwen2.5_math_r256")
 LAPTOP = ("quickstart", "quickstart_warm", "laptop_smollm2")
 OVERLAYS = ("dr_grpo", "dapo", "alpha_32", "alpha_equal_rank", "alpha_4x", "rslora", "lr_1e-5")
 
@@ -33,7 +41,7 @@ def test_every_bundled_recipe_loads_and_fits_its_models_window(name: str) -> Non
 def test_all_configurations_of_the_paper_and_its_relatives_are_there() -> None:
     quick = {f"quick/{model}" for model in MODELS}
     miniature = {f"miniature/{start}" for start in ("cold", "generalist", "specialist")}
-    assert {*PAPER, *RELATIVES, *quick, *miniature, *LAPTOP} == set(list_recipes())
+    assert {*PAPER, *RELATIVES, *WARM, *quick, *miniature, *LAPTOP} == set(list_recipes())
 
 
 @pytest.mark.parametrize("name", PAPER)
