@@ -305,6 +305,52 @@ def torture_loaded(found: Measured) -> str:
     )
 
 
+def sweep(found: Measured) -> str:
+    """Overhead, faults, budgets and ASHA of sweeps on a Ray cluster."""
+    lines = []
+    if part := found.get("full"):
+        one = part["found"]
+        lines.append(
+            f"- {one['finished']} of {one['trials']} short trials of a 3 x 3 x 2 grid on two "
+            f"nodes: {one['paid_s']:.0f} seconds of two cores were paid, {one['runs_s']:.0f} of "
+            f"them by the runs; overhead {_percent(one['overhead'])} ({part['date']})."
+        )
+    if part := found.get("kills"):
+        one = part["found"]
+        same = (
+            "the same table as without"
+            if one["same_table"]
+            else (f"{one['differing']} of {one['trials']} rows differ from those without")
+        )
+        lines.append(
+            f"- The same with {one['killed'].count('worker')} workers and "
+            f"{one['killed'].count('node')} of the nodes killed: {one['finished']} of "
+            f"{one['trials']} trials finished in {one['run_directories']} run directories, {same} "
+            f"({part['date']})."
+        )
+    if part := found.get("budgets"):
+        rows = part["found"]
+        over = sum(bool(row.get("over")) for row in rows)
+        lines.append(
+            f"- Of {len(rows)} sweeps with budgets from {min(row['budget_s'] for row in rows):.0f} "
+            f"to {max(row['budget_s'] for row in rows):.0f} seconds {over} ended beyond the "
+            f"budget, by an outside clock ({part['date']})."
+        )
+    if part := found.get("asha"):
+        one, whole = part["found"], (found.get("asha_full") or {}).get("found")
+        text = f"- `--asha` on the quickstart's grid, rungs {one['rungs']}: {one['runs_s']:.0f} s"
+        if whole:
+            same = one["best"]["values"] == whole["best"]["values"]
+            text += (
+                f" of {whole['runs_s']:.0f} s of the whole grid "
+                f"({_percent(one['runs_s'] / whole['runs_s'])}), "
+                f"{'the same' if same else 'another'} best point"
+            )
+        lines.append(f"{text} ({part['date']}).")
+    cpu = next(iter(found.values()))["cpu"]
+    return f"On two cores ({cpu}, `scripts/bench_sweep.py`):\n\n" + "\n".join(lines)
+
+
 def _said(message: str) -> str:
     """The first line, with the hub's real address for the test's."""
     text = re.sub(r"http://127\.0\.0\.1:\d+", "https://huggingface.co", message.splitlines()[0])
@@ -320,6 +366,7 @@ BLOCKS: dict[str, Callable[[Measured], str]] = {
     "signal": signal,
     "hub_faults": hub_faults,
     "torture_loaded": torture_loaded,
+    "sweep": sweep,
 }
 
 

@@ -15,7 +15,7 @@ from budgetrl.recipe.load import load_recipe
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "scripts" / "Dockerfile"
 IGNORED = ROOT / "scripts" / "Dockerfile.dockerignore"
-SKYPILOT = ROOT / "scripts" / "skypilot.yaml"
+SKYPILOT = [ROOT / "scripts" / name for name in ("skypilot.yaml", "skypilot_sweep.yaml")]
 
 
 def words(text: str) -> set[str]:
@@ -76,10 +76,10 @@ def test_the_image_copies_what_is_there_and_what_the_build_needs() -> None:
     assert kept == set(sources)
 
 
-@pytest.fixture(scope="module")
-def task() -> dict[str, Any]:
-    """The SkyPilot task."""
-    found: dict[str, Any] = yaml.safe_load(SKYPILOT.read_text())
+@pytest.fixture(scope="module", params=SKYPILOT, ids=lambda file: file.stem)
+def task(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A SkyPilot task."""
+    found: dict[str, Any] = yaml.safe_load(request.param.read_text())
     return found
 
 
@@ -105,5 +105,5 @@ def test_its_scripts_are_shell_and_its_cards_and_recipe_are_known(task: dict[str
 
 
 def test_no_secret_is_in_them() -> None:
-    for file in (DOCKERFILE, IGNORED, SKYPILOT, ROOT / "docs" / "rent.md"):
+    for file in (DOCKERFILE, IGNORED, *SKYPILOT, ROOT / "docs" / "rent.md"):
         assert re.search(r"hf_[A-Za-z0-9]{8,}", file.read_text()) is None
