@@ -118,6 +118,10 @@ class RunDir:
         """Last part of the path."""
         return self.path.name
 
+    def relative(self, path: Path) -> str:
+        """A path in the run directory, as events and results name it."""
+        return path.relative_to(self.path).as_posix()
+
     # --- single files
 
     def write_json(self, name: str, value: Any) -> None:

@@ -125,7 +125,7 @@ class EvaluatedRun(Account):
 
     def relative(self, path: Path) -> str:
         """A path as seen from the run directory."""
-        return path.relative_to(self.run.path).as_posix()
+        return self.run.relative(path)
 
 
 def read_run(run: RunDir) -> EvaluatedRun:

@@ -143,7 +143,7 @@ def last_event(
         baseline=brief(baseline),
         final=brief(final) if final else None,
         difference=differences(evals, final) if final and steps else None,
-        best_checkpoint=newest.path.relative_to(run.path).as_posix() if newest else None,
+        best_checkpoint=run.relative(newest.path) if newest else None,
     )
 
 

@@ -79,7 +79,7 @@ def _failed(
             steps=steps[-1].step if steps else 0,
             train_s=log.ledger.train_s,
             baseline=brief(stored_results(run.path / "evals", "baseline")),
-            best_checkpoint=newest.path.relative_to(run.path).as_posix() if newest else None,
+            best_checkpoint=run.relative(newest.path) if newest else None,
         )
     )
     return int(exit_code)

@@ -5,7 +5,7 @@ The only place with TRL's log keys. Runs inside the trainer as a transformers ca
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -18,9 +18,8 @@ from budgetrl.events import PlanEvent, Step
 from budgetrl.forecast import Decision, Forecaster
 from budgetrl.processor import peak_rss_gib
 from budgetrl.recipe.schema import Recipe
-from budgetrl.retention import dropped_by
 from budgetrl.rewards.registry import check_faults, fault_lines
-from budgetrl.rundir import RunDir, damaged_files, read_checkpoint
+from budgetrl.rundir import RunDir
 from budgetrl.training.alarms import Alarms, Watch, no_signal
 from budgetrl.training.evals import Evaluator
 from budgetrl.training.log import RunLog
@@ -31,7 +30,7 @@ from budgetrl.training.saving import Best, Saver
 from budgetrl.training.stopper import Stopper
 from budgetrl.training.trackers import TrackerThread
 from budgetrl.training.trainer import TrainerParts
-from budgetrl.types import EvalResult, EvalWhen, StopReason, Verdict
+from budgetrl.types import EvalWhen, StopReason, Verdict
 
 MAX_EMPTY_UPDATES = 3
 """Updates in a row without any signal that end a run."""
@@ -59,10 +58,7 @@ class StepCallback(TrainerCallback):
     tracker: TrackerThread
     trainer: Any = None
     saver: Saver = field(init=False)
-    best: Best = field(default_factory=Best)
     stop_reason: StopReason | None = None
-    rounds: int | None = None
-    """Of the final evaluation, where time is short; None: as many as the recipe wants."""
     rollout_deadline: float = float("inf")
     _bad_updates: int = 0
     _empty_updates: int = 0
@@ -112,20 +108,6 @@ class StepCallback(TrainerCallback):
             self.stop_reason = StopReason.BUDGET
         return decision.go_on
 
-    def learn_from_baseline(self, baseline: Mapping[str, EvalResult]) -> None:
-        """The baseline tells what the final evaluation will take."""
-        if not baseline:
-            return
-        results = baseline.values()
-        rows = [result.problems * result.samples for result in results]
-        tokens = sum(r.completion_tokens_mean * n for r, n in zip(results, rows, strict=True))
-        measured = all(result.seconds > 0 for result in results)  # else it was added up again
-        self.forecaster.observe_baseline(
-            sum(result.seconds for result in results) if measured else 0.0,
-            max(result.samples for result in results),
-            tokens / sum(rows),
-        )
-
     def replan(self, times: PhaseTimes) -> None:
         """Take over corrected times of the updates to come."""
         self.forecaster.planned_step_s = times.step_s
@@ -135,32 +117,6 @@ class StepCallback(TrainerCallback):
     def rollout_is_over(self) -> bool:
         """Whether the running rollout has used up its time."""
         return self.ledger.clock() > self.rollout_deadline
-
-    def best_step(self) -> int | None:
-        """The update that the final evaluation judges, by [select]; None: the last one.
-
-        Every byte of its checkpoint is read, which may take seconds: call it once.
-        """
-        step = self.best.step if self.recipe.select.use == "best" else None
-        if step is None:
-            return None
-        checkpoint = read_checkpoint(self.run.checkpoint_path(step))
-        if checkpoint is not None and not damaged_files(checkpoint):
-            return step
-        self.best = Best()
-        self.log.warn(
-            "best_lost", f"the best checkpoint, of step {step}, is gone: the last update is judged"
-        )
-        return None
-
-    def best_checkpoint(self) -> str | None:
-        """The checkpoint that the final evaluation judges, relative to the run directory."""
-        best = self.best.step if self.recipe.select.use == "best" else None
-        there = best is not None and read_checkpoint(self.run.checkpoint_path(best)) is not None
-        step = best if there else self.saver.saved_step
-        return (
-            self.run.checkpoint_path(step).relative_to(self.run.path).as_posix() if step else None
-        )
 
     def decide(self, extra_s: float = 0.0) -> Decision:
         """Whether one more update fits."""
@@ -240,13 +196,13 @@ class StepCallback(TrainerCallback):
 
     def save(self, reason: str) -> None:
         """A checkpoint of the last finished update."""
-        self.saver.save(self.trainer, self.best, reason)
+        self.saver.save(self.trainer, reason)
 
     def state(self) -> dict[str, Any]:
         """What a resumed run takes over by `restore`."""
         rates = self.parts.sampler.rates
         return {
-            "best": {"step": self.best.step, "value": self.best.value},
+            "best": asdict(self.saver.best),
             "paid_s": self.ledger.elapsed_s,
             "train_s": self.ledger.train_s,
             "threads": self.recipe.engine.threads,
@@ -263,8 +219,8 @@ class StepCallback(TrainerCallback):
 
     def take_over(self, before: "StepCallback") -> None:
         """Go on after the stage before this one."""
-        self.saver.saved_step, self.best = before.saver.saved_step, before.best
-        self.rounds, self.stop_reason = before.rounds, before.stop_reason
+        self.saver.saved_step, self.saver.best = before.saver.saved_step, before.saver.best
+        self.stop_reason = before.stop_reason
         self._fractions_done = before._fractions_done
         self.forecaster.after(before.forecaster)
 
@@ -273,7 +229,7 @@ class StepCallback(TrainerCallback):
         self.saver.saved_step = step
         self.forecaster.untrained = step == 0
         # A best value under another protocol is not comparable with what follows.
-        self.best = Best() if self.evaluator.renew else Best(**state["best"])
+        self.saver.best = Best() if self.evaluator.renew else Best(**state["best"])
         self._fractions_done = {(suite, share) for suite, share in state["fractions_done"]}
         # A run that was stopped for want of signal and is resumed all the same has another chance.
         empty = state["empty_updates"]
@@ -295,7 +251,7 @@ class StepCallback(TrainerCallback):
             wall, phases["rollout"], facts["completion_tokens_mean"] if drawn else None
         )
         decision = self.decide()
-        stored_bytes = self._store(step, record) if drawn else None
+        stored_bytes = self.saver.store(step, record) if drawn else None
         event = Step(
             step=step,
             epoch=self.parts.sampler.epoch(self.progress.batch_of(step)),
@@ -329,18 +285,6 @@ class StepCallback(TrainerCallback):
     @property
     def _stop_after(self) -> int | None:
         return self.recipe.schedule.stop_after_steps
-
-    def _store(self, step: int, record: StepRecord) -> int | None:
-        """Keep the completions of a step; the bytes of their file, None where they are not kept."""
-        try:
-            stored_bytes = self.run.write_completions(step, record.rows())
-            old = dropped_by(self.recipe.checkpoint.keep_completions, step)
-            if old is not None:
-                self.run.drop_completions(old)
-        except OSError as error:
-            self.log.warn("not_stored", f"the completions of step {step} were not stored: {error}")
-            return None
-        return stored_bytes
 
     def _heed(self, step: int, record: StepRecord, facts: Mapping[str, Any]) -> None:
         """What completions and their rewards say of the run's health."""
@@ -401,7 +345,7 @@ class StepCallback(TrainerCallback):
             with self.parts.clock.elsewhere(), self.log.phase("evaluation"):
                 results = self.evaluator.evaluate("step", step, self._over, only=suite)
             if suite == self.recipe.select.suite and suite in results:
-                self._note_best(step, results[suite].pass_at[1])
+                self.saver.note_best(self.trainer, results[suite].pass_at[1])
         if entropy_due and self.decide(self.forecaster.pessimistic_step_s).go_on:
             with self.parts.clock.elsewhere(), self.log.phase("entropy"):
                 self.evaluator.entropy("step", step, self._over)
@@ -427,13 +371,6 @@ class StepCallback(TrainerCallback):
         """An evaluation must leave one update and the reserve (DESIGN.md, one arithmetic)."""
         expected_s = self.evaluator.seconds.get(suite, self.forecaster.baseline_eval_s)
         return self.decide(expected_s).go_on
-
-    def _note_best(self, step: int, value: float) -> None:
-        if self.best.value is None or value > self.best.value:
-            before, self.best = self.best, Best(step, value)
-            self.save("best")
-            if self.saver.saved_step != step:
-                self.best = before
 
     def _allow_rollout(self, decision: Decision) -> None:
         self.rollout_deadline = self.ledger.clock() + decision.rollout_limit_s

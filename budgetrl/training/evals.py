@@ -38,6 +38,8 @@ class Evaluator:
     clock: Clock
     renew: bool = False
     """What is evaluated was changed on purpose, so stored results may be of another protocol."""
+    final_rounds: int | None = None
+    """Of the final evaluation, where time is short; None: as many as the recipe wants."""
     seconds: dict[str, float] = field(default_factory=dict)
     """What a suite's newest evaluation took."""
 

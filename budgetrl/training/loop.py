@@ -5,6 +5,42 @@
       -> final evaluation of the selected checkpoint -> finish
 
 The worker process calls `train`; everything it does is visible in the run's events.
+
+One GRPO update, in the order in which things happen (T: transformers' and TRL's own code; the rest
+is ours). Shapes: P prompts of G completions, B = P * G rows; L prompt columns, padded on the left;
+C completion columns, padded on the right; R rows in a micro-batch.
+
+    T  on_step_begin          RateCallback: the learning rate of this update            rates.py
+    T  training_step          once for each micro-batch; the first one rolls out        trainer.py
+    T    _prepare_inputs
+           _generate_and_score_completions        the sampler's problems, P of them
+    T        _tokenize_prompts                    the renderer's ids, checked before and after
+             _generate_single_turn                engine.rollout(ids) -> Rollout, B rows of ids
+    T        _get_per_token_logps_and_entropies   a promise (B, C) of zeros, kept below  scoring.py
+    T        _calculate_rewards                   score(): text -> grader -> weighted sum, B floats
+    T        advantages (B,)                      rewards against the mean of their group
+             resample                             groups without signal give way         signal.py
+             live (B,), window (B,)               rows that teach; optimiser step of each row
+    T      shuffled and split into micro-batches
+           repack                                 only live rows, by length, less padding
+           keep_promises                          old and reference log-probabilities (R, C)
+    T    compute_loss, backward                   of one micro-batch: ids (R, L) and (R, C)
+    T  on_pre_optimizer_step  StepCallback: gradients that are not finite are dropped   callbacks.py
+    T  optimizer.step
+    T  on_log                 StepCallback: step event, completions, alarms, forecast; then
+                              evaluation, checkpoint, and whether one more update fits
+    T  on_step_begin ...
+
+What passes through, by example (`types.py`, `signal.Batch`, `recorder.StepRecord`):
+
+    Problem("gsm8k-7", "How many are 3 and 4?", answer="7")
+    Completion("<think>3 + 4</think> \\boxed{7}", num_tokens=17, truncated=False)
+    RewardBreakdown(1.2, {"accuracy": 1.0, "format": 1.0}, Verdict.CORRECT, extracted="7")
+    advantages of its group, rewards 1.2 and seven times 0.2: [2.47, -0.35, -0.35, ...]
+    Batch {"completion_ids": int64 (128, 64), "advantages": float32 (128,), ...}
+    StepRecord(step=12, group_size=8, problems=[16], completions=[128], breakdowns=[128])
+
+A stage that trains on demonstrations has a loop without rollout and rewards: see `training.sft`.
 """
 
 from typing import Any, NamedTuple
@@ -24,7 +60,7 @@ from budgetrl.training.checkpoints import load_trained, read_state, restore_rng
 from budgetrl.training.course import Course
 from budgetrl.training.download import bring
 from budgetrl.training.log import RunLog, announce
-from budgetrl.training.opening import open_with_baseline, until_end
+from budgetrl.training.opening import learn_from_baseline, open_with_baseline, until_end
 from budgetrl.training.preflight import preflight
 from budgetrl.training.replan import replan
 from budgetrl.training.setup import prepare
@@ -72,7 +108,7 @@ def _learn(course: Course, follower: StepCallback, baseline: dict[str, EvalResul
     """
     newest = follower.run.newest_checkpoint()
     follower.stopper.nothing_to_save = False
-    follower.learn_from_baseline(baseline)
+    learn_from_baseline(follower.forecaster, baseline)
     staged = follower.progress.stage is not None
     if newest is None and follower.recipe.engine.device == "cpu" and not staged:
         replan(follower, baseline)
@@ -96,13 +132,13 @@ def _final(
         return None
     if steps == 0:
         return baseline
-    over = until_end(follower)
+    over, rounds = until_end(follower), follower.evaluator.final_rounds
     with log.phase("final"):
-        best = follower.best_step()
+        best = follower.saver.best_step()
         if best is not None and best != steps:
             load_trained(engine.model, run.checkpoint_path(best))
-        final = follower.evaluator.evaluate("final", steps, over, rounds=follower.rounds)
-        if follower.rounds is None:
+        final = follower.evaluator.evaluate("final", steps, over, rounds=rounds)
+        if rounds is None:
             follower.evaluator.entropy("final", steps, over)
     return None if stopper.interrupted() else final
 
@@ -129,7 +165,7 @@ def _finish(
             baseline=brief(baseline),
             final=brief(final) if final else None,
             difference=differences(follower.run.path / "evals", final or {}) if trained else None,
-            best_checkpoint=follower.best_checkpoint(),
+            best_checkpoint=follower.saver.best_checkpoint(),
         )
     )
     return Outcome(reason, exit_code)

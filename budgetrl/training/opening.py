@@ -6,11 +6,12 @@ after leave an update. A shorter evaluation is better than no update, and where 
 baseline is the final evaluation too, and has all that is left.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from budgetrl.budget import BASELINE_SHARE, affordable_rounds
+from budgetrl.forecast import Forecaster
 from budgetrl.history import History
 from budgetrl.pace import slowness
 from budgetrl.rundir import PLAN
@@ -90,12 +91,27 @@ def _in_a_hurry(follower: "StepCallback") -> dict[str, EvalResult]:
     start_s = follower.ledger.remaining_s - end_margin_s()
     first = evaluator.evaluate("baseline", 0, until_end(follower), rounds=1, quiet=True)
     round_s = start_s - (follower.ledger.remaining_s - end_margin_s())
-    follower.learn_from_baseline(first)
+    learn_from_baseline(forecaster, first)
     step_s, save_s = forecaster.first_step_s, forecaster.save_s
     rounds = affordable_rounds(start_s, round_s, step_s, save_s, most)
-    follower.rounds = rounds or None
+    evaluator.final_rounds = rounds or None
     end_s = step_s + forecaster.reserve_s if rounds else 0.0
     return evaluator.evaluate("baseline", 0, until_end(follower, end_s), rounds=rounds or most)
+
+
+def learn_from_baseline(forecaster: Forecaster, baseline: Mapping[str, EvalResult]) -> None:
+    """The baseline tells what the final evaluation will take."""
+    if not baseline:
+        return
+    results = baseline.values()
+    rows = [result.problems * result.samples for result in results]
+    tokens = sum(r.completion_tokens_mean * n for r, n in zip(results, rows, strict=True))
+    measured = all(result.seconds > 0 for result in results)  # else it was added up again
+    forecaster.observe_baseline(
+        sum(result.seconds for result in results) if measured else 0.0,
+        max(result.samples for result in results),
+        tokens / sum(rows),
+    )
 
 
 def _as_measured(result: EvalResult, before: History) -> EvalResult:

@@ -1,4 +1,7 @@
-"""When a run is saved, and the event of each checkpoint. How is in `training.checkpoints`."""
+"""When a run is saved, which checkpoint is the best, and what is kept of completions.
+
+How a checkpoint is written and read is in `training.checkpoints`.
+"""
 
 import math
 from collections.abc import Callable
@@ -10,11 +13,13 @@ from budgetrl.estimation.cadence import MIN_SAVE_INTERVAL_S, SAVE_INTERVAL_SHARE
 from budgetrl.events import Checkpoint
 from budgetrl.forecast import Forecaster
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import RunDir
+from budgetrl.retention import dropped_by
+from budgetrl.rundir import RunDir, damaged_files, read_checkpoint
 from budgetrl.training.checkpoints import prune, save_checkpoint
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.log import RunLog
 from budgetrl.training.mirror import MirrorGuard, mirror_of
+from budgetrl.training.recorder import StepRecord
 from budgetrl.training.stopper import Stopper
 
 RECENT_SAVE_S = 60.0
@@ -41,6 +46,7 @@ class Saver:
     stopper: Stopper
     state: Callable[[], dict[str, Any]]
     """What a resumed run needs besides adapter, optimiser and random generators."""
+    best: Best = field(default_factory=Best)
     saved_step: int = 0
     _last_save: float = 0.0
     _mirror: MirrorGuard = field(init=False)
@@ -52,7 +58,7 @@ class Saver:
         """Training starts: the interval by time runs from here."""
         self._last_save = self.log.ledger.clock()
 
-    def save(self, trainer: Any, best: Best, reason: str) -> None:
+    def save(self, trainer: Any, reason: str) -> None:
         """A complete checkpoint of the last finished update, unless there is one already.
 
         A disk that is full costs the checkpoint and a warning, not the run.
@@ -66,7 +72,7 @@ class Saver:
         try:
             with self.clock.elsewhere():
                 path = save_checkpoint(self.run, trainer, self.state())
-                prune(self.run, best.step, self.recipe.checkpoint.milestones)
+                prune(self.run, self.best.step, self.recipe.checkpoint.milestones)
                 self._mirror.update()
         except OSError as error:
             self.log.warn("not_saved", f"the checkpoint of step {step} was not written: {error}")
@@ -77,12 +83,56 @@ class Saver:
         self.log.emit(
             Checkpoint(
                 step=step,
-                path=path.relative_to(self.run.path).as_posix(),
+                path=self.run.relative(path),
                 seconds=seconds,
-                best=step == best.step,
+                best=step == self.best.step,
                 reason=reason,
             )
         )
+
+    def note_best(self, trainer: Any, value: float) -> None:
+        """An evaluation of the last finished update: the best so far is saved."""
+        if self.best.value is None or value > self.best.value:
+            before, self.best = self.best, Best(trainer.rollouts, value)
+            self.save(trainer, "best")
+            if self.saved_step != trainer.rollouts:
+                self.best = before
+
+    def best_step(self) -> int | None:
+        """The update that the final evaluation judges, by [select]; None: the last one.
+
+        Every byte of its checkpoint is read, which may take seconds: call it once.
+        """
+        step = self.best.step if self.recipe.select.use == "best" else None
+        if step is None:
+            return None
+        checkpoint = read_checkpoint(self.run.checkpoint_path(step))
+        if checkpoint is not None and not damaged_files(checkpoint):
+            return step
+        self.best = Best()
+        self.log.warn(
+            "best_lost", f"the best checkpoint, of step {step}, is gone: the last update is judged"
+        )
+        return None
+
+    def best_checkpoint(self) -> str | None:
+        """The checkpoint that the final evaluation judges, relative to the run directory."""
+        best = self.best.step if self.recipe.select.use == "best" else None
+        there = best is not None and read_checkpoint(self.run.checkpoint_path(best)) is not None
+        step = best if there else self.saved_step
+        return self.run.relative(self.run.checkpoint_path(step)) if step else None
+
+    def store(self, step: int, record: StepRecord) -> int | None:
+        """Keep the completions of a step; the bytes of their file, None where they are not kept."""
+        try:
+            stored_bytes = self.run.write_completions(step, record.rows())
+            old = dropped_by(self.recipe.checkpoint.keep_completions, step)
+            if old is not None:
+                self.run.drop_completions(old)
+        except OSError as error:
+            self.log.warn("not_stored", f"the completions of step {step} were not stored: {error}")
+            return None
+        return stored_bytes
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint belongs after this update."""

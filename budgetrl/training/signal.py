@@ -21,6 +21,17 @@ _PROMPT = ("prompt_ids", "prompt_mask")
 _SCALARS = ("num_items_in_batch",)
 
 Batch = dict[str, Any]
+"""What TRL hands from the rollout to the loss, whole (B rows) or as a micro-batch.
+
+    prompt_ids, prompt_mask            (B, P) int64
+    completion_ids, completion_mask    (B, C) int64
+    advantages                         (B,) float32, 0 where a group teaches nothing
+    num_items_in_batch                 () completion tokens of the update, for losses that divide so
+    old_per_token_logps                (B, C) float32, with several optimiser steps on a rollout
+    ref_per_token_logps                (B, C) float32, with beta > 0
+    sampling_per_token_logps, importance_sampling_ratio    where vLLM samples
+    live, window                       (B,) ours: taken out by `repack`
+"""
 
 
 def repack(

@@ -30,7 +30,7 @@ def after_update(follower: StepCallback, step: int, accuracy: float) -> None:
     """As if an evaluation after this update had given this accuracy."""
     follower.trainer.create_optimizer_and_scheduler(num_training_steps=9)
     follower.trainer.state.global_step = step
-    follower._note_best(step, accuracy)
+    follower.saver.note_best(follower.trainer, accuracy)
 
 
 def warnings(run: RunDir) -> list[str]:
@@ -40,8 +40,8 @@ def warnings(run: RunDir) -> list[str]:
 def test_the_best_one_is_judged(follower: StepCallback) -> None:
     after_update(follower, 1, 0.5)
     after_update(follower, 2, 0.4)
-    assert follower.best_step() == 1
-    assert follower.best_checkpoint() == "checkpoints/step_000001"
+    assert follower.saver.best_step() == 1
+    assert follower.saver.best_checkpoint() == "checkpoints/step_000001"
 
 
 def test_what_could_not_be_saved_is_not_the_best(
@@ -53,7 +53,7 @@ def test_what_could_not_be_saved_is_not_the_best(
     after_update(follower, 1, 0.5)
     monkeypatch.setattr(saving, "save_checkpoint", full)
     after_update(follower, 2, 0.6)
-    assert follower.best_step() == 1
+    assert follower.saver.best_step() == 1
     assert warnings(follower.run) == ["not_saved"]
 
 
@@ -65,8 +65,8 @@ def test_where_it_is_lost_the_last_update_is_judged(follower: StepCallback, harm
         file.unlink()
     else:
         file.write_bytes(bytes(file.stat().st_size))
-    assert follower.best_step() is None
-    assert follower.best_checkpoint() == "checkpoints/step_000001"
+    assert follower.saver.best_step() is None
+    assert follower.saver.best_checkpoint() == "checkpoints/step_000001"
     assert warnings(follower.run) == ["best_lost"]
 
 
