@@ -27,7 +27,8 @@ from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.engine.base import Request, SamplingSpec, sample_seed
-from budgetrl.engine.plain import PlainEngine, merged
+from budgetrl.engine.merging import merged
+from budgetrl.engine.plain import PlainEngine
 from budgetrl.evaluation.passk import mean_interval
 from budgetrl.processor import cpu_model
 from budgetrl.recipe.load import load_recipe

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import torch
 
 from budgetrl.engine.base import Engine
-from budgetrl.engine.plain import merged
+from budgetrl.engine.merging import merged
 from budgetrl.errors import ModelError
 from budgetrl.recipe.schema import EngineName
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from budgetrl.engine.kept_share import LEAST, kept_share
-from budgetrl.engine.plain import ADAPTER, lora_layers
+from budgetrl.engine.merging import ADAPTER, lora_layers
 
 
 class Folding:

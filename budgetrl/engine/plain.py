@@ -1,21 +1,18 @@
 """transformers and PEFT, on a CPU or with CUDA: the engine that runs everywhere.
 
-The adapter is merged into float32 weights while generating (unmerged LoRA layers cost about half of
-the forward time on a small model) and the weights are put back bit for bit afterwards. Into weights
-of fewer bits it is merged for rollouts alone, where rounding leaves nearly all of it.
+It draws token by token (`engine.decoding`) with the adapter merged into float32 weights, which are
+put back bit for bit afterwards (`engine.merging`). Into weights of fewer bits it is merged for
+rollouts alone, where rounding leaves nearly all of it.
 """
 
-import copy
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import peft
 import torch
 import transformers
-from peft.tuners.lora import LoraLayer
 
 from budgetrl.engine.base import (
     EntropyEstimate,
@@ -27,37 +24,21 @@ from budgetrl.engine.base import (
     completion_of,
     reading_weights,
 )
+from budgetrl.engine.decoding import Drawn, decode
 from budgetrl.engine.ends import end_ids, only_ends, some_pad
 from budgetrl.engine.folder import model_folder
 from budgetrl.engine.gap import mean_gap
-from budgetrl.engine.kept_share import LEAST, kept_share
-from budgetrl.engine.sampling import RoomIsUsed, SeededSampler, StopWhen
+from budgetrl.engine.merging import ADAPTER, lora_layers, merged
 from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.errors import HardwareError, ModelError, first_line
 from budgetrl.recipe.schema import AlphaPolicy, Lora, Recipe
 from budgetrl.recipe.targets import check_targets
 from budgetrl.types import Completion
 
-ADAPTER = "default"
 GAP_ROWS = 4
 """Completions of which sampler and trainer are compared at each step, at the most."""
 GAP_SHARE = 16
 """One of so many: where an update has few, a comparison would take a good part of its time."""
-
-
-class Drawn(NamedTuple):
-    """Completions as token ids, and what was seen while drawing them."""
-
-    ids: list[list[int]]
-    """Per row, the end token included where the model wrote one."""
-    entropy_sum: list[float]
-    """Per row, exact entropy summed over its tokens, in nats."""
-    logps: list[list[float]]
-    """Per row, of each of its tokens under the sampler, after temperature."""
-    finished: list[bool]
-    """False for rows that were cut off by a stop, not by the token limit."""
-    kept_share: float | None
-    """As in `Rollout`."""
 
 
 class PlainEngine:
@@ -126,41 +107,11 @@ class PlainEngine:
         rollout: bool = False,
     ) -> Drawn:
         """Completions of one batch of prompts (B rows), each from its own seed."""
-        device = self.model.device
-        longest = max(len(ids) for ids in prompt_ids)
-        pad = self.tokenizer.pad_token_id
-        padded = [[pad] * (longest - len(ids)) + list(ids) for ids in prompt_ids]
-        mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompt_ids]
-        sampler = SeededSampler(sampling, seeds, sorted(self.end_ids), device)
-        stop = StopWhen(should_stop)
-        rooms = [sampling.room(len(ids)) for ids in prompt_ids]
-        config = transformers.GenerationConfig(
-            max_new_tokens=max(rooms),
-            do_sample=False,
-            use_cache=True,
-            pad_token_id=pad,
-            eos_token_id=sorted(self.end_ids),
-            disable_compile=True,
-        )
-        with merged(self.model, rollout) as share, torch.no_grad():
-            output = self.model.generate(
-                input_ids=torch.tensor(padded, device=device),
-                attention_mask=torch.tensor(mask, device=device),
-                generation_config=config,
-                logits_processor=[sampler],
-                stopping_criteria=[stop, RoomIsUsed(longest, rooms, device)],
-            )
-        made = zip(output[:, longest:].tolist(), rooms, strict=True)
-        rows = [self._cut(row[:room]) for row, room in made]
-        ended = [row[-1:] != [] and row[-1] in self.end_ids for row in rows]
-        full = [len(row) >= room for row, room in zip(rows, rooms, strict=True)]
-        return Drawn(
-            ids=rows,
-            entropy_sum=sampler.entropy_sum.tolist(),
-            logps=sampler.logps(map(len, rows)),
-            finished=[e or f or not stop.stopped for e, f in zip(ended, full, strict=True)],
-            kept_share=share,
-        )
+        with merged(self.model, rollout) as share:
+            adapted = hasattr(self.model, "get_base_model")
+            base = self.model.get_base_model() if adapted else self.model
+            drawn: Drawn = decode(base, prompt_ids, seeds, sampling, self.end_ids, should_stop)
+        return drawn._replace(kept_share=share)
 
     def rollout(
         self,
@@ -252,71 +203,6 @@ class PlainEngine:
         log_p = torch.log_softmax(logits[0, -len(ids) - 1 : -1].float() / temperature, dim=-1)
         found: list[float] = log_p.gather(1, row[0, -len(ids) :, None])[:, 0].tolist()
         return found
-
-    def _cut(self, row: list[int]) -> list[int]:
-        """A row up to and including its first end token."""
-        for position, token in enumerate(row):
-            if token in self.end_ids:
-                return row[: position + 1]
-        return row
-
-
-@contextmanager
-def merged(model: Any, rollout: bool = False) -> Iterator[float | None]:
-    """A model that draws, with the adapter folded into its weights; the same bits after it.
-
-    Float32 weights take it always. Those of fewer bits do so for a rollout alone, and only where
-    `LEAST` of every layer's adapter is left; else it stays beside them, and the share of the first
-    layer that loses more is given. Quantised weights never take it.
-
-    PEFT's own unmerge subtracts what it added, which leaves rounding errors behind; so layers get
-    weights of their own for a while. Their own: a tied head is one tensor with the embedding, and
-    an adapter of one of them must not reach the other.
-    """
-    was_training = model.training
-    layers = list(lora_layers(model))
-    kept = [layer.get_base_layer().weight for layer in layers]
-    checkpointing = bool(getattr(model, "is_gradient_checkpointing", False))
-
-    def put_back() -> None:
-        for layer, weight in zip(layers, kept, strict=True):
-            layer.get_base_layer().weight = weight
-            layer.merged_adapters.clear()
-
-    try:
-        model.eval()
-        if checkpointing:
-            model.gradient_checkpointing_disable()
-        share = _merge(layers, rollout)
-        if share is not None:
-            put_back()
-        yield share
-    finally:
-        put_back()
-        if checkpointing:
-            model.gradient_checkpointing_enable()
-        model.train(was_training)
-
-
-def _merge(layers: Sequence[LoraLayer], rollout: bool) -> float | None:
-    """Merge every layer, or none; the share of the first that would keep too little."""
-    dtypes = {layer.get_base_layer().weight.dtype for layer in layers}
-    exact = dtypes <= {torch.float32}
-    if not exact and not (rollout and all(dtype.is_floating_point for dtype in dtypes)):
-        return None
-    for layer in layers:
-        weight = layer.get_base_layer().weight
-        own = copy.copy(weight)
-        own.data = weight.data.clone()
-        layer.get_base_layer().weight = own
-        layer.merge(adapter_names=[ADAPTER])
-        if not exact:
-            share = kept_share(
-                weight.detach(), own.detach(), layer.get_delta_weight(ADAPTER).float()
-            )
-            if share < LEAST:
-                return share
-    return None
 
 
 def lora_config(lora: Lora, base_id: str) -> peft.LoraConfig:
@@ -444,8 +330,3 @@ def layer_paths(model: Any) -> list[str]:
 def _dimensions(module: Any) -> int:
     weight = getattr(module, "weight", None)
     return weight.ndim if isinstance(weight, torch.Tensor) else 0
-
-
-def lora_layers(model: Any) -> Iterator[LoraLayer]:
-    """Layers of a PEFT model that an adapter is part of."""
-    return (module for module in model.modules() if isinstance(module, LoraLayer))

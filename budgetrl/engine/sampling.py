@@ -1,49 +1,52 @@
 """Draw tokens so that each row depends on its own seed, not on the batch it is in.
 
-Categorical sampling by the Gumbel-max trick: argmax(log p + g) with g ~ Gumbel(0, 1) drawn from
-the row's own generator. The processor also sums what it sees: the log-probability of each drawn
-token and the exact entropy of the tempered distribution (before top-p and top-k cut it).
+    sampler = SeededSampler(sampling, seeds, device)
+    token, logp, entropy = sampler.draw(logits)       one token for each row
+    sampler.keep(rows)                                the others have ended
+
+Categorical sampling by the inverse of the cumulative distribution: one uniform number a token, from
+the row's own generator. One pass over the vocabulary gives the weights exp(logit - max); what is
+wanted besides (the log-probability, the exact entropy before top-p and top-k cut it) comes of the
+same weights. Shapes: B rows, V vocabulary.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from transformers import (
-    LogitsProcessor,
-    MinPLogitsWarper,
-    StoppingCriteria,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import LogitsProcessor, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from budgetrl.engine.base import SamplingSpec, StopCheck
+from budgetrl.engine.base import SamplingSpec
 
-_NOISE_FLOATS = 1 << 22
-"""Random numbers drawn ahead, over all rows: 16 MiB."""
+SAMPLER_VERSION = "2"
+"""Raised whenever the same seed draws another token; 1 was the Gumbel trick."""
+_AHEAD = 64
+"""Uniform numbers that a row draws at a time; any other number would change none of them."""
+_BLOCK = 256
+"""Neighbouring tokens whose weights are summed first: a token is found by its block."""
 
 
-class SeededSampler(LogitsProcessor):
-    """Turns logits into one-hot choices; used with greedy search.
+class Token(NamedTuple):
+    """One drawn token of each row (B)."""
+
+    id: torch.Tensor
+    logp: torch.Tensor
+    """Log-probability at the temperature, before cuts."""
+    entropy: torch.Tensor
+    """Of the tempered distribution before cuts, in nats."""
+
+
+class SeededSampler:
+    """Draws from logits, each row with its own random numbers.
 
     Args:
         sampling: temperature (0 is greedy), top_p, top_k, min_p.
         seeds: one per row.
-        eos_ids: tokens that end a row.
         device: where the logits are.
     """
 
-    def __init__(
-        self,
-        sampling: SamplingSpec,
-        seeds: Sequence[int],
-        eos_ids: Sequence[int],
-        device: torch.device,
-    ) -> None:
-        self._warpers: list[LogitsProcessor] = []
+    def __init__(self, sampling: SamplingSpec, seeds: Sequence[int], device: torch.device) -> None:
         self._temperature = sampling.temperature
-        if sampling.temperature not in (0.0, 1.0):
-            self._warpers.append(TemperatureLogitsWarper(sampling.temperature))
         self._cuts: list[LogitsProcessor] = []
         if sampling.top_k > 0:
             self._cuts.append(TopKLogitsWarper(sampling.top_k))
@@ -51,83 +54,95 @@ class SeededSampler(LogitsProcessor):
             self._cuts.append(TopPLogitsWarper(sampling.top_p))
         if sampling.min_p > 0.0:
             self._cuts.append(MinPLogitsWarper(sampling.min_p))
+        self._device = device
         self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-        self._eos = torch.tensor(list(eos_ids), device=device)
-        self._running = torch.ones(len(seeds), dtype=torch.bool, device=device)
-        self._noise: torch.Tensor | None = None
+        self._uniforms = torch.empty(0)
         self._position = 0
-        self.entropy_sum = torch.zeros(len(seeds), dtype=torch.float64, device=device)
-        """Per row, over the tokens drawn so far, in nats."""
-        self._logps: list[torch.Tensor] = []
-        self.tokens = torch.zeros(len(seeds), dtype=torch.long, device=device)
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (B, V) -> scores that are 0 at the drawn token and -inf elsewhere."""
-        scores = scores.float()
-        for warper in self._warpers:
-            scores = warper(input_ids, scores)
-        log_p = torch.log_softmax(scores, dim=-1)
-        cut = log_p
-        for warper in self._cuts:
-            cut = warper(input_ids, cut)
-        choice = cut if self._temperature == 0.0 else cut + self._gumbel(cut.shape[-1], cut.device)
-        token = choice.argmax(dim=-1)
-        self._account(log_p, token)
-        drawn = torch.full_like(scores, -torch.inf)
-        return drawn.scatter_(1, token[:, None], 0.0)
+    def draw(self, logits: torch.Tensor) -> Token:
+        """One token for each row of logits (B, V)."""
+        scores = logits.float()
+        if self._temperature not in (0.0, 1.0):
+            scores = scores / self._temperature
+        # At most 0 each; -inf stays, where a model bars a token.
+        scores = scores - scores.amax(dim=-1, keepdim=True)
+        weights = _weights(scores)
+        sums = weights.sum(dim=-1)
+        total = sums.sum(dim=-1, dtype=torch.float64)
+        if self._temperature == 0.0:
+            chosen = scores.argmax(dim=-1)
+        elif self._cuts:
+            cut = scores
+            for warper in self._cuts:
+                cut = warper(None, cut)
+            kept = _weights(cut)
+            chosen = inverse_cdf(kept, kept.sum(dim=-1), self._uniform())
+        else:
+            chosen = inverse_cdf(weights, sums, self._uniform())
+        log_total = total.log()
+        logp = scores.gather(1, chosen[:, None])[:, 0] - log_total
+        return Token(chosen, logp, log_total - _mean(weights, scores) / total)
 
-    def logps(self, lengths: Iterable[int]) -> list[list[float]]:
-        """Log-probability, tempered, of each of the first tokens of each row."""
-        drawn = torch.stack(self._logps, dim=1).tolist()
-        return [row[:length] for row, length in zip(drawn, lengths, strict=True)]
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with some of the rows, by their places in the batch as it is now."""
+        self._generators = [self._generators[row] for row in rows.tolist()]
+        if len(self._uniforms):
+            self._uniforms = self._uniforms[rows]
 
-    def _account(self, log_p: torch.Tensor, token: torch.Tensor) -> None:
-        running = self._running.double()
-        entropy = -(log_p.exp() * log_p).nan_to_num(0.0).sum(dim=-1)
-        self.entropy_sum += entropy.double() * running
-        self._logps.append(log_p.gather(1, token[:, None])[:, 0])
-        self.tokens += self._running.long()
-        self._running &= ~torch.isin(token, self._eos)
-
-    def _gumbel(self, vocabulary: int, device: torch.device) -> torch.Tensor:
-        rows = len(self._generators)
-        ahead = max(1, min(32, _NOISE_FLOATS // (rows * vocabulary)))
-        index = self._position % ahead
-        if index == 0 or self._noise is None:
-            if self._noise is None:
-                self._noise = torch.empty(rows, ahead, vocabulary, device=device)
-            for row in self._running.nonzero()[:, 0].tolist():
-                self._noise[row].exponential_(generator=self._generators[row])
-            self._noise.log_().neg_()
+    def _uniform(self) -> torch.Tensor:
+        """The next uniform number of each row, in [0, 1), float64 (B)."""
+        place = self._position % _AHEAD
+        if place == 0:
+            drawn = [
+                torch.rand(_AHEAD, generator=generator, dtype=torch.float64, device=self._device)
+                for generator in self._generators
+            ]
+            self._uniforms = torch.stack(drawn)
         self._position += 1
-        return self._noise[:, index]
+        return self._uniforms[:, place]
 
 
-class StopWhen(StoppingCriteria):
-    """Ends generation between two tokens when asked to, and remembers that it did."""
-
-    def __init__(self, should_stop: StopCheck) -> None:
-        self._should_stop = should_stop
-        self.stopped = False
-
-    def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
-        """True for all rows once stopped."""
-        self.stopped = self.stopped or self._should_stop()
-        return torch.full((input_ids.shape[0],), self.stopped, device=input_ids.device)
-
-
-class RoomIsUsed(StoppingCriteria):
-    """Ends each row where its own room for a completion ends.
+def inverse_cdf(weights: torch.Tensor, sums: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """The first token (B) at which the running sum of weights exceeds uniform * sum.
 
     Args:
-        prompt_tokens: of the padded prompts.
-        rooms: tokens of each row.
-        device: where the rows are.
+        weights: of the tokens, not negative, in blocks (B, blocks, block).
+        sums: of each block (B, blocks).
+        uniform: in [0, 1) (B).
     """
+    up_to = sums.double().cumsum(dim=-1)
+    target = (uniform * up_to[:, -1])[:, None]
+    block = _first_above(up_to, target)
+    before = (up_to - sums.double()).gather(1, block)
+    inside = weights[torch.arange(len(weights), device=weights.device), block[:, 0]]
+    token = _first_above(inside.double().cumsum(dim=-1), target - before)
+    return (block * weights.shape[-1] + token)[:, 0]
 
-    def __init__(self, prompt_tokens: int, rooms: Sequence[int], device: torch.device) -> None:
-        self._ends = prompt_tokens + torch.tensor(list(rooms), device=device)
 
-    def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
-        """True for the rows that are as long as they may be."""
-        return input_ids.shape[1] >= self._ends
+def _first_above(running: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Where a running sum (B, n) exceeds a target (B, 1) first; its last increase if it never does.
+
+    It may not by rounding, because the sum of a block is rounded elsewhere than its running sum.
+    """
+    above = (running <= target).sum(dim=-1, keepdim=True)
+    last = (running < running[:, -1:]).sum(dim=-1, keepdim=True)
+    return torch.minimum(above, last)
+
+
+def _weights(scores: torch.Tensor) -> torch.Tensor:
+    """exp of scores (B, V) in whole blocks (B, blocks, block), with zeros after the last token."""
+    rows, vocabulary = scores.shape
+    blocks = -(-vocabulary // _BLOCK)
+    weights = torch.empty(rows, blocks * _BLOCK, device=scores.device)
+    torch.exp(scores, out=weights[:, :vocabulary])
+    weights[:, vocabulary:] = 0.0
+    return weights.view(rows, blocks, _BLOCK)
+
+
+def _mean(weights: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Sum of weight * score over the vocabulary (B); a barred token adds nothing."""
+    flat = weights.flatten(1)[:, : scores.shape[1]]
+    mean = torch.einsum("bv,bv->b", flat, scores)
+    if bool(mean.isnan().any()):
+        mean = torch.einsum("bv,bv->b", flat, scores.clamp(min=torch.finfo(torch.float32).min))
+    return mean

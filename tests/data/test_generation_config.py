@@ -11,7 +11,8 @@ import torch
 import transformers
 
 from budgetrl.engine.base import SamplingSpec
-from budgetrl.engine.plain import Drawn, PlainEngine, load_base
+from budgetrl.engine.decoding import Drawn
+from budgetrl.engine.plain import PlainEngine, load_base
 from budgetrl.engine.vllm_loop import NEUTRAL, sampling_arguments
 from budgetrl.errors import ModelError
 from budgetrl.recipe.assets import local_path

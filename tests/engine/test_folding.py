@@ -12,7 +12,8 @@ from test_engine_unsloth import END, SPEC, FakeLLM, SamplingParams
 from budgetrl.engine.base import SamplingSpec
 from budgetrl.engine.folding import Folding
 from budgetrl.engine.kept_share import LEAST
-from budgetrl.engine.plain import PlainEngine, lora_layers, merged
+from budgetrl.engine.merging import lora_layers, merged
+from budgetrl.engine.plain import PlainEngine
 from budgetrl.engine.unsloth import UnslothEngine
 from budgetrl.recipe.load import load_recipe
 from budgetrl.training.alarms import Alarms
