@@ -130,22 +130,23 @@ def test_end_tokens_that_are_none_are_named(ends: Any, tmp_path: Path) -> None:
 
 
 def test_a_sampler_that_is_not_the_trainer_shows_in_the_gap(engine: PlainEngine) -> None:
-    """Whatever makes them differ: here a penalty that only the sampler knows."""
+    """Whatever makes them differ: here weights that change after the completions are drawn."""
+    sampling = SamplingSpec(0.8, 0.9, 12, top_k=20)
+    rollout = engine.rollout(PROMPTS, [1, 2, 3], sampling, lambda: False, lambda: ([], None))
+    assert rollout is not None
 
     def gap() -> float:
-        sampling = SamplingSpec(0.8, 0.9, 12, top_k=20)
-        rollout = engine.rollout(PROMPTS, [1, 2, 3], sampling, lambda: False, lambda: ([], None))
-        assert rollout is not None
         measured = engine.logp_gap(PROMPTS, rollout, sampling.temperature)
         assert measured is not None
         return measured
 
     assert gap() < 1e-5
-    engine.model.generation_config.repetition_penalty = 1.5
+    norm = engine.model.get_base_model().model.norm.weight
+    norm.data *= 1.5
     try:
         assert gap() > 0.1
     finally:
-        engine.model.generation_config.repetition_penalty = None
+        norm.data /= 1.5
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "phi"])
