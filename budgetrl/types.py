@@ -153,6 +153,8 @@ class Protocol:
     """What the prompts say of the day; None where the chat template prints none."""
     think: str | None = None
     """How thinking was limited, as JSON; None where it had no limit of its own."""
+    sampler: str | None = None
+    """Version of the draws; None where vLLM drew, nothing was drawn at random, or nobody noted."""
 
     def differences(self, other: "Protocol") -> list[str]:
         """Names of the fields in which two protocols differ."""

@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -77,15 +76,14 @@ class Side:
     def __init__(self, model: str) -> None:
         import torch
 
-        from budgetrl.budget import Budget, Ledger
+        from budgetrl.data.prompts import PromptRenderer
+        from budgetrl.data.rows import load_problems
+        from budgetrl.data.sampler import ProblemSampler
         from budgetrl.engine.plain import PlainEngine
         from budgetrl.estimation.shapes import find_shape
         from budgetrl.recipe.load import load_recipe
-        from budgetrl.rewards.worker import GradingPool
-        from budgetrl.rundir import RunDir
-        from budgetrl.training.log import RunLog, stamp_of
-        from budgetrl.training.setup import build_follower, prepare
-        from budgetrl.training.stopper import Stopper
+        from budgetrl.training.clock import PhaseClock
+        from budgetrl.training.trainer import TrainerParts, build_trainer
 
         sets = [f"model.id={model}", "lora.rank=16", "lora.alpha=16", "sampling.max_tokens=64"]
         self.recipe = load_recipe("quickstart", [*sets, "batch.micro_batch=4"]).recipe
@@ -96,15 +94,15 @@ class Side:
                 weight.data.copy_(0.02 * torch.randn(weight.shape, generator=noise))
         self._vocabulary = find_shape(self.recipe.model.id).vocab
         self._ends = self.engine.end_ids
-        self._stack = ExitStack()
-        ledger = Ledger(Budget(3600.0), time.monotonic, time.monotonic(), 0.0)
-        run = RunDir.create(Path(self._stack.enter_context(tempfile.TemporaryDirectory())), "b")
-        writer = self._stack.enter_context(run.writer(stamp_of(ledger, 1)))
-        pool = self._stack.enter_context(GradingPool())
-        log, stopper = RunLog(writer, ledger, {}), Stopper()
-        self._bench = prepare(run, self.recipe, self.engine, pool, log, False)
-        follower = build_follower(run, self.recipe, self.engine, self._bench, log, stopper)
-        self._trainer = follower.trainer
+        self._renderer = PromptRenderer(self.engine.tokenizer, self.recipe.prompt)
+        problems = load_problems(self.recipe.data, lambda golds: [None] * len(golds)).problems
+        self._sampler = ProblemSampler(problems, 1, self.recipe.batch.prompts_per_step)
+        clock, folder = PhaseClock(time.monotonic), Path(tempfile.gettempdir())
+        parts = TrainerParts(
+            self.recipe, self.engine, self._sampler, self._renderer, _no_reward, clock, folder,
+            lambda: False, lambda: False,
+        )  # fmt: skip
+        self._trainer = build_trainer(parts, 1, [])
 
     def rollout(self, case: Case, seed: int, temperature: float) -> dict[str, Any]:
         """Tokens, their ids, and the CPU seconds that they took."""
@@ -120,25 +118,18 @@ class Side:
 
     def _prompts(self, case: Case, seed: int) -> list[list[int]]:
         if case.real:
-            problems = self._bench.sampler.batch(seed)
-            return [list(self._bench.renderer.ids(problem)) for problem in problems]
+            problems = self._sampler.batch(seed)
+            return [list(self._renderer.ids(problem)) for problem in problems]
         rng = random.Random(seed)
         return [[rng.randrange(5, 250) for _ in range(case.prompt)] for _ in range(case.prompts)]
 
     def update(self, case: Case, folder: str) -> dict[str, Any]:
         """CPU seconds of a forward and backward pass; its gradients go to a file."""
-        recipe = self.recipe.model_copy(
-            update={
-                "batch": self.recipe.batch.model_copy(update={"micro_batch": case.prompts}),
-                "grpo": self.recipe.grpo,
-            }
-        )
         inputs = self._inputs(case)
         model, trainer = self._trainer.model, self._trainer
         model.train()
         model.zero_grad(set_to_none=True)
         trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
-        trainer.parts.recipe = recipe
         before = _peak(reset=True)
         start = time.process_time()
         loss = trainer.compute_loss(model, inputs)
@@ -163,6 +154,10 @@ class Side:
         inputs["advantages"] = torch.randn(rows, generator=draw)
         inputs["num_items_in_batch"] = torch.tensor(float(rows * case.completion))
         return inputs
+
+
+def _no_reward(*_: Any) -> Any:
+    raise AssertionError("nothing is graded here")
 
 
 def _peak(reset: bool = False) -> int:

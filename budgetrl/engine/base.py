@@ -15,6 +15,10 @@ from typing import Any, Protocol, runtime_checkable
 from budgetrl.errors import ModelError, first_line
 from budgetrl.types import Completion
 
+SAMPLER_VERSION = "2"
+"""Of the plain engine's draws (`engine.sampling`): raised where the same seed draws another token.
+Without a version, or 1: argmax of log-probability and Gumbel noise."""
+
 StopCheck = Callable[[], bool]
 """Asked between tokens; True ends the generation."""
 

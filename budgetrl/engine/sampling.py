@@ -18,8 +18,6 @@ from transformers import LogitsProcessor, MinPLogitsWarper, TopKLogitsWarper, To
 
 from budgetrl.engine.base import SamplingSpec
 
-SAMPLER_VERSION = "2"
-"""Raised whenever the same seed draws another token; 1 was the Gumbel trick."""
 _AHEAD = 64
 """Uniform numbers that a row draws at a time; any other number would change none of them."""
 _BLOCK = 256

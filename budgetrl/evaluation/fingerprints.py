@@ -14,12 +14,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from budgetrl.engine.base import SAMPLER_VERSION
 from budgetrl.errors import DataError
 from budgetrl.evaluation.identity import file_hash, model_files
 from budgetrl.grading.rules import GRADER_VERSION
 from budgetrl.hub.repo import is_hub_id
 from budgetrl.recipe.assets import local_path
-from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.rewards.own_files import check_function, find_function, is_own, source_hashes
 
 SCHEMA_VERSION = 1
@@ -64,6 +65,7 @@ def fingerprints(recipe: Recipe, reward_files: Mapping[str, str]) -> dict[str, A
     Raises:
         DataError, ModelError, RecipeError: a file cannot be read.
     """
+    plain = recipe.engine.name is EngineName.PLAIN
     return {
         "schema_version": SCHEMA_VERSION,
         "data": _data(recipe),
@@ -73,7 +75,11 @@ def fingerprints(recipe: Recipe, reward_files: Mapping[str, str]) -> dict[str, A
             for part, digest in source_hashes(name, Path(file)).items()
         },
         "model": base_fingerprint(recipe.model.id),
-        "versions": {**recorded_versions(), "grader": GRADER_VERSION},
+        "versions": {
+            **recorded_versions(),
+            "grader": GRADER_VERSION,
+            **({"sampler": SAMPLER_VERSION} if plain else {}),
+        },
     }
 
 

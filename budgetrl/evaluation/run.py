@@ -21,6 +21,7 @@ from typing import NamedTuple, Protocol
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import fingerprint
 from budgetrl.engine.base import (
+    SAMPLER_VERSION,
     Policy,
     QueueingEngine,
     Request,
@@ -45,7 +46,7 @@ from budgetrl.evaluation.summary import summarise
 from budgetrl.evaluation.think import protocol_text
 from budgetrl.files import write_json
 from budgetrl.recipe.eval_tables import Rounds, rounds_of
-from budgetrl.recipe.schema import Eval, Recipe
+from budgetrl.recipe.schema import EngineName, Eval, Recipe
 from budgetrl.types import Completion, EvalResult, Problem, Verdict
 from budgetrl.types import Protocol as EvalProtocol
 
@@ -120,6 +121,7 @@ def protocol_of(
     date: str | None = None,
     sequence_tokens: int | None = None,
     think: ThinkBudget | None = None,
+    sampler: str | None = None,
 ) -> EvalProtocol:
     """The protocol of an evaluation: hashes of problems and rendered prompts, and its numbers.
 
@@ -142,6 +144,7 @@ def protocol_of(
         grader=grader,
         date=date,
         think=protocol_text(think),
+        sampler=sampler,
     )
 
 
@@ -154,6 +157,7 @@ def protocol_in(
     think: ThinkBudget | None = None,
 ) -> EvalProtocol:
     """The protocol of one of a recipe's evaluations, or of one asked as it would be."""
+    drawn_here = recipe.engine.name is EngineName.PLAIN and spec.temperature > 0
     return protocol_of(
         spec.suite,
         prompted,
@@ -166,6 +170,7 @@ def protocol_in(
         date=date,
         sequence_tokens=recipe.eval_tokens(spec),
         think=think,
+        sampler=SAMPLER_VERSION if drawn_here else None,
     )
 
 

@@ -131,7 +131,7 @@ def _merge(model: Any) -> Iterator[tuple[float, float]]:
     """Adds each layer's delta d in float32; yields sum(f d) and sum(d d), f what it changed by."""
     import torch
 
-    from budgetrl.engine.plain import ADAPTER, lora_layers
+    from budgetrl.engine.merging import ADAPTER, lora_layers
 
     for layer in lora_layers(model):
         weight = layer.get_base_layer().weight

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from budgetrl.data.rows import load_problems
 from budgetrl.engine.base import Request, SamplingSpec
 from budgetrl.engine.merging import merged
 from budgetrl.engine.plain import PlainEngine
-from budgetrl.engine.sampling import SeededSampler
+from budgetrl.engine.sampling import SeededSampler, inverse_cdf
 from budgetrl.errors import ModelError, RecipeError
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
@@ -129,6 +130,29 @@ def test_a_completion_does_not_depend_on_the_batch_it_is_in(
     assert texts(alone) == together[3:4]
 
 
+def test_a_prompt_is_read_once_and_rows_leave_as_they_end(
+    engine: PlainEngine, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+    model = engine.model.get_base_model()
+    forward = type(model).forward
+
+    def seen(self: object, input_ids: torch.Tensor, **given: object) -> object:
+        shapes.append(tuple(input_ids.shape))
+        return forward(self, input_ids=input_ids, **given)
+
+    seen.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    monkeypatch.setattr(type(model), "forward", seen)
+    prompts = [request.prompt_ids for request in requests[:3] for _ in range(8)]
+    drawn = engine.draw(prompts, range(24), SAMPLING, never)
+    assert shapes[0][0] == 3 and all(width == 1 for _, width in shapes[1:])
+    going = [sum(len(ids) > step for ids in drawn.ids) for step in range(1, SAMPLING.max_tokens)]
+    for wanted, (rows, _) in zip(going, shapes[1:], strict=False):
+        assert wanted <= rows <= wanted + max(1, rows // 8)
+    alone = [engine.draw([p], [s], SAMPLING, never).ids[0] for s, p in enumerate(prompts[:3])]
+    assert alone == drawn.ids[:3]
+
+
 def test_the_random_numbers_of_a_row_do_not_depend_on_the_rows_beside_it() -> None:
     """Not even where they draw numbers for the second time."""
     vocabulary, steps = 1_001, 70
@@ -160,6 +184,28 @@ def test_temperature_zero_is_greedy_whatever_the_seed(
         prompt = torch.tensor([request.prompt_ids])
         output = engine.model.generate(input_ids=prompt, generation_config=config)
         assert output[0, prompt.shape[1] :].tolist() == ids
+
+
+def test_a_token_that_the_model_bars_is_never_drawn_and_harms_no_sum() -> None:
+    logits = torch.tensor([[1.0, -torch.inf, 0.0, 2.0]]).expand(500, -1)
+    drawn = SeededSampler(SamplingSpec(1.0, 1.0, 1), range(500), CPU).draw(logits)
+    assert set(drawn.id.tolist()) == {0, 2, 3}
+    allowed = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64).log_softmax(0)
+    assert drawn.entropy[0] == pytest.approx(float(-(allowed.exp() * allowed).sum()), rel=1e-6)
+    place = {0: 0, 2: 1, 3: 2}[int(drawn.id[0])]
+    assert float(drawn.logp[0]) == pytest.approx(float(allowed[place]), rel=1e-6)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
+def test_the_ends_of_the_distribution_are_tokens_that_have_weight(uniform: float) -> None:
+    """Where sums are rounded, the number may be as large as the sum."""
+    weights = torch.zeros(1, 3, 256)
+    weights[0, 0, 7] = weights[0, 2, 3] = 1e-30
+    weights[0, 1] = 0.1
+    at = torch.tensor([uniform], dtype=torch.float64)
+    token = int(inverse_cdf(weights, weights.sum(dim=-1), at))
+    assert weights.flatten()[token] > 0
+    assert token in {0.0: [7], 0.5: range(382, 386)}.get(uniform, [511, 512 + 3])
 
 
 LOGITS = torch.tensor([2.0, 1.5, 1.0, 0.0, -0.5, -1.0, -2.0, 0.5], dtype=torch.float64)

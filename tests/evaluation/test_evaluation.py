@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from budgetrl.engine.base import Request, SamplingSpec, StopCheck, sample_seed
+from budgetrl.engine.base import SAMPLER_VERSION, Request, SamplingSpec, StopCheck, sample_seed
 from budgetrl.engine.scripted import ScriptedEngine
 from budgetrl.errors import DataError, ProtocolError
-from budgetrl.evaluation.compare import difference
+from budgetrl.evaluation.compare import describe_differences, difference
 from budgetrl.evaluation.passk import pass_at_k, wilson_interval
 from budgetrl.evaluation.rows import load_eval, load_rows
-from budgetrl.evaluation.run import Progress, PromptedProblem, evaluate, protocol_of
+from budgetrl.evaluation.run import Progress, PromptedProblem, evaluate, protocol_in, protocol_of
+from budgetrl.recipe.load import load_recipe
 from budgetrl.types import Completion, EvalResult, Problem, Protocol, Verdict
 
 PROBLEMS = [
@@ -246,6 +247,17 @@ def test_protocol_depends_on_prompts_problems_and_stop_texts() -> None:
     assert PROTOCOL.differences(protocol(asked_differently)) == ["prompt"]
     assert PROTOCOL.differences(protocol(PROBLEMS, ["\n\n"])) == ["prompt"]
     assert "suite_fingerprint" in PROTOCOL.differences(protocol(PROBLEMS[:5]))
+
+
+def test_a_protocol_names_the_sampler_where_this_engine_drew_at_random() -> None:
+    recipe = load_recipe("quickstart").recipe
+    drawn, greedy = (
+        protocol_in(recipe, recipe.eval[0].model_copy(update={"temperature": t}), [], "g", None)
+        for t in (1.0, 0.0)
+    )
+    assert (drawn.sampler, greedy.sampler) == (SAMPLER_VERSION, None)
+    before = replace(drawn, sampler=None)
+    assert describe_differences(before, drawn) == f"sampler (None and {SAMPLER_VERSION})"
 
 
 def test_rows_that_nobody_could_have_written_are_left_out(tmp_path: Path) -> None:
