@@ -115,7 +115,7 @@ def train(
     started = time.monotonic()
     loaded = _loaded(recipe, overrides, seed)
     with _display(display) as shown:
-        planned = make_plan(loaded, _limits(budget, price))
+        planned = make_plan(loaded, _in_time(_limits(budget, price)))
         command = ["budgetrl.train", loaded.recipe.name]
         ended = start_run(
             planned, Path(out), command, shown, started, allow_code=allow_code, stop=stop
@@ -159,7 +159,7 @@ def resume(
     with _display(display) as shown:
         ended = continue_run(
             open_run(run_dir),
-            _limits(budget, None),
+            _in_time(_limits(budget, None)),
             shown,
             started,
             allow_code=allow_code,
@@ -285,6 +285,13 @@ def _sets(overrides: Mapping[str, Any] | None) -> list[str]:
         return [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
     except (TypeError, ValueError) as error:
         raise UsageError(f"overrides: {error}.", hint="Give texts, numbers or lists.") from None
+
+
+def _in_time(limits: Limits) -> Limits:
+    """Limits that end with the batch job that this process is part of, if it is."""
+    from budgetrl.deadline import end_of
+
+    return replace(limits, end=end_of(None, os.environ, time.time(), 0.0))
 
 
 def _limits(budget: str | Budget | None, price: float | None) -> Limits:

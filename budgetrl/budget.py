@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from budgetrl.errors import UsageError
+from budgetrl.errors import BudgetError, UsageError
 from budgetrl.types import Spend
 
 if TYPE_CHECKING:
+    from budgetrl.deadline import End
     from budgetrl.recipe.schema import Recipe
 
 _HOUR_S = 3600.0
@@ -47,6 +48,8 @@ class Budget:
     usd_per_hour: float | None = None
     usd: float | None = None
     """The limit in dollars, where one was given."""
+    source: str = "recipe"
+    """Who set it: "recipe", "command line" or "scheduler"."""
 
     def usd_of(self, seconds: float) -> float | None:
         """What seconds cost, if a price is known."""
@@ -61,6 +64,8 @@ class Limits:
     usd: float | None = None
     price: float | None = None
     """Dollars per hour."""
+    end: "End | None" = None
+    """When somebody else ends this process; it makes a budget shorter, never longer."""
 
     @classmethod
     def of(cls, recipe: "Recipe") -> "Limits":
@@ -96,7 +101,38 @@ class Limits:
         Raises:
             UsageError: dollars without a price.
         """
-        return (Limits.of(recipe) if self.is_open else self).budget(usd_per_hour)
+        budget = (Limits.of(recipe) if self.is_open else self).budget(usd_per_hour)
+        if budget is not None and not self.is_open:
+            budget = replace(budget, source="command line")
+        return self.capped(budget, usd_per_hour, recipe.budget.grace_s)
+
+    def capped(
+        self, budget: Budget | None, usd_per_hour: float | None, grace_s: float, paid_s: float = 0.0
+    ) -> Budget | None:
+        """A budget that ends in time, where somebody else ends this process.
+
+        Args:
+            budget: of the run; None: no other limit.
+            usd_per_hour: the price.
+            grace_s: that is kept before that end.
+            paid_s: by earlier attempts, whose time is over.
+
+        Raises:
+            BudgetError: that end is nearer than the grace.
+        """
+        if self.end is None:
+            return budget
+        left_s = self.end.wall_s - grace_s
+        if left_s <= 0:
+            raise BudgetError(
+                f"{self.end.says}, and {grace_s:g} s are kept before it (budget.grace_s).",
+                hint="Ask for a longer job.",
+            )
+        if budget is None:
+            return Budget(paid_s + left_s, usd_per_hour, None, self.end.source)
+        if budget.wall_s <= paid_s + left_s:
+            return budget
+        return replace(budget, wall_s=paid_s + left_s, source=self.end.source)
 
 
 def usd_of(seconds: float | None, usd_per_hour: float | None) -> float | None:

@@ -182,6 +182,7 @@ def result_of(account: Account) -> dict[str, Any]:
         "budget": {
             "wall_s": account.budget_s,
             "usd": account.budget.usd if account.budget else None,
+            "source": account.budget.source if account.budget else None,
         },
         **finished.model_dump(mode="json", include={"baseline", "final", "difference"}),
         "best_checkpoint": finished.best_checkpoint,

@@ -1,6 +1,7 @@
 """Options that several commands share, and their parsing."""
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +13,7 @@ from budgetrl.errors import UsageError
 from budgetrl.units import parse_duration_s, parse_usd
 
 if TYPE_CHECKING:
+    from budgetrl.deadline import End
     from budgetrl.recipe.load import LoadedRecipe
 
 Hours = Annotated[
@@ -23,6 +25,14 @@ Usd = Annotated[
 ]
 Price = Annotated[
     str | None, typer.Option("--price", metavar="USD", help="Price of one hour, in dollars.")
+]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        metavar="TIME",
+        help="End by 18:30 or 2026-12-01T06:00 at the latest; a Slurm job's end is known.",
+    ),
 ]
 Sets = Annotated[
     list[str] | None,
@@ -130,6 +140,18 @@ def limits_of(hours: str | None, usd: str | None = None, price: str | None = Non
         _parsed("--usd", usd, parse_usd),
         _parsed("--price", price, parse_usd),
     )
+
+
+def end_here(until: str | None) -> "End | None":
+    """When somebody else ends this process: --until, or the batch job's end.
+
+    Raises:
+        UsageError: --until is no time to come.
+    """
+    from budgetrl.deadline import end_of
+    from budgetrl.supervise.attempt import process_start
+
+    return end_of(until, os.environ, time.time(), time.monotonic() - process_start())
 
 
 def _parsed(flag: str, text: str | None, parse: Callable[[str], float]) -> float | None:

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -24,8 +25,10 @@ from budgetrl.cli.options import (
     Out,
     Price,
     Sets,
+    Until,
     Usd,
     accepted_of,
+    end_here,
     limits_of,
     read_recipe,
 )
@@ -51,6 +54,7 @@ def run(
     hours: Hours = None,
     usd: Usd = None,
     price: Price = None,
+    until: Until = None,
     gpu: Annotated[
         str | None,
         typer.Option(
@@ -83,13 +87,15 @@ def run(
         raise UsageError(
             "--json and --display json both want standard output.", hint="Leave one of them out."
         )
-    limits = limits_of(hours, usd, price)
+    limits = replace(limits_of(hours, usd, price), end=end_here(until))
     kind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
     with (
         _told_when_interrupted() as heed,
         open_display("none" if dry_run else kind, stream, sys.stderr) as shown,
     ):
+        if limits.end is not None:
+            shown.message(limits.end.says)
         shown.message(f"planning {recipe}")
         # Imported under the first screen, because together they take half a second.
         from budgetrl.pace import slowness
@@ -129,6 +135,7 @@ def resume(
     run_dir: Annotated[Path, typer.Argument(help="The run or study directory to continue.")],
     hours: Hours = None,
     usd: Usd = None,
+    until: Until = None,
     sets: Sets = None,
     model: MovedModel = None,
     display: DisplayOption = "auto",
@@ -155,6 +162,7 @@ def resume(
             "--json and --display json both want standard output.", hint="Leave one of them out."
         )
     limits, accepted = limits_of(hours, usd), accepted_of(accept_changes)
+    limits = replace(limits, end=end_here(until))
     if is_study(run_dir):
         from budgetrl.cli.study import continue_study
 
@@ -167,6 +175,8 @@ def resume(
     kind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
     with _told_when_interrupted() as heed, open_display(kind, stream, sys.stderr) as shown:
+        if limits.end is not None:
+            shown.message(limits.end.says)
         heed()
         ended = continue_run(
             open_run(run_dir),

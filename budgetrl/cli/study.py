@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from budgetrl.cli.options import (
     Price,
     Sets,
     Usd,
+    end_here,
     limits_of,
     read_recipe,
 )
@@ -89,6 +91,7 @@ def replicate(
     limits = limits_of(hours, usd, price)
     if limits.is_open and chosen.budget is not None:
         limits = limits_of(chosen.budget, None, price)
+    limits = replace(limits, end=None if plan else end_here(None))
     policies = [chosen.alpha] if alpha is None else _alphas(alpha)
     config: dict[str, Any] = {
         "family": chosen.name,

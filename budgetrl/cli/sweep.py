@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from budgetrl.cli.options import (
     Price,
     Sets,
     Usd,
+    end_here,
     limits_of,
     read_recipe,
 )
@@ -109,6 +111,7 @@ def sweep(
     check_grid(loaded.recipe, config["grid"])
     specs = trials_of(_found(loaded, recipe), sets or (), config["grid"], config["seeds"])
     limits = _limits(loaded.recipe, limits_of(hours, usd, price), len(specs))
+    limits = replace(limits, end=None if plan else end_here(None))
     split: Split = config["split"]
     with ExitStack() as held:
         pool: Cluster | None = None
@@ -188,8 +191,6 @@ def _config(
 
 def _limits(recipe: "Recipe", given: "Limits", trials: int) -> "Limits":
     """Flags; else [sweep]; else the recipe's own budget for every trial."""
-    from dataclasses import replace
-
     from budgetrl.budget import Limits
 
     table, own = recipe.sweep, Limits.of(recipe)

@@ -207,11 +207,13 @@ def new_budget(attempt: Attempt, limits: Limits) -> Budget:
         UsageError: dollars without a price.
     """
     old = attempt.budget
-    allowance = limits.budget(old.usd_per_hour)
-    if allowance is None:
-        return old
-    usd = None if limits.usd is None else (old.usd_of(attempt.paid_s) or 0.0) + limits.usd
-    return replace(old, wall_s=attempt.paid_s + allowance.wall_s, usd=usd)
+    allowance, whole = limits.budget(old.usd_per_hour), old
+    if allowance is not None:
+        usd = None if limits.usd is None else (old.usd_of(attempt.paid_s) or 0.0) + limits.usd
+        wall_s = attempt.paid_s + allowance.wall_s
+        whole = replace(old, wall_s=wall_s, usd=usd, source="command line")
+    capped = limits.capped(whole, old.usd_per_hour, attempt.grace_s, attempt.paid_s)
+    return capped or whole
 
 
 def _plan_again(recipe: Recipe, attempt: Attempt, history: History, times: PhaseTimes) -> Plan:
