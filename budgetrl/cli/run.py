@@ -171,7 +171,7 @@ def resume(
                 "a study keeps what it was planned with: its budget, and what its runs stand on.",
                 hint="Leave --hours, --usd, --set, --model and --accept-changes out.",
             )
-        return continue_study(run_dir, process_start(), display, as_json)
+        return continue_study(run_dir, process_start(), display, as_json, allow_code=allow_code)
     kind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
     with _told_when_interrupted() as heed, open_display(kind, stream, sys.stderr) as shown:

@@ -199,11 +199,13 @@ def usage_of_json(as_json: bool, display: "DisplayKind") -> None:
         )
 
 
-def continue_study(path: Path, started: float, display: "DisplayKind", as_json: bool) -> int:
+def continue_study(
+    path: Path, started: float, display: "DisplayKind", as_json: bool, *, allow_code: bool
+) -> int:
     """What `budgetrl resume` does with the directory of a sweep or study."""
     from budgetrl.study.state import open_study
 
-    return run_study(open_study(path), started, None, display, as_json)
+    return run_study(open_study(path), started, None, display, as_json, allow_code=allow_code)
 
 
 def run_study(
@@ -213,6 +215,8 @@ def run_study(
     display: "DisplayKind",
     as_json: bool,
     pool: "Pool | None" = None,
+    *,
+    allow_code: bool = False,
 ) -> int:
     """Run what is left of a sweep or study where it shall run, and print how it came out."""
     from budgetrl.display.base import open_display
@@ -240,7 +244,15 @@ def run_study(
             pool = held.enter_context(open_cluster(study.on, cuda=cuda, most=most))
             pool.check(study.path, recipe.checkpoint.mirror)
         here = ThisProcess(opened)
-        code = run_sweep(study, pool or here, opened, started, gpu=gpu, say=say if pool else None)
+        code = run_sweep(
+            study,
+            pool or here,
+            opened,
+            started,
+            gpu=gpu,
+            allow_code=allow_code,
+            say=say if pool else None,
+        )
     if is_sweep(study):
         from budgetrl.study.sweep_report import print_sweep, sweep_document
 

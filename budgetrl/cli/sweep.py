@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from budgetrl.cli.options import (
+    AllowCode,
     DisplayOption,
     Hours,
     Json,
@@ -83,6 +84,7 @@ def sweep(
         ),
     ] = False,
     display: DisplayOption = "auto",
+    allow_code: AllowCode = False,
     offline: Offline = False,
     as_json: Json = False,
 ) -> int:
@@ -107,7 +109,7 @@ def sweep(
         study = open_study(out)
         study.check_config(config)
         study.note_on(on)
-        return run_study(study, started, gpu, display, as_json)
+        return run_study(study, started, gpu, display, as_json, allow_code=allow_code)
     check_grid(loaded.recipe, config["grid"])
     specs = trials_of(_found(loaded, recipe), sets or (), config["grid"], config["seeds"])
     limits = _limits(loaded.recipe, limits_of(hours, usd, price), len(specs))
@@ -140,7 +142,7 @@ def sweep(
             except RefusedError:
                 study.discard()
                 raise
-        return run_study(study, started, gpu, display, as_json, pool)
+        return run_study(study, started, gpu, display, as_json, pool, allow_code=allow_code)
 
 
 def _found(loaded: "LoadedRecipe", recipe: str) -> str:

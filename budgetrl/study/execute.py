@@ -101,8 +101,16 @@ class Meter:
 class Sweeping:
     """One process's work on a sweep."""
 
-    def __init__(self, study: StudyDir, pool: Pool, started: float, gpu: str | None) -> None:
-        self.study, self._pool, self._gpu = study, pool, gpu
+    def __init__(
+        self,
+        study: StudyDir,
+        pool: Pool,
+        started: float,
+        gpu: str | None = None,
+        *,
+        allow_code: bool = False,
+    ) -> None:
+        self.study, self._pool, self._gpu, self._allow_code = study, pool, gpu, allow_code
         self._loaded = [self._recipe_of(trial) for trial in study.trials]
         self._meter = Meter(pool, study.paid_s(), started)
         self._started: float | None = started if isinstance(pool, ThisProcess) else None
@@ -206,7 +214,8 @@ class Sweeping:
             folder=self.study.path,
             run=trial.run or RunDir.new_name(loaded.recipe.name),
             loaded=trial.spec.load(*sets) if sets and not exists else loaded,
-            budget_s=trial.row["budget_s"],
+            # Under ASHA updates end a trial, not time.
+            budget_s=left_s if goal else trial.row["budget_s"],
             end_t=time.time() + left_s,
             most_s=left_s,
             usd_per_hour=self.study.budget.usd_per_hour,
@@ -214,6 +223,7 @@ class Sweeping:
             gpu=self._gpu,
             started=self._started,
             sets=sets if exists else (),
+            allow_code=self._allow_code,
             report=not goal or goal == self.study.rungs[-1],
         )
 
@@ -250,6 +260,7 @@ def run_sweep(
     started: float,
     *,
     gpu: str | None = None,
+    allow_code: bool = False,
     say: Callable[[int], None] | None = None,
 ) -> ExitCode:
     """Run what is left of a sweep, and make its report.
@@ -260,12 +271,13 @@ def run_sweep(
         open_display: shows that the report is written.
         started: monotonic seconds at which the pool began to cost.
         gpu: name of the GPU to plan for.
+        allow_code: whether rewards of the user may be imported.
         say: takes the number of a trial that has begun or come out.
 
     Returns:
         0, or how the user ended it (130, 143).
     """
-    sweep = Sweeping(study, pool, started, gpu)
+    sweep = Sweeping(study, pool, started, gpu, allow_code=allow_code)
     code = hand_out_all(sweep, pool, say)
     if code is ExitCode.OK:
         end = time.monotonic() + sweep.wall_left_s() - HARD_MARGIN_S

@@ -29,8 +29,6 @@ Split = Literal["time", "steps", "asha"]
 
 REPORT_S = 10.0
 """Kept for the sweep's own report, and as much again per ten trials."""
-LATE = 1.5
-"""A trial that goes on by merit may take so much longer than planned; the sweep may not."""
 SEED_SPREAD = 0.05
 """Standard deviation between seeds: the least of 5 to 15 points on AIME24 (arXiv 2504.07086)."""
 
@@ -220,7 +218,16 @@ def _by_steps(
 def _by_merit(
     times: Sequence[PhaseTimes], recipes: Sequence[Recipe], share_s: float
 ) -> tuple[tuple[int, ...], Parts]:
-    """The rungs of the longest whole run with which ASHA fits; trials stop there, not in time."""
+    """The rungs of the longest whole run with which ASHA fits.
+
+    Raises:
+        UsageError: nothing can be chosen early, or the learning rate follows the money.
+    """
+    if any(recipe.schedule.by == "budget" for recipe in recipes):
+        raise UsageError(
+            '--asha judges trials by updates, and schedule.by = "budget" makes them differ.',
+            hint='Set schedule.by = "steps", or leave --asha out.',
+        )
     wanted = [recipe.schedule.stop_after_steps or 10**6 for recipe in recipes]
 
     def cost(steps: int) -> float:
@@ -238,7 +245,7 @@ def _by_merit(
             hint=f"Give at least {ETA} trials of more than {2 * ETA} updates, or leave it out.",
         )
     whole = [sum(parts) for parts in zip(*_rung_costs(times, rungs), strict=True)]
-    return rungs, [(LATE * seconds, steps) for seconds in whole]
+    return rungs, [(seconds, steps) for seconds in whole]
 
 
 def _rung_costs(times: Sequence[PhaseTimes], rungs: Sequence[int]) -> list[list[float]]:

@@ -63,6 +63,8 @@ class Job:
     """Monotonic seconds at which this trial began to cost; None: now."""
     sets: tuple[str, ...] = ()
     """What a trial that goes on does otherwise than before."""
+    allow_code: bool = False
+    """Whether rewards of the user may be imported."""
     report: bool = True
     """Whether to write the run's own; not where it may go on."""
 
@@ -164,7 +166,7 @@ def _begin(job: Job, display: Display, started: float, stop: threading.Event | N
             _share_baseline(source, run)
         display.start(run)
         with run.supervised():
-            attempt = Attempt.first(run, started, allow_code=False)
+            attempt = Attempt.first(run, started, allow_code=job.allow_code)
             return supervise(run, attempt, display, signals, report=job.report)
 
 
@@ -185,14 +187,26 @@ def _planned(job: Job, *, has_baseline: bool) -> Planned:
 def _go_on(
     job: Job, run: RunDir, display: Display, started: float, stop: threading.Event | None
 ) -> Ended:
-    """With what is left of the trial's own budget, or of the sweep's if that is less."""
+    """With what is left of the trial's own budget, or of the sweep's if that is less.
+
+    A trial that is to make more updates than before has all that is left of the sweep's.
+    """
     attempt = Attempt.first(run, started, allow_code=False)
     own_s = attempt.budget.wall_s - Account(run, read_history(run)).paid_s
     left_s = job.left_s
     if left_s <= 0:
         raise BudgetError(f"nothing of the sweep's budget is left for {run.name}.")
-    limits = Limits() if own_s <= left_s else Limits(left_s)
-    return continue_run(run, limits, display, started, sets=job.sets, stop=stop, report=job.report)
+    limits = Limits() if own_s <= left_s and not job.sets else Limits(left_s)
+    return continue_run(
+        run,
+        limits,
+        display,
+        started,
+        allow_code=job.allow_code,
+        sets=job.sets,
+        stop=stop,
+        report=job.report,
+    )
 
 
 def _share_baseline(source: RunDir, run: RunDir) -> None:

@@ -134,7 +134,7 @@ def test_a_sweep_in_a_recipe_is_that_of_flags(
 def test_no_plan_spends_more_than_the_budget_over_all_cards(split: Any, slots: int) -> None:
     made = planned(3600.0, split, slots)
     assert made.total_s <= made.budget.wall_s
-    if split != "asha":  # whose trials have more than they shall use, inside the sweep's deadline
+    if split != "asha":  # whose trials are not all run to their end
         by_card = [sum(t.budget_s for t in made.trials[i::slots]) for i in range(slots)]
         assert slots * (max(by_card) + made.report_s) <= made.budget.wall_s + 1e-6
     baselines = [trial.planned.times.baseline_s > 0 for trial in made.trials]
@@ -290,7 +290,7 @@ def sweep_at(path: Path, split: Any = "time", ranks: tuple[int, ...] = (8, 16, 3
 def hand_out(study: StudyDir, pool: Pool) -> ExitCode:
     """What is left of a sweep, without its report."""
     with study.held():
-        return hand_out_all(Sweeping(study, pool, time.monotonic(), None), pool)
+        return hand_out_all(Sweeping(study, pool, time.monotonic()), pool)
 
 
 @pytest.fixture(scope="module")
