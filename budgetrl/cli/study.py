@@ -304,10 +304,10 @@ def _print_plan(made: "SweepPlan", config: dict[str, Any], as_json: bool) -> int
         return ExitCode.OK
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     table = Table(
-        "arm",
+        Column("arm", overflow="fold"),
         "rank",
         "alpha/r",
         "seed",

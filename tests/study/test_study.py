@@ -13,6 +13,7 @@ from run_builder import Story, build_run
 
 from budgetrl.account.evaluated import read_run
 from budgetrl.budget import Limits
+from budgetrl.cli import main
 from budgetrl.data.difficulty import solve_rates
 from budgetrl.errors import DataError, UsageError
 from budgetrl.recipe.base import AlphaPolicy
@@ -204,6 +205,15 @@ def test_bad_studies_are_refused_and_leave_nothing(
     assert done.returncode == code, done.stderr
     assert words in done.stderr and "Traceback" not in done.stderr
     assert not out.exists()
+
+
+def test_a_plan_tells_its_arms_apart_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["replicate", "miniature", "--ranks", "8", "--plan"]) == 0
+    told = capsys.readouterr().out
+    assert [name for name in ("generalist", "cold", "specialist") if name not in told] == []
 
 
 @pytest.mark.parametrize(
