@@ -266,7 +266,8 @@ def check_rows(place: Path, data: Path) -> dict[str, dict[str, int]]:
             out = place / f"rows_{folder.name}"
             sets = [f"data.path={data}", "data.limit=300", f"model.id={folder}"]
             more = [part for one in sets for part in ("--set", one)]
-            export(["deepscaler_r64", "--to", "verl", "--out", str(out), *more])
+            recipe = "llama3.2_r64" if folder.name.startswith("llama") else "deepscaler_r64"
+            export([recipe, "--to", "verl", "--out", str(out), *more])
             found[folder.name] = equal_prompts(out)
     return found
 

@@ -26,7 +26,7 @@ def export_adapter_to(source: str, out: Path, base: str | None = None) -> list[P
     """
     refuse_existing(out)
     target = find_target(source, None, base)
-    if target.adapter is None:
+    if target.adapter is None or not (target.adapter / ADAPTER_WEIGHTS).is_file():
         raise UsageError(
             f"{source} has no adapter.",
             hint="All weights were trained, or none: `--to merged` takes the whole model.",

@@ -200,6 +200,13 @@ def _remarks(recipe: Recipe, target: Target) -> Iterator[Left]:
                 "verl tells a reward the text alone: its tokens are counted anew, which may differ "
                 "by a few where text and tokens are not one to one",
             )
+    if "llama-3" in recipe.model.id.lower() and "date_string" not in recipe.prompt.template_kwargs:
+        yield Left(
+            "prompt.template_kwargs.date_string",
+            None,
+            "the chat template prints the day, there that on which it runs: pin it, such as "
+            '--set prompt.template_kwargs.date_string="26 Jul 2024"',
+        )
     spec = validation(recipe)
     if target is Target.VERL and spec is not None:
         for other in recipe.eval:

@@ -1,4 +1,4 @@
-"""A trained adapter and its base as one model folder, which everybody takes.
+"""What a run trained as one model folder, which everybody takes: adapter and base, or all weights.
 
     export_merged("runs/x", out) -> MergedModel(files, projection, base, dtype)
 
@@ -116,31 +116,48 @@ def stored_dtype(folder: Path) -> str | None:
 
 def _write_weights(target: Target, dtype: str, draft: Path) -> tuple[float, float]:
     """The merged weights; and which share of the adapter is in them, in all and at the least."""
-    from budgetrl.engine.plain import PlainEngine
+    from budgetrl.engine.folder import model_folder
+    from budgetrl.engine.plain import PlainEngine, load_base
 
-    engine = PlainEngine.open(_on_cpu(target.recipe, dtype), target.adapter)
-    shares = list(_merge(engine.model))
+    recipe = _on_cpu(target.recipe, dtype)
+    engine = PlainEngine.open(recipe, target.adapter)
+    if recipe.lora.is_full:
+        model = load_base(model_folder(recipe), recipe)
+        shares = list(_replace(model, engine.model))
+    else:
+        shares = list(_merge(engine.model))
+        model = engine.model.unload()
     total = sum(added for _, added in shares)
     projection = sum(kept for kept, _ in shares) / total if total else 1.0
     least = min((kept / added for kept, added in shares if added), default=1.0)
-    engine.model.unload().save_pretrained(str(draft))
+    model.save_pretrained(str(draft))
     return projection, least
 
 
 def _merge(model: Any) -> Iterator[tuple[float, float]]:
     """Adds each layer's delta d in float32; yields sum(f d) and sum(d d), f what it changed by."""
-    import torch
-
     from budgetrl.engine.merging import ADAPTER, lora_layers
 
     for layer in lora_layers(model):
-        weight = layer.get_base_layer().weight
-        with torch.no_grad():
-            delta = layer.get_delta_weight(ADAPTER).float()
-            before = weight.float()
-            weight.copy_(before + delta)
-            change = weight.float() - before
-            yield float((change * delta).sum()), float(delta.square().sum())
+        delta = layer.get_delta_weight(ADAPTER).detach().float()
+        yield _add(layer.get_base_layer().weight, delta)
+
+
+def _replace(model: Any, trained: Any) -> Iterator[tuple[float, float]]:
+    """The same of a base that takes the weights of a model that was trained as a whole."""
+    after = dict(trained.named_parameters())
+    for name, weight in model.named_parameters():
+        yield _add(weight, after[name].detach() - weight.detach().float())
+
+
+def _add(weight: Any, delta: Any) -> tuple[float, float]:
+    import torch
+
+    with torch.no_grad():
+        before = weight.float().clone()  # else it is the weight itself in float32
+        weight.copy_(before + delta)
+        change = weight.float() - before
+        return float((change * delta).sum()), float(delta.square().sum())
 
 
 def _on_cpu(recipe: Recipe, dtype: str) -> Recipe:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from budgetrl.engine.plain import bare_model
+
 _PLACES = ("forward", "_original_forward")
 
 
@@ -22,14 +24,14 @@ class Leftovers:
     """What a model was before a trainer had it."""
 
     _methods: tuple[tuple[Any, dict[str, Any]], ...]
-    """Of the PEFT model and of what is in it: those of its methods that were its own object's."""
+    """Of the model, and of what is in a PEFT model: methods that were the object's own."""
     _use_cache: Any
     _ends: Any
 
     @classmethod
     def of(cls, model: Any) -> "Leftovers":
         """A model as it is now."""
-        layers = (model, model.get_base_model())
+        layers = (model, bare_model(model))
         held = tuple(
             (layer, {name: vars(layer)[name] for name in _PLACES if name in vars(layer)})
             for layer in layers
