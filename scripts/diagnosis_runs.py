@@ -3,8 +3,8 @@
     python scripts/diagnosis_runs.py make --out FOLDER [--minutes 8]    makes what is missing
     python scripts/diagnosis_runs.py record --out FOLDER                -> docs/measurements/...
 
-Each is a real run of the quickstart, 36 updates at the most, labelled by how it was made. They come
-in pairs, an ill and a healthy one; every other pair is for tuning, the rest for judging
+Each is a real run of the quickstart, 28 updates or a few more, labelled by how it was made. They
+come in pairs, an ill and a healthy one; every other pair is for tuning, the rest for judging
 (scripts/check_alarms.py).
 """
 
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / "docs" / "measurements" / "diagnosis.json.gz"
 BUDGET_S = 200
 """A guard: on a quiet core a run takes some 75 seconds."""
-UPDATES = 36
+UPDATES = 28
 EVERY = 4
 """Updates between two evaluations on held-out problems."""
 LENGTH_REWARD = '''

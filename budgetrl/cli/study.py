@@ -177,6 +177,7 @@ def _probe_lines(found: "Probe") -> Iterator[str]:
         f"  training problems: pass@1 {percent(groups['pass_at_1'])}, format "
         f"{percent(groups['format_rate'])}, truncated {percent(groups['truncated_share'])}"
     )
+    yield from _limit_lines(found)
     forecast = found.forecast
     yield (
         f"  the recipe's budget buys {forecast['steps']} updates of "
@@ -185,6 +186,30 @@ def _probe_lines(found: "Probe") -> Iterator[str]:
     if forecast["groups_with_signal_per_hour"] is not None:
         yield f"  groups with signal per hour: {forecast['groups_with_signal_per_hour']:,.0f}"
     yield f"  {found.folder}"
+
+
+def _limit_lines(found: "Probe") -> Iterator[str]:
+    """What sampling.max_tokens could be."""
+    from budgetrl.study.lengths import proposed
+    from budgetrl.units import duration, percent
+
+    if not found.limits:
+        return
+    best = proposed(found.limits)
+    if best is None:
+        longest = found.limits[-1]
+        yield (
+            f"  sampling.max_tokens: even {longest.max_tokens:,} cuts "
+            f"{percent(longest.cut_share)} of the completions"
+        )
+    else:
+        yield f"  sampling.max_tokens = {best:,} would do:"
+    for one in found.limits:
+        mark = "*" if one.max_tokens == best else " "
+        yield (
+            f"  {mark} {one.max_tokens:6,} tokens: {percent(one.cut_share)} cut, "
+            f"{percent(one.accuracy)} right, an update {duration(one.step_s)}"
+        )
 
 
 def usage_of_json(as_json: bool, display: "DisplayKind") -> None:

@@ -93,15 +93,16 @@ def tell(history: History, recipe: Recipe) -> Story:
     # Of stages with demonstrations nothing was drawn.
     steps = [step for step in history.steps if step.groups]
     planned = recipe.schedule.stop_after_steps
-    if planned is None or (history.finished is None and steps):
-        expected = steps[-1].step + steps[-1].forecast_steps if steps else 0
-        planned = expected if planned is None else min(planned, max(expected, 1))
+    if steps:
+        coming = 0 if history.finished is not None else steps[-1].forecast_steps
+        expected = steps[-1].step + coming
+        planned = expected if planned is None else min(planned, expected)
     return Story(
         steps=steps,
         held=_held(history.evaluations),
         weights={spec.name: spec.weight for spec in recipe.rewards},
         max_tokens=recipe.sampling.max_tokens,
-        planned=planned,
+        planned=planned or 0,
         learning_rate=recipe.schedule.learning_rate,
         stationary=recipe.signal.order == "uniform",
     )

@@ -7,7 +7,7 @@ The policy is the base model (B = 0), asked as a run would ask it; nothing is tr
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from budgetrl.data.sampler import ProblemSampler
 from budgetrl.data.usable import load_usable
 from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, Request, SamplingSpec, sample_seed
-from budgetrl.errors import BudgetError
+from budgetrl.errors import BudgetError, BudgetRLError
 from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.passk import maj_at_k
 from budgetrl.evaluation.run import evaluate, prompted, protocol_in
@@ -35,6 +35,15 @@ from budgetrl.recipe.window import check_window
 from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.shaping import think_format
 from budgetrl.study.feasibility import ProbeVerdict, Seen, judge
+from budgetrl.study.lengths import (
+    LONGEST,
+    Lengths,
+    Limit,
+    Written,
+    candidates_of,
+    limits_of,
+    proposed,
+)
 from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
 from budgetrl.types import EvalResult, EvalWhen, Problem, Verdict
 from budgetrl.units import gib, hours, parse_duration_s
@@ -43,6 +52,8 @@ SOLVE_RATES = "solve_rates.json"
 MAX_GROUPS = 256
 EVAL_SHARE = 0.5
 """Of the time after loading, for the evaluation; the groups get the rest."""
+LENGTH_SHARE = 0.2
+"""Of the groups' time, for writing on what the token limit cut."""
 
 Progress = Callable[[str], None]
 
@@ -59,6 +70,8 @@ class Probe:
     why: list[str]
     folder: Path
     seconds: float
+    limits: list[Limit] = field(default_factory=list)
+    """What other values of sampling.max_tokens would do."""
 
     def to_json(self) -> dict[str, Any]:
         """As `budgetrl probe --json` prints it: suites by name, then what was concluded."""
@@ -79,6 +92,8 @@ class Probe:
             "forecast": self.forecast,
             "verdict": self.verdict.value,
             "why": self.why,
+            "limits": [asdict(one) for one in self.limits],
+            "proposed_max_tokens": proposed(self.limits),
             "solve_rates_file": str(self.folder / SOLVE_RATES),
             "seconds": self.seconds,
         }
@@ -118,7 +133,12 @@ def probe(
             results = _evaluate(
                 recipe, engine, renderer, usable.suites, pool, folder, eval_end, tell
             )
-            seen, rates = _roll_out(recipe, engine, renderer, usable.problems, pool, end, tell)
+            now = time.monotonic()
+            groups_end = end - LENGTH_SHARE * (end - now)
+            seen, rates, lengths = _roll_out(
+                recipe, engine, renderer, usable.problems, pool, groups_end, tell
+            )
+            _write_on(recipe, engine, lengths, pool, end, tell)
         finally:
             engine.close()
     if not results and not seen.correct:
@@ -138,7 +158,8 @@ def probe(
         "source": plan.source,
     }
     seconds = time.monotonic() - started
-    found = Probe(recipe.name, results, seen, forecast, verdict, why, folder, seconds)
+    limits = _limits(loaded, lengths, engine.context_tokens)
+    found = Probe(recipe.name, results, seen, forecast, verdict, why, folder, seconds, limits)
     write_json(folder / "probe.json", found.to_json())
     return found
 
@@ -219,23 +240,78 @@ def _roll_out(
     pool: GradingPool,
     end: float,
     tell: Progress,
-) -> tuple[Seen, SolveRates]:
+) -> tuple[Seen, SolveRates, Lengths]:
     """Groups of the problems that the first updates would train on."""
     from budgetrl.training.trainer import training_sampling
 
     size = recipe.grpo.num_generations
     sampler = ProblemSampler(problems, recipe.seed, recipe.batch.prompts_per_step)
-    seen, rates = Seen(size), SolveRates(recipe.signal.decay)
+    seen, rates, lengths = Seen(size), SolveRates(recipe.signal.decay), Lengths()
     sampling = training_sampling(recipe)
     step = 0
     while len(seen.correct) < MAX_GROUPS and time.monotonic() < end:
         batch = sampler.batch(step)[: MAX_GROUPS - len(seen.correct)]
         tell(f"groups of training problems: {len(seen.correct)} of {MAX_GROUPS}")
         requests = _group_requests(recipe, renderer, batch, size, step)
-        if not _observe(engine, requests, sampling, batch, pool, renderer, seen, rates, end):
+        if not _observe(
+            engine, requests, sampling, batch, pool, renderer, seen, rates, lengths, end
+        ):
             break
         step += 1
-    return seen, rates
+    return seen, rates, lengths
+
+
+def _write_on(
+    recipe: Recipe, engine: Engine, lengths: Lengths, pool: GradingPool, end: float, tell: Progress
+) -> None:
+    """Go on with completions that the recipe's limit cut, to tell what a longer one would give."""
+    from budgetrl.training.trainer import training_sampling
+
+    limit, window = recipe.sampling.max_tokens, engine.context_tokens
+    room = LONGEST * limit
+    if window is not None:
+        room = min(room, window - recipe.prompt.max_tokens)
+    if not lengths.cut or room <= limit:
+        return
+    tell(f"writing on {len(lengths.cut)} of the {lengths.num_cut} completions that were cut")
+    sampling = replace(training_sampling(recipe), max_tokens=room - limit, sequence_tokens=None)
+    asked = [
+        replace(
+            request,
+            prompt_ids=(*request.prompt_ids, *ids),
+            seed=sample_seed(request.seed, "written on", request.sample),
+        )
+        for request, _, ids in lengths.cut
+    ]
+    made = engine.generate(asked, sampling, lambda: time.monotonic() > end)
+    rows = [
+        (done, decode([*ids, *done.ids]), gold)
+        for (_, gold, ids), done in zip(lengths.cut, made, strict=True)
+        if done is not None and (decode := getattr(engine, "decode", None)) is not None
+    ]
+    graded = pool.grade([(text, gold) for _, text, gold in rows])
+    lengths.longer += [
+        Written(limit + done.num_tokens, one.verdict is Verdict.CORRECT, not done.truncated)
+        for (done, _, _), one in zip(rows, graded, strict=True)
+    ]
+
+
+def _limits(loaded: LoadedRecipe, lengths: Lengths, window: int | None) -> list[Limit]:
+    """What other limits would cut, give and cost."""
+    recipe = loaded.recipe
+    room = None if window is None else window - recipe.prompt.max_tokens
+    limit = recipe.sampling.max_tokens
+
+    def cost(tokens: int, mean: float) -> float | None:
+        changed = {"max_tokens": tokens, "expected_tokens": max(1.0, min(mean, float(tokens)))}
+        sampling = recipe.sampling.model_copy(update=changed)
+        try:
+            other = replace(loaded, recipe=recipe.model_copy(update={"sampling": sampling}))
+            return _plan(other).step_s
+        except BudgetRLError:  # such a limit cannot be run here, which the plan itself says
+            return None
+
+    return limits_of(lengths.all(limit), candidates_of(limit, room), cost)
 
 
 def _group_requests(
@@ -263,6 +339,7 @@ def _observe(
     renderer: PromptRenderer,
     seen: Seen,
     rates: SolveRates,
+    lengths: Lengths,
     end: float,
 ) -> bool:
     """Note one batch of groups; False when the time was over before it was finished."""
@@ -273,6 +350,7 @@ def _observe(
     size = seen.group_size
     golds = [problem.answer for problem in batch for _ in range(size)]
     graded = pool.grade(list(zip((c.text for c in completions), golds, strict=True)))
+    lengths.note(requests, golds, completions, [g.verdict is Verdict.CORRECT for g in graded])
     for number, problem in enumerate(batch):
         rows = graded[number * size : (number + 1) * size]
         right = [row.verdict is Verdict.CORRECT for row in rows]
