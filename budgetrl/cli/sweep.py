@@ -233,7 +233,7 @@ def _print_plan(made: "SweepPlan", config: dict[str, Any], as_json: bool) -> int
     from rich.console import Console
     from rich.table import Table
 
-    from budgetrl.study.specs import value_word
+    from budgetrl.report.best import value_word
 
     keys = list(config["grid"])
     table = Table(*keys, "seed", "budget", "updates", "s/update", "dollars", box=SIMPLE_HEAD)

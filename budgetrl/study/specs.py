@@ -21,6 +21,7 @@ from budgetrl.recipe.flat import flat_items, flat_values
 from budgetrl.recipe.load import LoadedRecipe, list_recipes, load_recipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.validate import is_key
+from budgetrl.report.best import point_words
 
 Grid = Mapping[str, Sequence[Any]]
 """Flat key -> its values."""
@@ -57,18 +58,6 @@ class TrialSpec:
         """For people."""
         name = self.recipe if self.recipe in list_recipes() else Path(self.recipe).stem
         return ", ".join([name, *point_words(self.values), f"seed {self.seed}"])
-
-
-def point_words(values: Mapping[str, Any]) -> list[str]:
-    """Values of a point for people, by the last parts of their keys where those differ."""
-    short = [key.split(".")[-1] for key in values]
-    names = short if len(set(short)) == len(short) else list(values)
-    return [f"{name} {value_word(v)}" for name, v in zip(names, values.values(), strict=True)]
-
-
-def value_word(value: Any) -> str:
-    """A value for people."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:

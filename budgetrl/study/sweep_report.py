@@ -4,17 +4,15 @@ sweep_document(study)  -> what `budgetrl sweep --json` prints
 sweep_sections(study)  -> what comes before the arms, curves and bills of `study.report`
 """
 
-import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from budgetrl.report.document import Block, Figure, Figures, Section, Text
+from budgetrl.report.best import FEW_SEEDS, Best, best_of, pareto, point_words, points_of
+from budgetrl.report.document import Block, Figures, Section, Text
 from budgetrl.study.asha import RISK, RULE
-from budgetrl.study.best import FEW_SEEDS, Best, Point, best_of, pareto, points_of
 from budgetrl.study.rows import sweep_spent, trial_line, trial_row
-from budgetrl.study.specs import point_words, value_word
 from budgetrl.study.state import StudyDir
 from budgetrl.units import duration, percent, usd
 
@@ -65,6 +63,8 @@ def print_sweep(document: Mapping[str, Any]) -> None:
 
 def sweep_sections(study: StudyDir) -> list[Section]:
     """Best point, heat maps, accuracy against the bill."""
+    from budgetrl.report.grid import frontier, heat_maps  # loads matplotlib
+
     document = sweep_document(study)
     suite, rows = str(study.config["metric"]), document["trials"]
     points = points_of(rows, suite)
@@ -72,13 +72,15 @@ def sweep_sections(study: StudyDir) -> list[Section]:
     if document["best"] is not None:
         blocks.append(Text(_best_words(document["best"], suite), "good"))
     blocks += [Text(note, "muted") for note in document["notes"]]
-    maps = list(_heat_maps(study, points, suite)) if study.config["comparable"] else []
+    maps = (
+        list(heat_maps(study.config["grid"], points, suite)) if study.config["comparable"] else []
+    )
     found = [
         Section("The best point, by the rule fixed beforehand", blocks),
         Section(f"{suite} pass@1 over the grid", [Figures(maps)] if maps else [], "Mean of seeds."),
         Section(
             f"{suite} pass@1 against the bill",
-            [Figures([_frontier(rows, document["pareto"], suite)])] if document["pareto"] else [],
+            [Figures([frontier(rows, document["pareto"], suite)])] if document["pareto"] else [],
             "Every trial; the line joins those that nothing cheaper beats.",
         ),
     ]
@@ -88,8 +90,9 @@ def sweep_sections(study: StudyDir) -> list[Section]:
 def _best_words(best: Mapping[str, Any], suite: str) -> str:
     low, high = best["interval_95"] or (None, None)
     interval = "" if low is None else f" (95 % interval {percent(low)} to {percent(high)})"
+    point = ", ".join(point_words(best["values"])) or "the recipe as it is"
     words = (
-        f"Best by final {suite} pass@1, mean over seeds: {', '.join(point_words(best['values']))}: "
+        f"Best by final {suite} pass@1, mean over seeds: {point}: "
         f"{percent(best['metric'])}{interval}, {best['seeds']} seed{'s' * (best['seeds'] > 1)}."
     )
     if best["points"] > 1:
@@ -120,60 +123,3 @@ def _notes(study: StudyDir, best: Best | None) -> list[str]:
             f"Differences between points below {100 * least:.1f} points are sampling noise."
         )
     return notes
-
-
-def _heat_maps(study: StudyDir, points: Sequence[Point], suite: str) -> Iterator[Figure]:
-    """The two keys with most values as rows and columns; one map for each point of the others."""
-    from budgetrl.report.plots import heat_map  # loads matplotlib
-
-    grid: Mapping[str, Sequence[Any]] = study.config["grid"]
-    if not grid or not points:
-        return
-    keys = sorted(grid, key=lambda key: -len(grid[key]))
-    across, down, others = keys[0], keys[1] if len(keys) > 1 else None, keys[2:]
-    for number, rest in enumerate(itertools.product(*(grid[key] for key in others))):
-        fixed = dict(zip(others, rest, strict=True))
-        downs = grid[down] if down is not None else [None]
-        cells = [
-            [
-                _score_at(points, fixed | {across: x} | ({down: y} if down else {}))
-                for x in grid[across]
-            ]
-            for y in downs
-        ]
-        title = ", ".join([f"{suite} pass@1", *point_words(fixed)])
-        words = [value_word(x) for x in grid[across]], [value_word(y) for y in downs if down]
-        svg = heat_map(title, (across, words[0]), (down or "", words[1]), cells)
-        told = [f"{value:.3f}" for row in cells for value in row if value is not None]
-        yield Figure(f"grid_{number}", title, svg, f"{title}: {', '.join(told)}")
-
-
-def _score_at(points: Sequence[Point], values: Mapping[str, Any]) -> float | None:
-    return next((point.score for point in points if dict(point.values) == values), None)
-
-
-def _frontier(rows: Sequence[Mapping[str, Any]], front: Sequence[int], suite: str) -> Figure:
-    from budgetrl.report import plots
-
-    priced = all(row["spent"]["usd"] is not None for row in rows)
-
-    def cost(row: Mapping[str, Any]) -> float:
-        return float(row["spent"]["usd"] if priced else row["spent"]["wall_s"] / 60)
-
-    def line(label: str, chosen: Sequence[Mapping[str, Any]], ink: str, joined: bool) -> plots.Line:
-        y = [row["final"][suite]["pass_at"]["1"] for row in chosen]
-        return plots.Line(label, list(map(cost, chosen)), y, points=True, joined=joined, ink=ink)
-
-    judged = [row for row in rows if suite in (row["final"] or {})]
-    early = [row for row in judged if row["stopped_early"]]
-    whole = [row for row in judged if not row["stopped_early"]]
-    drawn = [("whole", whole, "a", False), ("ended early", early, "muted", False)]
-    drawn.append(("nothing cheaper is better", [rows[index] for index in front], "b", True))
-    lines = [line(*one) for one in drawn if one[1]]
-    panel = plots.Panel(
-        f"{suite} pass@1", "dollars" if priced else "minutes", lines, percent=True, size=plots.WIDE
-    )
-    told = "; ".join(f"trial {i + 1}: {rows[i]['final'][suite]['pass_at']['1']:.3f}" for i in front)
-    return Figure(
-        "frontier", panel.title, plots.draw(panel), f"Not beaten by a cheaper one: {told}"
-    )

@@ -18,9 +18,9 @@ from budgetrl.cli import main
 from budgetrl.display.base import GuardedDisplay, open_display
 from budgetrl.errors import ExitCode, RunDirError
 from budgetrl.recipe.load import load_recipe
+from budgetrl.report.best import Point, best_of, pareto
 from budgetrl.rundir import RunDir
 from budgetrl.study.asha import next_trial, reaching, rungs_of
-from budgetrl.study.best import Point, best_of, pareto
 from budgetrl.study.execute import MOST_LOST, Pool, Sweeping, hand_out_all, run_sweep
 from budgetrl.study.plan import SweepPlan, plan_sweep
 from budgetrl.study.specs import parse_grid, trials_of

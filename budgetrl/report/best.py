@@ -77,6 +77,18 @@ class Best:
         }
 
 
+def point_words(values: Mapping[str, Any]) -> list[str]:
+    """Values of a point for people, by the last parts of their keys where those differ."""
+    short = [key.split(".")[-1] for key in values]
+    names = short if len(set(short)) == len(short) else list(values)
+    return [f"{name} {value_word(v)}" for name, v in zip(names, values.values(), strict=True)]
+
+
+def value_word(value: Any) -> str:
+    """A value for people."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def points_of(rows: Sequence[Mapping[str, Any]], suite: str) -> list[Point]:
     """Trials that were run to their end, by point, in the order of the grid.
 
