@@ -11,7 +11,7 @@ Times are seconds, money is dollars, shares are 0..1, and None means "not measur
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 
 class Verdict(StrEnum):
@@ -162,6 +162,20 @@ class Protocol:
 
 
 Interval = tuple[float, float]
+
+
+class Difference(NamedTuple):
+    """Difference in pass@k between two evaluations of the same problems."""
+
+    difference: float
+    interval_95: Interval | None
+    """Student t (k = 1) or bootstrap over per-problem differences; None for one problem."""
+    samples: int
+    """Rounds of both sides that were compared."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready mapping."""
+        return self._asdict()
 
 
 @dataclass(frozen=True, slots=True)

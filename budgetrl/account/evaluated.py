@@ -10,14 +10,14 @@ from typing import Any
 
 from budgetrl.account.run import Account
 from budgetrl.errors import DataError, ProtocolError
-from budgetrl.evaluation.compare import Difference, difference
+from budgetrl.evaluation.compare import difference
 from budgetrl.evaluation.rows import StoredEval, load_eval
 from budgetrl.events import Evaluation
 from budgetrl.files import read_jsonl
 from budgetrl.history import read_history
 from budgetrl.losses import find_losses
 from budgetrl.rundir import RunDir
-from budgetrl.types import Protocol, RunStatus
+from budgetrl.types import Difference, Protocol, RunStatus
 
 
 class EvaluatedRun(Account):

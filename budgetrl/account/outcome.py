@@ -13,9 +13,8 @@ from typing import Literal
 
 from budgetrl.account.run import Account
 from budgetrl.account.text import interval_text, money, points, short_path, suite_name, updates
-from budgetrl.evaluation.compare import Difference
 from budgetrl.events import RunFinished
-from budgetrl.types import Interval, RunStatus, StopReason
+from budgetrl.types import Difference, Interval, RunStatus, StopReason
 from budgetrl.units import hours_option, percent
 
 Tone = Literal["", "good", "bad", "noise", "paper", "muted"]

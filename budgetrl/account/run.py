@@ -17,11 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from budgetrl.budget import Budget, PhaseTimes, Plan, usd_of
 from budgetrl.errors import RunDirError
-from budgetrl.evaluation.compare import Difference
 from budgetrl.events import RunFinished
 from budgetrl.history import History
 from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RunDir
-from budgetrl.types import RunStatus
+from budgetrl.types import Difference, RunStatus
 
 if TYPE_CHECKING:
     from budgetrl.recipe.schema import Recipe

@@ -4,27 +4,12 @@ difference(load_eval(a), load_eval(b)) -> {k: {difference, interval_95, samples}
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
 from budgetrl.errors import ProtocolError
 from budgetrl.evaluation.passk import paired_pass_difference
 from budgetrl.evaluation.rows import StoredEval
 from budgetrl.evaluation.summary import by_problem, judged
-from budgetrl.types import Interval, Protocol
-
-
-class Difference(NamedTuple):
-    """Difference in pass@k between two evaluations of the same problems."""
-
-    difference: float
-    interval_95: Interval | None
-    """Student t (k = 1) or bootstrap over per-problem differences; None for one problem."""
-    samples: int
-    """Rounds of both sides that were compared."""
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready mapping."""
-        return self._asdict()
+from budgetrl.types import Difference, Protocol
 
 
 def describe_differences(a: Protocol, b: Protocol) -> str:

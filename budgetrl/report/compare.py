@@ -4,9 +4,10 @@ from os import PathLike
 from pathlib import Path
 
 from budgetrl.errors import DataError, ProtocolError
-from budgetrl.evaluation.compare import Difference, describe_differences, difference
+from budgetrl.evaluation.compare import describe_differences, difference
 from budgetrl.evaluation.rows import StoredEval, load_eval
 from budgetrl.rundir import open_run
+from budgetrl.types import Difference
 
 
 def compare(a: str | PathLike[str], b: str | PathLike[str]) -> dict[str, dict[int, Difference]]:

@@ -16,11 +16,10 @@ from budgetrl.account.outcome import ENDS, STATUS_TONES, ending
 from budgetrl.account.result import result_of
 from budgetrl.account.text import interval_text, points
 from budgetrl.display.watch import print_frame
-from budgetrl.evaluation.compare import Difference
 from budgetrl.report.sections import run_document
 from budgetrl.report.write import write_report
 from budgetrl.rundir import HEARTBEAT, RunDir
-from budgetrl.types import RunStatus, StopReason
+from budgetrl.types import Difference, RunStatus, StopReason
 
 STORIES = {
     "learnt": Story(suites={"heldout": Suite(), "aime24": Suite(30, 4, 0.3, 0.35)}),

@@ -54,7 +54,7 @@ def test_a_crashed_run_has_one_frame_on_a_terminal_too(tmp_path: Path) -> None:
     run = made.make_run(tmp_path / "runs")
     terminal = Terminal(["-m", "budgetrl", "watch"], 80, 24, cwd=tmp_path)
     assert terminal.end() == 0
-    assert b"Crashed after 34 updates" in terminal.data
+    assert b"wrote no end, after 34 updates" in terminal.data
     assert b"budgetrl resume runs/" + run.name.encode() in terminal.data
     assert LEAVE not in terminal.data, "it stays on the screen"
 

@@ -88,7 +88,7 @@ def test_report_of_a_crashed_run_says_so_and_shows_what_there_is(tmp_path: Path)
 
 def test_report_of_an_interrupted_run_makes_no_claim(tmp_path: Path) -> None:
     html, _ = pages(build_run(tmp_path, Story(steps=1, end="interrupted")))
-    assert "It was interrupted" in html
+    assert "Interrupted, after 1 update and" in html
     assert "better than before" not in html
 
 
@@ -108,7 +108,7 @@ def test_damaged_files_are_named_not_fatal(tmp_path: Path) -> None:
     (run.path / "evals/heldout/final.json").write_text("null")
     html, _ = pages(run)
     assert "manifest.json: is damaged" in html
-    assert "plan.json: of another version" in html
+    assert "plan.json: the plan is of another version" in html
     assert "points pass@1 on heldout" in html  # as recorded at the end of the run
 
 
