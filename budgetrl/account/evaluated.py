@@ -131,5 +131,6 @@ class EvaluatedRun(Account):
 def read_run(run: RunDir) -> EvaluatedRun:
     """Read a run directory. Works for unfinished, crashed and partly damaged runs."""
     found = EvaluatedRun(run, read_history(run))
-    _ = found.recipe, found.plan, found.times, found.budget, found.manifest, found.paid_s
+    _ = found.recipe
+    found.check()
     return found

@@ -71,6 +71,10 @@ class Account:
             self.damage[f"{name} {key}"] = f"{name}: the {key} is of another version ({fields})."
             return None
 
+    def check(self) -> None:
+        """Read all files now, as later frames are to cost little."""
+        _ = self.plan, self.times, self.budget, self.manifest, self.paid_s
+
     @property
     def tables(self) -> Mapping[str, Any]:
         """The resolved recipe as plain tables."""

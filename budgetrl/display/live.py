@@ -72,6 +72,7 @@ class LiveDisplay:
         self._notice = ""
         self.view = self._prepared or LiveRun(run)
         self.view.catch_up()
+        self.view.check()
         self._draw()
 
     def tick(self) -> None:

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from budgetrl.account.result import last_event, result_of, shortfall
+from budgetrl.account.ending import last_event, shortfall
+from budgetrl.account.result import result_of
 from budgetrl.account.run import Account
 from budgetrl.budget import PhaseTimes
 from budgetrl.display.base import Display

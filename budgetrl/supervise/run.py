@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from budgetrl.account.result import exit_code_of, last_event, shortfall
+from budgetrl.account.ending import last_event, shortfall
+from budgetrl.account.result import exit_code_of
 from budgetrl.account.run import Account
 from budgetrl.display.base import Display
 from budgetrl.documents import read_recipe

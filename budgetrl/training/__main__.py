@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from budgetrl.account.result import brief, stored_results
+from budgetrl.account.ending import brief, stored_results
 from budgetrl.budget import PhaseTimes
 from budgetrl.documents import read_plan, read_recipe
 from budgetrl.engine import import_first

@@ -45,7 +45,7 @@ A stage that trains on demonstrations has a loop without rollout and rewards: se
 
 from typing import Any, NamedTuple
 
-from budgetrl.account.result import brief, differences, shortfall, unjudged
+from budgetrl.account.ending import brief, differences, shortfall, unjudged
 from budgetrl.documents import read_pins
 from budgetrl.engine import open_engine
 from budgetrl.errors import ExitCode

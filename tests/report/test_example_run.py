@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from budgetrl.account.ending import differences
 from budgetrl.account.evaluated import read_run
-from budgetrl.account.result import differences
 from budgetrl.history import read_history
 from budgetrl.report.write import write_report
 from budgetrl.rundir import damaged_files, open_run

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from run_builder import Story, Suite, build_run, write_eval
 
+from budgetrl.account.ending import differences, stored_results, unjudged
 from budgetrl.account.evaluated import read_run
-from budgetrl.account.result import differences, stored_results, unjudged
 from budgetrl.account.run import Account
 from budgetrl.budget import Limits, affordable_rounds
 from budgetrl.damage import way_on
