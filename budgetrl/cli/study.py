@@ -341,10 +341,11 @@ def _print_plan(made: "SweepPlan", config: dict[str, Any], as_json: bool) -> int
         "s/update",
         "dollars",
         box=SIMPLE_HEAD,
+        pad_edge=False,
     )
     for row in rows:
         table.add_row(
-            row["recipe"], str(row["rank"]), _scale(row), str(row["seed"]),
+            row["recipe"].replace("-", "-\n"), str(row["rank"]), _scale(row), str(row["seed"]),
             duration(row["budget_s"]), str(row["planned_steps"]), f"{row['step_s']:.1f}",
             usd(row["expected_usd"]),
         )  # fmt: skip
