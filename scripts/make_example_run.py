@@ -29,6 +29,7 @@ def copy_run(source: RunDir, place: Path) -> RunDir:
     completions = sorted((source.path / "completions").glob("step_*.jsonl"))
     evaluations = sorted(source.path.glob("evals/*/baseline.*"))
     evaluations += sorted(source.path.glob("evals/*/final.*"))
+    evaluations += sorted(source.path.glob("evals/*/eval-*.json"))  # without their completions
     for file in [completions[0], completions[-1], *evaluations]:
         copied = place / file.relative_to(source.path)
         copied.parent.mkdir(parents=True, exist_ok=True)

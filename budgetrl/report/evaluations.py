@@ -101,7 +101,11 @@ def _answers(facts: EvaluatedRun) -> Iterator[Block]:
 
 def _further(facts: EvaluatedRun) -> Iterator[Block]:
     """What `budgetrl eval` added to the run."""
-    results = [(stored, stored.result) for stored in facts.further if stored.result is not None]
+    results = [
+        (stored, stored.result)
+        for stored in facts.further
+        if stored.result is not None and stored.protocol.think is None
+    ]
     ks = sorted({k for _, result in results for k in result.pass_at})
     rows: list[Sequence[Cell | str]] = []
     for stored, result in results:

@@ -86,9 +86,11 @@ def _without_comparison(facts: EvaluatedRun) -> str:
 def _sections(facts: EvaluatedRun) -> Iterator[Section]:
     from budgetrl.report.figures import frontier, learning_curves  # loads matplotlib
     from budgetrl.report.several import beside_paper
+    from budgetrl.report.thinking import thinking_blocks
 
     yield Section("At a glance", [Tiles(_tiles(facts))])
     yield Section("Outcome", list(outcome_blocks(facts)))
+    yield Section("Accuracy and thinking", list(thinking_blocks(facts)))
     yield Section(
         "What the money bought",
         _figures(frontier(facts)),
