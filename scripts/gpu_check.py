@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from budgetrl.documents import written_recipe
 from budgetrl.estimation.estimate import estimate
 from budgetrl.estimation.phases import UPDATE_PHASES
 from budgetrl.estimation.profile import (
     predicted_phases,
     profile_document,
     run_factors,
-    run_recipe,
 )
 from budgetrl.estimation.shapes import find_shape
 from budgetrl.files import write_json
@@ -34,7 +34,7 @@ from budgetrl.units import GIB
 
 def figures(run: RunDir, gpu: Gpu | None) -> dict[str, Any]:
     """What one run measured, and what was predicted for it."""
-    recipe, history = run_recipe(run), read_history(run)
+    recipe, history = written_recipe(run), read_history(run)
     manifest = run.read_json(MANIFEST)
     steps = history.steps[1:] or history.steps  # the first one compiles
     phases = {
@@ -126,7 +126,7 @@ def main() -> int:
         return 0
     measured = f"{time.strftime('%Y-%m-%d')}, scripts/gpu_check.sh"
     factors = run_factors(runs[-1].path).factors
-    document = profile_document(run_recipe(runs[-1]), gpu, factors, measured)
+    document = profile_document(written_recipe(runs[-1]), gpu, factors, measured)
     versions = figures(runs[-1], gpu)["versions"]
     file = options.profile / f"gpu-{gpu.name.lower().replace(' ', '-')}.json"
     write_json(file, document | {"versions": versions})

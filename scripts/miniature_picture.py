@@ -35,9 +35,12 @@ def main() -> None:
     for name, config, value, *_ in table["rows"]:
         start = name or start
         place, offset = (place + 1, 0) if name else (place, offset + 1)
-        match = CELL.match(value)
-        assert match is not None, value
-        mean, low, high = map(float, match.groups())
+        if isinstance(value, str):  # as studies wrote it before their tables held numbers
+            match = CELL.match(value)
+            assert match is not None, value
+            mean, low, high = map(float, match.groups())
+        else:
+            mean, low, high = (100 * x for x in (value["value"], *value["interval_95"]))
         label = "before" if offset == 0 else config.split(", ")[1].split(" (")[0]
         axes.bar(
             place + 0.2 * (offset - 1.5), mean, 0.18, color=INKS[offset],

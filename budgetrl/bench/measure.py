@@ -18,6 +18,7 @@ from typing import Any
 from budgetrl.bench.settings import LEAST_TOKENS, UPDATES, Setting, benched, settings_of
 from budgetrl.budget import Limits
 from budgetrl.display.base import NoDisplay
+from budgetrl.documents import written_recipe
 from budgetrl.errors import (
     OUT_OF_MEMORY_EXIT,
     BudgetError,
@@ -26,7 +27,7 @@ from budgetrl.errors import (
 )
 from budgetrl.estimation.cpu_profile import store_profile
 from budgetrl.estimation.machine import user_cache_dir
-from budgetrl.estimation.profile import run_recipe, store_gpu_profile
+from budgetrl.estimation.profile import store_gpu_profile
 from budgetrl.files import write_json
 from budgetrl.history import History, measured_times, read_history
 from budgetrl.plan import create_run, make_plan
@@ -270,7 +271,7 @@ def _store(run: RunDir) -> Path | None:
         return None
     if manifest["gpu"] is not None:
         return store_gpu_profile(run, user_cache_dir())
-    return store_profile(run_recipe(run), times, user_cache_dir(), manifest["versions"])
+    return store_profile(written_recipe(run), times, user_cache_dir(), manifest["versions"])
 
 
 def _machine(run: RunDir) -> str:

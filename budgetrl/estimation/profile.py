@@ -10,7 +10,6 @@ about machine and software, not about the answers. The same file format, under
 assets/profiles/gpu-*.json, carries profiles measured on real GPUs.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.budget import PhaseTimes
+from budgetrl.documents import written_recipe
 from budgetrl.errors import BudgetRLError, RunDirError, UsageError
 from budgetrl.estimation.estimate import PROFILE_SCHEMA_VERSION, Measured, gpu_profile_path
 from budgetrl.estimation.phases import UPDATE_PHASES, Phases, make_phases
@@ -27,7 +27,7 @@ from budgetrl.files import write_json
 from budgetrl.hardware import Gpu, find_gpu
 from budgetrl.history import History, measured_times, read_history
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir, open_run
+from budgetrl.rundir import MANIFEST, PLAN, RunDir, open_run
 
 _PHASES = (*UPDATE_PHASES, "imports", "model", "data", "baseline", "step_eval", "final", "save")
 _LEAST_S = 0.05
@@ -42,7 +42,7 @@ def from_run(path: str | Path) -> tuple[Recipe, PhaseTimes, History]:
     """
     run = open_run(path)
     history = read_history(run)
-    recipe = run_recipe(run)
+    recipe = written_recipe(run)
     times = measured_times(history, report_s=3.0, source=f"run {run.name}")
     if times is None:
         raise RunDirError(
@@ -106,7 +106,7 @@ def store_gpu_profile(run: RunDir, cache_dir: Path) -> Path:
         RunDirError: it has not measured enough.
         OSError: the folder cannot be written.
     """
-    recipe, gpu = run_recipe(run), _gpu_of_run(run, run_recipe(run))
+    recipe, gpu = written_recipe(run), _gpu_of_run(run, written_recipe(run))
     today = datetime.now(UTC).date().isoformat()
     document = profile_document(recipe, gpu, run_factors(run.path).factors, today)
     document["versions"] = (run.read_json(MANIFEST) or {}).get("versions", {})
@@ -114,19 +114,6 @@ def store_gpu_profile(run: RunDir, cache_dir: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, document)
     return path
-
-
-def run_recipe(run: RunDir) -> Recipe:
-    """The resolved recipe of a run.
-
-    Raises:
-        RunDirError: it is missing or of another version of budgetrl.
-    """
-    stored = run.read_json(RESOLVED)
-    try:
-        return Recipe.model_validate_json(json.dumps(stored["recipe"]))
-    except (TypeError, KeyError, ValueError) as error:
-        raise RunDirError(f"{run.path}: {RESOLVED} cannot be used: {error}.") from None
 
 
 def _gpu_of_run(run: RunDir, recipe: Recipe) -> Gpu:

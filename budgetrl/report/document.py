@@ -5,7 +5,7 @@
 Every text in here is plain text: renderers escape it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -26,6 +26,8 @@ class Cell:
     """Footnote signs."""
     interval: tuple[float, float, float] | None = None
     """(low, value, high) drawn as a small bar around zero; shares, not percent."""
+    number: Mapping[str, Any] | None = None
+    """What the text says, for programs: value (a share), interval_95, samples and the like."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """Tables 1 and 2 in the shape of the paper: printed numbers above measured ones, per model."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from budgetrl.account.outcome import tone_of
 from budgetrl.account.text import interval_text, points, suite_name
@@ -85,7 +86,10 @@ def table_2(models: Sequence[ModelRows]) -> Table | None:
         if model.numbers is not None and model.numbers.entropies:
             printed_of = model.numbers.entropies
             cells = [None if rank == "full" else printed_of.get(rank) for rank in ranks]
-            shown = [Cell("-" if c is None else f"{c:+.1f}", "paper") for c in cells]
+            shown = [
+                Cell("-" if c is None else f"{c:+.1f}", "paper", number=_paper_number(c))
+                for c in cells
+            ]
             rows.append([Cell(model.name, "paper"), Cell("paper", "paper"), *shown])
         for scales in _by_scale(model.arms):
             found = [changes.get((model.name, arm.label)) for arm in scales]
@@ -148,8 +152,13 @@ def _printed(
         if why:
             notes.add(f"{IMPOSSIBLE} {suite_name(suite)} @{k}: {why}.")
         shown = "-" if value is None else f"{value:.1f}"
-        cells.append(Cell(shown, "paper", marks=IMPOSSIBLE if why else ""))
+        marks = IMPOSSIBLE if why else ""
+        cells.append(Cell(shown, "paper", marks=marks, number=_paper_number(value)))
     return cells
+
+
+def _paper_number(percent: float | None) -> Mapping[str, Any] | None:
+    return None if percent is None else {"value": percent / 100}
 
 
 def _measured(
@@ -180,7 +189,9 @@ def _measured(
         gain = arm.gain(suite, k) if when == "final" else None
         tone = tone_of(gain.interval_95) if gain is not None else ""
         own = size if size != usual_size else ""
-        cells.append(_estimate(found, marks, tone if tone in ("good", "bad") else "", own))
+        cell = _estimate(found, marks, tone if tone in ("good", "bad") else "", own)
+        rounds = [e.samples for e in arm.evaluations(suite, when, k)]
+        cells.append(replace(cell, number=cell.number and {**cell.number, "samples": rounds}))
     return cells
 
 
@@ -197,14 +208,15 @@ def _estimate(found: Estimate | None, marks: str, tone: Tone, size: str) -> Cell
         return Cell("-", "muted")
     interval = interval_text(found.interval_95) if found.interval_95 else ""
     note = "; ".join(filter(None, (interval, size)))
-    return Cell(percent(found.value).removesuffix(" %"), tone, note=note, marks=marks)
+    shown = percent(found.value).removesuffix(" %")
+    return Cell(shown, tone, note=note, marks=marks, number=found._asdict())
 
 
 def _change(found: Estimate | None) -> Cell:
     if found is None:
         return Cell("-", "muted")
     note = interval_text(found.interval_95, signed=True) if found.interval_95 else ""
-    return Cell(points(found.value), note=note)
+    return Cell(points(found.value), note=note, number=found._asdict())
 
 
 def _by_scale(arms: Sequence[Arm]) -> Iterator[list[Arm]]:

@@ -189,18 +189,26 @@ def _baselines(models: Sequence[ModelRows]) -> dict[str, Any]:
 
 
 def _table_json(table: Table | None) -> dict[str, Any] | None:
+    """Texts of the first columns, then numbers: shares with intervals; null where there is none."""
     if table is None:
         return None
     return {
         "head": list(table.head),
         "groups": [list(group) for group in table.super_head],
         "rows": [
-            [cell if isinstance(cell, str) else _cell_text(cell) for cell in row]
+            [_label(c) for c in row[: table.text_columns]]
+            + [_number(c) for c in row[table.text_columns :]]
             for row in table.rows
         ],
         "footnotes": list(table.footnotes),
     }
 
 
-def _cell_text(cell: Cell) -> str:
-    return f"{cell.text}{cell.marks}" + (f" ({cell.note})" if cell.note else "")
+def _label(cell: Cell | str) -> str:
+    return cell if isinstance(cell, str) else cell.text
+
+
+def _number(cell: Cell | str) -> dict[str, Any] | None:
+    if isinstance(cell, str) or cell.number is None:
+        return None
+    return {**cell.number, "mark": cell.marks or None}

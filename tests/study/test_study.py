@@ -181,6 +181,8 @@ def test_a_studys_report_names_claims_arms_and_what_failed(study: StudyDir) -> N
     assert [arm["status"] for arm in document["arms"]] == ["finished", "crashed", "failed"]
     assert set(document["baseline"]) == {"heldout"}
     assert document["table1"]["rows"] and document["claims"]
+    for row in document["table1"]["rows"]:
+        assert all(cell is None or isinstance(cell["value"], float) for cell in row[2:]), row
     assert document["arms"][0]["lora_scale"] == 8.0
 
 
