@@ -155,7 +155,7 @@ def budgets(out: Path) -> list[dict[str, Any]]:
     generator, found = random.Random(6), []
     with cluster(2) as (nodes, _):
         for number in range(6):
-            budget_s = generator.uniform(75.0, 190.0)
+            budget_s = generator.uniform(60.0, 150.0)
             started = time.monotonic()
             running = sweep(
                 nodes.address, out / f"budget_{number}", SHORT, "--hours", f"{budget_s:.1f}s",
@@ -182,13 +182,15 @@ def asha(out: Path, *flags: str, name: str = "asha") -> dict[str, Any]:
         running = sweep(nodes.address, out / name, HALF, "--seeds", "2", "--hours", "60m", *flags)
         document = outcome(running)
     (out / f"{name}.json").write_text(json.dumps(document))
+    runs_s = sum(trial["spent"]["wall_s"] for trial in document["trials"])
     return {
         "rungs": document["rungs"],
-        "runs_s": sum(trial["spent"]["wall_s"] for trial in document["trials"]),
+        "runs_s": runs_s,
+        "overhead": document["spent"]["wall_s"] / runs_s - 1,
         "paid_s": document["spent"]["wall_s"],
         "best": document["best"],
         "trials": [
-            {key: trial[key] for key in ("values", "seed", "steps", "final", "scores")}
+            {key: trial[key] for key in ("values", "seed", "steps", "final", "scores", "spent")}
             for trial in document["trials"]
         ],
     }

@@ -38,7 +38,9 @@ def trial_row(study: StudyDir, index: int) -> dict[str, Any]:
 def trial_line(study: StudyDir, index: int) -> str:
     """One trial for people who wait."""
     row, trial, suite = trial_row(study, index), study.trials[index], study.config.get("metric")
-    words = [row["status"], f"{row['steps']} updates", duration(row["spent"]["wall_s"])]
+    handed_out = row["status"] == "pending" and trial.run is not None
+    status = "starting" if handed_out else row["status"]
+    words = [status, f"{row['steps']} updates", duration(row["spent"]["wall_s"])]
     if row["spent"]["usd"] is not None:
         words.append(usd(row["spent"]["usd"]))
     result = (row["final"] or {}).get(suite)
