@@ -27,12 +27,14 @@ from unsloth import tokenizer_utils  # noqa: E402, TID251
 from unsloth.models import rl  # noqa: E402, TID251
 
 rl._patch_trl_rl_trainers("grpo_trainer")
+rl._patch_trl_rl_trainers("sft_trainer")
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "training"))
 
 import test_grpo_oracle as harness  # noqa: E402
 import test_passes as passes  # noqa: E402
 import test_preflight as rehearsal  # noqa: E402
+import test_sft as learning  # noqa: E402
 import torch  # noqa: E402
 import trl  # noqa: E402
 
@@ -126,6 +128,28 @@ def rehearsed_micro_batch() -> int:
         return int(build().trainer.args.per_device_train_batch_size)
 
 
+def sft_distances() -> dict[str, float]:
+    """Of the patched SFT trainer's first update: relative distance of loss and gradient norm.
+
+    From the mean log-likelihood of the completions' tokens, written out in float64.
+    """
+    learning.PlainEngine = PatchedEngine  # type: ignore[misc]
+    recipe = learning.part("sft.micro_batch=2")
+    _, logs, parts = learning.ours(recipe, FOLDER)
+    model = PlainEngine.open(recipe).model.double()
+    loss, tokens = torch.zeros((), dtype=torch.float64), 0
+    for row in parts.sampler.batch(0):
+        prompt, answer = row.prompt_ids, row.completion_ids  # type: ignore[attr-defined]
+        ids = torch.tensor([[*prompt, *answer]])
+        logps = model(input_ids=ids).logits[0].log_softmax(-1)
+        loss = loss - logps[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None]).sum()
+        tokens += len(answer)
+    (loss / tokens).backward()
+    norms = [parameter.grad.norm() for parameter in model.parameters() if parameter.requires_grad]
+    wanted = {"loss": float(loss / tokens), "grad_norm": float(torch.stack(norms).norm())}
+    return {name: abs(logs[0][name] / value - 1) for name, value in wanted.items()}
+
+
 def restored_tokenizer() -> dict[str, Any]:
     """What Unsloth and budgetrl make of a Llama with a byte-level vocabulary."""
     os.environ["UNSLOTH_DISABLE_TOKENIZER_JSON_REPAIR"] = "1"
@@ -156,6 +180,8 @@ def main() -> None:
         "noticed": a_change_is_noticed(),
         "updates": updates(),
         "micro_batch": rehearsed_micro_batch(),
+        "sft_trainer": trl.SFTTrainer.__name__,
+        "sft": sft_distances(),
         "tokenizer": restored_tokenizer(),
     }
     sys.stdout.write(json.dumps(found) + "\n")

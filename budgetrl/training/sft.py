@@ -105,7 +105,7 @@ class SftMixin(StageMixin):
             return zero_gradient_loss(model)
         loss = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
         metrics = self._metrics["train"]  # type: ignore[attr-defined]
-        seen = [metrics[key][-1:] for key in ("entropy", "mean_token_accuracy")]
+        seen = [metrics.get(key, [])[-1:] for key in ("entropy", "mean_token_accuracy")]
         if isinstance(self.parts.record, SftRecord) and all(seen):
             self.parts.record.note_pass(tokens, seen[0][0], seen[1][0])
         return loss

@@ -525,6 +525,13 @@ def test_the_patched_trainer_has_no_larger_pass_and_the_oracles_gradients(
     assert max(update["distance"] for update in updates.values()) <= 1e-3
 
 
+def test_the_patched_sft_trainer_has_the_loss_and_gradients_of_the_completions(
+    on_cpu: dict[str, Any],
+) -> None:
+    assert on_cpu["sft_trainer"] == "UnslothSFTTrainer"
+    assert max(on_cpu["sft"].values()) <= 2e-5
+
+
 def test_a_tokenizer_that_lost_its_spaces_is_restored(on_cpu: dict[str, Any]) -> None:
     """Unsloth restores it itself unless it is told not to, as here."""
     assert on_cpu["tokenizer"] == {"unsloth": "12+7=19", "budgetrl": "12 + 7 = 19"}
