@@ -175,6 +175,10 @@ def _evaluation(event: Evaluation) -> str:
         spread = f" ({interval_text(interval)})" if interval else ""
         parts.append(f"pass@{k} {percent(value)}{spread}")
     rounds = f"{event.problems} problems x {event.samples}"
+    from budgetrl.evaluation.rounds import said_of  # only where an evaluation has ended
+
+    if said := said_of(event.rounds):
+        rounds += f", {said}"
     at = "" if event.when == "baseline" else f" after update {event.step}"
     when = f"{event.suite} {event.when}{at}"
     return f"{when}: {', '.join(parts)}; {rounds}; {duration(event.seconds)}"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.account.outcome import tone_of
 from budgetrl.account.text import interval_text, points, suite_name
+from budgetrl.evaluation.rounds import said_of
 from budgetrl.report.document import Block, Cell, Listing, Table, Text
 from budgetrl.types import Protocol
 from budgetrl.units import percent
@@ -139,6 +140,9 @@ def _protocols(facts: EvaluatedRun) -> Iterator[tuple[str, str]]:
             stored = facts.stored.get((suite, when))
             if stored is not None:
                 seen[when] = protocol_text(stored.protocol)
+            evaluation = facts.evaluation(when, suite)
+            if evaluation is not None and (said := said_of(evaluation.rounds)):
+                yield f"Rounds, {suite_name(suite)}, {when}", said
         texts = set(seen.values())
         if len(texts) == 1:
             yield f"Protocol, {suite_name(suite)}", texts.pop()
