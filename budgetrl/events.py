@@ -1,22 +1,19 @@
 """What a run says about itself: one JSON line per event, told apart by `kind`.
 
 The run directory's `events.jsonl` holds them in order. Writers build these models; `t`,
-`elapsed_s`, `spent_usd` and `attempt` are stamped by `EventWriter`. Readers get
+`elapsed_s`, `spent_usd` and `attempt` are stamped by `event_file.EventWriter`. Readers get
 them back by `parse`, which refuses nothing but what is no event at all.
 """
 
 import json
 import math
-import os
-import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from budgetrl.masking import masked_tree
+from budgetrl.phases import PhaseName
 from budgetrl.types import StopReason
 
 SCHEMA_VERSION = 1
@@ -24,23 +21,6 @@ _HASH_DIGITS = 64
 
 Stamp = Callable[[], Mapping[str, Any]]
 """Gives `elapsed_s`, `spent_usd` and `attempt` of the moment."""
-
-PhaseName = Literal[
-    "imports",
-    "download",
-    "model",
-    "data",
-    "preflight",
-    "baseline",
-    "train",
-    "evaluation",
-    "entropy",
-    "traces",
-    "gate",
-    "checkpoint",
-    "final",
-    "report",
-]
 
 
 class Event(BaseModel):
@@ -394,67 +374,6 @@ def parse(line: str | bytes) -> Event | None:
         return Event.model_validate(data)
     except ValidationError:
         return None
-
-
-class EventWriter:
-    """Appends stamped events; each line reaches the file whole or not at all."""
-
-    def __init__(self, path: Path, stamp: Stamp) -> None:
-        self._path = path
-        self._stamp = stamp
-        self._elapsed_s, self._usd = 0.0, 0.0
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._size = self._cut_torn_line()
-        self._elapsed_s, self._usd = self._last_stamp()
-
-    def write(self, event: Event) -> None:
-        """Append one event.
-
-        Raises:
-            OSError: the disk is full or gone; the file is as it was before.
-        """
-        stamp = dict(self._stamp()) | {"t": time.time()}
-        self._elapsed_s = stamp["elapsed_s"] = max(self._elapsed_s, stamp["elapsed_s"])
-        if stamp.get("spent_usd") is not None:
-            self._usd = stamp["spent_usd"] = max(self._usd, stamp["spent_usd"])
-        data = (to_line(event, stamp) + "\n").encode()
-        try:
-            written = os.pwrite(self._file, data, self._size)
-            while written < len(data):
-                written += os.pwrite(self._file, data[written:], self._size + written)
-        except OSError:
-            os.ftruncate(self._file, self._size)
-            raise
-        self._size += len(data)
-
-    def close(self) -> None:
-        """Make everything durable and close."""
-        with suppress(OSError):
-            os.fsync(self._file)
-        os.close(self._file)
-
-    def _cut_torn_line(self) -> int:
-        size = os.fstat(self._file).st_size
-        position = size
-        while position > 0:
-            start = max(0, position - 65536)
-            block = os.pread(self._file, position - start, start)
-            newline = block.rfind(b"\n")
-            if newline >= 0:
-                position = start + newline + 1
-                break
-            position = start
-        if position < size:
-            os.ftruncate(self._file, position)
-        return position
-
-    def _last_stamp(self) -> tuple[float, float]:
-        tail = os.pread(self._file, 1 << 20, max(0, self._size - (1 << 20)))
-        for line in reversed(tail.splitlines()):
-            event = parse(line)
-            if event is not None:
-                return event.elapsed_s, event.spent_usd or 0.0
-        return 0.0, 0.0
 
 
 def _finite_number(text: str) -> float:

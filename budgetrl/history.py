@@ -32,13 +32,13 @@ from budgetrl.events import (
     parse,
 )
 from budgetrl.lean_steps import lean_step
+from budgetrl.phases import MEASURED_ONCE, UPDATE_PHASES
 from budgetrl.rundir import RunDir
 
 UNTOLD, UNSTORED = -2, -1
 """Of an update: no event tells of it; its completions were not stored, or no event says so."""
 MOST_STEPS = 10**7
 """A damaged line may name any number."""
-_STEP_PHASES = ("rollout", "reward", "logprob", "update", "other")
 
 RECENT_STEPS = 20
 """Updates that say what the next ones take."""
@@ -255,7 +255,7 @@ def replanned_times(history: History, planned: PhaseTimes, source: str) -> Phase
     """
     known: dict[str, Any] = {
         f"{name}_s": seconds
-        for name in ("imports", "model", "data", "baseline", "final")
+        for name in MEASURED_ONCE
         if (seconds := _typical(history, name)) is not None
     }
     if "baseline_s" in known:
@@ -264,7 +264,7 @@ def replanned_times(history: History, planned: PhaseTimes, source: str) -> Phase
         recent = (history.steps[1:] or history.steps)[-RECENT_STEPS:]
         known |= {
             f"{name}_s": statistics.median(step.phase_s.get(name, 0.0) for step in recent)
-            for name in _STEP_PHASES
+            for name in UPDATE_PHASES
         }
         known["early_step_s"] = None
     if history.checkpoints:
@@ -280,13 +280,13 @@ def measured_times(history: History, report_s: float, source: str) -> PhaseTimes
         report_s: seconds from the end of the worker to the end of the run.
         source: says where these times are from.
     """
-    spans = {name: _typical(history, name) for name in ("imports", "model", "data", "baseline")}
-    final = _typical(history, "final")
-    if not history.steps or final is None or any(value is None for value in spans.values()):
+    once: dict[str, Any] = {f"{name}_s": _typical(history, name) for name in MEASURED_ONCE}
+    if not history.steps or None in once.values():
         return None
     settled = history.steps[1:] or history.steps
-    step = {
-        name: statistics.fmean(s.phase_s.get(name, 0.0) for s in settled) for name in _STEP_PHASES
+    update = {
+        f"{name}_s": statistics.fmean(s.phase_s.get(name, 0.0) for s in settled)
+        for name in UPDATE_PHASES
     }
     step_evals = [e for e in history.evaluations if e.when == "step"]
     numbers = sorted({e.step for e in step_evals})
@@ -294,18 +294,10 @@ def measured_times(history: History, report_s: float, source: str) -> PhaseTimes
     train_s = sum(sum(s.phase_s.values()) for s in history.steps)
     early = [sum(s.phase_s.values()) for s in history.steps[:EARLY_STEPS]]
     return PhaseTimes(
-        imports_s=spans["imports"] or 0.0,
-        model_s=spans["model"] or 0.0,
-        data_s=spans["data"] or 0.0,
-        baseline_s=spans["baseline"] or 0.0,
-        rollout_s=step["rollout"],
-        reward_s=step["reward"],
-        logprob_s=step["logprob"],
-        update_s=step["update"],
-        other_s=step["other"],
+        **once,
+        **update,
         step_eval_s=sum(e.seconds for e in step_evals) / len(numbers) if numbers else 0.0,
         step_evals_every=numbers[0] if numbers else None,
-        final_s=final,
         save_s=max(saves, default=0.0),
         saves_every_s=train_s / max(1, len(saves)),
         report_s=report_s,

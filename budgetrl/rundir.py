@@ -26,7 +26,8 @@ from budgetrl.damage import RECIPE as RECIPE
 from budgetrl.damage import RESOLVED as RESOLVED
 from budgetrl.damage import way_on
 from budgetrl.errors import RunDirError
-from budgetrl.events import Event, EventWriter, RunFinished, Stamp, parse
+from budgetrl.event_file import EventWriter
+from budgetrl.events import Event, RunFinished, Stamp, parse
 from budgetrl.files import (
     PRIVATE_MODE,
     PUBLIC_MODE,

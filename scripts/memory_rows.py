@@ -23,11 +23,11 @@ from budgetrl.estimation.memory import (
     MemoryWork,
     estimate_memory,
     logit_bytes,
-    optimizer_bytes,
     weight_bytes,
 )
 from budgetrl.estimation.shapes import ModelShape
 from budgetrl.estimation.terms import Term, load_constants
+from budgetrl.recipe.training_tables import OPTIMIZER_BYTES
 from budgetrl.units import GIB
 
 _MODEL_ERROR = {"memory_model": 1}
@@ -70,7 +70,7 @@ def _part(name: str, match: re.Match[str], row: Mapping[str, Any]) -> float:
     """Bytes of a part by its formula."""
     if name == "moments":
         # The row names the parameters and 16-bit moments; eight-bit states are half of that.
-        return 2 * optimizer_bytes(round(float(match[2])), "adamw_8bit")
+        return 2 * OPTIMIZER_BYTES["adamw_8bit"] * round(float(match[2]))
     shape = shape_of(row)
     if name == "weights":
         return weight_bytes(shape, precision_of(row))

@@ -16,7 +16,7 @@ from budgetrl import events
 from budgetrl.evaluation.compare import difference
 from budgetrl.evaluation.rows import EvalRow, append_rows, header, load_eval
 from budgetrl.evaluation.summary import summarise
-from budgetrl.events import EventWriter
+from budgetrl.event_file import EventWriter
 from budgetrl.files import write_json
 from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.types import EvalResult, Protocol, StopReason, Verdict

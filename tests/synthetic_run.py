@@ -16,7 +16,7 @@ from typing import Any
 from run_builder import times
 
 from budgetrl import events
-from budgetrl.events import EventWriter
+from budgetrl.event_file import EventWriter
 from budgetrl.rundir import HEARTBEAT, PLAN, RESOLVED, RunDir
 from budgetrl.types import StopReason
 

@@ -10,10 +10,8 @@ from typing import NamedTuple
 from budgetrl.account.live import LiveRun
 from budgetrl.account.run import Account
 from budgetrl.budget import Plan
+from budgetrl.phases import PHASES, UPDATE_PHASES, phases_of
 from budgetrl.types import RunStatus
-
-SETUP = ("imports", "model", "data", "preflight")
-STEP_PHASES = ("rollout", "reward", "logprob", "update", "other")
 
 
 class BillRow(NamedTuple):
@@ -48,14 +46,15 @@ def bill_rows(account: Account) -> list[BillRow]:
     plan = _planned(account.plan, times.download_s if times else 0.0)
     steps = account.history.step_phase_seconds()
     num_planned = account.plan.steps if account.plan else 0
-    setup_s = sum(paid.get(name, 0.0) for name in SETUP)
+    setup = [n for n, kind in PHASES.items() if kind.bill == "setup" and n != "download"]
+    setup_s = sum(paid.get(name, 0.0) for name in setup)
     rows = [
         BillRow("Download", times.download_s if times else None, paid.get("download")),
         BillRow("Setup", plan.get("setup"), setup_s),
         BillRow("Baseline evaluation", plan.get("baseline"), paid.get("baseline")),
         BillRow("Updates", plan.get("updates"), sum(steps.values()) or None),
     ]
-    for name in STEP_PHASES:
+    for name in UPDATE_PHASES:
         expected = getattr(times, f"{name}_s") * num_planned if times else None
         rows.append(BillRow(name, expected, steps.get(name), part=True))
     rows += [
@@ -113,11 +112,11 @@ def bill_of(view: LiveRun, status: RunStatus, now: float) -> Bill:
     seconds = view.phase_seconds(now)
     paid = view.elapsed_s(now)
     baseline = seconds.get("baseline", 0.0)
-    end = seconds.get("final", 0.0) + seconds.get("report", 0.0)
+    end = sum(seconds.get(name, 0.0) for name in phases_of("end"))
     if history.finished is not None:
         # After the worker's last event only the report and the exit are paid.
         end += max(0.0, paid - history.elapsed_s)
-    setup = sum(seconds.get(name, 0.0) for name in ("imports", "download", "model", "data"))
+    setup = sum(seconds.get(name, 0.0) for name in phases_of("setup"))
     if "train" not in seconds and not view.steps:
         setup = paid - baseline - end
     train = max(0.0, paid - setup - baseline - end)

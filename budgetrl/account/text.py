@@ -35,8 +35,6 @@ _MARKS_PER_LETTER = 4
 LIMIT = 6000
 """Characters of one completion in a report; the whole one is in the file it comes from."""
 
-SUITE_NAMES = {"math500": "MATH500", "aime24": "AIME24", "aime25": "AIME25", "amc23": "AMC23"}
-
 
 def scrub(text: str) -> str:
     """One line of printable text: no escapes, control or invisible characters."""
@@ -100,7 +98,9 @@ def shortened(text: str, limit: int = LIMIT) -> str:
 
 def suite_name(suite: str) -> str:
     """The name by which people know a suite."""
-    return SUITE_NAMES.get(suite, suite)
+    from budgetrl.recipe.base import SuiteName  # not at the top: pydantic takes its time
+
+    return suite.upper() if suite in set(SuiteName) else suite
 
 
 def points(difference: float | None, digits: int = 1) -> str:

@@ -30,6 +30,7 @@ from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.estimation.profile import store_gpu_profile
 from budgetrl.files import write_json
 from budgetrl.history import History, measured_times, read_history
+from budgetrl.phases import UPDATE_PHASES
 from budgetrl.plan import create_run, make_plan
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.rundir import MANIFEST, PLAN, RunDir
@@ -39,7 +40,6 @@ from budgetrl.supervise.worker import Signals, Worker
 from budgetrl.training.attempt import Attempt
 from budgetrl.units import parse_duration_s
 
-PHASES = ("rollout", "reward", "logprob", "update", "other")
 SPARE = 1.2
 """The next setting is tried if so many times the longest one so far are left."""
 
@@ -238,7 +238,8 @@ def _outcome(setting: Setting, history: History, wall_s: float) -> Outcome:
     return Outcome(
         name=setting.name,
         phase_s={
-            name: statistics.fmean(step.phase_s.get(name, 0.0) for step in steps) for name in PHASES
+            name: statistics.fmean(step.phase_s.get(name, 0.0) for step in steps)
+            for name in UPDATE_PHASES
         },
         step_s=statistics.fmean(walls),
         tokens_per_s=sum(step.tokens for step in steps) / sum(walls),
@@ -250,7 +251,7 @@ def _outcome(setting: Setting, history: History, wall_s: float) -> Outcome:
 
 
 def _not_measured(setting: Setting, why: str, wall_s: float) -> Outcome:
-    return Outcome(setting.name, dict.fromkeys(PHASES), None, None, None, 0, wall_s, why)
+    return Outcome(setting.name, dict.fromkeys(UPDATE_PHASES), None, None, None, 0, wall_s, why)
 
 
 def _why(run: RunDir, history: History, exit_code: int) -> str:

@@ -12,6 +12,7 @@ from budgetrl.display.lines import Part, clip, fit, labelled, row, rule, wrap
 from budgetrl.display.scene import Scene
 from budgetrl.display.spark import chart
 from budgetrl.events import Evaluation, Step
+from budgetrl.phases import UPDATE_PHASES
 from budgetrl.types import RunStatus, Verdict
 from budgetrl.units import duration, percent
 
@@ -19,9 +20,7 @@ LABEL_WIDTH = 23
 RANGE_WIDTH = 18
 CHART_ROWS = 8
 END_CHART_ROWS = 3
-PHASES = {"rollout": "rollout", "reward": "reward", "logprob": "log-probs"} | {
-    name: name for name in ("update", "other")
-}
+PHASES = {name: name for name in UPDATE_PHASES} | {"logprob": "log-probs"}
 PHASE_STYLE = {
     "rollout": g.TRAIN,
     "reward": g.WARN,

@@ -14,12 +14,12 @@ from budgetrl.display.lines import Part, ends, fit, labelled, row, rule, wrap
 from budgetrl.display.scene import Scene
 from budgetrl.display.spark import bar
 from budgetrl.history import Span
+from budgetrl.phases import PHASES
 from budgetrl.rundir import MANIFEST
 from budgetrl.types import RunStatus
 from budgetrl.units import duration
 
-SETUP_PHASES = ("imports", "download", "model", "data", "preflight", "baseline")
-_SOMETIMES = ("download", "preflight")
+_BEFORE_TRAINING = [name for name, kind in PHASES.items() if kind.bill in ("setup", "baseline")]
 _LESS_IMPORTANT = ("also", "stopped", "attempts", "best", "saved", "report", "bill", "error")
 """Labels of the end screen that go first where rows are short."""
 LATE = 1.01
@@ -167,7 +167,7 @@ def setup(scene: Scene) -> Panel | None:
     # A resumed run has its baseline already, a rehearsal takes a moment on a CPU, and most have
     # nothing to download.
     first = history.attempt == 1
-    names = [n for n in SETUP_PHASES if n in spans or (first and n not in _SOMETIMES)]
+    names = [n for n in _BEFORE_TRAINING if n in spans or (first and PHASES[n].always)]
     names += ["train"] if "train" in spans else []
 
     def draw(width: int, rows: int) -> list[Text]:

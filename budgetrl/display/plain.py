@@ -27,6 +27,7 @@ from budgetrl.events import (
     Step,
     changed_value,
 )
+from budgetrl.phases import PHASES
 from budgetrl.rundir import RunDir
 from budgetrl.units import duration, percent, usd
 
@@ -39,8 +40,6 @@ WORTH_A_LINE = 1 << 20
 """Bytes."""
 SILENCE_S = 60.0
 PATIENCE_S = 2.0
-QUIET_PHASES = frozenset({"evaluation", "entropy", "checkpoint"})
-"""Phases that have an event of their own."""
 
 
 class PlainDisplay:
@@ -112,7 +111,7 @@ class PlainDisplay:
         match event:
             case Step():
                 self._paced(event)
-            case Phase() if event.name not in QUIET_PHASES:
+            case Phase() if not PHASES[event.name].quiet:
                 self._line(_phase(event), event.elapsed_s)
             case Download():
                 self._downloaded(event)

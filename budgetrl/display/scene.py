@@ -7,22 +7,9 @@ from typing import Any
 from budgetrl.account.bill import Bill, bill_of
 from budgetrl.account.live import LiveRun
 from budgetrl.display.glyphs import Glyphs
+from budgetrl.phases import PHASES
 from budgetrl.types import RunStatus
 
-DOING = {
-    "imports": "starting",
-    "download": "downloading",
-    "model": "loading the model",
-    "data": "loading problems",
-    "preflight": "trying the longest update",
-    "baseline": "measuring the baseline",
-    "train": "training",
-    "evaluation": "evaluating",
-    "entropy": "measuring entropy",
-    "checkpoint": "saving",
-    "final": "final evaluation",
-    "report": "writing the report",
-}
 SAMPLE_S = 6.0
 """How long one completion stays."""
 
@@ -44,11 +31,11 @@ class Scene:
         if self.status is not RunStatus.RUNNING:
             return self.status.value
         if self.view.history.finished is not None:
-            return DOING["report"]
+            return PHASES["report"].doing
         span = self.view.history.phase_now()
         if span is None:
             return "starting" if not self.view.steps else "running"
-        return DOING.get(span.name, span.name)
+        return PHASES[span.name].doing if span.name in PHASES else span.name
 
     @property
     def bill(self) -> Bill:

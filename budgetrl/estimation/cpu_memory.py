@@ -12,11 +12,11 @@ from budgetrl.estimation.memory import (
     MemoryEstimate,
     Verdict,
     layer_bytes_per_token,
-    optimizer_bytes,
 )
 from budgetrl.estimation.scenario import Scenario
 from budgetrl.estimation.shapes import LINEARS
 from budgetrl.estimation.terms import Term, band
+from budgetrl.recipe.training_tables import OPTIMIZER_BYTES
 from budgetrl.units import GIB
 
 _ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -39,7 +39,7 @@ def cpu_memory(scenario: Scenario, prompt_tokens: float | None = None) -> Memory
     prompt = min(prompt_tokens or recipe.prompt.max_tokens, recipe.prompt.max_tokens)
     weights = float(element * shape.params * max(1, whole))
     trained, adapter = 4.0 * scenario.trained_params, 4.0 * (scenario.adapter_params or 0)
-    moments = optimizer_bytes(scenario.trained_params, recipe.optimizer.name)
+    moments = float(OPTIMIZER_BYTES[recipe.optimizer.name] * scenario.trained_params)
     runtime = known["cpu_runtime_gib"] * GIB
 
     evaluated = [
@@ -88,12 +88,8 @@ def cpu_memory(scenario: Scenario, prompt_tokens: float | None = None) -> Memory
         optimizer=moments,
         kv_cache=cache,
         rollout_buffers=buffers,
-        reserved=0.0,
-        utilization=None,
         logits=logits,
         activations=activations,
-        reference=0.0,
-        beside_training=0.0,
         runtime=runtime,
         peak_generation=generating,
         peak_training=training,
@@ -103,8 +99,6 @@ def cpu_memory(scenario: Scenario, prompt_tokens: float | None = None) -> Memory
         usable=usable,
         kv_wanted=cache,
         kv_room=usable,
-        kv_least=0.0,
-        host=0.0,
         verdict=verdict,
         reason=reason,
     )

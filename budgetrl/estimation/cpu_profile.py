@@ -22,9 +22,10 @@ from budgetrl.data.prompt_length import model_file
 from budgetrl.estimation.cpu_phases import Prompts, cpu_scenario, predict, read_prompts
 from budgetrl.estimation.cpu_time import Machine
 from budgetrl.estimation.machine import this_cpu, this_machine
-from budgetrl.estimation.phases import EARLY, UPDATE_PHASES, Phases, with_measured
+from budgetrl.estimation.phases import EARLY, Phases, with_measured
 from budgetrl.estimation.shapes import LengthPrior
 from budgetrl.files import parse_json, write_json
+from budgetrl.phases import MEASURED_ONCE, UPDATE_PHASES
 from budgetrl.processor import cpu_model
 from budgetrl.recipe.schema import Recipe
 
@@ -33,10 +34,7 @@ BUNDLED = "assets/profiles/cpu.json"
 BUSY_FACTOR = 1.5
 """Over a shipped profile: a last run that was slower counts as disturbed."""
 
-_PHASES = (
-    *("imports", "model", "data", "baseline", "rollout", "reward", "logprob", "update", "other"),
-    *("step_eval", "final", "save", "report"),
-)
+_PHASES = (*MEASURED_ONCE, *UPDATE_PHASES, "step_eval", "save", "report")
 _LEAST_S = 1e-4
 """Phases shorter than this say nothing of speed."""
 _MOST = 1e4

@@ -6,6 +6,7 @@ from budgetrl.estimation.memory import weight_bytes
 from budgetrl.estimation.phases import Phases
 from budgetrl.estimation.scenario import Scenario
 from budgetrl.estimation.workload import Precision
+from budgetrl.recipe.training_tables import OPTIMIZER_BYTES
 from budgetrl.retention import num_kept
 from budgetrl.types import EvalWhen
 
@@ -36,7 +37,7 @@ class Disk:
 def disk_of(scenario: Scenario, phases: Phases, steps: int) -> Disk:
     """Disk of a run of this many updates."""
     recipe, trained = scenario.recipe, 4.0 * scenario.trained_params
-    moments = (2 if recipe.optimizer.name == "adamw_8bit" else 8) * scenario.trained_params
+    moments = OPTIMIZER_BYTES[recipe.optimizer.name] * scenario.trained_params
     full = min(_FULL_CHECKPOINTS, max(1, steps)) * (trained + moments)
     small = (1 + recipe.checkpoint.milestones) * trained
     stored = num_kept(recipe.checkpoint.keep_completions, steps)

@@ -25,12 +25,10 @@ from budgetrl.estimation.scenario import Scenario, make_scenario, memory_of
 from budgetrl.estimation.terms import BAND, DRAWS, Band, quantiles
 from budgetrl.files import parse_json
 from budgetrl.hardware import Gpu, Price
+from budgetrl.phases import ONCE
 from budgetrl.recipe.schema import Recipe
 
 PROFILE_SCHEMA_VERSION = 1
-
-_ONCE = ("imports", "download", "model", "data", "baseline", "final", "report")
-"""Phases that a run has once."""
 
 _NO_LIMIT_S = 1e15
 """Stands for "as long as it takes" where only a number of updates is asked for."""
@@ -264,7 +262,7 @@ def _times(phases: Phases, budget_s: float | None, steps: int | None) -> PhaseTi
 def _ends(phases: Phases, steps: int | None) -> tuple[int, int]:
     """The draws at the cheap and the costly end of the band, by the cost of the whole run."""
     count = steps or 100
-    pairs = zip(phases.summed(_ONCE), phases.step_draws, strict=True)
+    pairs = zip(phases.summed(ONCE), phases.step_draws, strict=True)
     costs = [once + count * step for once, step in pairs]
     order = sorted(range(DRAWS), key=costs.__getitem__)
     tail = round((1 - BAND) / 2 * (DRAWS - 1))

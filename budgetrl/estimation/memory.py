@@ -16,6 +16,7 @@ from enum import StrEnum
 from budgetrl.estimation.shapes import ModelShape
 from budgetrl.estimation.terms import Constants, Term, band, total
 from budgetrl.estimation.workload import Precision
+from budgetrl.recipe.training_tables import OPTIMIZER_BYTES
 from budgetrl.units import GIB
 
 BYTES_4BIT = 0.5 + 4 / 64
@@ -24,7 +25,6 @@ BYTES_4BIT = 0.5 + 4 / 64
 CROWDING = 1.25
 """KV cache over that of the mean running sequence: they are not all at their mean at once."""
 
-_ADAMW_BYTES = {"adamw": 8, "adamw_8bit": 2}
 _SAMPLER_BYTES = 2.83e6
 """Per sequence that vLLM may run at once."""
 _KV_MARGIN = 1.1
@@ -84,7 +84,7 @@ class MemoryWork:
     """Per 16-bit weight; 4 for float32."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
     """GPU memory of a run, in bytes."""
 
@@ -95,15 +95,15 @@ class MemoryEstimate:
     kv_cache: float
     """What vLLM sets aside for it; without vLLM what the completions need."""
     rollout_buffers: float
-    reserved: float
+    reserved: float = 0.0
     """All that vLLM takes: its share of the GPU, weights included; 0 without vLLM."""
-    utilization: float | None
+    utilization: float | None = None
     """That share; None without vLLM."""
     logits: float
     activations: float
-    reference: float
+    reference: float = 0.0
     """Logits and activations of the passes without gradients; 0 where there are none."""
-    beside_training: float
+    beside_training: float = 0.0
     """What vLLM keeps while the trainer works, weights apart."""
     runtime: float
     peak_generation: float
@@ -117,9 +117,9 @@ class MemoryEstimate:
     """KV cache with which all sequences run at once."""
     kv_room: float
     """KV cache that there is room for."""
-    kv_least: float
+    kv_least: float = 0.0
     """KV cache of one group at full length: less makes no progress worth paying."""
-    host: float
+    host: float = 0.0
     """Host memory for offloaded activations."""
     verdict: Verdict
     reason: str = ""
@@ -141,11 +141,6 @@ def weight_bytes(shape: ModelShape, precision: Precision, per_weight: int = 2) -
             return shape.linear_params + 2.0 * rest
         case Precision.INT4:
             return BYTES_4BIT * shape.linear_params + 2.0 * rest
-
-
-def optimizer_bytes(trained_params: int, name: str) -> float:
-    """Two moments per trained parameter: float32, or one byte each for adamw_8bit."""
-    return float(_ADAMW_BYTES[name] * trained_params)
 
 
 def logit_bytes(micro_batch: int, tokens: int, vocab: int, chunks: int | None) -> float:
@@ -189,7 +184,7 @@ def trainer_bytes(work: MemoryWork) -> float:
         own
         + 8.0 * work.adapter_params
         + 4.0 * (trained - work.adapter_params)
-        + (optimizer_bytes(trained, work.optimizer))
+        + float(OPTIMIZER_BYTES[work.optimizer] * trained)
     )
 
 
@@ -239,7 +234,7 @@ def estimate_memory(work: MemoryWork, usable: float, constants: Constants) -> Me
         weights=weights + (0.0 if work.shared_weights or not work.vllm else weights),
         adapter=4.0 * work.adapter_params,
         gradients=4.0 * trained,
-        optimizer=optimizer_bytes(trained, work.optimizer),
+        optimizer=float(OPTIMIZER_BYTES[work.optimizer] * trained),
         kv_cache=kv_cache,
         rollout_buffers=buffers,
         reserved=reserved,

@@ -27,26 +27,10 @@ from budgetrl.estimation.terms import (
 )
 from budgetrl.estimation.training_time import grading, logprobs, step_overhead, update
 from budgetrl.estimation.workload import Generation, Server, Serving, Update
+from budgetrl.phases import UPDATE_PHASES
 from budgetrl.recipe.schema import Eval, Recipe
+from budgetrl.recipe.training_tables import OPTIMIZER_BYTES
 from budgetrl.types import EvalWhen
-
-UPDATE_PHASES = ("rollout", "reward", "logprob", "update", "other")
-"""Phases of one update."""
-
-_ONE_BY_ONE = (
-    "imports",
-    "download",
-    "model",
-    "data",
-    "baseline",
-    "step_eval",
-    "final",
-    "save",
-    "report",
-)
-
-_SAVE_BYTES = {"adamw": 12, "adamw_8bit": 6}
-"""Adapter and optimiser state per adapter parameter."""
 
 _MEASURED_RANGE = "measured_model"
 
@@ -113,22 +97,9 @@ class Phases:
         recipe = self.scenario.recipe
         step_s = sum(s[name] for name in UPDATE_PHASES)
         return PhaseTimes(
-            imports_s=s["imports"],
-            download_s=s["download"],
-            model_s=s["model"],
-            data_s=s["data"],
-            baseline_s=s["baseline"],
-            rollout_s=s["rollout"],
-            reward_s=s["reward"],
-            logprob_s=s["logprob"],
-            update_s=s["update"],
-            other_s=s["other"],
-            step_eval_s=s["step_eval"],
+            **{f"{name}_s": seconds for name, seconds in s.items()},
             step_evals_every=step_evals_every(recipe, steps),
-            final_s=s["final"],
-            save_s=s["save"],
             saves_every_s=saves_every_s(recipe, step_s, budget_s),
-            report_s=s["report"],
             source=self.source,
             early_step_s=step_s * self.measured[EARLY] if EARLY in self.measured else None,
             tokens_mean=self.scenario.mean_tokens.value,
@@ -278,7 +249,7 @@ def _preflight(scenario: Scenario) -> list[Term]:
 
 
 def _save(scenario: Scenario) -> list[Term]:
-    size = _SAVE_BYTES[scenario.recipe.optimizer.name] * scenario.trained_params / 1e9
+    size = (4 + OPTIMIZER_BYTES[scenario.recipe.optimizer.name]) * scenario.trained_params / 1e9
     seconds = size / scenario.constants["save_gb_s"]
     return [Term(seconds, {"save_gb_s": -1}, "checkpoint"), Term(0.3, {}, "metadata")]
 

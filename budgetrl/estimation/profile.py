@@ -20,16 +20,17 @@ from budgetrl.budget import PhaseTimes
 from budgetrl.documents import written_recipe
 from budgetrl.errors import BudgetRLError, RunDirError, UsageError
 from budgetrl.estimation.estimate import PROFILE_SCHEMA_VERSION, Measured, gpu_profile_path
-from budgetrl.estimation.phases import UPDATE_PHASES, Phases, make_phases
+from budgetrl.estimation.phases import Phases, make_phases
 from budgetrl.estimation.scenario import make_scenario, memory_of
 from budgetrl.estimation.shapes import LengthPrior
 from budgetrl.files import write_json
 from budgetrl.hardware import Gpu, find_gpu
 from budgetrl.history import History, measured_times, read_history
+from budgetrl.phases import MEASURED_ONCE, UPDATE_PHASES
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, PLAN, RunDir, open_run
 
-_PHASES = (*UPDATE_PHASES, "imports", "model", "data", "baseline", "step_eval", "final", "save")
+_PHASES = (*UPDATE_PHASES, *MEASURED_ONCE, "step_eval", "save")
 _LEAST_S = 0.05
 """Phases shorter than this carry no information about speed."""
 

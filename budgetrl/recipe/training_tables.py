@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -107,6 +108,10 @@ class Schedule(Table):
         if shaped and self.by == "steps" and steps is None and stop is None:
             raise ValueError("a shape over steps needs schedule_steps or stop_after_steps")
         return self
+
+
+OPTIMIZER_BYTES: Mapping[str, int] = {"adamw": 8, "adamw_8bit": 2}
+"""Of state per trained parameter: two moments, in float32 or of one byte each."""
 
 
 class Optimizer(Table):

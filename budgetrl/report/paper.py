@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 
 from budgetrl.evaluation.granularity import Published, possible_samples
 from budgetrl.recipe.schema import Expected, Recipe
+from budgetrl.recipe.suites import SUITES
 
-SUITE_SIZES: Mapping[str, int] = {"aime24": 30, "aime25": 30, "amc23": 40, "math500": 500}
+SUITE_SIZES: Mapping[str, int] = {str(name): suite.problems for name, suite in SUITES.items()}
 CANDIDATES = (16, 24, 32, 48, 64)
 """Usual sample counts, which the granularity test tries."""
 

@@ -15,6 +15,7 @@ from budgetrl.engine import import_first
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode, is_out_of_memory
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import read_history
+from budgetrl.phases import PHASES
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, RunDir
 from budgetrl.training.attempt import Attempt
@@ -102,8 +103,9 @@ def _out_of_memory(log: RunLog, run: RunDir, recipe: Recipe, error: Exception) -
 
 def _expected(times: PhaseTimes) -> dict[str, float]:
     """Expected seconds by phase name, from the plan."""
-    names = ("imports", "model", "data", "baseline", "final", "report")
-    return {name: getattr(times, f"{name}_s") for name in names} | {"checkpoint": times.save_s}
+    always = [name for name, kind in PHASES.items() if kind.always]
+    planned = {name: getattr(times, f"{name}_s") for name in always if hasattr(times, f"{name}_s")}
+    return {**planned, "checkpoint": times.save_s}
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from budgetrl.budget import Clock
+from budgetrl.phases import UPDATE_PHASES
 
-PHASES = ("rollout", "reward", "logprob", "update")
-"""Phases of an update that are timed; the rest of its wall time is "other"."""
+PHASES = tuple(name for name in UPDATE_PHASES if name != "other")
+"""Those that are timed."""
 
 
 class PhaseClock:

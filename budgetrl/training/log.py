@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from budgetrl.budget import Ledger
 from budgetrl.documents import read_standings
 from budgetrl.evaluation.mending import set_aside_damaged
+from budgetrl.event_file import EventWriter
 from budgetrl.events import (
     Changed,
     Event,
-    EventWriter,
     Phase,
-    PhaseName,
     RunResumed,
     RunStarted,
     RunWarning,
@@ -21,6 +20,7 @@ from budgetrl.events import (
 )
 from budgetrl.history import History, read_history
 from budgetrl.losses import find_losses
+from budgetrl.phases import PhaseName
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
 

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from budgetrl.engine.base import Request, sample_seed
 from budgetrl.errors import HardwareError, TrainingError, is_out_of_memory
 from budgetrl.recipe.schema import Recipe, StageKind
+from budgetrl.recipe.training_tables import OPTIMIZER_BYTES
 from budgetrl.rewards.registry import check_faults
 from budgetrl.rundir import MANIFEST
 from budgetrl.training.callbacks import StepCallback
@@ -41,8 +42,6 @@ from budgetrl.training.trainer import training_sampling
 
 FEW_TOKENS = 8
 """Generated per completion."""
-STATE_BYTES = {"adamw": 8, "adamw_8bit": 2}
-"""Of optimiser state per trained parameter."""
 
 
 def preflight(prepared: Prepared, recipe: Recipe) -> StepCallback:
@@ -203,7 +202,7 @@ def fits(trainer: Any, recipe: Recipe) -> bool:
 def training_state(trainer: Any, recipe: Recipe) -> Iterator[None]:
     """Gradients, and as much memory as the optimiser's state, as in the middle of a training."""
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
-    size = sum(p.numel() for p in trained) * STATE_BYTES[recipe.optimizer.name]
+    size = sum(p.numel() for p in trained) * OPTIMIZER_BYTES[recipe.optimizer.name]
     try:
         for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)

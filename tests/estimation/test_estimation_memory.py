@@ -10,12 +10,12 @@ from budgetrl.estimation.memory import (
     estimate_memory,
     layer_bytes_per_token,
     logit_bytes,
-    optimizer_bytes,
     weight_bytes,
 )
 from budgetrl.estimation.shapes import find_shape
 from budgetrl.estimation.terms import load_constants
 from budgetrl.estimation.workload import Precision
+from budgetrl.recipe.training_tables import OPTIMIZER_BYTES
 from budgetrl.units import GIB
 
 QWEN = find_shape("Qwen/Qwen2.5-1.5B-Instruct")
@@ -66,7 +66,7 @@ def test_unsloths_logits_of_eight_chunks_agree_with_their_guide() -> None:
 
 
 def test_eight_bit_moments_take_a_quarter() -> None:
-    assert optimizer_bytes(1000, "adamw_8bit") * 4 == optimizer_bytes(1000, "adamw")
+    assert OPTIMIZER_BYTES["adamw_8bit"] * 1000 * 4 == OPTIMIZER_BYTES["adamw"] * 1000
 
 
 def test_standby_needs_the_larger_phase_and_no_standby_the_sum() -> None:

@@ -1,10 +1,13 @@
-"""Laws of the house that no type checker knows: where money is reckoned."""
+"""Laws of the house that no type checker knows: where money is reckoned, where phases are named."""
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import budgetrl
+from budgetrl.budget import PhaseTimes
+from budgetrl.phases import ONCE, PHASES, UPDATE_PHASES, PhaseName
 
 PACKAGE = Path(budgetrl.__file__).parent
 MONEY = {"budget.py", "units.py"}
@@ -40,3 +43,23 @@ def test_only_the_budget_turns_seconds_into_hours_and_dollars() -> None:
     assert found == [], "ask budget.usd_of, Limits.of or units.hours"
     tree = ast.parse((PACKAGE / "budget.py").read_text(encoding="utf-8"))
     assert any(map(reckons_money, ast.walk(tree))), "the law sees what it forbids"
+
+
+def names_in(node: ast.AST) -> set[object]:
+    """The texts that stand in a list, a tuple, a set, or in front of a dict's values."""
+    items = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", [])
+    return {item.value for item in items if isinstance(item, ast.Constant)}
+
+
+def test_a_new_phase_is_added_in_one_place() -> None:
+    """Where parts need them by name, as a plan's terms do, they give each something of its own."""
+    assert get_args(PhaseName) == tuple(PHASES)
+    assert {f"{name}_s" for name in (*ONCE, *UPDATE_PHASES)} <= set(PhaseTimes.__annotations__)
+    found = [
+        f"{name}:{node.lineno}"
+        for name, tree in modules("phases.py")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.List | ast.Tuple | ast.Set)
+        and (len(names_in(node) & set(PHASES)) > 2 or names_in(node) >= {*UPDATE_PHASES[:4]})
+    ]
+    assert found == [], "ask phases.PHASES, UPDATE_PHASES or ONCE"

@@ -1,0 +1,69 @@
+"""The event file as it is written: whole lines, stamped, never going back."""
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from budgetrl.events import Event, Stamp, parse, to_line
+
+
+class EventWriter:
+    """Appends stamped events; each line reaches the file whole or not at all."""
+
+    def __init__(self, path: Path, stamp: Stamp) -> None:
+        self._path = path
+        self._stamp = stamp
+        self._elapsed_s, self._usd = 0.0, 0.0
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._size = self._cut_torn_line()
+        self._elapsed_s, self._usd = self._last_stamp()
+
+    def write(self, event: Event) -> None:
+        """Append one event.
+
+        Raises:
+            OSError: the disk is full or gone; the file is as it was before.
+        """
+        stamp = dict(self._stamp()) | {"t": time.time()}
+        self._elapsed_s = stamp["elapsed_s"] = max(self._elapsed_s, stamp["elapsed_s"])
+        if stamp.get("spent_usd") is not None:
+            self._usd = stamp["spent_usd"] = max(self._usd, stamp["spent_usd"])
+        data = (to_line(event, stamp) + "\n").encode()
+        try:
+            written = os.pwrite(self._file, data, self._size)
+            while written < len(data):
+                written += os.pwrite(self._file, data[written:], self._size + written)
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(data)
+
+    def close(self) -> None:
+        """Make everything durable and close."""
+        with suppress(OSError):
+            os.fsync(self._file)
+        os.close(self._file)
+
+    def _cut_torn_line(self) -> int:
+        size = os.fstat(self._file).st_size
+        position = size
+        while position > 0:
+            start = max(0, position - 65536)
+            block = os.pread(self._file, position - start, start)
+            newline = block.rfind(b"\n")
+            if newline >= 0:
+                position = start + newline + 1
+                break
+            position = start
+        if position < size:
+            os.ftruncate(self._file, position)
+        return position
+
+    def _last_stamp(self) -> tuple[float, float]:
+        tail = os.pread(self._file, 1 << 20, max(0, self._size - (1 << 20)))
+        for line in reversed(tail.splitlines()):
+            event = parse(line)
+            if event is not None:
+                return event.elapsed_s, event.spent_usd or 0.0
+        return 0.0, 0.0
