@@ -19,8 +19,8 @@ made by `scripts/verl_keys.py` of the same data that `budgetrl export RECIPE --t
 
 `actor.`, `rollout.`, `model.` and `ref.` stand for `actor_rollout_ref.actor.` and so on.
 
-| verl key | recipe key | TRL / Unsloth argument | remark |
-|---|---|---|---|
+| verl key | recipe key | TRL / Unsloth argument: remark |
+|---|---|---|
 """
 TAIL = """
 ## Without an equal
@@ -45,7 +45,8 @@ def page() -> str:
 def _row(entry: Entry) -> str:
     verl = ", ".join(f"`{_short(key)}`" if " " not in key else key for key in entry.verl)
     recipe = ", ".join(f"`{key}`" for key in entry.recipe) or "none"
-    return f"| {verl} | {recipe} | {entry.trl} | {entry.remark} |\n"
+    remark = f": {entry.remark}" if entry.remark else ""
+    return f"| {verl} | {recipe} | {entry.trl}{remark} |\n"
 
 
 def _short(key: str) -> str:

@@ -121,7 +121,7 @@ ENTRIES: tuple[Entry, ...] = (
         ("model.id",),
         (f"{MODEL}.path",),
         lambda r, _: local_path(r.model.id),
-        "`FastLanguageModel.from_pretrained(model_name)`",
+        "`from_pretrained(model_name)`",
     ),
     Entry(
         ("model.dtype",),
