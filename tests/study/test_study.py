@@ -88,7 +88,7 @@ def test_any_recipe_can_be_replicated_within_its_own_budget(tmp_path: Path) -> N
 
 
 def test_an_arms_plan_is_what_an_estimate_of_its_budget_says() -> None:
-    arm = gpu_plan(24).arms[0]
+    arm = gpu_plan(24).trials[0]
     done = budgetrl(
         "estimate", "qwen3_r8", "--gpu", "A40", "--hours", f"{arm.budget_s:.3f}s", "--json"
     )
