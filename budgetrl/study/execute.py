@@ -11,12 +11,12 @@ over stays unspent.
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Protocol
 
 from budgetrl.account.run import last_beat
 from budgetrl.display.base import GuardedDisplay
-from budgetrl.errors import ExitCode
+from budgetrl.errors import DataError, ExitCode
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.history import read_history
 from budgetrl.recipe.load import LoadedRecipe
@@ -197,7 +197,9 @@ class Sweeping:
         made = steps[-1].step if steps else 0
         if made in trial.scores or made not in self.study.rungs:
             return
-        if run.status() is RunStatus.FINISHED:
+        if run.status() is not RunStatus.FINISHED:
+            return
+        with suppress(DataError):  # no final evaluation, or a damaged one: it goes no further
             found = load_eval(run.path / "evals" / str(suite) / "final.json", with_rows=False)
             if found.result is not None:
                 scores = {**trial.scores, made: found.result.pass_at[1]}
