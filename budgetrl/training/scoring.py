@@ -23,6 +23,8 @@ from budgetrl.training.stopper import StepAborted
 
 OLD, REFERENCE = "old_per_token_logps", "ref_per_token_logps"
 """Keys under which TRL's loss finds them."""
+_TRIED = 8
+"""Tokens that both ways to log-probabilities are tried on."""
 
 
 def promise(input_ids: torch.Tensor, width: int) -> tuple[torch.Tensor, None, None]:
@@ -60,6 +62,29 @@ def logps(trainer: Any, batch: Batch, key: str = OLD) -> torch.Tensor:
         0
     ]
     return found
+
+
+def works_by_pieces(trainer: Any) -> bool:
+    """Whether a model's logits are what TRL makes of last hidden states and head, in pieces.
+
+    Not where a head has an adapter, or a model scales its logits by a rule that TRL does not know.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if type(inner.get_output_embeddings()) is not torch.nn.Linear:
+        return False
+    row = torch.arange(_TRIED, device=model.device)[None]
+    asked = (model, row, torch.ones_like(row), _TRIED // 2)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            whole: torch.Tensor = trainer._full_logits_logps(*asked)[0]
+            pieces: torch.Tensor = trainer._chunked_logps(*asked)[0]
+    finally:
+        model.train(was_training)
+    exact = inner.dtype == torch.float32
+    return bool((whole - pieces).abs().max() < (1e-4 if exact else 3e-2))
 
 
 def _policy(trainer: Any, key: str) -> AbstractContextManager[None]:

@@ -35,7 +35,7 @@ from budgetrl.training.rates import RateCallback, Rates
 from budgetrl.training.recorder import RewardFunction, StepRecord, has_signal, is_constant
 from budgetrl.training.rewind import Rewind
 from budgetrl.training.schedule import learning_rate
-from budgetrl.training.scoring import keep_promises, promise
+from budgetrl.training.scoring import keep_promises, promise, works_by_pieces
 from budgetrl.training.signal import (
     LIVE,
     WINDOW,
@@ -108,6 +108,9 @@ class BudgetMixin(StageMixin):
 
     _buffered_inputs: Any
     _rolling_out = False
+    by_pieces = False
+    """Whether the vocabulary's projection is applied in pieces, and again in the backward pass, as
+    TRL does beside Liger kernels."""
 
     def _generate_and_score_completions(self, inputs: Sequence[Any]) -> Batch:
         """The sampler's problems of this step instead of the placeholder rows."""
@@ -229,10 +232,13 @@ class BudgetMixin(StageMixin):
         return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        """During a rollout a promise, which `_prepare_inputs` keeps."""
+        """During a rollout a promise, which `_prepare_inputs` keeps; then without all logits."""
         if self._rolling_out:
             _, input_ids, _, width = args
             return promise(input_ids, width)
+        if self.by_pieces:
+            kwargs.pop("batch_size", None), kwargs.pop("compute_aux_loss", None)
+            return self._chunked_logps(*args, **kwargs)  # type: ignore[attr-defined]
         return super()._get_per_token_logps_and_entropies(*args, **kwargs)  # type: ignore[misc]
 
     def _tokenize_prompts(self, prompts: Sequence[str]) -> tuple[list[list[int]], None, Batch]:
@@ -362,6 +368,7 @@ def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any])
         parts.engine.model.delete_adapter("ref")
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.parts = parts
+    trainer.by_pieces = parts.engine.name == EngineName.PLAIN and works_by_pieces(trainer)
     # Which completions are truncated: those that none of these ends, sampling.stop included.
     trainer.eos_token_ids = sorted(parts.engine.end_ids)
     check_unchanged(wanted, trainer.args, "trl.GRPOTrainer")

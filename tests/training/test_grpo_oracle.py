@@ -83,7 +83,7 @@ class Forward:
 
 
 class Forwards(list[Forward]):
-    """Every pass through a model from now on."""
+    """Every pass through a model, or the part of it before its head, from now on."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ def train(folder: Path, steps: int = 1, **settings: Any) -> Training:
         for name, weight in engine.model.named_parameters():
             if "lora_B.default" in name:
                 weight.copy_(0.02 * torch.randn(weight.shape, generator=noise))
-    forwards = Forwards(engine.model)
+    forwards = Forwards(engine.model.get_base_model().base_model)
     trainer.train()
     assert parts.record is not None
     prompts = [renderer.ids(problem) for problem in sampler.batch(0) for _ in range(GROUP)]

@@ -23,6 +23,7 @@ from budgetrl.training import free_memory
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.log import RunLog, stamp_of
 from budgetrl.training.preflight import fit_micro_batch, rehearse
+from budgetrl.training.scoring import _TRIED
 from budgetrl.training.setup import build_follower, prepare
 from budgetrl.training.stopper import Stopper
 
@@ -42,15 +43,15 @@ class Rows:
         """Without gradients."""
         self.drawn_beside: list[bool] = []
         """For each pass that draws, whether gradients were in memory."""
-        model.register_forward_pre_hook(self, with_kwargs=True)
-        model.get_base_model().register_forward_pre_hook(self.draw, with_kwargs=True)
+        model.get_base_model().base_model.register_forward_pre_hook(self, with_kwargs=True)
 
-    def draw(self, model: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    def __call__(self, model: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if kwargs.get("past_key_values") is not None:
             self.drawn_beside.append(any(p.grad is not None for p in model.parameters()))
-
-    def __call__(self, _: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            return
         shape = tuple((kwargs["input_ids"] if "input_ids" in kwargs else args[0]).shape)
+        if shape == (1, _TRIED):
+            return
         (self.seen if torch.is_grad_enabled() else self.scored).append(shape)
         if shape[0] > self.limit:
             raise torch.OutOfMemoryError("CUDA out of memory.")
