@@ -166,11 +166,12 @@ class History:
         open_spans = [span for span in self.spans if span.seconds is None]
         return open_spans[-1] if open_spans else None
 
-    def phase_seconds(self) -> dict[str, float]:
-        """Paid seconds by phase name over all attempts; running ones count up to the last event."""
+    def phase_seconds(self, elapsed_s: float | None = None) -> dict[str, float]:
+        """Paid seconds by phase over all attempts; running ones until now, or the last event."""
+        now_s = self.elapsed_s if elapsed_s is None else elapsed_s
         totals: dict[str, float] = {}
         for span in self.spans:
-            seconds = self.elapsed_s - span.started_s if span.seconds is None else span.seconds
+            seconds = now_s - span.started_s if span.seconds is None else span.seconds
             totals[span.name] = totals.get(span.name, 0.0) + seconds
         return totals
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from budgetrl.account.live import LiveRun
 from budgetrl.account.run import Account
-from budgetrl.budget import Plan
 from budgetrl.phases import PHASES, UPDATE_PHASES, phases_of
 from budgetrl.types import RunStatus
 
@@ -42,44 +41,35 @@ def exclusive_seconds(account: Account) -> dict[str, float]:
 
 def bill_rows(account: Account) -> list[BillRow]:
     """The phases in order; they add up to what was paid."""
-    paid, times = exclusive_seconds(account), account.times
-    plan = _planned(account.plan, times.download_s if times else 0.0)
+    paid, times, plan = exclusive_seconds(account), account.times, account.plan
     steps = account.history.step_phase_seconds()
-    num_planned = account.plan.steps if account.plan else 0
+    num_planned = plan.steps if plan else 0
+    download_s = times.download_s if times else 0.0
     setup = [n for n, kind in PHASES.items() if kind.bill == "setup" and n != "download"]
     setup_s = sum(paid.get(name, 0.0) for name in setup)
     rows = [
-        BillRow("Download", times.download_s if times else None, paid.get("download")),
-        BillRow("Setup", plan.get("setup"), setup_s),
-        BillRow("Baseline evaluation", plan.get("baseline"), paid.get("baseline")),
-        BillRow("Updates", plan.get("updates"), sum(steps.values()) or None),
+        BillRow("Download", download_s or None, paid.get("download")),
+        BillRow("Setup", plan.setup_s - download_s if plan else None, setup_s),
+        BillRow("Baseline evaluation", plan.baseline_s if plan else None, paid.get("baseline")),
+        BillRow(
+            "Updates", num_planned * plan.step_s if plan else None, sum(steps.values()) or None
+        ),
     ]
     for name in UPDATE_PHASES:
         expected = getattr(times, f"{name}_s") * num_planned if times else None
         rows.append(BillRow(name, expected, steps.get(name), part=True))
     rows += [
-        BillRow("Evaluations on the way", plan.get("evaluations"), paid.get("evaluation")),
+        BillRow(
+            "Evaluations on the way", plan.step_evals_s if plan else None, paid.get("evaluation")
+        ),
         BillRow("Entropy measurements", None, paid.get("entropy")),
-        BillRow("Checkpoints", plan.get("saves"), paid.get("checkpoint")),
+        BillRow("Checkpoints", plan.saves_s if plan else None, paid.get("checkpoint")),
         BillRow("Final evaluation", times.final_s if times else None, paid.get("final")),
-        BillRow("Report", plan.get("report"), paid.get("report")),
+        BillRow("Report", plan.report_s if plan else None, paid.get("report")),
     ]
     known = sum(row.paid_s or 0.0 for row in rows if not row.part)
     rows.append(BillRow("Everything else", None, max(0.0, account.paid_s - known)))
     return [row for row in rows if row.planned_s or row.paid_s]
-
-
-def _planned(plan: Plan | None, download_s: float) -> dict[str, float]:
-    if plan is None:
-        return {}
-    return {
-        "setup": plan.setup_s - download_s,
-        "baseline": plan.baseline_s,
-        "updates": plan.steps * plan.step_s,
-        "evaluations": plan.step_evals_s,
-        "saves": plan.saves_s,
-        "report": plan.report_s,
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +99,8 @@ class Bill:
 def bill_of(view: LiveRun, status: RunStatus, now: float) -> Bill:
     """Where the seconds went, and where the rest will go; `now` in Unix seconds."""
     history, plan = view.history, view.plan
-    seconds = view.phase_seconds(now)
     paid = view.elapsed_s(now)
+    seconds = history.phase_seconds(paid)
     baseline = seconds.get("baseline", 0.0)
     end = sum(seconds.get(name, 0.0) for name in phases_of("end"))
     if history.finished is not None:

@@ -51,6 +51,10 @@ class EvaluatedRun(Account):
         """The newest evaluation of a suite at a moment."""
         return self.history.evaluation(when, suite)
 
+    def scored(self, suite: str) -> list[Evaluation]:
+        """All evaluations of a suite that have pass@1, in order."""
+        return [e for e in self.history.evaluations if e.suite == suite and 1 in e.pass_at]
+
     @cached_property
     def stored(self) -> Mapping[tuple[str, str], StoredEval]:
         """Baseline and final evaluations with their completions, by (suite, when)."""

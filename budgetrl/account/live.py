@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from budgetrl.account.run import Account
-from budgetrl.account.series import Series
+from budgetrl.account.series import MEASURED, Series
 from budgetrl.events import Event, RunResumed, Step, parse
 from budgetrl.history import History
 from budgetrl.rundir import HEARTBEAT_FRESH_S, RunDir
@@ -31,7 +31,6 @@ STEP_NUMBER, STORED_BYTES = re.compile(rb'"step": (\d+)'), re.compile(rb'"stored
 RECENT_STEPS = 20
 """Updates that are kept in full: speed is their mean."""
 RECENT_SAMPLES = 8
-CURVES = ("reward", "accuracy", "length", "entropy", "signal")
 
 
 class LiveRun(Account):
@@ -39,7 +38,7 @@ class LiveRun(Account):
 
     def __init__(self, run: RunDir) -> None:
         super().__init__(run, History())
-        self.series = {name: Series() for name in CURVES}
+        self.series = {name: Series() for name in MEASURED}
         self.samples: deque[tuple[int, Mapping[str, Any]]] = deque(maxlen=RECENT_SAMPLES)
         self.unreadable = 0
         """Lines of the event file that are torn or foreign."""
@@ -87,15 +86,6 @@ class LiveRun(Account):
             paid += age
         return max(self.paid_s, paid)
 
-    def phase_seconds(self, now: float | None = None) -> dict[str, float]:
-        """Paid seconds by phase; running phases count up to now."""
-        totals = self.history.phase_seconds()
-        ahead = self.elapsed_s(now) - self.history.elapsed_s
-        for span in self.history.spans:
-            if span.seconds is None:
-                totals[span.name] += ahead
-        return totals
-
     def _skim(self, every: int) -> bool:
         """Fold in one block, of the many alike lines only some; whether there was a block."""
         lines, self._offset = self.run.tail_lines(self._offset, BLOCK_BYTES)
@@ -132,12 +122,5 @@ class LiveRun(Account):
         self._made = step.step
         if step.sample:
             self.samples.append((step.step, step.sample))
-        values = {
-            "reward": step.reward_mean,
-            "accuracy": step.accuracy_mean,
-            "length": step.completion_tokens_mean,
-            "entropy": step.entropy,
-            "signal": step.groups_with_signal / step.groups if step.groups else None,
-        }
-        for name, value in values.items():
-            self.series[name].add(step.step, value)
+        for name, series in self.series.items():
+            series.add(step.step, MEASURED[name](step))

@@ -4,8 +4,20 @@ A curve holds at most `LIMIT` points. When it is full, neighbours are averaged a
 stands for twice as many updates as before.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from budgetrl.events import Step
+
+MEASURED: Mapping[str, Callable[[Step], float | None]] = {
+    "reward": lambda step: step.reward_mean,
+    "accuracy": lambda step: step.accuracy_mean,
+    "length": lambda step: step.completion_tokens_mean,
+    "entropy": lambda step: step.entropy,
+    "truncated": lambda step: step.truncated_share,
+    "signal": lambda step: step.groups_with_signal / step.groups if step.groups else None,
+}
+"""What the curves of an update's event are, live and in reports; None: not measured."""
 LIMIT = 512
 """Points of one curve; no terminal is wider."""
 

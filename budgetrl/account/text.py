@@ -15,7 +15,7 @@ from pathlib import Path
 
 from budgetrl.masking import masked
 from budgetrl.types import Interval
-from budgetrl.units import duration, gib, usd
+from budgetrl.units import duration, gib, percent, usd
 
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
@@ -117,6 +117,11 @@ def interval_text(interval: Interval | None, signed: bool = False) -> str:
         return "no interval"
     low, high = (points(v) if signed else f"{100 * v:.1f}" for v in interval)
     return f"{low} to {high}"
+
+
+def score(value: float | None, interval: Interval | None) -> str:
+    """A share with its interval: "38.1 % (34.0 to 42.2)"; without one where there is none."""
+    return percent(value) + (f" ({interval_text(interval)})" if interval else "")
 
 
 def updates(count: int) -> str:

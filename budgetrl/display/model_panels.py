@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from rich.text import Text
 
 from budgetrl.account.series import Series
-from budgetrl.account.text import interval_text, points, scrub
+from budgetrl.account.text import points, score, scrub
 from budgetrl.display import glyphs as g
 from budgetrl.display.layout import Panel
 from budgetrl.display.lines import Part, clip, fit, labelled, row, rule, wrap
@@ -174,9 +174,7 @@ def _change(before: Evaluation | None, newest: Evaluation, k: int) -> Text:
 
 
 def _score(event: Evaluation, k: int) -> str:
-    interval = event.interval_95.get(k)
-    spread = f" ({interval_text(interval)})" if interval else ""
-    return percent(event.pass_at.get(k)) + spread
+    return score(event.pass_at.get(k), event.interval_95.get(k))
 
 
 def _when(event: Evaluation) -> str:

@@ -10,7 +10,8 @@ from typing import TextIO
 
 from budgetrl.account.live import LiveRun
 from budgetrl.account.outcome import ending
-from budgetrl.account.text import downloading, interval_text, money, scrub, short_path
+from budgetrl.account.series import MEASURED
+from budgetrl.account.text import downloading, money, score, scrub, short_path
 from budgetrl.display.output import Output
 from budgetrl.events import (
     Changed,
@@ -168,11 +169,7 @@ def _phase(event: Phase) -> str:
 
 
 def _evaluation(event: Evaluation) -> str:
-    parts = []
-    for k, value in event.pass_at.items():
-        interval = event.interval_95.get(k)
-        spread = f" ({interval_text(interval)})" if interval else ""
-        parts.append(f"pass@{k} {percent(value)}{spread}")
+    parts = [f"pass@{k} {score(v, event.interval_95.get(k))}" for k, v in event.pass_at.items()]
     rounds = f"{event.problems} problems x {event.samples}"
     from budgetrl.evaluation.rounds import said_of  # only where an evaluation has ended
 
@@ -189,7 +186,7 @@ def _step(step: Step, asked: int | None) -> str:
         made, more = f"{made} of {asked}", max(0, min(more, asked - step.step))
     reward = "-" if step.reward_mean is None else f"{step.reward_mean:.3f}"
     entropy = "" if step.entropy is None else f"  entropy {step.entropy:.2f}"
-    signal = step.groups_with_signal / step.groups if step.groups else None
+    signal = MEASURED["signal"](step)
     spent = "" if step.spent_usd is None else f"  {usd(step.spent_usd)}"
     return (
         f"update {made}  accuracy {percent(step.accuracy_mean)}  reward {reward}"

@@ -124,11 +124,7 @@ def mean_curve(
 
 def _best_validation(run: EvaluatedRun) -> float | None:
     suite = run.recipe.select.suite if run.recipe else None
-    scores = [
-        e.pass_at[1]
-        for e in run.history.evaluations
-        if e.suite == (suite or "math500") and e.step > 0 and 1 in e.pass_at
-    ]
+    scores = [e.pass_at[1] for e in run.scored(suite or "math500") if e.step > 0]
     return max(scores) if scores else None
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from budgetrl.account.evaluated import EvaluatedRun
-from budgetrl.account.outcome import tone_of
-from budgetrl.account.text import interval_text, points, suite_name
+from budgetrl.account.text import suite_name
 from budgetrl.evaluation.rounds import said_of
+from budgetrl.report.cells import NOTHING, gain_cell, score_cell
 from budgetrl.report.document import Block, Cell, Listing, Table, Text
 from budgetrl.types import Protocol
 from budgetrl.units import percent
@@ -46,12 +46,7 @@ def _evaluation_row(facts: EvaluatedRun, suite: str, when: str, label: str) -> S
     found = facts.evaluation(when, suite)
     assert found is not None
     cells: list[Cell | str] = [suite_name(suite) if label == "before" else "", label]
-    for k in _ks(facts):
-        if k in found.pass_at:
-            interval = interval_text(found.interval_95.get(k))
-            cells.append(Cell(percent(found.pass_at[k]), note=interval))
-        else:
-            cells.append(Cell("-", "muted"))
+    cells += [score_cell(found.pass_at.get(k), found.interval_95.get(k)) for k in _ks(facts)]
     cells += [
         f"{found.problems} x {found.samples}",
         percent(found.truncated_share),
@@ -64,22 +59,10 @@ def _evaluation_row(facts: EvaluatedRun, suite: str, when: str, label: str) -> S
 def _difference_row(facts: EvaluatedRun, suite: str) -> Sequence[Cell | str]:
     by_k = facts.differences[suite]
     cells: list[Cell | str] = ["", Cell("difference", strong=True)]
-    for k in _ks(facts):
-        if k not in by_k:
-            cells.append(Cell("-", "muted"))
-            continue
-        found = by_k[k]
-        interval = found.interval_95
-        drawn = None if interval is None else (interval[0], found.difference, interval[1])
-        cells.append(
-            Cell(
-                points(found.difference),
-                tone_of(interval),
-                strong=True,
-                note=interval_text(interval, signed=True),
-                interval=drawn,
-            )
-        )
+    cells += [
+        gain_cell(by_k[k].difference, by_k[k].interval_95) if k in by_k else NOTHING
+        for k in _ks(facts)
+    ]
     samples = next(iter(by_k.values())).samples if by_k else 0
     return [*cells, Cell(f"first {samples}", "muted"), "", "", ""]
 
@@ -111,12 +94,7 @@ def _further(facts: EvaluatedRun) -> Iterator[Block]:
     rows: list[Sequence[Cell | str]] = []
     for stored, result in results:
         name = f"{suite_name(result.suite)} after {stored.step} updates"
-        cells = [
-            Cell(percent(result.pass_at[k]), note=interval_text(result.interval_95[k]))
-            if k in result.pass_at
-            else Cell("-", "muted")
-            for k in ks
-        ]
+        cells = [score_cell(result.pass_at.get(k), result.interval_95.get(k)) for k in ks]
         size = f"{result.problems} x {result.samples}"
         rows.append([Cell(name, note=protocol_text(stored.protocol)), *cells, size])
     if rows:

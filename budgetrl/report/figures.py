@@ -3,32 +3,26 @@
 Drawing is `plots`; importing this module loads matplotlib.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from budgetrl.account.evaluated import EvaluatedRun
+from budgetrl.account.series import MEASURED
 from budgetrl.account.text import suite_name
 from budgetrl.events import Evaluation, Step
 from budgetrl.report import plots
 from budgetrl.report.document import Figure
 from budgetrl.report.ink import SERIES
 
-Value = Callable[[Step], float | None]
-
-CURVES: Sequence[tuple[str, str, Value, bool, bool]] = (
-    ("reward", "Mean reward", lambda s: s.reward_mean, False, False),
-    ("accuracy", "Training accuracy", lambda s: s.accuracy_mean, True, False),
-    ("length", "Response length, tokens", lambda s: s.completion_tokens_mean, False, False),
-    ("entropy", "Entropy per token, nats", lambda s: s.entropy, False, True),
-    ("truncated", "Truncated completions", lambda s: s.truncated_share, True, True),
-    (
-        "signal",
-        "Groups with signal",
-        lambda s: s.groups_with_signal / s.groups if s.groups else None,
-        True,
-        True,
-    ),
+CURVES: Sequence[tuple[str, str, bool, bool]] = (
+    ("reward", "Mean reward", False, False),
+    ("accuracy", "Training accuracy", True, False),
+    ("length", "Response length, tokens", False, False),
+    ("entropy", "Entropy per token, nats", False, True),
+    ("truncated", "Truncated completions", True, True),
+    ("signal", "Groups with signal", True, True),
 )
+"""Of `series.MEASURED`: name, title, whether it is a share, whether the axis begins at zero."""
 
 
 def money_label(facts: EvaluatedRun) -> str:
@@ -42,6 +36,12 @@ def cost(facts: EvaluatedRun, elapsed_s: float) -> float:
     return elapsed_s / 60 if usd is None else usd
 
 
+def measured(facts: EvaluatedRun, name: str) -> list[tuple[float, float]]:
+    """A curve of `series.MEASURED` by update."""
+    value = MEASURED[name]
+    return [(float(s.step), y) for s in facts.history.steps if (y := value(s)) is not None]
+
+
 def learning_curves(facts: EvaluatedRun) -> list[Figure]:
     """Reward, accuracies, length, entropy and shares against updates, with the cost on top."""
     steps = facts.history.steps
@@ -51,8 +51,8 @@ def learning_curves(facts: EvaluatedRun) -> list[Figure]:
     money = [cost(facts, step.elapsed_s) for step in steps]
     top = (money_label(facts), x_all, money) if money[-1] > money[0] else None
     figures = []
-    for name, title, value, percent, zero in CURVES:
-        seen = [(float(step.step), y) for step in steps if (y := value(step)) is not None]
+    for name, title, percent, zero in CURVES:
+        seen = measured(facts, name)
         if len(seen) < 2:
             continue
         lines = [plots.Line(_entropy_label(steps), *_columns(seen))]
@@ -128,7 +128,7 @@ def _signal_per_cost(facts: EvaluatedRun) -> list[tuple[float, float]]:
 
 def _by_step(facts: EvaluatedRun, suite: str) -> list[Evaluation]:
     """Evaluations with pass@1, one per update (the final one wins), in order."""
-    found = {e.step: e for e in facts.history.evaluations if e.suite == suite and 1 in e.pass_at}
+    found = {e.step: e for e in facts.scored(suite)}
     return [found[step] for step in sorted(found)]
 
 

@@ -9,6 +9,7 @@ from budgetrl.account.outcome import tone_of
 from budgetrl.account.text import interval_text, points, suite_name
 from budgetrl.recipe.base import Rank, rank_name, rank_order
 from budgetrl.report.arms import Arm, Estimate, best_arm
+from budgetrl.report.cells import NOTHING
 from budgetrl.report.document import Cell, Table, Tone
 from budgetrl.report.paper import PaperNumbers, impossible
 from budgetrl.types import Protocol
@@ -205,7 +206,7 @@ def _size(arm: Arm, suite: str, when: str, k: int) -> str:
 def _estimate(found: Estimate | None, marks: str, tone: Tone, size: str) -> Cell:
     """A cell; its size where that is not the row's."""
     if found is None:
-        return Cell("-", "muted")
+        return NOTHING
     interval = interval_text(found.interval_95) if found.interval_95 else ""
     note = "; ".join(filter(None, (interval, size)))
     shown = percent(found.value).removesuffix(" %")
@@ -214,7 +215,7 @@ def _estimate(found: Estimate | None, marks: str, tone: Tone, size: str) -> Cell
 
 def _change(found: Estimate | None) -> Cell:
     if found is None:
-        return Cell("-", "muted")
+        return NOTHING
     note = interval_text(found.interval_95, signed=True) if found.interval_95 else ""
     return Cell(points(found.value), note=note, number=found._asdict())
 

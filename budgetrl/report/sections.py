@@ -70,7 +70,7 @@ def _without_comparison(facts: EvaluatedRun) -> str:
         return "This run has no evaluation yet, so nothing can be said about its outcome."
     parts = []
     for suite in facts.suites:
-        shown = [e for e in facts.history.evaluations if e.suite == suite and 1 in e.pass_at]
+        shown = facts.scored(suite)
         if not shown:
             continue
         first, last = shown[0], shown[-1]

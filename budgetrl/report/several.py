@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from budgetrl.account.evaluated import EvaluatedRun
-from budgetrl.account.outcome import judgement, tone_of
+from budgetrl.account.outcome import judgement
 from budgetrl.account.text import interval_text, points, suite_name
 from budgetrl.recipe.base import rank_order
 from budgetrl.report import plots
 from budgetrl.report.arms import Arm, arms_of, mean_curve
+from budgetrl.report.cells import NOTHING, gain_cell
 from budgetrl.report.document import Block, Cell, Document, Figure, Figures, Section, Table, Text
-from budgetrl.report.figures import cost, money_label
+from budgetrl.report.figures import cost, measured, money_label
 from budgetrl.report.ink import SERIES
 from budgetrl.report.paper import merged, paper_numbers
 from budgetrl.report.paper_tables import ModelRows, table_1, table_2
@@ -146,14 +147,9 @@ def _overview(arms: Sequence[Arm]) -> Table:
 def _gain(arm: Arm, suite: str) -> Cell:
     gain = arm.gain(suite, 1)
     if gain is None:
-        return Cell("-", "muted")
-    interval = gain.interval_95
-    drawn = None if interval is None else (interval[0], gain.value, interval[1])
-    tone = tone_of(interval)
-    note = interval_text(interval, signed=True)
-    if gain.seeds < len(arm.runs):
-        note += f"; {gain.seeds} of {len(arm.runs)} seeds"
-    return Cell(points(gain.value), tone, strong=True, note=note, interval=drawn)
+        return NOTHING
+    seeds = f"; {gain.seeds} of {len(arm.runs)} seeds" if gain.seeds < len(arm.runs) else ""
+    return gain_cell(gain.value, gain.interval_95, seeds)
 
 
 def _figure_sections(
@@ -180,14 +176,14 @@ def _paper_figures(
     """The paper's Figures 2 to 4: name, title, what is drawn, whether it is a share."""
     suite = _validation_suite(runs)
     return [
-        ("reward", "Mean reward by update", _rewards, False),
+        ("reward", "Mean reward by update", lambda r: measured(r, "reward"), False),
         (
             "validation",
             f"{suite_name(suite)} pass@1 by update",
-            lambda r: _evaluated(r, suite),
+            lambda r: [(float(e.step), e.pass_at[1]) for e in r.scored(suite)],
             True,
         ),
-        ("length", "Response length by update, tokens", _lengths, False),
+        ("length", "Response length by update, tokens", lambda r: measured(r, "length"), False),
     ]
 
 
@@ -243,7 +239,7 @@ def _frontier(model: ModelRows, suite: str, title: str, inks: Mapping[str, str])
     lines = []
     for arm in model.arms:
         run = arm.runs[0]
-        mine = [e for e in run.history.evaluations if e.suite == suite and 1 in e.pass_at]
+        mine = run.scored(suite)
         if len(mine) > 1:
             x = [cost(run, e.elapsed_s) for e in mine]
             y = [e.pass_at[1] for e in mine]
@@ -263,20 +259,6 @@ def _validation_suite(runs: Sequence[EvaluatedRun]) -> str:
         for evaluation in run.history.evaluations:
             counts[evaluation.suite] = counts.get(evaluation.suite, 0) + 1
     return max(counts, key=lambda suite: counts[suite]) if counts else ""
-
-
-def _rewards(run: EvaluatedRun) -> Points:
-    steps = run.history.steps
-    return [(float(s.step), s.reward_mean) for s in steps if s.reward_mean is not None]
-
-
-def _lengths(run: EvaluatedRun) -> Points:
-    return [(float(s.step), s.completion_tokens_mean) for s in run.history.steps]
-
-
-def _evaluated(run: EvaluatedRun, suite: str) -> Points:
-    found = [e for e in run.history.evaluations if e.suite == suite and 1 in e.pass_at]
-    return [(float(e.step), e.pass_at[1]) for e in found]
 
 
 def _runs(runs: Sequence[EvaluatedRun]) -> Table:
