@@ -3,8 +3,8 @@
     python scripts/diagnosis_runs.py make --out FOLDER [--minutes 8]    makes what is missing
     python scripts/diagnosis_runs.py record --out FOLDER                -> docs/measurements/...
 
-Each is a real run of the quickstart, 28 updates or a few more, labelled by how it was made. They
-come in pairs, an ill and a healthy one; every other pair is for tuning, the rest for judging
+Each is a real run of the quickstart, 24 updates of 64 completions, labelled by how it was made.
+They come in pairs, an ill and a healthy one; every other pair is for tuning, the rest for judging
 (scripts/check_alarms.py).
 """
 
@@ -13,28 +13,35 @@ import gzip
 import json
 import os
 import random
-import subprocess
+import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from budgetrl.budget import Limits
 from budgetrl.diagnosis.groups import Group, group_facts
 from budgetrl.diagnosis.story import tell
 from budgetrl.documents import read_recipe
 from budgetrl.files import read_jsonl
 from budgetrl.history import read_history
+from budgetrl.plan import create_run, make_plan
 from budgetrl.recipe.assets import asset_root
+from budgetrl.recipe.load import load_recipe
 from budgetrl.rundir import RunDir, open_run
+from budgetrl.training.attempt import Attempt
+from budgetrl.training.stopper import Stopper
 from budgetrl.types import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / "docs" / "measurements" / "diagnosis.json.gz"
-BUDGET_S = 200
-"""A guard: on a quiet core a run takes some 75 seconds."""
-UPDATES = 28
+HOUR_S = 3600.0
+"""A budget that ends nothing: runs end by their updates, however busy the machine is."""
+UPDATES = 24
 EVERY = 4
 """Updates between two evaluations on held-out problems."""
 LENGTH_REWARD = '''
@@ -42,49 +49,8 @@ def longer(*, completion, gold, num_tokens, verdict, **_):
     """Pays for tokens, as a reward for "effort" does."""
     return min(1.0, num_tokens / 64)
 '''
-STALE = '''
-"""Pretends a sampler whose adapter is never renewed after update 8."""
-import sys
-from importlib.abc import MetaPathFinder
-from importlib.util import find_spec
-
-
-class Finder(MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != "budgetrl.engine.plain":
-            return None
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
-        run = spec.loader.exec_module
-
-        def exec_module(module):
-            run(module)
-            engine = module.PlainEngine
-            rollout, kept, count = engine.rollout, {}, [0]
-
-            def stale(self, *arguments):
-                count[0] += 1
-                own = {n: p.data for n, p in self.model.named_parameters() if p.requires_grad}
-                if count[0] <= 8:
-                    kept.update({n: d.clone() for n, d in own.items()})
-                for name, parameter in self.model.named_parameters():
-                    if name in kept:
-                        parameter.data = kept[name]
-                try:
-                    return rollout(self, *arguments)
-                finally:
-                    for name, parameter in self.model.named_parameters():
-                        if name in own:
-                            parameter.data = own[name]
-
-            engine.rollout = stale
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
-sys.meta_path.insert(0, Finder())
-'''
+STALE_AFTER = 6
+"""Updates after which a pretended sampler has no newer adapter."""
 
 
 @dataclass(frozen=True)
@@ -163,30 +129,56 @@ def all_runs() -> list[Made]:
 
 
 def make(made: Made, number: int, out: Path) -> None:
-    """One run, unless it is there."""
+    """One run, unless it is there: the worker's own function, in this process."""
+    from budgetrl.training.__main__ import _train
+
     folder = out / f"{number:02d}"
-    if (folder / "done.json").exists():
+    if (folder / "done").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     (folder / "pays_length.py").write_text(LENGTH_REWARD)
     (folder / "recipe.toml").write_text(_recipe(made, folder))
-    environment = dict(os.environ)
-    environment["PYTHONPATH"] = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-    if made.stale:
-        (folder / "sitecustomize.py").write_text(STALE)
-    command = [sys.executable, "-m", "budgetrl", "run", str(folder / "recipe.toml"), "--allow-code"]
-    command += ["--out", str(folder), "--display", "none", "--json", "--seed", str(made.seed)]
-    command += [f"--set={key}={json.dumps(value)}" for key, value in made.sets.items()]
-    started = time.monotonic()
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, cwd=os.getcwd()
-    )
-    wall_s = time.monotonic() - started
-    sys.stderr.write(f"{number} {made.name}: exit {done.returncode}, {wall_s:.0f} s\n")
-    if done.returncode != 0:
-        sys.stderr.write(done.stderr[-2000:])
-        return
-    (folder / "done.json").write_text(done.stdout)
+    os.chdir(folder)  # where a reward of one's own is looked for
+    sets = [f"{key}={json.dumps(value)}" for key, value in made.sets.items()]
+    loaded = load_recipe(str(folder / "recipe.toml"), sets, made.seed)
+    run = create_run(make_plan(loaded, Limits(HOUR_S)), folder, ["diagnosis_runs"])
+    attempt = Attempt.first(run, time.monotonic(), allow_code=True)
+    started = time.process_time()
+    with stale_sampler() if made.stale else nullcontext():
+        code = _train(run, attempt, Stopper())
+    cpu_s = time.process_time() - started
+    sys.stderr.write(f"{number} {made.name}: exit {code}, {cpu_s:.0f} CPU s\n")
+    if code == 0:
+        (folder / "done").touch()
+
+
+@contextmanager
+def stale_sampler() -> Iterator[None]:
+    """Pretends a sampler that gets no newer adapter after a few updates."""
+    from budgetrl.engine.plain import PlainEngine
+
+    own, kept, drawn = PlainEngine.rollout, {}, [0]
+
+    def rollout(engine: Any, *arguments: Any) -> Any:
+        drawn[0] += 1
+        adapter = [p for p in engine.model.parameters() if p.requires_grad]
+        if drawn[0] <= STALE_AFTER:
+            kept.update({i: p.data.clone() for i, p in enumerate(adapter)})
+        newest = [p.data for p in adapter]
+        for i, parameter in enumerate(adapter):
+            parameter.data = kept[i]
+        try:
+            return own(engine, *arguments)
+        finally:
+            for parameter, data in zip(adapter, newest, strict=True):
+                parameter.data = data
+
+    PlainEngine.rollout = rollout  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        PlainEngine.rollout = own  # type: ignore[method-assign]
 
 
 def _recipe(made: Made, folder: Path) -> str:
@@ -209,10 +201,10 @@ name = "{made.name.replace(" ", "-").replace(",", "").replace("%", "percent")}"
 path = "{data}"
 [schedule]
 stop_after_steps = {UPDATES}
+[batch]
+prompts_per_step = 8
 [signal]
 on_empty = "continue"
-[budget]
-hours = {BUDGET_S / 3600}
 [[eval]]
 suite = "heldout"
 path = "asset:tiny/data/heldout.jsonl"
@@ -237,8 +229,8 @@ STEP_FIELDS = (
 
 def record(made: Made, number: int, folder: Path) -> dict[str, Any] | None:
     """What the rules look at, of one run; None where it was not made."""
-    found = [path for path in folder.iterdir() if (path / "result.json").exists()]
-    if not found:
+    found = [path for path in folder.iterdir() if (path / "events.jsonl").exists()]
+    if not found or not (folder / "done").exists():
         return None
     run = open_run(found[0])
     story = tell(read_history(run), read_recipe(run))
@@ -295,7 +287,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--only", type=int, nargs="*")
     options = parser.parse_args()
-    ends = time.monotonic() + 60 * options.minutes - BUDGET_S
+    ends = time.monotonic() + 60 * options.minutes
     recorded: list[dict[str, Any]] = []
     for number, made in enumerate(all_runs()):
         if options.what == "list":

@@ -15,7 +15,9 @@ from statistics import median
 from typing import Any
 
 from api_reference import reference
+from check_alarms import judge, load
 
+from budgetrl.diagnosis.rules import RULES
 from budgetrl.estimation.request import Request, answer
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.units import duration, gib, usd
@@ -254,7 +256,22 @@ def decisions() -> str:
     )
 
 
+def rules() -> str:
+    """Each rule of a diagnosis, and how many recorded healthy runs it named."""
+    judged = [judge(run) for run in load("all")]
+    healthy = [one.named for one in judged if not one.run["ill"]]
+    lines = [
+        f"| rule | | when it speaks | of {len(healthy)} healthy runs |",
+        "|---|---|---|---|",
+    ]
+    for rule in RULES:
+        named = "-" if rule.severity == "info" else sum(rule.name in one for one in healthy)
+        lines.append(f"| `{rule.name}` | {rule.severity} | {rule.rule} | {named} |")
+    return "\n".join(lines)
+
+
 COMPUTED: dict[str, Callable[[], str]] = {
+    "rules": rules,
     "recipes": recipes,
     "cards": cards,
     "quickstart_line": quickstart_line,
