@@ -72,6 +72,34 @@ def bill_rows(account: Account) -> list[BillRow]:
     return [row for row in rows if row.planned_s or row.paid_s]
 
 
+class StageRow(NamedTuple):
+    """What one stage of a training was planned to take and took."""
+
+    name: str
+    kind: str
+    planned_steps: int | None
+    steps: int
+    planned_s: float | None
+    paid_s: float
+
+
+def stage_rows(account: Account) -> list[StageRow]:
+    """Each stage that was begun; none where a run has no stages. Seconds of updates alone."""
+    steps: dict[str | None, list[float]] = {}
+    for step in account.history.steps:
+        steps.setdefault(step.stage, []).append(sum(step.phase_s.values()))
+    planned = {stage.name: stage for stage in (account.plan.stages if account.plan else ())}
+    rows = []
+    for event in account.history.stages:
+        if event.state != "started":
+            continue
+        plan, paid = planned.get(event.name), steps.get(event.name, [])
+        counts = None if plan is None else plan.steps
+        expected = None if plan is None else plan.seconds
+        rows.append(StageRow(event.name, event.training, counts, len(paid), expected, sum(paid)))
+    return rows
+
+
 @dataclass(frozen=True, slots=True)
 class Bill:
     """Seconds of a run by what they are for: paid, then expected."""

@@ -63,12 +63,16 @@ def show(
                 "path": str(loaded.path),
                 "resolved": loaded.recipe.model_dump(mode="json"),
                 "sources": dict(loaded.sources),
+                "stages": {
+                    stage.name: loaded.recipe.for_stage(stage).model_dump(mode="json")
+                    for stage in loaded.recipe.stages
+                },
                 "lora_scale": loaded.recipe.lora.scale,
             }
         )
         return
     body = _resolved(flat_values(loaded.recipe), loaded.sources) if resolved else loaded.text
-    sys.stdout.write(f"{_header(loaded)}\n\n{body.rstrip()}\n")
+    sys.stdout.write(f"{_header(loaded)}\n\n{body.rstrip()}\n{_stages(loaded)}")
 
 
 @app.command()
@@ -206,6 +210,38 @@ def _header(loaded: "LoadedRecipe") -> str:
     if lora.scale is not None:
         trained += f", alpha {lora.resolved_alpha:g}: scale {scale} = {lora.scale:g}"
     return f"{recipe.name}: {recipe.recipe.summary}\n{loaded.path}\n{trained}"
+
+
+def _stages(loaded: "LoadedRecipe") -> str:
+    """The stages side by side: how long each lasts, and what is not the same in all of them."""
+    from budgetrl.recipe.flat import flat_values
+
+    stages = loaded.recipe.stages
+    if not stages:
+        return ""
+    columns = [
+        {
+            "kind": stage.kind.value,
+            "share": stage.share,
+            "steps": stage.steps,
+            "until": stage.until and " ".join(map(str, stage.until.condition)),
+            "gate": stage.gate and f"{stage.gate.signal_share:.0%} of {stage.gate.prompts}",
+            **flat_values(loaded.recipe.for_stage(stage)),
+        }
+        for stage in stages
+    ]
+    keys = [key for key in columns[0] if len({json.dumps(c.get(key)) for c in columns}) > 1]
+    rows = [["stage", *(stage.name for stage in stages)]]
+    rows += [[key, *(_short(_shown(c.get(key)), 36) for c in columns)] for key in keys]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{t:<{w}}" for t, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n" + "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _resolved(values: Mapping[str, Any], sources: Mapping[str, str]) -> str:

@@ -20,11 +20,13 @@ from budgetrl.events import (
     Error,
     Evaluation,
     Event,
+    GateEvent,
     Phase,
     RunFinished,
     RunResumed,
     RunStarted,
     RunWarning,
+    StageEvent,
     Step,
     changed_value,
 )
@@ -112,6 +114,10 @@ class PlainDisplay:
         match event:
             case Step():
                 self._paced(event)
+            case StageEvent():
+                self._line(_stage(event), event.elapsed_s)
+            case GateEvent():
+                self._line(_gate(event), event.elapsed_s)
             case Phase() if not PHASES[event.name].quiet:
                 self._line(_phase(event), event.elapsed_s)
             case Download():
@@ -168,6 +174,19 @@ def _phase(event: Phase) -> str:
     return f"{event.name}: started{usual}"
 
 
+def _stage(event: StageEvent) -> str:
+    which = f"stage {event.name} ({event.training}), {event.index + 1} of {event.stages}"
+    if event.state == "ended":
+        return f"{which}: {event.updates} updates in {duration(event.seconds)}"
+    return f"{which}: {'begins' if event.state == 'started' else 'is made once more'}"
+
+
+def _gate(event: GateEvent) -> str:
+    found = f"{event.groups_with_signal} of {event.groups} groups have signal"
+    verdict = "enough" if event.passed else "too few"
+    return f"gate: {found}, {event.wanted_share:.0%} wanted: {verdict}"
+
+
 def _evaluation(event: Evaluation) -> str:
     parts = [f"pass@{k} {score(v, event.interval_95.get(k))}" for k, v in event.pass_at.items()]
     rounds = f"{event.problems} problems x {event.samples}"
@@ -184,12 +203,20 @@ def _step(step: Step, asked: int | None) -> str:
     made, more = str(step.step), step.forecast_steps
     if asked is not None:
         made, more = f"{made} of {asked}", max(0, min(more, asked - step.step))
+    where = "" if step.stage is None else f"{step.stage}: "
+    if not step.groups:
+        loss = "-" if step.loss is None else f"{step.loss:.3f}"
+        learnt = f"loss {loss}  right tokens {percent(step.token_accuracy)}"
+        return (
+            f"{where}update {made}  {learnt}  tokens {step.completion_tokens_mean:.0f}"
+            f"  {duration(sum(step.phase_s.values()))}  left {duration(step.remaining_s)}"
+        )
     reward = "-" if step.reward_mean is None else f"{step.reward_mean:.3f}"
     entropy = "" if step.entropy is None else f"  entropy {step.entropy:.2f}"
     signal = MEASURED["signal"](step)
     spent = "" if step.spent_usd is None else f"  {usd(step.spent_usd)}"
     return (
-        f"update {made}  accuracy {percent(step.accuracy_mean)}  reward {reward}"
+        f"{where}update {made}  accuracy {percent(step.accuracy_mean)}  reward {reward}"
         f"  tokens {step.completion_tokens_mean:.0f}{entropy}  signal {percent(signal, 0)}"
         f"  {duration(sum(step.phase_s.values()))}{spent}"
         f"  left {duration(step.remaining_s)}, about {more} more"

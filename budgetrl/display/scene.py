@@ -35,7 +35,16 @@ class Scene:
         span = self.view.history.phase_now()
         if span is None:
             return "starting" if not self.view.steps else "running"
-        return PHASES[span.name].doing if span.name in PHASES else span.name
+        doing = PHASES[span.name].doing if span.name in PHASES else span.name
+        return doing + (self._stage if span.name == "train" else "")
+
+    @property
+    def _stage(self) -> str:
+        """Which stage of the training lasts; nothing where there are none."""
+        stages = self.view.history.stages
+        if not stages or stages[-1].state == "ended":
+            return ""
+        return f", {stages[-1].name} ({stages[-1].index + 1} of {stages[-1].stages})"
 
     @property
     def bill(self) -> Bill:

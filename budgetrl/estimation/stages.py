@@ -168,7 +168,7 @@ def plan_stages(
     mean = _mean_times(times, staged, parts) if count else staged[0].times
     wanted = [one.requested for one in parts]
     known = [steps for steps in wanted if steps is not None]
-    requested = sum(known) if len(known) == len(wanted) else count or None
+    requested = sum(known) if len(known) == len(wanted) else None
     made = plan(mean, budget, requested, exit_s=exit_s, rounds=rounds)
     return mean, replace(made, stages=tuple(parts))
 

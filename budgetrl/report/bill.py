@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from budgetrl.account.bill import BillRow, bill_rows
+from budgetrl.account.bill import BillRow, bill_rows, stage_rows
 from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.report.document import Bar, Block, Cell, Table, Text, Tone
 from budgetrl.units import duration, percent, usd
@@ -37,7 +37,30 @@ def bill_blocks(facts: EvaluatedRun) -> list[Block]:
     inner = [part for part in parts if part[0] not in top]
     if inner:
         blocks.append(Bar("Within the updates", inner))
-    return blocks
+    return blocks + _stages(facts)
+
+
+def _stages(facts: EvaluatedRun) -> list[Block]:
+    """The updates of each stage against the plan."""
+    rows = stage_rows(facts)
+    if not rows:
+        return []
+    money = facts.usd_per_hour is not None
+    head = ["Stage", "kind", "updates: planned", "made", "estimate", "paid"]
+    head += ["dollars"] if money else []
+    body = [
+        [
+            row.name,
+            row.kind,
+            "-" if row.planned_steps is None else str(row.planned_steps),
+            str(row.steps),
+            duration(row.planned_s),
+            duration(row.paid_s),
+            *([usd(facts.usd_of(row.paid_s))] if money else []),
+        ]
+        for row in rows
+    ]
+    return [Table(head, body, caption="Updates by stage, without evaluations and checkpoints.")]
 
 
 def _row(facts: EvaluatedRun, row: BillRow, money: bool) -> Sequence[Cell | str]:

@@ -60,12 +60,26 @@ def learning_curves(facts: EvaluatedRun) -> list[Figure]:
             exact = [(float(e.step), e.mean_nats) for e in facts.history.entropies]
             columns = _columns(exact)
             lines.append(plots.Line("exact (Eq. 1)", *columns, points=True, joined=False, ink="b"))
-        panel = plots.Panel(title, "update", lines, percent=percent, zero=zero, second_axis=top)
+        panel = plots.Panel(
+            title,
+            "update",
+            lines,
+            percent=percent,
+            zero=zero,
+            second_axis=top,
+            marks=stage_marks(facts),
+        )
         alt = f"{title}: {seen[0][1]:.3g} at update {seen[0][0]:.0f}, {seen[-1][1]:.3g} at the end"
         figures.append(Figure(f"curve_{name}", title, plots.draw(panel), alt))
         if name == "accuracy":
             figures += _suite_accuracy(facts, x_all, top)
     return figures
+
+
+def stage_marks(facts: EvaluatedRun) -> list[tuple[float, str]]:
+    """Where stages of the training begin: between two updates."""
+    started = [event for event in facts.history.stages if event.state == "started"]
+    return [(event.step + 0.5, event.name) for event in started]
 
 
 def _entropy_label(steps: Sequence[Step]) -> str:
@@ -84,7 +98,9 @@ def _suite_accuracy(
     if not lines:
         return []
     title = "Held-out pass@1, 95 % interval"
-    panel = plots.Panel(title, "update", lines, percent=True, second_axis=top)
+    panel = plots.Panel(
+        title, "update", lines, percent=True, second_axis=top, marks=stage_marks(facts)
+    )
     alt = "; ".join(f"{line.label} {line.y[0]:.3f} to {line.y[-1]:.3f}" for line in lines)
     return [Figure("curve_suites", title, plots.draw(panel), alt)]
 

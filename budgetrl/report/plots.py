@@ -95,6 +95,8 @@ class Panel:
     """An axis on top: its label, and x positions with their values, both rising."""
     facts: Sequence[tuple[float, str]] = ()
     """Horizontal lines: values that a paper states."""
+    marks: Sequence[tuple[float, str]] = ()
+    """Vertical lines: where stages of the training begin, with their names."""
     size: tuple[float, float] = (3.6, 2.5)
 
 
@@ -217,6 +219,12 @@ def _finish(axes: Any, panel: Panel) -> None:
         axes.annotate(
             text, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom",
             fontsize=8, color=INK["muted"],
+        )  # fmt: skip
+    for x, text in panel.marks:
+        axes.axvline(x, color=INK["muted"], linewidth=1.0, linestyle=(0, (2, 2)))
+        axes.annotate(
+            text, (x, 0.99), xycoords=("data", "axes fraction"), xytext=(3, 0),
+            textcoords="offset points", ha="left", va="top", fontsize=8, color=INK["muted"],
         )  # fmt: skip
     if panel.zero:
         axes.set_ylim(bottom=0)
