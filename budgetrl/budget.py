@@ -1,10 +1,9 @@
 """Time and money: what a run may use, what that buys, what was paid and what is left.
 
     PhaseTimes --plan(times, budget)--> Plan            before a run: seconds become updates
-    Ledger: clock --> elapsed, remaining                during it: what is paid over all attempts
     usd_of(seconds, usd_per_hour) --> dollars           nobody else multiplies by a price
 
-What is learned while a run lasts is in `forecast`. Everything is pure; clocks are arguments.
+What is paid and learned while a run lasts is in `ledger` and `forecast`. Everything is pure.
 """
 
 import math
@@ -13,16 +12,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from budgetrl.errors import BudgetError, UsageError
-from budgetrl.types import Spend
 
 if TYPE_CHECKING:
     from budgetrl.deadline import End
     from budgetrl.recipe.schema import Recipe
 
 _HOUR_S = 3600.0
-
-Clock = Callable[[], float]
-"""Monotonic seconds."""
 
 RESERVE_FACTOR = 1.3
 """Margin on the final evaluation: completions grow while a model learns (paper, Fig. 4)."""
@@ -383,52 +378,3 @@ def largest_affordable(cost: Callable[[int], float], limit: float) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if cost(middle) <= limit else (low, middle)
     return low
-
-
-@dataclass(slots=True)
-class Ledger:
-    """What this run has paid: process life, summed over attempts.
-
-    Args:
-        budget: the limit.
-        clock: monotonic seconds.
-        started: the clock's reading when this attempt began to cost.
-        paid_before_s: paid by earlier attempts.
-        reserved_s: kept for what follows the worker (report, exit).
-    """
-
-    budget: Budget
-    clock: Clock
-    started: float
-    paid_before_s: float = 0.0
-    reserved_s: float = 0.0
-    train_s: float = 0.0
-
-    @property
-    def elapsed_s(self) -> float:
-        """Paid so far, over all attempts."""
-        return self.paid_before_s + self.clock() - self.started
-
-    @property
-    def used_share(self) -> float:
-        """Share of the budget that is paid, over all attempts."""
-        return self.elapsed_s / self.budget.wall_s
-
-    @property
-    def deadline(self) -> float:
-        """The clock's reading at which the worker must be gone."""
-        return self.started + self.budget.wall_s - self.paid_before_s - self.reserved_s
-
-    @property
-    def remaining_s(self) -> float:
-        """Seconds until the deadline; may be negative."""
-        return self.deadline - self.clock()
-
-    def charge_training(self, seconds: float) -> None:
-        """Count seconds as training (a part of the elapsed time)."""
-        self.train_s += seconds
-
-    def spend(self) -> Spend:
-        """What was paid."""
-        elapsed = self.elapsed_s
-        return Spend(elapsed, self.train_s, self.budget.usd_of(elapsed))

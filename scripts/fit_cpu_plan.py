@@ -24,12 +24,13 @@ import torch
 import transformers
 from make_random_model import config_of, write_tokenizer
 
-from budgetrl.budget import Budget, Ledger
+from budgetrl.budget import Budget
 from budgetrl.engine.base import SamplingSpec
 from budgetrl.engine.plain import PlainEngine
 from budgetrl.estimation.cpu_time import ASSET, Batch, Passes, generation, training
 from budgetrl.estimation.shapes import ModelShape, find_shape
 from budgetrl.files import read_jsonl, write_json
+from budgetrl.ledger import Ledger
 from budgetrl.processor import cpu_model, cpu_speed
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe

@@ -5,8 +5,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Self
 
-from budgetrl.budget import Budget, Ledger
+from budgetrl.budget import Budget
 from budgetrl.documents import read_plan
+from budgetrl.ledger import Ledger
 from budgetrl.rundir import RunDir
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from budgetrl.budget import Ledger, PhaseTimes
+from budgetrl.budget import PhaseTimes
 from budgetrl.errors import TrainingError
 from budgetrl.events import PlanEvent, Step
 from budgetrl.forecast import Decision, Forecaster
+from budgetrl.ledger import Ledger
 from budgetrl.processor import peak_rss_gib
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.registry import check_faults, fault_lines

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from budgetrl.budget import Clock
+from budgetrl.ledger import Clock
 from budgetrl.phases import UPDATE_PHASES
 
 PHASES = tuple(name for name in UPDATE_PHASES if name != "other")

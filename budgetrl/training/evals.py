@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from budgetrl.budget import Clock
 from budgetrl.engine.base import Engine, Request, StopCheck, sample_seed
 from budgetrl.engine.thinking import ThinkBudget
 from budgetrl.evaluation.run import Grader, PromptedProblem, evaluate, protocol_in
 from budgetrl.evaluation.think import batch_of, thinking
 from budgetrl.events import Entropy, Evaluation
+from budgetrl.ledger import Clock
 from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.rundir import RunDir
 from budgetrl.training.log import RunLog

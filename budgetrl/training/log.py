@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from budgetrl.budget import Ledger
 from budgetrl.documents import read_standings
 from budgetrl.evaluation.mending import set_aside_damaged
 from budgetrl.event_file import EventWriter
@@ -19,6 +18,7 @@ from budgetrl.events import (
     Step,
 )
 from budgetrl.history import History, read_history
+from budgetrl.ledger import Ledger
 from budgetrl.losses import find_losses
 from budgetrl.phases import PhaseName
 from budgetrl.recipe.schema import Recipe

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from budgetrl.budget import Budget, Ledger
+from budgetrl.budget import Budget
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.template import PROBE
 from budgetrl.documents import prompt_moment
@@ -20,6 +20,7 @@ from budgetrl.evaluation.compare import describe_differences
 from budgetrl.evaluation.judge import _renderer
 from budgetrl.evaluation.run import protocol_in
 from budgetrl.events import RunWarning
+from budgetrl.ledger import Ledger
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Prompt

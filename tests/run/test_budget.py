@@ -13,7 +13,6 @@ from budgetrl.budget import (
     REPORT_FACTOR,
     RESERVE_FACTOR,
     Budget,
-    Ledger,
     Limits,
     PhaseTimes,
     plan,
@@ -21,6 +20,7 @@ from budgetrl.budget import (
 )
 from budgetrl.errors import UsageError
 from budgetrl.forecast import Forecaster
+from budgetrl.ledger import Ledger
 
 TIMES = PhaseTimes(
     imports_s=5, model_s=3, data_s=2, baseline_s=10, rollout_s=2, reward_s=0.5, logprob_s=0.5,

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from budgetrl.budget import Budget, Ledger
+from budgetrl.budget import Budget
 from budgetrl.engine.plain import PlainEngine
 from budgetrl.errors import HardwareError
 from budgetrl.events import RunWarning
+from budgetrl.ledger import Ledger
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.pool import GradingPool

@@ -13,7 +13,8 @@ import torch
 import transformers
 from fake_clock import FakeClock
 
-from budgetrl.budget import Budget, Ledger
+from budgetrl.budget import Budget
+from budgetrl.ledger import Ledger
 from budgetrl.recipe.schema import Schedule
 from budgetrl.training.rates import RateCallback
 from budgetrl.training.trainer import BudgetMixin

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from budgetrl.budget import Budget, Ledger, Limits
+from budgetrl.budget import Budget, Limits
 from budgetrl.errors import ExitCode
 from budgetrl.events import StageEvent
 from budgetrl.history import read_history
+from budgetrl.ledger import Ledger
 from budgetrl.plan import create_run, make_plan
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe

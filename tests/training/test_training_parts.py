@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_events import step_event
 
-from budgetrl.budget import Budget, Ledger
+from budgetrl.budget import Budget
 from budgetrl.engine.base import Rollout
 from budgetrl.events import Phase
+from budgetrl.ledger import Ledger
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Schedule
 from budgetrl.rundir import RunDir
