@@ -62,7 +62,7 @@ def read_standings(run: RunDir) -> list[Standing]:
     try:
         return TypeAdapter(list[Standing]).validate_python(entries)
     except ValidationError as error:
-        raise _damaged(run.path / MANIFEST, error) from None
+        raise _damaged(run.file(MANIFEST), error) from None
 
 
 def read_recipe(run: RunDir) -> Recipe:
@@ -112,7 +112,7 @@ def written_recipe(run: RunDir) -> Recipe:
     try:
         return Recipe.model_validate(document.get("recipe"), strict=False)
     except ValidationError as error:
-        raise _damaged(run.path / RESOLVED, error) from None
+        raise _damaged(run.file(RESOLVED), error) from None
 
 
 def read_plan(run: RunDir) -> StoredPlan:
@@ -124,7 +124,7 @@ def read_plan(run: RunDir) -> StoredPlan:
     try:
         return TypeAdapter(StoredPlan).validate_python(run.read_json(PLAN) or {})
     except ValidationError as error:
-        raise _damaged(run.path / PLAN, error) from None
+        raise _damaged(run.file(PLAN), error) from None
 
 
 def planned_times(run: RunDir, stage: str | None = None) -> PhaseTimes | None:
@@ -160,7 +160,7 @@ def prompt_moment(run: RunDir) -> datetime | None:
         return None if text is None else datetime.fromisoformat(text)
     except (TypeError, ValueError):
         raise RunDirError(
-            f"{run.path / MANIFEST}: {text!r} is no time.", hint="Put the file back from a copy."
+            f"{run.file(MANIFEST)}: {text!r} is no time.", hint="Put the file back from a copy."
         ) from None
 
 

@@ -1,10 +1,11 @@
-"""The event file as it is written: whole lines, stamped, never going back."""
+"""The event file: whole lines, written with a stamp that never goes back, and read again."""
 
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
 
+from budgetrl.errors import RunDirError
 from budgetrl.events import Event, Stamp, parse, to_line
 
 
@@ -67,3 +68,29 @@ class EventWriter:
             if event is not None:
                 return event.elapsed_s, event.spent_usd or 0.0
         return 0.0, 0.0
+
+
+def whole_lines(file: Path, offset: int, block: int = -1) -> tuple[list[bytes], int]:
+    """Lines from a byte offset on, and the offset to continue from; a torn one is left.
+
+    Args:
+        file: may be absent.
+        offset: bytes.
+        block: about as many bytes at the most; -1: all.
+
+    Raises:
+        RunDirError: it cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            opened.seek(offset)
+            data = more = opened.read(block)
+            while more and b"\n" not in data:
+                more = opened.read(block)
+                data += more
+    except (FileNotFoundError, NotADirectoryError):
+        return [], offset
+    except OSError as error:
+        raise RunDirError(f"{file}: cannot be read: {error.strerror}.") from None
+    whole = data.rfind(b"\n") + 1
+    return data[:whole].splitlines(), offset + whole

@@ -413,7 +413,7 @@ def create_run(
     with ExitStack() as undo:
         undo.callback(shutil.rmtree, run.path, ignore_errors=True)
         try:
-            write_atomic(run.path / RECIPE, planned.loaded.text, PRIVATE_MODE)
+            write_atomic(run.file(RECIPE), planned.loaded.text, PRIVATE_MODE)
             run.write_json(PLAN, plan_document(planned))
             stands = {"attempts": [standing], MANIFEST_KEY: to_json(planned.pins)}
             run.write_json(MANIFEST, manifest(command, planned.card) | stands)

@@ -3,6 +3,7 @@
 Not here: what a run takes on it (`estimation`). No torch.
 """
 
+import hashlib
 import platform
 import re
 import resource
@@ -61,3 +62,12 @@ def peak_rss_gib() -> float:
     match = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
     kib = int(match[1]) if match else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kib / KIB_PER_GIB
+
+
+def boot_id() -> str | None:
+    """Tells this machine, since it was started, from others; says nothing else of it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    except OSError:
+        return None
+    return hashlib.sha256(b"budgetrl" + boot).hexdigest()[:12]

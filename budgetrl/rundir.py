@@ -10,34 +10,32 @@ one. What the files mean is not known here: see `events`, `history` and `types`.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from budgetrl.checkpoint_files import CheckpointFolder
 from budgetrl.damage import RECIPE as RECIPE
 from budgetrl.damage import RESOLVED as RESOLVED
 from budgetrl.damage import way_on
 from budgetrl.errors import RunDirError
-from budgetrl.event_file import EventWriter
+from budgetrl.event_file import EventWriter, whole_lines
 from budgetrl.events import Event, RunFinished, Stamp, parse
 from budgetrl.files import (
     PRIVATE_MODE,
     PUBLIC_MODE,
     clear_temporary,
-    fsync_folder,
     lock_exclusively,
-    make_public,
     write_atomic,
     write_json,
 )
+from budgetrl.processor import boot_id
 from budgetrl.types import RunStatus
 
 EVENTS = "events.jsonl"
@@ -49,7 +47,6 @@ HEARTBEAT = "heartbeat.json"
 RESULT = "result.json"
 EXPORTED = "adapter"
 """The folder in which a run leaves the adapter of its chosen checkpoint."""
-CHECKPOINT_MANIFEST = "checkpoint.json"
 
 PRIVATE = (RECIPE, RESOLVED, PLAN)
 """Hold what a resumption needs as it was given, secrets too; never copied into a report."""
@@ -63,21 +60,8 @@ SCHEMA_VERSION = 1
 """Of the run directory as a whole, in its manifest."""
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointFile:
-    """A complete checkpoint on the disk."""
-
-    path: Path
-    step: int
-    resumable: bool
-    """False for adapter-only checkpoints (best, milestones)."""
-
-
-class RunDir:
+class RunDir(CheckpointFolder):
     """One run's folder. Construct by `create` or `open_run`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
     @classmethod
     def create(
@@ -122,6 +106,44 @@ class RunDir:
     def relative(self, path: Path) -> str:
         """A path in the run directory, as events and results name it."""
         return path.relative_to(self.path).as_posix()
+
+    # --- where its files are; nobody else joins its path
+
+    def file(self, name: str) -> Path:
+        """One of its documents, by the names above."""
+        return self.path / name
+
+    def exists(self) -> bool:
+        """Whether the folder holds a run: its recipe comes last and goes first."""
+        return self.file(RESOLVED).is_file()
+
+    @property
+    def evals(self) -> Path:
+        """The folder of suites with their evaluations."""
+        return self.path / "evals"
+
+    def eval_files(self, name: str, suite: str = "*") -> list[Path]:
+        """Evaluations of all suites by their name, such as "final" or "eval-*"."""
+        return sorted(self.evals.glob(f"{suite}/{name}.json"))
+
+    @property
+    def report(self) -> Path:
+        """The folder of the report."""
+        return self.path / "report"
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the exported adapter; not there before a run has ended well."""
+        return self.path / EXPORTED
+
+    @property
+    def worker_log(self) -> Path:
+        """What the worker prints."""
+        return self.path / "worker.log"
+
+    def scratch(self, name: str) -> Path:
+        """A file or folder of somebody else's, such as a library's."""
+        return self.path / name
 
     # --- single files
 
@@ -236,19 +258,7 @@ class RunDir:
 
     def tail_lines(self, offset: int, block: int = -1) -> tuple[list[bytes], int]:
         """As `tail`, raw: whole lines of at most about `block` bytes together (-1: all)."""
-        try:
-            with (self.path / EVENTS).open("rb") as file:
-                file.seek(offset)
-                data = more = file.read(block)
-                while more and b"\n" not in data:
-                    more = file.read(block)
-                    data += more
-        except (FileNotFoundError, NotADirectoryError):
-            return [], offset
-        except OSError as error:
-            raise RunDirError(f"{self.path / EVENTS}: cannot be read: {error.strerror}.") from None
-        whole = data.rfind(b"\n") + 1
-        return data[:whole].splitlines(), offset + whole
+        return whole_lines(self.file(EVENTS), offset, block)
 
     def events_size(self) -> int:
         """Bytes of the event file; 0 if it is absent."""
@@ -327,101 +337,21 @@ class RunDir:
 
     def eval_folder(self, suite: str) -> Path:
         """Where a suite's results are stored; made if absent."""
-        folder = self.path / "evals" / suite
+        folder = self.evals / suite
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-
-    # --- checkpoints
-
-    def checkpoint_path(self, step: int) -> Path:
-        """Where the checkpoint of a step is stored."""
-        return self.path / "checkpoints" / f"step_{step:06d}"
-
-    @contextmanager
-    def new_checkpoint(self, step: int, resumable: bool = True) -> Iterator[Path]:
-        """A temporary folder that becomes the step's checkpoint when the context ends well."""
-        final = self.checkpoint_path(step)
-        temporary = final.with_name(f".tmp-{final.name}-{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            _seal(temporary, step, resumable)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        self.drop_checkpoint(step)
-        temporary.rename(final)
-        fsync_folder(final.parent)
-
-    def drop_checkpoint(self, step: int) -> None:
-        """Delete a checkpoint, if it is there; never half of one under its name."""
-        folder = self.checkpoint_path(step)
-        if folder.exists():
-            doomed = folder.with_name(f".tmp-old-{folder.name}-{os.getpid()}")
-            folder.rename(doomed)
-            shutil.rmtree(doomed)
-
-    def set_aside_after(self, step: int) -> list[str]:
-        """Rename later checkpoints, to make room for a resumed run's; returns their new names.
-
-        They are damaged or cannot be resumed from, or the run would go on from one of them.
-        """
-        names = []
-        for folder in sorted((self.path / "checkpoints").glob("step_*")):
-            number = folder.name.removeprefix("step_")
-            if number.isdecimal() and int(number) > step:
-                kept = folder.with_name(f"unused_{folder.name}")
-                shutil.rmtree(kept, ignore_errors=True)
-                folder.rename(kept)
-                names.append(kept.name)
-        return names
-
-    def reduce_checkpoint(self, checkpoint: CheckpointFile, dropped: Sequence[str]) -> None:
-        """Take files away for good; it is complete at every moment, but no longer resumable."""
-        manifest = json.loads((checkpoint.path / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
-        kept = {name: entry for name, entry in manifest["files"].items() if name not in dropped}
-        write_json(
-            checkpoint.path / CHECKPOINT_MANIFEST, manifest | {"resumable": False, "files": kept}
-        )
-        for name in dropped:
-            (checkpoint.path / name).unlink(missing_ok=True)
 
     def clear_temporary(self) -> None:
         """Delete what killed processes left half written; only for the writer of the events."""
         for folder in (self.path / "checkpoints").glob(".tmp-*"):
             shutil.rmtree(folder, ignore_errors=True)
-        for folder in (self.path, *self.path.glob("*/"), *self.path.glob("evals/*/")):
+        for folder in (self.path, *self.path.glob("*/"), *self.evals.glob("*/")):
             clear_temporary(folder)
-
-    def checkpoints(self) -> list[CheckpointFile]:
-        """Complete checkpoints by step; half ones and foreign files are not seen."""
-        found = []
-        for folder in sorted((self.path / "checkpoints").glob("step_*")):
-            checkpoint = read_checkpoint(folder)
-            # A copy that somebody made under another name is his, not ours to use or to prune.
-            if checkpoint is not None and folder == self.checkpoint_path(checkpoint.step):
-                found.append(checkpoint)
-        return found
-
-    def newest_checkpoint(self) -> CheckpointFile | None:
-        """The newest complete checkpoint that can be resumed from, every byte as it was written."""
-        resumable = (c for c in reversed(self.checkpoints()) if c.resumable)
-        return next((c for c in resumable if not damaged_files(c)), None)
 
 
 def mode_of(name: str) -> int:
     """Permissions of one of a run's files."""
     return PRIVATE_MODE if name in PRIVATE else PUBLIC_MODE
-
-
-def boot_id() -> str | None:
-    """Tells this machine, since it was started, from others; says nothing else of it."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
-    except OSError:
-        return None
-    return hashlib.sha256(b"budgetrl" + boot).hexdigest()[:12]
 
 
 def open_run(path: str | os.PathLike[str]) -> RunDir:
@@ -463,40 +393,3 @@ def _has_readable_events(folder: Path) -> bool:
     """Whether its events can be read, or there are none yet."""
     events = folder / EVENTS
     return not events.exists() or (events.is_file() and os.access(events, os.R_OK))
-
-
-def read_checkpoint(folder: Path) -> CheckpointFile | None:
-    """A folder as a checkpoint, or None unless it is complete: every file with its size."""
-    try:
-        manifest = json.loads((folder / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
-        for name, entry in manifest["files"].items():
-            if (folder / name).stat().st_size != entry["bytes"]:
-                return None
-        return CheckpointFile(folder, int(manifest["step"]), bool(manifest["resumable"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _seal(folder: Path, step: int, resumable: bool) -> None:
-    """Make every file durable and write the manifest with sizes and hashes, last."""
-    files = {}
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        make_public(file)
-        with file.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            os.fsync(opened.fileno())
-        size = file.stat().st_size
-        files[file.relative_to(folder).as_posix()] = {"bytes": size, "sha256": digest}
-    manifest = {"schema_version": 1, "step": step, "resumable": resumable, "files": files}
-    write_json(folder / CHECKPOINT_MANIFEST, manifest)
-
-
-def damaged_files(checkpoint: CheckpointFile) -> Sequence[str]:
-    """Files of a checkpoint whose content does not match its hash."""
-    manifest = json.loads((checkpoint.path / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
-    damaged = []
-    for name, entry in manifest["files"].items():
-        with (checkpoint.path / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
-                damaged.append(name)
-    return damaged

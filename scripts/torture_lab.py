@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from budgetrl.checkpoint_files import damaged_files
 from budgetrl.errors import RunDirError
 from budgetrl.events import RunResumed, Step
 from budgetrl.history import read_history
-from budgetrl.rundir import HEARTBEAT, RunDir, damaged_files, list_runs
+from budgetrl.rundir import HEARTBEAT, RunDir, list_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout that is tortured."""

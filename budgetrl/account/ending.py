@@ -125,7 +125,7 @@ def last_event(
         reason = StopReason.INTERRUPTED
     elif at_deadline:
         reason, code = StopReason.BUDGET, ExitCode.OK
-    evals = run.path / "evals"
+    evals = run.evals
     baseline = stored_results(evals, "baseline")
     final = stored_results(evals, "final") if reason is StopReason.BUDGET else None
     if final is not None and steps == 0:

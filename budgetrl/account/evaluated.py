@@ -61,7 +61,7 @@ class EvaluatedRun(Account):
         found = {}
         for suite in self.suites:
             for when in ("baseline", "final"):
-                path = self.run.path / "evals" / suite / f"{when}.json"
+                path = self.run.evals / suite / f"{when}.json"
                 if path.is_file():
                     try:
                         found[suite, when] = load_eval(path)
@@ -73,7 +73,7 @@ class EvaluatedRun(Account):
     def further(self) -> Sequence[StoredEval]:
         """What `budgetrl eval` made of this run's checkpoints later, without completions."""
         found = []
-        for path in sorted(self.run.path.glob("evals/*/eval-*.json")):
+        for path in self.run.eval_files("eval-*"):
             try:
                 stored = load_eval(path, with_rows=False)
             except DataError:
@@ -124,7 +124,7 @@ class EvaluatedRun(Account):
 
     def completions(self, step: int) -> list[dict[str, Any]]:
         """The training completions of an update; empty where they are not stored."""
-        path = self.run.path / "completions" / f"step_{step:06d}.jsonl"
+        path = self.run.completions_file(step)
         return list(read_jsonl(path)) if path.is_file() else []
 
     def relative(self, path: Path) -> str:

@@ -148,7 +148,7 @@ def _bill(account: Account) -> str:
 
 def _report_path(account: Account) -> str | None:
     """The report's file, the one for people first."""
-    folder = account.run.path / "report"
+    folder = account.run.report
     files = (file for pattern in ("*.html", "*.md") for file in sorted(folder.glob(pattern)))
     return next(map(short_path, files), None)
 

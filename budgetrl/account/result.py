@@ -5,7 +5,7 @@ from typing import Any
 from budgetrl.account.run import Account
 from budgetrl.errors import ExitCode
 from budgetrl.events import RunFinished
-from budgetrl.rundir import EXPORTED, RunDir
+from budgetrl.rundir import RunDir
 from budgetrl.types import StopReason
 
 
@@ -20,13 +20,13 @@ def exit_code_of(finished: RunFinished) -> ExitCode:
 
 def report_file(run: RunDir) -> str | None:
     """The report's page, if there is one."""
-    page = run.path / "report" / "report.html"
+    page = run.report / "report.html"
     return str(page) if page.exists() else None
 
 
 def result_of(account: Account) -> dict[str, Any]:
     """The final JSON of a run (CLI.md); empty while it lasts."""
-    history, adapter = account.history, account.run.path / EXPORTED
+    history, adapter = account.history, account.run.adapter
     finished = history.finished
     if finished is None:
         return {}

@@ -41,7 +41,7 @@ class Account:
     def file(self, name: str) -> Mapping[str, Any]:
         """One of the run's JSON files; empty if absent or broken."""
         try:
-            changed = (self.run.path / name).stat().st_mtime_ns
+            changed = self.run.file(name).stat().st_mtime_ns
         except OSError:
             return {}
         known = self._files.get(name)

@@ -208,7 +208,7 @@ class _Lab:
         run = create_run(planned, self.folder, ["budgetrl", "bench", self.loaded.recipe.name])
         attempt = Attempt.first(run, start, allow_code=self.allow_code)
         exit_code = self._work(run, replace(attempt, reserved_s=0.0))
-        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+        shutil.rmtree(run.checkpoint_folder, ignore_errors=True)
         history, wall_s = read_history(run), time.monotonic() - start
         if why := not_applied(setting, history):
             return _not_measured(setting, why, wall_s), run
@@ -260,7 +260,7 @@ def _why(run: RunDir, history: History, exit_code: int) -> str:
     if history.errors:
         return history.errors[-1].message
     if exit_code:
-        return f"the worker ended with {exit_code}; see {run.path / 'worker.log'}"
+        return f"the worker ended with {exit_code}; see {run.worker_log}"
     return "the time was over before the first update was made"
 
 

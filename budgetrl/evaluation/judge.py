@@ -211,7 +211,7 @@ def evaluate_target(
         UsageError: completions that do not fit the model's window.
         RunDirError: the folder cannot be written, or another process makes the same evaluation.
     """
-    folder = out if target.run is None else target.run.path / "evals"
+    folder = out if target.run is None else target.run.evals
     for spec in specs:
         _check_writable(folder / spec.suite)
     with ExitStack() as claims:

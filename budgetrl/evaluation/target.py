@@ -14,6 +14,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from budgetrl.checkpoint_files import (
+    CHECKPOINT_MANIFEST,
+    CheckpointFile,
+    damaged_files,
+    read_checkpoint,
+)
 from budgetrl.documents import read_recipe, read_standings
 from budgetrl.errors import ModelError, RunDirError, UsageError
 from budgetrl.evaluation.fingerprints import base_fingerprint
@@ -36,16 +42,7 @@ from budgetrl.hub.repo import Repo, is_hub_id, is_offline
 from budgetrl.recipe.assets import PREFIX, local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import AlphaPolicy, Recipe
-from budgetrl.rundir import (
-    CHECKPOINT_MANIFEST,
-    EXPORTED,
-    RESOLVED,
-    CheckpointFile,
-    RunDir,
-    damaged_files,
-    open_run,
-    read_checkpoint,
-)
+from budgetrl.rundir import EXPORTED, RESOLVED, RunDir, open_run
 
 OF_VERL = "lora_adapter"
 """The folder in which verl's merger leaves an adapter, inside that of its base."""
@@ -151,7 +148,7 @@ def _of_run(run: RunDir, base: str | None) -> Target:
     """The checkpoint that the run's final evaluation judges: its best or its last one."""
     found = run.checkpoints()
     if not found:
-        exported = run.path / EXPORTED
+        exported = run.adapter
         there = f"`budgetrl eval {exported}` takes its exported adapter. "
         raise RunDirError(
             f"{run.path}: this run has no complete checkpoint.",

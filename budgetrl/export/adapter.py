@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 from budgetrl.account.evaluated import read_run
+from budgetrl.checkpoint_files import read_checkpoint
 from budgetrl.errors import UsageError
 from budgetrl.evaluation.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from budgetrl.evaluation.target import find_target
 from budgetrl.export.folder import new_folder, refuse_existing, refuse_small_disk
-from budgetrl.rundir import read_checkpoint
 from budgetrl.supervise.export import describe_adapter
 
 

@@ -51,7 +51,7 @@ def _evaluations(path: Path) -> dict[str, StoredEval]:
     finished = run.last_finish()
     untrained = finished is not None and finished.steps == 0 and finished.final is not None
     name = "baseline" if untrained else "final"
-    files = sorted(run.path.glob(f"evals/*/{name}.json"))
+    files = run.eval_files(name)
     if not files:
         raise DataError(
             f"{path}: this run has no final evaluation.",

@@ -49,7 +49,7 @@ def write_report(
     if len(once) < len(runs):
         note = f"{len(runs) - len(once)} of the runs were named before, or are copies: left out."
         document = replace(document, notices=[note, *document.notices])
-    folder = out or (runs[0].path / "report" if len(once) == 1 else Path("report"))
+    folder = out or (runs[0].report if len(once) == 1 else Path("report"))
     try:
         return write_document(document, facts, folder, formats)
     except OSError as error:
@@ -77,7 +77,7 @@ def write_document(
 
 def _history_hash(run: RunDir) -> str:
     """Equal for a run and its copies: every event has the second it was written at."""
-    events = run.path / EVENTS
+    events = run.file(EVENTS)
     if not events.is_file() or events.stat().st_size == 0:
         return str(run.path.resolve())
     size = events.stat().st_size

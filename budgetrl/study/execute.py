@@ -200,7 +200,7 @@ class Sweeping:
         if run.status() is not RunStatus.FINISHED:
             return
         with suppress(DataError):  # no final evaluation, or a damaged one: it goes no further
-            found = load_eval(run.path / "evals" / str(suite) / "final.json", with_rows=False)
+            found = load_eval(run.evals / str(suite) / "final.json", with_rows=False)
             if found.result is not None:
                 scores = {**trial.scores, made: found.result.pass_at[1]}
                 self.study.update(index, scores=scores)
@@ -235,7 +235,7 @@ class Sweeping:
         for other, trial in enumerate(self.study.trials):
             if other != index and trial.run and baseline_key(self._loaded[other].recipe) == key:
                 run = self.study.run_of(trial) or second_copy(self._loaded[other].recipe, trial.run)
-                if run is not None and any((run.path / "evals").glob("*/baseline.json")):
+                if run is not None and run.eval_files("baseline"):
                     return trial.run
         return None
 

@@ -26,7 +26,7 @@ from budgetrl.plan import Planned, create_run, make_plan
 from budgetrl.recipe.eval_tables import Rounds
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import MANIFEST, RESOLVED, SUPERVISOR_LOCK, RunDir
+from budgetrl.rundir import MANIFEST, SUPERVISOR_LOCK, RunDir
 from budgetrl.supervise.resume import continue_run
 from budgetrl.supervise.run import Ended, supervise
 from budgetrl.supervise.worker import Signals
@@ -124,7 +124,7 @@ def _here(job: Job) -> RunDir | None:
     """The trial's run on this machine, brought here from its second copy if that knows more."""
     run = RunDir(job.folder / job.run)
     copy = second_copy(job.recipe, job.run)
-    there = (run.path / RESOLVED).is_file()
+    there = run.exists()
     if copy is not None and (not there or last_beat(copy) > last_beat(run)):
         bring(copy, run)
         there = True
@@ -145,7 +145,7 @@ def second_copy(recipe: Recipe, name: str) -> RunDir | None:
     if recipe.checkpoint.mirror is None:
         return None
     copy = RunDir(Path(recipe.checkpoint.mirror) / name)
-    return copy if (copy.path / RESOLVED).is_file() else None
+    return copy if copy.exists() else None
 
 
 def bring(copy: RunDir, run: RunDir) -> None:
@@ -214,7 +214,7 @@ def _share_baseline(source: RunDir, run: RunDir) -> None:
 
     B = 0 at the start of every trial, so the baseline is the base model's, whatever the rank.
     """
-    for file in sorted((source.path / "evals").glob("*/baseline.*")):
+    for file in sorted(source.evals.glob("*/baseline.*")):
         shutil.copy2(file, run.eval_folder(file.parent.name) / file.name)
     moment = prompt_moment(source)
     if moment is not None:  # a template that prints the day would make other prompts
@@ -227,7 +227,7 @@ def _baseline_source(job: Job) -> RunDir | None:
     if job.baseline is None:
         return None
     run: RunDir | None = RunDir(job.folder / job.baseline)
-    if run is not None and not (run.path / RESOLVED).is_file():
+    if run is not None and not run.exists():
         run = second_copy(job.recipe, job.baseline)
     wanted = {s.suite: s.rounds for s in job.recipe.eval if "baseline" in s.when}
     return run if run is not None and has_baseline(run, wanted) else None

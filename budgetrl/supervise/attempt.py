@@ -8,7 +8,8 @@ from budgetrl.documents import read_recipe
 from budgetrl.errors import OUT_OF_MEMORY_EXIT
 from budgetrl.events import RunResumed
 from budgetrl.history import History
-from budgetrl.rundir import HEARTBEAT, MANIFEST, RunDir, boot_id
+from budgetrl.processor import boot_id
+from budgetrl.rundir import HEARTBEAT, MANIFEST, RunDir
 from budgetrl.training.attempt import Attempt
 
 

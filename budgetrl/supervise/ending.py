@@ -66,7 +66,7 @@ def record_death(
                 Error(
                     type="WorkerDied",
                     message=f"the worker process ended by {how}",
-                    hint=f"See {run.path / 'worker.log'}.",
+                    hint=f"See {run.worker_log}.",
                     exit_code=exit_code,
                 )
             )
@@ -84,7 +84,7 @@ def record_death(
 def write_report(run: RunDir, end: float, display: Display) -> None:
     """Make the report in a child process, which is over by `end`, monotonic seconds."""
     command = [sys.executable, "-m", "budgetrl", "report", str(run.path), "--json"]
-    run_reporter(command, run.path / "report.log", end, display)
+    run_reporter(command, run.scratch("report.log"), end, display)
 
 
 def run_reporter(command: Sequence[str], file: Path, end: float, display: Display) -> None:

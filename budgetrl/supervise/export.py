@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.account.evaluated import EvaluatedRun, read_run
+from budgetrl.checkpoint_files import CheckpointFile
 from budgetrl.evaluation.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from budgetrl.files import (
     clear_temporary,
@@ -18,7 +19,7 @@ from budgetrl.files import (
 )
 from budgetrl.recipe.assets import local_path
 from budgetrl.report.card import base_revision, model_card
-from budgetrl.rundir import EXPORTED, CheckpointFile, RunDir
+from budgetrl.rundir import RunDir
 
 CARD = "README.md"
 """Written last."""
@@ -40,7 +41,7 @@ def export_adapter(run: RunDir) -> Path | None:
     checkpoint = _judged(run, facts)
     if checkpoint is None or not (checkpoint.path / ADAPTER_WEIGHTS).is_file():
         return None
-    folder = run.path / EXPORTED
+    folder = run.adapter
     folder.mkdir(exist_ok=True)
     clear_temporary(folder)
     _link(checkpoint.path / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)

@@ -19,7 +19,7 @@ from budgetrl.hub.pins import still_there, to_download
 from budgetrl.plan import DOWNLOAD_RATE, check_local_files, plan_json
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import EXPORTED, MANIFEST, PLAN, RESOLVED, RESULT, RunDir
+from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.supervise.attempt import resumed_micro_batch
 from budgetrl.supervise.changes import changed_recipe, with_base
 from budgetrl.supervise.ending import write_report
@@ -105,7 +105,7 @@ def continue_run(
         if not new_allowance and any(c["key"] in _LIMITS for c in changes):
             whole = Limits.of(recipe).budget(attempt.budget.usd_per_hour)
             attempt = replace(attempt, budget=whole or attempt.budget)
-        refuse_newer(run.path / "evals")
+        refuse_newer(run.evals)
         times = replanned_times(history, read_plan(run).times, f"this run, {run.name}, so far")
         _refuse_too_little(run, attempt, times)
         standing = next_standing(run, recipe, attempt.number, accepted, changes)
@@ -172,7 +172,7 @@ def _complete(run: RunDir, history: History, display: Display) -> Ended:
     if report_file(run) is None:
         write_report(run, math.inf, display)
     with suppress(OSError):
-        if not (run.path / EXPORTED / CARD).exists():
+        if not (run.adapter / CARD).exists():
             export_adapter(run)
     result = result_of(Account(run, history))
     with suppress(OSError):

@@ -27,7 +27,7 @@ from budgetrl.events import Error, RunFinished
 from budgetrl.history import History, read_history
 from budgetrl.plan import Planned, create_run
 from budgetrl.rewards.registry import refuse_code
-from budgetrl.rundir import RESOLVED, RunDir
+from budgetrl.rundir import RunDir
 from budgetrl.supervise.attempt import smaller_micro_batch
 from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.ending import finish, record_death, write_report
@@ -164,7 +164,7 @@ def _to_its_end(
     while True:
         worker = Worker(run, attempt, signals, display, closing, gpu)
         exit_code = worker.watch()
-        if not (run.path / RESOLVED).is_file():
+        if not run.exists():
             raise RunDirError(f"the run directory {run.path} was removed while the run lasted.")
         slow_s = max(slow_s, worker.slow_s)
         history = read_history(run)

@@ -17,7 +17,7 @@ import budgetrl
 from budgetrl.display.base import Display
 from budgetrl.errors import RunDirError
 from budgetrl.events import Step
-from budgetrl.rundir import RESOLVED, RunDir
+from budgetrl.rundir import RunDir
 from budgetrl.supervise.attempt import heartbeat
 from budgetrl.supervise.closing import Closing
 from budgetrl.training.attempt import Attempt
@@ -162,7 +162,7 @@ class Worker:
             heartbeat(self._run, self._attempt, now, self.trained_s)
             self.slow_s = max(self.slow_s, time.monotonic() - now)
             with suppress(OSError):  # a disk may fail for a moment
-                if not (self._run.path / RESOLVED).exists():
+                if not self._run.exists():
                     self._kill_at = now  # removed: nothing that is trained can be kept
 
     def count_training(self) -> None:
@@ -200,7 +200,7 @@ class Worker:
         return (1 + WRITES_AT_END) * self.slow_s
 
     def _open_log(self) -> BinaryIO:
-        file = self._run.path / "worker.log"
+        file = self._run.worker_log
         try:
             return file.open("ab")
         except OSError as error:

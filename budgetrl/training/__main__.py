@@ -64,7 +64,7 @@ def _train(run: RunDir, attempt: Attempt, stopper: Stopper) -> int:
             if is_out_of_memory(error):
                 return _out_of_memory(log, run, recipe, error)
             message = f"{type(error).__name__}: {error}"
-            hint = f"The traceback is in {run.path / 'worker.log'}."
+            hint = f"The traceback is in {run.worker_log}."
             return _failed(log, run, type(error).__name__, message, hint, ExitCode.FAILED)
 
 
@@ -79,7 +79,7 @@ def _failed(
             exit_code=int(exit_code),
             steps=steps[-1].step if steps else 0,
             train_s=log.ledger.train_s,
-            baseline=brief(stored_results(run.path / "evals", "baseline")),
+            baseline=brief(stored_results(run.evals, "baseline")),
             best_checkpoint=run.relative(newest.path) if newest else None,
         )
     )

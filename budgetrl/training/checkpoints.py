@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from budgetrl.checkpoint_files import CheckpointFile
 from budgetrl.errors import first_line
 from budgetrl.evaluation.identity import ADAPTER_WEIGHTS, WEIGHTS
 from budgetrl.files import write_json
-from budgetrl.rundir import CheckpointFile, RunDir
+from budgetrl.rundir import RunDir
 
 STATE = "state.json"
 _ONE_FILE = "10000GB"

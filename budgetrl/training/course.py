@@ -11,10 +11,10 @@ from typing import Any
 
 import transformers
 
+from budgetrl.checkpoint_files import CheckpointFile
 from budgetrl.engine.base import sample_seed
 from budgetrl.events import StageEvent
 from budgetrl.recipe.schema import Recipe, StageKind
-from budgetrl.rundir import CheckpointFile
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import load_trained
 from budgetrl.training.gate import passes_gate

@@ -123,7 +123,7 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
 
 def _tell_losses(run: RunDir, log: RunLog, from_step: int) -> None:
     """What is damaged or missing of the updates that are kept, said before it costs anything."""
-    if damaged := set_aside_damaged(run.path / "evals"):
+    if damaged := set_aside_damaged(run.evals):
         log.warn("damaged_evaluation", "; ".join(damaged))
     if lost := find_losses(run, read_history(run)).up_to(from_step).sentences():
         log.warn("lost", "; ".join(lost))

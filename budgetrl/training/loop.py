@@ -164,7 +164,7 @@ def _finish(
             train_s=log.ledger.train_s,
             baseline=brief(baseline),
             final=brief(final) if final else None,
-            difference=differences(follower.run.path / "evals", final or {}) if trained else None,
+            difference=differences(follower.run.evals, final or {}) if trained else None,
             best_checkpoint=follower.saver.best_checkpoint(),
         )
     )

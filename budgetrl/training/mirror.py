@@ -12,10 +12,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from budgetrl.checkpoint_files import CHECKPOINT_MANIFEST, CheckpointFile, damaged_files
 from budgetrl.files import write_atomic
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import (
-    CHECKPOINT_MANIFEST,
     EVENTS,
     HEARTBEAT,
     MANIFEST,
@@ -23,9 +23,7 @@ from budgetrl.rundir import (
     RECIPE,
     RESOLVED,
     RESULT,
-    CheckpointFile,
     RunDir,
-    damaged_files,
     mode_of,
 )
 
@@ -80,7 +78,7 @@ def update_mirror(run: RunDir, mirror: RunDir) -> None:
     Raises:
         OSError: the other disk is full, gone or not writable; each copy is whole or not there.
     """
-    (mirror.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+    mirror.checkpoint_folder.mkdir(parents=True, exist_ok=True)
     mirror.clear_temporary()
     copy_documents(run, mirror, lambda: False)  # first, so that every update of a copy is told of
     here = {checkpoint.step: checkpoint for checkpoint in run.checkpoints()}
@@ -103,11 +101,11 @@ def copy_documents(run: RunDir, mirror: RunDir, over: Callable[[], bool]) -> Non
     Raises:
         OSError: as `update_mirror`.
     """
-    nested = (file for name in FOLDERS for file in sorted((run.path / name).rglob("*")))
-    for file in (*nested, *(run.path / name for name in DOCUMENTS)):
+    nested = (file for name in FOLDERS for file in sorted(run.scratch(name).rglob("*")))
+    for file in (*nested, *(run.file(name) for name in DOCUMENTS)):
         if over():
             return
-        copy = mirror.path / file.relative_to(run.path)
+        copy = mirror.scratch(run.relative(file))
         if file.is_file() and not _is_same(file, copy):
             copy.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(copy, file.read_bytes(), mode_of(file.name))

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from budgetrl.checkpoint_files import damaged_files, read_checkpoint
 from budgetrl.errors import ExitCode
 from budgetrl.estimation.cadence import MIN_SAVE_INTERVAL_S, SAVE_INTERVAL_SHARE
 from budgetrl.events import Checkpoint
 from budgetrl.forecast import Forecaster
 from budgetrl.recipe.schema import Recipe
 from budgetrl.retention import dropped_by
-from budgetrl.rundir import RunDir, damaged_files, read_checkpoint
+from budgetrl.rundir import RunDir
 from budgetrl.training.checkpoints import prune, save_checkpoint
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.log import RunLog

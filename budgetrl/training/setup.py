@@ -196,7 +196,7 @@ def build_follower(
         renderer=prepared.renderer,
         reward=prepared.reward,
         clock=PhaseClock(log.ledger.clock),
-        folder=run.path / "trainer",
+        folder=run.scratch("trainer"),
         must_stop=stopper.requested,
         budget_used=lambda: follower.used_share,
         rollout_over=lambda: stopper.requested() or follower.rollout_is_over(),

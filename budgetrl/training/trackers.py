@@ -164,7 +164,7 @@ class _Tensorboard:
         from torch.utils.tensorboard import SummaryWriter
 
         forgotten = None if goes_on is None else goes_on + 1
-        place = str(run.path / "tensorboard")
+        place = str(run.scratch("tensorboard"))
         self._writer: Any = SummaryWriter(log_dir=place, purge_step=forgotten)
 
     def log(self, numbers: dict[str, float], step: int) -> None:

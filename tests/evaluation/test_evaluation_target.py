@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from budgetrl.checkpoint_files import CHECKPOINT_MANIFEST
 from budgetrl.cli import main
 from budgetrl.engine.applied import adapter_effect, prove_applied
 from budgetrl.engine.plain import PlainEngine
@@ -22,7 +23,7 @@ from budgetrl.evaluation.target import find_target
 from budgetrl.events import Checkpoint
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
-from budgetrl.rundir import CHECKPOINT_MANIFEST, RESOLVED, RunDir
+from budgetrl.rundir import RESOLVED, RunDir
 
 MODEL = "asset:tiny/quickstart"
 

@@ -1,4 +1,4 @@
-"""Laws of the house that no type checker knows: where money is reckoned, where phases are named."""
+"""Laws of the house that no type checker knows: of money, of phases, of files."""
 
 import ast
 from collections.abc import Iterator
@@ -63,3 +63,28 @@ def test_a_new_phase_is_added_in_one_place() -> None:
         and (len(names_in(node) & set(PHASES)) > 2 or names_in(node) >= {*UPDATE_PHASES[:4]})
     ]
     assert found == [], "ask phases.PHASES, UPDATE_PHASES or ONCE"
+
+
+def joins_a_runs_path(node: ast.AST) -> bool:
+    """`run.path / name` and `run.path.glob(..)`, whatever the run is called."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        at = node.left
+    elif isinstance(node, ast.Attribute) and node.attr in ("glob", "rglob", "iterdir"):
+        at = node.value
+    else:
+        return False
+    if not (isinstance(at, ast.Attribute) and at.attr == "path"):
+        return False
+    owner = getattr(at.value, "attr", getattr(at.value, "id", ""))
+    return owner.strip("_") in ("run", "mirror", "source", "copy")
+
+
+def test_only_the_run_directory_knows_where_its_files_lie() -> None:
+    found = [
+        f"{name}:{getattr(node, 'lineno', 0)}"
+        for name, tree in modules("rundir.py", "checkpoint_files.py")
+        for node in ast.walk(tree)
+        if joins_a_runs_path(node)
+    ]
+    assert found == [], "ask RunDir: evals, report, adapter, worker_log, file, scratch"
+    assert joins_a_runs_path(ast.parse("account.run.path / name", mode="eval").body)

@@ -7,9 +7,10 @@ import pytest
 
 from budgetrl.account.ending import differences
 from budgetrl.account.evaluated import read_run
+from budgetrl.checkpoint_files import damaged_files
 from budgetrl.history import read_history
 from budgetrl.report.write import write_report
-from budgetrl.rundir import damaged_files, open_run
+from budgetrl.rundir import open_run
 from budgetrl.types import RunStatus
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs/example_run"

@@ -15,21 +15,11 @@ import pytest
 from sample_events import step_event
 
 from budgetrl import events
+from budgetrl.checkpoint_files import CHECKPOINT_MANIFEST, damaged_files, read_checkpoint
 from budgetrl.errors import ExitCode, RunDirError
 from budgetrl.files import read_jsonl, write_atomic
 from budgetrl.history import read_history
-from budgetrl.rundir import (
-    CHECKPOINT_MANIFEST,
-    EVENTS,
-    HEARTBEAT,
-    RESOLVED,
-    SCHEMA_VERSION,
-    RunDir,
-    damaged_files,
-    list_runs,
-    open_run,
-    read_checkpoint,
-)
+from budgetrl.rundir import EVENTS, HEARTBEAT, RESOLVED, SCHEMA_VERSION, RunDir, list_runs, open_run
 from budgetrl.types import RunStatus, StopReason
 
 

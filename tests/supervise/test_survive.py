@@ -31,6 +31,7 @@ from budgetrl.lean_steps import lean_step
 from budgetrl.losses import find_losses
 from budgetrl.pace import Pace, slowness
 from budgetrl.plan import create_run, make_plan
+from budgetrl.processor import boot_id
 from budgetrl.recipe.load import load_recipe
 from budgetrl.report.sections import run_document
 from budgetrl.retention import dropped_by, is_kept, num_kept
@@ -41,7 +42,6 @@ from budgetrl.rundir import (
     RESOLVED,
     SUPERVISOR_LOCK,
     RunDir,
-    boot_id,
 )
 from budgetrl.supervise.run import _can_restart
 from budgetrl.supervise.worker import Signals
