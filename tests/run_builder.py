@@ -12,16 +12,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sample_events import (
+    PHASES,
+    Clock,
+    ended,
+    evaluation_event,
+    plan_json,
+    step_event,
+    times_json,
+)
+
 from budgetrl import events
-from budgetrl.evaluation.compare import difference
-from budgetrl.evaluation.rows import EvalRow, append_rows, header, load_eval
+from budgetrl.account.ending import brief, differences
+from budgetrl.evaluation.rows import EvalRow, append_rows, header
 from budgetrl.evaluation.summary import summarise
 from budgetrl.event_file import EventWriter
 from budgetrl.files import write_json
 from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RESULT, RunDir
-from budgetrl.types import EvalResult, Protocol, StopReason, Verdict
+from budgetrl.types import EvalResult, Protocol, Verdict
 
-PHASES = {"rollout": 1.6, "reward": 0.1, "logprob": 0.3, "update": 0.9, "other": 0.1}
 STEP_S = sum(PHASES.values())
 
 
@@ -62,49 +71,37 @@ class Story:
     length: tuple[float, float] = (20.0, 34.0)
 
 
-class Meter:
-    """The paid seconds of a made-up run."""
-
-    def __init__(self, usd_per_hour: float | None) -> None:
-        self.elapsed_s, self.usd_per_hour = 0.0, usd_per_hour
-
-    def stamp(self) -> dict[str, Any]:
-        price = self.usd_per_hour
-        usd = None if price is None else self.elapsed_s / 3600 * price
-        return {"elapsed_s": self.elapsed_s, "spent_usd": usd, "attempt": 1}
-
-
 def build_run(out: Path, story: Story = Story()) -> RunDir:
     """Write the whole directory of a run."""
     run = RunDir.create(out, story.name)
     run.write_json(RESOLVED, {"recipe": _recipe(story), "sources": {}})
     run.write_json(MANIFEST, {"budgetrl": "0.1.0", "packages": {"torch": "2.13.0"}, "gpu": None})
     (run.path / "recipe.toml").write_text(f'[recipe]\nname = "{story.name}"\n')
-    run.write_json(PLAN, {"plan": _plan(story), "times": times()})
-    meter = Meter(story.usd_per_hour)
-    with run.writer(meter.stamp) as writer:
-        _write(run, writer, meter, story)
-    run.write_json(HEARTBEAT, {"paid_s": meter.elapsed_s + 2.0, "attempt": 1, "t": 0.0})
+    run.write_json(PLAN, {"plan": _plan(story), "times": times_json()})
+    clock = Clock(usd_per_hour=story.usd_per_hour)
+    with run.writer(clock.stamp) as writer:
+        _write(run, writer, clock, story)
+    run.write_json(HEARTBEAT, {"paid_s": clock.elapsed_s + 2.0, "attempt": 1, "t": 0.0})
     return run
 
 
-def _write(run: RunDir, writer: EventWriter, meter: Meter, story: Story) -> None:
+def _write(run: RunDir, writer: EventWriter, clock: Clock, story: Story) -> None:
     writer.write(
         events.RunStarted(recipe=story.name, budget_s=240.0, usd_per_hour=story.usd_per_hour)
     )
     for name, seconds in (("imports", 4.0), ("model", 0.5), ("data", 0.4)):
-        _phase(writer, meter, name, seconds)
-    results = {"baseline": _evaluate(run, writer, meter, story, "baseline", 0)}
-    _entropy(writer, meter, story, "baseline", 0)
+        _phase(writer, clock, name, seconds)
+    results = {"baseline": _evaluate(run, writer, clock, story, "baseline", 0)}
+    _entropy(writer, clock, story, "baseline", 0)
     writer.write(events.Phase(name="train", state="started"))
     for number in range(1, story.steps + 1):
-        meter.elapsed_s += STEP_S
+        clock.elapsed_s += STEP_S
         writer.write(_step(story, number, run))
         for name, suite in story.suites.items():
             if suite.every and number % suite.every == 0:
-                _evaluate(run, writer, meter, story, "step", number, only=name)
+                _evaluate(run, writer, clock, story, "step", number, only=name)
         if number % 20 == 0:
-            meter.elapsed_s += 0.3
+            clock.elapsed_s += 0.3
             path = f"checkpoints/step_{number:06d}"
             writer.write(events.Checkpoint(step=number, path=path, seconds=0.3))
     if story.end is None:
@@ -112,8 +109,8 @@ def _write(run: RunDir, writer: EventWriter, meter: Meter, story: Story) -> None
     writer.write(events.Phase(name="train", state="ended", seconds=story.steps * STEP_S))
     done = story.end in ("budget", "completed", "no_signal")
     if done:
-        results["final"] = _evaluate(run, writer, meter, story, "final", story.steps)
-        _entropy(writer, meter, story, "final", story.steps)
+        results["final"] = _evaluate(run, writer, clock, story, "final", story.steps)
+        _entropy(writer, clock, story, "final", story.steps)
     _finish(run, writer, story, results, done)
 
 
@@ -124,48 +121,24 @@ def _finish(
     results: dict[str, dict[str, EvalResult]],
     done: bool,
 ) -> None:
-    brief = {
-        when: {
-            suite: {
-                "pass_at": {str(k): v for k, v in result.pass_at.items()},
-                "interval_95": {str(k): v for k, v in result.interval_95.items()},
-            }
-            for suite, result in by_suite.items()
-        }
-        for when, by_suite in results.items()
-    }
-    differences = {}
-    for suite in results.get("final", {}):
-        folder = run.eval_folder(suite)
-        by_k = difference(load_eval(folder / "final.json"), load_eval(folder / "baseline.json"))
-        differences[suite] = {
-            "pass_at": {str(k): part.difference for k, part in by_k.items()},
-            "interval_95": {str(k): part.interval_95 for k, part in by_k.items()},
-            "samples": by_k[1].samples,
-        }
-    finished = events.RunFinished(
-        stop_reason=StopReason(story.end or "failed"),
-        exit_code=0 if done else 130,
-        steps=story.steps,
-        train_s=story.steps * STEP_S,
-        baseline=brief["baseline"],
-        final=brief.get("final"),
-        difference=differences or None,
+    found = differences(run.path / "evals", results.get("final", {}))
+    said = {when: brief(by_suite) for when, by_suite in results.items()}
+    writer.write(
+        ended(story.end or "failed", story.steps, STEP_S, difference=found or None, **said)
     )
-    writer.write(finished)
     run.write_json(RESULT, {"schema_version": 1, "steps": story.steps, "stop_reason": story.end})
 
 
-def _phase(writer: EventWriter, meter: Meter, name: Any, seconds: float) -> None:
+def _phase(writer: EventWriter, clock: Clock, name: Any, seconds: float) -> None:
     writer.write(events.Phase(name=name, state="started"))
-    meter.elapsed_s += seconds
+    clock.elapsed_s += seconds
     writer.write(events.Phase(name=name, state="ended", seconds=seconds))
 
 
 def _evaluate(
     run: RunDir,
     writer: EventWriter,
-    meter: Meter,
+    clock: Clock,
     story: Story,
     when: Any,
     step: int,
@@ -174,7 +147,7 @@ def _evaluate(
     seconds = 8.0 if when != "step" else 2.0
     phase: Any = {"step": "evaluation"}.get(when, when)
     writer.write(events.Phase(name=phase, state="started"))
-    meter.elapsed_s += seconds
+    clock.elapsed_s += seconds
     results = {}
     for name, suite in story.suites.items():
         if only in (None, name):
@@ -240,27 +213,20 @@ def _rows(
 
 
 def _evaluation(result: EvalResult, when: Any) -> events.Evaluation:
-    return events.Evaluation(
-        suite=result.suite,
-        when=when,
-        step=result.step,
-        problems=result.problems,
-        samples=result.samples,
-        pass_at={str(k): v for k, v in result.pass_at.items()},
-        interval_95={str(k): v for k, v in result.interval_95.items()},
-        truncated_share=result.truncated_share,
+    return evaluation_event(
+        suite=result.suite, when=when, step=result.step, problems=result.problems,
+        samples=result.samples, pass_at=dict(result.pass_at),
+        interval_95=dict(result.interval_95), truncated_share=result.truncated_share,
         unparsable_share=result.unparsable_share,
         completion_tokens_mean=result.completion_tokens_mean,
-        temperature=result.protocol.temperature,
-        top_p=result.protocol.top_p,
-        max_tokens=result.protocol.max_tokens,
-        seconds=result.seconds,
-    )
+        temperature=result.protocol.temperature, top_p=result.protocol.top_p,
+        max_tokens=result.protocol.max_tokens, seconds=result.seconds,
+    )  # fmt: skip
 
 
-def _entropy(writer: EventWriter, meter: Meter, story: Story, when: Any, step: int) -> None:
+def _entropy(writer: EventWriter, clock: Clock, story: Story, when: Any, step: int) -> None:
     nats = story.entropy[0 if when == "baseline" else 1]
-    meter.elapsed_s += 0.5
+    clock.elapsed_s += 0.5
     writer.write(
         events.Entropy(
             when=when, step=step, completions=16, tokens=500, mean_nats=nats, temperature=1.0,
@@ -277,35 +243,24 @@ def _step(story: Story, number: int, run: RunDir) -> events.Step:
     tokens = story.length[0] + (story.length[1] - story.length[0]) * share + draw.gauss(0, 1)
     if number in (1, story.steps):
         _completions(run, story, number, accuracy)
-    return events.Step(
-        step=number,
+    return step_event(
+        number,
         epoch=number * 16 / 2000,
         reward_mean=accuracy + 0.19,
         reward_std=0.4,
         accuracy_mean=accuracy,
         format_mean=0.95,
         completion_tokens_mean=tokens,
-        completion_tokens_max=64,
         truncated_share=max(0.0, 0.05 * (1 - share) + draw.gauss(0, 0.005)),
         entropy=first + (last - first) * share + draw.gauss(0, 0.004),
         entropy_kind="sampled",
-        kl=None,
         loss=draw.gauss(0, 0.02),
-        grad_norm=0.4,
-        learning_rate=1e-3,
         groups=16,
         groups_with_signal=max(1, round(13 - 7 * share + draw.gauss(0, 1))),
-        groups_resampled=0,
         completions=128,
         tokens=int(128 * tokens),
-        tokens_per_s=1800.0,
-        padding_share=0.3,
         phase_s={name: s * draw.uniform(0.9, 1.1) for name, s in PHASES.items()},
-        grader={"correct": 60, "wrong": 60, "unparsable": 8, "timeout": 0, "error": 0},
-        sampling_logp_diff_mean=None,
-        gpu_peak_gib=None,
         remaining_s=100.0,
-        forecast_steps=10,
     )
 
 
@@ -360,36 +315,8 @@ def _recipe(story: Story) -> dict[str, Any]:
 
 
 def _plan(story: Story) -> dict[str, Any]:
-    return {
-        "budget_s": 240.0,
-        "setup_s": 6.0,
-        "baseline_s": 9.0,
-        "step_s": 3.2,
-        "step_evals_s": 0.0,
-        "saves_s": 1.0,
-        "reserve_s": 13.0,
-        "report_s": 4.0,
-        "affordable_steps": 60,
-        "requested_steps": story.steps,
-        "total_s": 23.0 + 3.2 * story.steps,
-        "usd_per_hour": story.usd_per_hour,
-        "source": "measured by an earlier run",
-        "notes": [],
-    }
-
-
-def times() -> dict[str, Any]:
-    return {
-        "imports_s": 4.5,
-        "model_s": 1.0,
-        "data_s": 0.5,
-        "baseline_s": 9.0,
-        **{f"{name}_s": s * 1.07 for name, s in PHASES.items()},
-        "step_eval_s": 0.0,
-        "step_evals_every": None,
-        "final_s": 9.0,
-        "save_s": 0.3,
-        "saves_every_s": 60.0,
-        "report_s": 3.0,
-        "source": "measured by an earlier run",
-    }
+    return plan_json(
+        budget_s=240.0, setup_s=6.0, baseline_s=9.0, step_s=3.2, saves_s=1.0, reserve_s=13.0,
+        report_s=4.0, affordable_steps=60, requested_steps=story.steps,
+        total_s=23.0 + 3.2 * story.steps, usd_per_hour=story.usd_per_hour,
+    )  # fmt: skip

@@ -1,6 +1,26 @@
-"""Events with plausible numbers, for tests that care about a few of them."""
+"""What a pretended run is made of: events with plausible numbers, its clock, its plan.
+
+`run_builder` makes whole runs of these, with evaluations; `synthetic_run` runs that go on.
+"""
+
+from typing import Any
 
 from budgetrl import events
+from budgetrl.budget import usd_of
+from budgetrl.types import StopReason
+
+PHASES = {"rollout": 1.6, "reward": 0.1, "logprob": 0.3, "update": 0.9, "other": 0.1}
+
+
+class Clock:
+    """Paid seconds that pass when told to."""
+
+    def __init__(self, elapsed_s: float = 0.0, usd_per_hour: float | None = 0.4) -> None:
+        self.elapsed_s, self.usd_per_hour, self.attempt = elapsed_s, usd_per_hour, 1
+
+    def stamp(self) -> dict[str, Any]:
+        usd = usd_of(self.elapsed_s, self.usd_per_hour)
+        return {"elapsed_s": self.elapsed_s, "spent_usd": usd, "attempt": self.attempt}
 
 
 def step_event(number: int, **changes: object) -> events.Step:
@@ -16,3 +36,40 @@ def step_event(number: int, **changes: object) -> events.Step:
         "forecast_steps": 10,
     }  # fmt: skip
     return events.Step.model_validate(values | changes)
+
+
+def evaluation_event(**changes: Any) -> events.Evaluation:
+    """An evaluation as its recipe asks for it."""
+    values = {
+        "suite": "heldout", "truncated_share": 0.02, "unparsable_share": 0.1,
+        "completion_tokens_mean": 44.0, "temperature": 0.6, "top_p": 0.95, "max_tokens": 128,
+        "seconds": 20.0,
+    }  # fmt: skip
+    return events.Evaluation.model_validate(values | changes)
+
+
+def ended(reason: str, steps: int, step_s: float = 3.0, **more: Any) -> events.RunFinished:
+    """The last event of a run."""
+    code = {"interrupted": 130, "failed": 130}.get(reason, 0)
+    train_s = steps * step_s
+    return events.RunFinished(
+        stop_reason=StopReason(reason), exit_code=code, steps=steps, train_s=train_s, **more
+    )
+
+
+def plan_json(**changes: Any) -> dict[str, Any]:
+    """The plan of `plan.json`."""
+    return {
+        "step_evals_s": 0.0, "usd_per_hour": 0.4, "source": "measured by an earlier run",
+        "requested_steps": None, "notes": [], **changes,
+    }  # fmt: skip
+
+
+def times_json(**changes: float) -> dict[str, Any]:
+    """The times of `plan.json`."""
+    return {
+        "imports_s": 4.5, "model_s": 1.0, "data_s": 0.5, "baseline_s": 9.0,
+        **{f"{name}_s": s * 1.07 for name, s in PHASES.items()},
+        "step_eval_s": 0.0, "step_evals_every": None, "final_s": 9.0, "save_s": 0.3,
+        "saves_every_s": 60.0, "report_s": 3.0, "source": "measured by an earlier run", **changes,
+    }  # fmt: skip

@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from run_builder import times
+from sample_events import Clock, ended, evaluation_event, plan_json, step_event, times_json
 
 from budgetrl import events
 from budgetrl.event_file import EventWriter
 from budgetrl.rundir import HEARTBEAT, PLAN, RESOLVED, RunDir
-from budgetrl.types import StopReason
 
 RECIPE = {
     "recipe": {"name": "quickstart", "summary": "A model that learns in minutes", "seed": 1},
@@ -50,37 +49,15 @@ PROBLEMS = (
 )
 
 
-class Clock:
-    """Paid seconds that pass when told to."""
-
-    def __init__(self, elapsed_s: float = 0.0, usd_per_hour: float | None = 0.4) -> None:
-        self.elapsed_s, self.usd_per_hour, self.attempt = elapsed_s, usd_per_hour, 1
-
-    def stamp(self) -> dict[str, Any]:
-        usd = None if self.usd_per_hour is None else self.elapsed_s / 3600 * self.usd_per_hour
-        return {"elapsed_s": self.elapsed_s, "spent_usd": usd, "attempt": self.attempt}
-
-
 def plan(budget_s: float, usd_per_hour: float | None = 0.4) -> dict[str, Any]:
     steps = max(0, int((budget_s - 26.2 - 33.6 - 5) / (STEP_S + 0.3)))
-    plan = {
-        "budget_s": budget_s,
-        "setup_s": 5.2,
-        "baseline_s": 21.0,
-        "step_s": STEP_S,
-        "step_evals_s": 0.0,
-        "saves_s": 0.3 * steps,
-        "reserve_s": 1.3 * FINAL_S + 0.5,
-        "report_s": 5.0,
-        "affordable_steps": steps,
-        "requested_steps": None,
-        "total_s": 26.2 + steps * (STEP_S + 0.3) + FINAL_S + 5.5,
-        "usd_per_hour": usd_per_hour,
-        "source": "measured by an earlier run",
-        "notes": [],
-    }
+    plan = plan_json(
+        budget_s=budget_s, setup_s=5.2, baseline_s=21.0, step_s=STEP_S, saves_s=0.3 * steps,
+        reserve_s=1.3 * FINAL_S + 0.5, report_s=5.0, affordable_steps=steps,
+        total_s=26.2 + steps * (STEP_S + 0.3) + FINAL_S + 5.5, usd_per_hour=usd_per_hour,
+    )  # fmt: skip
     plan["steps"] = steps
-    return {"plan": plan, "times": times() | {f"{k}_s": s for k, s in SETUP_S.items()}}
+    return {"plan": plan, "times": times_json(**{f"{k}_s": s for k, s in SETUP_S.items()})}
 
 
 def make_step(number: int, of: int, remaining_s: float = 100.0, **changes: Any) -> events.Step:
@@ -90,32 +67,19 @@ def make_step(number: int, of: int, remaining_s: float = 100.0, **changes: Any) 
     accuracy = min(1.0, max(0.0, 0.22 + 0.5 * (1 - math.exp(-3 * share)) + draw.gauss(0, 0.03)))
     problem, answer, text, verdict = PROBLEMS[number % len(PROBLEMS)]
     values: dict[str, Any] = {
-        "step": number,
         "epoch": number * 16 / 2000,
         "reward_mean": accuracy + 0.2 * share,
         "reward_std": 0.4,
         "accuracy_mean": accuracy,
         "format_mean": 0.5 + 0.4 * share,
         "completion_tokens_mean": 38 + 14 * share + draw.gauss(0, 1.5),
-        "completion_tokens_max": 96,
-        "truncated_share": 0.02,
         "entropy": 0.8 - 0.4 * share + draw.gauss(0, 0.02),
-        "entropy_kind": "exact",
-        "kl": None,
-        "loss": 0.01,
-        "grad_norm": 0.4,
-        "learning_rate": 1e-3,
         "groups": 16,
         "groups_with_signal": max(1, round(12 - 6 * share + draw.gauss(0, 1))),
-        "groups_resampled": 0,
         "completions": 128,
         "tokens": 5600,
         "tokens_per_s": 3000 + draw.gauss(0, 60),
-        "padding_share": 0.3,
         "phase_s": {"rollout": 1.7, "reward": 0.1, "logprob": 0.1, "update": 1.0, "other": 0.2},
-        "grader": {"correct": 50, "wrong": 60, "unparsable": 18, "timeout": 0, "error": 0},
-        "sampling_logp_diff_mean": None,
-        "gpu_peak_gib": None,
         "remaining_s": remaining_s,
         "forecast_steps": max(0, of - number),
         "sample": {
@@ -126,26 +90,15 @@ def make_step(number: int, of: int, remaining_s: float = 100.0, **changes: Any) 
             "extracted": answer if verdict == "correct" else None,
         },
     }
-    return events.Step(**(values | changes))
+    return step_event(number, **(values | changes))
 
 
 def evaluation(when: str, step: int, accuracy: float, suite: str = "heldout") -> events.Evaluation:
-    return events.Evaluation(
-        suite=suite,
-        when=when,
-        step=step,
-        problems=200,
-        samples=4,
+    return evaluation_event(
+        suite=suite, when=when, step=step, problems=200, samples=4,
         pass_at={1: accuracy, 4: min(1.0, accuracy + 0.2)},
         interval_95={1: (accuracy - 0.035, accuracy + 0.035), 4: None},
-        truncated_share=0.02,
-        unparsable_share=0.1,
-        completion_tokens_mean=44.0,
-        temperature=0.6,
-        top_p=0.95,
-        max_tokens=128,
-        seconds=20.0,
-    )
+    )  # fmt: skip
 
 
 def create(out: Path, budget_s: float = 300.0, recipe: dict[str, Any] | None = None) -> RunDir:
@@ -207,18 +160,6 @@ def _forecast(number: int, of: int, elapsed_s: float, left: float) -> events.Pla
     )
 
 
-def ended(reason: str, steps: int, **more: Any) -> events.RunFinished:
-    """The last event of a run."""
-    done = reason not in ("interrupted", "failed")
-    return events.RunFinished(
-        stop_reason=StopReason(reason),
-        exit_code=0 if done else 130,
-        steps=steps,
-        train_s=steps * STEP_S,
-        **more,
-    )
-
-
 def finish(
     run: RunDir, writer: EventWriter, clock: Clock, steps: int, reason: str, budget_s: float
 ) -> events.RunFinished:
@@ -238,6 +179,7 @@ def finish(
     last = ended(
         reason,
         steps,
+        STEP_S,
         baseline=baseline,
         final=final if done else None,
         difference=difference if done else None,
