@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,13 +19,10 @@ from typing import Any
 
 import budgetrl
 from budgetrl.budget import EXIT_S, RESERVE_FACTOR, Budget, Limits, PhaseTimes, Plan, plan
-from budgetrl.data.demonstrations import read_examples
-from budgetrl.data.difficulty import solve_rates
-from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.documents import Standing
 from budgetrl.engine.tested import installed_versions, refuse_untested
 from budgetrl.engine.unsloth_settings import refuse_unkept
-from budgetrl.errors import BudgetError, HardwareError, ModelError, RunDirError, UsageError
+from budgetrl.errors import BudgetError, HardwareError, RunDirError, UsageError
 from budgetrl.estimation import stages
 from budgetrl.estimation.advice import refuse_unfit
 from budgetrl.estimation.closing import closing_s, known_closing_work_s
@@ -35,7 +32,6 @@ from budgetrl.estimation.machine import this_machine, user_cache_dir
 from budgetrl.estimation.memory import MemoryEstimate
 from budgetrl.estimation.request import choose_gpu, price_of
 from budgetrl.estimation.scenario import expected_samples, planned_samples
-from budgetrl.estimation.shapes import find_shape
 from budgetrl.estimation.stages import (
     StageEstimate,
     estimate_stages,
@@ -48,22 +44,17 @@ from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.hub.config import window_in
 from budgetrl.hub.errors import UnreachableError
 from budgetrl.hub.fetch import refuse_full_disk
-from budgetrl.hub.layout import gguf_hint, has_tokenizer
 from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, pinned, to_download, to_json
 from budgetrl.hub.repo import is_installed, is_offline
 from budgetrl.masking import masked_command
 from budgetrl.processor import cpu_model
-from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
-from budgetrl.recipe.schema import EngineName, Recipe, Stage, StageKind
-from budgetrl.recipe.targets import check_targets
-from budgetrl.recipe.window import check_window, window_of
-from budgetrl.rewards.own import try_once
-from budgetrl.rewards.pool import GradingPool
-from budgetrl.rewards.registry import refuse_code
+from budgetrl.recipe.schema import EngineName, Recipe
+from budgetrl.recipe.window import check_window
 from budgetrl.rundir import MANIFEST, PLAN, RECIPE, RESOLVED, RunDir
 from budgetrl.rundir import SCHEMA_VERSION as RUNDIR_VERSION
 from budgetrl.units import duration, hours_option
+from budgetrl.usable_recipe import check_known_layers, check_local_files
 
 BUSY = 1.2
 """A machine on which work gets on slower than this is busy with something else."""
@@ -277,108 +268,6 @@ def refuse_unpayable(planned: Planned) -> None:
             f"{made.source}).",
             hint=f"The smallest budget with an update is about --hours {smallest}.",
         )
-
-
-def check_local_files(recipe: Recipe, rewards: Mapping[str, str] | None = None) -> None:
-    """Local models and problem files must be there and readable.
-
-    Args:
-        recipe: names them.
-        rewards: where the user's own rewards were found before.
-
-    Raises:
-        ModelError, DataError: what is wrong with which file.
-        RecipeError: completions beyond the model's window, or a reward that is not there.
-    """
-    source = local_path(recipe.model.id)
-    if source.startswith("/"):
-        folder = Path(source)
-        if not (folder / "config.json").is_file():
-            held = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
-            raise ModelError(
-                f"model {source}: no such model folder (it needs config.json).",
-                hint=gguf_hint(held) or "Check model.id: a hub id, a folder, or asset:NAME.",
-            )
-        if not has_tokenizer(path.name for path in folder.iterdir()):
-            raise ModelError(
-                f"model {source}: has no tokenizer.",
-                hint="A model folder needs tokenizer.json and tokenizer_config.json.",
-            )
-        check_window(recipe, window_of(folder / "config.json"))
-    reward_files(recipe, rewards)
-    solve_rates(recipe.signal)
-    if recipe.data.path is not None:
-        load_problems(recipe.data, _empty)
-    for stage, part in zip(recipe.stages, recipe.parts if recipe.stages else (), strict=True):
-        _check_stage_files(stage, part)
-    for spec in recipe.eval:
-        if spec.path is not None:
-            load_suite(spec, _empty)
-
-
-def _check_stage_files(stage: Stage, part: Recipe) -> None:
-    """What a stage learns from must be there and usable."""
-    solve_rates(part.signal)
-    if part.data.path is None:
-        return
-    if stage.kind is StageKind.SFT and part.sft.source == "data":
-        read_examples(part)
-    else:
-        load_problems(part.data, _empty)
-
-
-def try_own_rewards(recipe: Recipe, allow_code: bool) -> None:
-    """Call each of the user's own rewards once, on a made-up answer to the first problem.
-
-    Raises:
-        RecipeError: it is not allowed, not there, or gives no number.
-    """
-    files = reward_files(recipe)
-    gold = "1"
-    if files and recipe.data.path is not None:
-        gold = load_problems(recipe.data, _empty).problems[0].answer
-    for spec in recipe.rewards:
-        if spec.name in files:
-            refuse_code(spec.name, allow_code)
-            try_once(spec, Path(files[spec.name]), gold)
-
-
-def check_golds(recipe: Recipe) -> None:
-    """Read every gold answer of local files with the grader, as a run does before it trains.
-
-    Raises:
-        DataError: golds that cannot be used: any of a suite, more than 5 % of the training data.
-    """
-    suites = [spec for spec in recipe.eval if spec.path is not None]
-    if recipe.data.path is None and not suites:
-        return
-    with GradingPool() as pool:
-        if recipe.data.path is not None:
-            load_problems(recipe.data, pool.gold_problems)
-        for spec in suites:
-            load_suite(spec, pool.gold_problems)
-
-
-def check_known_layers(recipe: Recipe) -> None:
-    """LoRA targets must be in the model, as far as its configuration tells.
-
-    Raises:
-        RecipeError: one of them is not.
-        HubError: the hub does not answer.
-    """
-    if recipe.lora.targets == "all-linear":
-        return
-    try:
-        layers = find_shape(recipe.model.id, recipe.model.revision).layer_paths
-    except ModelError:
-        return  # another architecture, which the worker looks at
-    if layers is not None:
-        check_targets(recipe, layers)
-
-
-def _empty(answers: Sequence[str]) -> list[str | None]:
-    """What can be said of gold answers without the grader, which the worker asks."""
-    return [None if answer.strip() else "it is empty" for answer in answers]
 
 
 def create_run(

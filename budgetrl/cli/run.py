@@ -99,7 +99,8 @@ def run(
         shown.message(f"planning {recipe}")
         # Imported under the first screen, because together they take half a second.
         from budgetrl.pace import slowness
-        from budgetrl.plan import check_golds, make_plan, try_own_rewards
+        from budgetrl.plan import make_plan
+        from budgetrl.usable_recipe import check_golds, try_own_rewards
 
         loaded = read_recipe(recipe, sets or (), seed, None if dry_run else shown.message)
         planned = make_plan(

@@ -8,9 +8,9 @@ from budgetrl.doctor.machine import disk_check
 from budgetrl.engine.unsloth_settings import refuse_unkept
 from budgetrl.errors import BudgetRLError
 from budgetrl.estimation.request import Request, answer
-from budgetrl.plan import check_known_layers, check_local_files
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.units import GIB, gib
+from budgetrl.usable_recipe import check_known_layers, check_local_files
 
 
 def recipe_checks(folder: Path, recipe: Recipe) -> Iterator[Check]:

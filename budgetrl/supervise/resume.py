@@ -16,7 +16,7 @@ from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.mending import refuse_newer
 from budgetrl.history import History, read_history, replanned_times
 from budgetrl.hub.pins import still_there, to_download
-from budgetrl.plan import DOWNLOAD_RATE, check_local_files, plan_json
+from budgetrl.plan import DOWNLOAD_RATE, plan_json
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RESULT, RunDir
@@ -31,6 +31,7 @@ from budgetrl.training.attempt import Attempt
 from budgetrl.training.mirror import mirror_of, reason_of, restore_from_mirror
 from budgetrl.types import RunStatus, StopReason
 from budgetrl.units import duration
+from budgetrl.usable_recipe import check_local_files
 
 _LIMITS = ("budget.hours", "budget.usd")
 

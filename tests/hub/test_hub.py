@@ -33,11 +33,12 @@ from budgetrl.hub.layout import ADAPTER_FILES, Need
 from budgetrl.hub.lookup import repo_folder
 from budgetrl.hub.pins import Pin, download, from_json, pin, pinned, settle, still_there, to_json
 from budgetrl.hub.repo import Repo, is_hub_id
-from budgetrl.plan import check_local_files, make_plan
+from budgetrl.plan import make_plan
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.recipe.schema import Data, Eval, Recipe
 from budgetrl.recipe.suites import SUITES
 from budgetrl.training.download import bring
+from budgetrl.usable_recipe import check_local_files
 
 MODEL = "tiny/quick"
 MEGABYTE = 1_000_000

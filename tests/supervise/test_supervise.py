@@ -214,8 +214,8 @@ def test_events_that_are_a_folder_are_named_and_keep_no_other_run_from_the_list(
 def test_a_new_limit_replaces_both_old_ones_and_counts_from_now() -> None:
     old = Budget(wall_s=3600.0, usd_per_hour=60.0, usd=60.0)
     attempt = Attempt(old, started=0.0, paid_s=600.0, reserved_s=1.0, save_s=1.0, grace_s=20.0)
-    assert new_budget(attempt, Limits(usd=45.0)) == Budget(3300.0, 60.0, 55.0)
-    assert new_budget(attempt, Limits(3600)) == Budget(4200.0, 60.0, None)
+    assert new_budget(attempt, Limits(usd=45.0)) == Budget(3300.0, 60.0, 55.0, "command line")
+    assert new_budget(attempt, Limits(3600)) == Budget(4200.0, 60.0, None, "command line")
     assert new_budget(attempt, Limits()) == old
 
 
