@@ -48,9 +48,10 @@ from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, pinned, to_download, to_j
 from budgetrl.hub.repo import is_installed, is_offline
 from budgetrl.masking import masked_command
 from budgetrl.processor import cpu_model
+from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import EngineName, Recipe
-from budgetrl.recipe.window import check_window
+from budgetrl.recipe.window import check_window, fit_answers, window_of
 from budgetrl.rundir import MANIFEST, PLAN, RECIPE, RESOLVED, RunDir
 from budgetrl.rundir import SCHEMA_VERSION as RUNDIR_VERSION
 from budgetrl.units import duration, hours_option
@@ -125,6 +126,9 @@ def make_plan(
         RefusedError: packages are missing, or of versions that were never tried together.
         BudgetError: the budget pays for nothing useful.
     """
+    config = Path(local_path(loaded.recipe.model.id)) / "config.json"
+    if config.is_file():
+        loaded = replace(loaded, recipe=fit_answers(loaded.recipe, window_of(config)))
     recipe = loaded.recipe
     if recipe.engine.name is EngineName.UNSLOTH:
         refuse_unkept(recipe)
@@ -137,7 +141,10 @@ def make_plan(
     budget = budget_of(recipe, limits, card)
     pins = _pins(recipe, dry_run)
     if "model" in pins:
-        check_window(recipe, window_in(pins["model"].found))
+        window = window_in(pins["model"].found)
+        loaded = replace(loaded, recipe=fit_answers(recipe, window))
+        recipe = loaded.recipe
+        check_window(recipe, window)
     settled = pinned(recipe, pins)
     check_known_layers(settled)
     missing = to_download(pins)

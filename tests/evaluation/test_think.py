@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from budgetrl.budget import Limits
 from budgetrl.cli import main
 from budgetrl.engine.base import Request, SamplingSpec, StopCheck
 from budgetrl.engine.thinking import ThinkBudget, ThinkingPolicy, Trajectories
@@ -15,6 +16,7 @@ from budgetrl.evaluation.judge import evaluate_target, suite_specs
 from budgetrl.evaluation.rows import load_eval, load_rows
 from budgetrl.evaluation.run import never
 from budgetrl.evaluation.target import find_target
+from budgetrl.plan import make_plan
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.window import fit_answers
 from budgetrl.types import Completion
@@ -227,3 +229,14 @@ def test_an_answer_has_what_the_window_leaves() -> None:
     (spec,) = fit_answers(recipe, 256).eval
     # 256 - 64 of the prompt - 150 - 9 bytes of the closing text
     assert spec.think is not None and spec.think.answer_tokens == 33
+
+
+def test_a_plan_fits_answers_to_the_window_and_refuses_what_cannot_fit() -> None:
+    limits = Limits(600.0)
+    planned = make_plan(
+        load_recipe("quickstart", ["eval.heldout.think={max_tokens=150}"]), limits, dry_run=True
+    )
+    (spec,) = planned.recipe.eval
+    assert spec.think is not None and spec.think.answer_tokens == 33
+    with pytest.raises(RecipeError, match=r"eval.heldout.think \(thinking and answer\)"):
+        make_plan(load_recipe("quickstart", ["eval.heldout.think={max_tokens=999}"]), limits)
