@@ -28,7 +28,7 @@ from budgetrl.processor import cpu_model
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "docs" / "measurements" / "sweep.json"
 SHORT = [
-    "schedule.stop_after_steps=8", "batch.prompts_per_step=4", "batch.micro_batch=32",
+    "schedule.stop_after_steps=20", "batch.prompts_per_step=4", "batch.micro_batch=32",
     "eval.heldout.samples=1", "eval.heldout.k=[1]", "entropy.prompts=0",
 ]  # fmt: skip
 HALF = [
@@ -155,7 +155,7 @@ def budgets(out: Path) -> list[dict[str, Any]]:
     generator, found = random.Random(6), []
     with cluster(2) as (nodes, _):
         for number in range(6):
-            budget_s = generator.uniform(60.0, 150.0)
+            budget_s = generator.uniform(100.0, 300.0)
             started = time.monotonic()
             running = sweep(
                 nodes.address, out / f"budget_{number}", SHORT, "--hours", f"{budget_s:.1f}s",

@@ -165,7 +165,7 @@ class Stage(Table):
 
 _OF_THE_RUN = (
     *("recipe", "paper", "model", "lora", "prompt", "engine", "checkpoint", "budget", "eval"),
-    *("entropy", "select", "tracker", "expected", "stages"),
+    *("entropy", "select", "tracker", "sweep", "expected", "stages"),
 )
 
 

@@ -228,6 +228,11 @@ def _by_merit(
             '--asha judges trials by updates, and schedule.by = "budget" makes them differ.',
             hint='Set schedule.by = "steps", or leave --asha out.',
         )
+    if any(len(recipe.stages) > 1 for recipe in recipes):
+        raise UsageError(
+            "--asha counts the updates of one stage, and the recipe has several.",
+            hint="Leave --asha out: every trial is run through all stages.",
+        )
     wanted = [recipe.schedule.stop_after_steps or 10**6 for recipe in recipes]
 
     def cost(steps: int) -> float:
