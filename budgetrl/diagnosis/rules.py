@@ -24,7 +24,10 @@ CUT = 0.25
 """Share of completions that end at the limit, above which the limit trains the model."""
 RUNAWAY = 0.1
 DEAD = 0.8
-GOLDS, LEAST_AGREED = 0.12, 24
+SURE_GROUPS, WRONG, LEAST_WRONG = 80, 0.1, 5
+"""Newest groups that are looked at; share and number of those that agree on a wrong answer."""
+GOLDS = 0.1
+"""Held-out accuracy above that of training, which wrong golds keep low."""
 GRADIENT = 5.0
 CLIPPED = 0.3
 GAP, GAP_GROWTH = 0.02, 5.0
@@ -148,21 +151,49 @@ def gain_elsewhere(story: Story) -> Sign | None:
 
 
 def golds_in_doubt(story: Story) -> Sign | None:
-    """Where the model is sure, it often differs from the gold answer."""
-    steps = story.steps[-4 * WINDOW :]
-    agreed = sum(step.groups_agreed or 0 for step in steps)
-    wrong = sum(step.groups_agreed_wrong or 0 for step in steps)
-    if agreed < LEAST_AGREED or not GOLDS < wrong / agreed < 0.5:
+    """Where the model is sure it often differs from the gold answer, and held-out it is right."""
+    seen, now = _sure(story), story.last(accuracy)
+    if seen is None or not story.held or now is None:
         return None
-    if story.held and story.held[-1].accuracy < max(h.accuracy - h.error for h in story.held):
-        return None  # the model got worse, so it is not the golds that are in doubt
+    agreed, wrong = seen
+    better = story.held[-1].accuracy - now
+    if better < GOLDS or story.held[-1].step < story.now - 2 * WINDOW:
+        return None
     return Sign(
-        f"in {wrong} of the {agreed} groups whose completions agree, the answer that they agree on "
-        "is not the gold one",
+        f"in {wrong} of the {agreed} groups whose completions agree, their answer is not the gold "
+        f"one, and held-out accuracy is {100 * better:.0f} points above that of training",
         "look at those problems' golds, which completions/ shows beside the answers; wrong ones "
         "teach the model to doubt what it knows",
+        {"agreed": agreed, "agreed_wrong": wrong, "held_out_above_training": better},
+    )
+
+
+def sure_but_wrong(story: Story) -> Sign | None:
+    """Where the model is sure it is often wrong: it unlearns, or the golds are."""
+    seen = _sure(story)
+    if seen is None or golds_in_doubt(story) is not None:
+        return None
+    agreed, wrong = seen
+    return Sign(
+        f"in {wrong} of the {agreed} groups whose completions agree, they agree on a wrong answer",
+        "updates are too large, so that guesses set "
+        f"(--set schedule.learning_rate={story.learning_rate / 3:.1g}, or a smaller lora.alpha), "
+        "or golds are wrong: completions/ shows them beside the answers",
         {"agreed": agreed, "agreed_wrong": wrong},
     )
+
+
+def _sure(story: Story) -> tuple[int, int] | None:
+    """Of the newest groups those that agree, and on a wrong answer; None where few do so."""
+    groups = agreed = wrong = 0
+    for step in reversed(story.steps):
+        if groups >= SURE_GROUPS:
+            break
+        groups += step.groups
+        agreed += step.groups_agreed or 0
+        wrong += step.groups_agreed_wrong or 0
+    enough = groups >= SURE_GROUPS and wrong >= LEAST_WRONG
+    return (agreed, wrong) if enough and wrong > WRONG * agreed else None
 
 
 def cut_short(story: Story) -> Sign | None:
@@ -355,8 +386,11 @@ RULES = (
          "accuracy by less than one", reward_without_learning),
     Rule("gain_elsewhere", "warning", "less than 30 % of a reward's gain is from rewards that know "
          "the answer; or none of them has a weight", gain_elsewhere),
-    Rule("golds_in_doubt", "warning", "in more than 12 % of at least 24 groups of the last 20 "
-         "updates that agree, the answer is not the gold one", golds_in_doubt),
+    Rule("golds_in_doubt", "warning", "of the newest 80 groups more than 10 % of those that agree "
+         "agree on another answer than the gold one (five at least), and held-out accuracy is 10 "
+         "points above that of training", golds_in_doubt),
+    Rule("sure_but_wrong", "warning", "the same, without held-out accuracy that would put it down "
+         "to the golds", sure_but_wrong),
     Rule("cut_short", "warning", "more than 25 % of the completions of five updates end at the "
          "limit", cut_short),
     Rule("length_runaway", "warning", "10 % more of the completions end at the limit than at "
