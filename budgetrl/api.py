@@ -213,11 +213,13 @@ def evaluate(
     target: Place,
     *,
     suites: Sequence[str] = (),
-    samples: int | None = None,
+    samples: int | tuple[int, int] | None = None,
+    until_width: float | None = None,
     k: Sequence[int] | None = None,
     max_tokens: int | None = None,
     temperature: float | None = None,
     seed: int | None = None,
+    think: Sequence[int] | None = None,
     time_limit: str | None = None,
     recipe: Place | None = None,
     model: Place | None = None,
@@ -228,11 +230,13 @@ def evaluate(
     Args:
         target: a run, checkpoint or adapter folder, a local model, or a hub id.
         suites: names or files; the target's own where empty.
-        samples: per problem; like the next five None for the suite's own.
+        samples: per problem, or the least and the most; None: the suite's own, as for what follows.
+        until_width: points of the 95 % interval at which rounds between them end.
         k: of pass@k.
         max_tokens: of a completion.
         temperature: 0 is greedy.
         seed: of the sampling.
+        think: limits of thinking, each of which is one evaluation (docs/judging.md).
         time_limit: cuts rounds, never problems: "90m".
         recipe: prompt and engine for a target without a run.
         model: where the base model of a run lies now.
@@ -256,10 +260,12 @@ def evaluate(
         found.recipe,
         suites,
         samples=samples,
+        until_width=until_width,
         ks=k,
         max_tokens=max_tokens,
         temperature=temperature,
         seed=seed,
+        think=think,
     )
 
     def over() -> bool:
