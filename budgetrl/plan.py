@@ -180,6 +180,18 @@ def make_plan(
     return planned
 
 
+def replanned(planned: Planned, budget: Budget, times: PhaseTimes) -> Planned:
+    """The same run with another budget or other times, such as without a baseline evaluation."""
+    recipe, exit_s = planned.recipe, planned.exit_s
+    rounds = max(map(expected_samples, recipe.eval), default=1)
+    if planned.staged:
+        times, made = plan_stages(times, planned.staged, budget, exit_s=exit_s, rounds=rounds)
+    else:
+        stop = recipe.schedule.stop_after_steps
+        made = plan(times, budget, stop, exit_s=exit_s, rounds=rounds)
+    return replace(planned, budget=budget, times=times, plan=made)
+
+
 def _staged(recipe: Recipe, card: Gpu | None, slow: float) -> list[StageEstimate]:
     """What each stage takes on the card or this processor, as busy as it is."""
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from budgetrl.budget import Budget, Limits, PhaseTimes, Plan, largest_affordable, plan
 from budgetrl.errors import BudgetError, UsageError
 from budgetrl.evaluation.passk import t_quantile
-from budgetrl.plan import Planned, budget_of, make_plan
+from budgetrl.plan import Planned, budget_of, make_plan, replanned
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe
 from budgetrl.report.paper import SUITE_SIZES
@@ -172,13 +172,9 @@ def plan_sweep(
     trials = []
     for spec, made, own, (seconds, steps) in zip(specs, alone, times, parts, strict=True):
         if steps is not None:
-            loaded_trial = spec.load(f"schedule.stop_after_steps={steps}")
-        else:
-            loaded_trial = made.loaded
+            made = replace(made, loaded=spec.load(f"schedule.stop_after_steps={steps}"))
         own_budget = replace(budget, wall_s=seconds, usd=None)
-        requested = loaded_trial.recipe.schedule.stop_after_steps
-        bought = plan(own, own_budget, requested)
-        trials.append(PlannedTrial(spec, Planned(loaded_trial, own_budget, own, bought, made.card)))
+        trials.append(PlannedTrial(spec, replanned(made, own_budget, own)))
     least = min(trial.plan.steps for trial in trials)
     asked = min(recipe.schedule.stop_after_steps or MIN_UPDATES for recipe in recipes)
     if least < min(MIN_UPDATES, asked):

@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from budgetrl.account.run import Account, last_beat
-from budgetrl.budget import Limits, plan
+from budgetrl.budget import Limits
 from budgetrl.display.base import Display
 from budgetrl.documents import prompt_moment
 from budgetrl.errors import BudgetError, BudgetRLError, RunDirError
 from budgetrl.evaluation.rounds import judge_rounds
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.history import read_history
-from budgetrl.plan import Planned, create_run, make_plan
+from budgetrl.plan import Planned, create_run, make_plan, replanned
 from budgetrl.recipe.eval_tables import Rounds
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
@@ -179,9 +179,7 @@ def _planned(job: Job, *, has_baseline: bool) -> Planned:
     made = make_plan(job.loaded, limits, gpu=job.gpu)
     if not has_baseline:
         return made
-    times = replace(made.times, baseline_s=0.0)
-    bought = plan(times, made.budget, job.recipe.schedule.stop_after_steps)
-    return replace(made, times=times, plan=bought)
+    return replanned(made, made.budget, replace(made.times, baseline_s=0.0))
 
 
 def _go_on(
