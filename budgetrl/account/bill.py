@@ -62,6 +62,8 @@ def bill_rows(account: Account) -> list[BillRow]:
         BillRow(
             "Evaluations on the way", plan.step_evals_s if plan else None, paid.get("evaluation")
         ),
+        BillRow("Own answers drawn", None, paid.get("traces")),
+        BillRow("Gates", None, paid.get("gate")),
         BillRow("Entropy measurements", None, paid.get("entropy")),
         BillRow("Checkpoints", plan.saves_s if plan else None, paid.get("checkpoint")),
         BillRow("Final evaluation", times.final_s if times else None, paid.get("final")),

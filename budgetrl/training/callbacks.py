@@ -91,7 +91,7 @@ class StepCallback(TrainerCallback):
             return self.ledger.used_share
         now = self.ledger.clock()
         taken_s = self.progress.taken_s(now)
-        return taken_s / max(1e-9, min(self.allotted_s(now), taken_s + self._left_s()))
+        return taken_s / max(1e-9, min(self.allotted_s(now), taken_s + self.left_s()))
 
     @property
     def steps(self) -> int:
@@ -125,10 +125,10 @@ class StepCallback(TrainerCallback):
 
     def allotted_s(self, now: float) -> float:
         """Seconds that the stage may take in all; infinite where nothing limits it."""
-        return self.progress.allotted_s(now, self._left_s())
+        return self.progress.allotted_s(now, self.left_s())
 
-    def _left_s(self) -> float:
-        """Of the training time."""
+    def left_s(self) -> float:
+        """What is left of the training time, in seconds."""
         return self.ledger.remaining_s - end_margin_s() - self.forecaster.reserve_s
 
     # --- transformers' hooks

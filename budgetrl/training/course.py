@@ -20,6 +20,7 @@ from budgetrl.training.checkpoints import load_trained
 from budgetrl.training.gate import passes_gate
 from budgetrl.training.setup import Prepared, build_follower
 from budgetrl.training.stopper import StepAborted
+from budgetrl.training.traces import own_traces
 from budgetrl.types import StopReason
 
 
@@ -71,6 +72,9 @@ class Course:
             return
         if newest is None or follower.progress.steps == 0:
             self._tell(follower, "started")
+        if not self._has_rows(follower):
+            follower.stop_reason = StopReason.NO_SIGNAL
+            return
         with self.prepared.log.phase("train"):
             try:
                 resume_from = None if newest is None else str(newest.path)
@@ -79,6 +83,23 @@ class Course:
                 follower.stop_reason = self.prepared.stopper.reason or StopReason.BUDGET
         with self.prepared.log.phase("checkpoint"):
             follower.save("stage" if follower.progress.over else "end")
+
+    def _has_rows(self, follower: StepCallback) -> bool:
+        """Whether there is something to learn from; a stage may have to make it first."""
+        sft = follower.recipe.sft
+        if follower.progress.kind is not StageKind.SFT or sft.source == "data":
+            return True
+        with self.prepared.log.phase("traces"):
+            sampler = own_traces(self.prepared.at(follower.progress), follower)
+        if sampler is None:
+            self.prepared.log.warn(
+                "no_traces",
+                f"stage {follower.progress.name}: the model gave no right answer to learn from; a "
+                'warm-up needs demonstrations: name data with solutions, sft.source = "data"',
+            )
+            return False
+        follower.parts.sampler = sampler
+        return True
 
     def _next(self, before: StepCallback) -> StepCallback:
         """The stage after one that is over, with an optimiser of its own."""

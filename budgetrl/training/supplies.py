@@ -58,7 +58,7 @@ class Supplier:
             allow_code=self.allow_code,
             files=self.reward_files,
         )
-        if stage is not None and stage.kind is StageKind.SFT:
+        if stage is not None and stage.kind is StageKind.SFT and part.sft.source == "data":
             return self._demonstrations(part, stage), reward
         problems = self.usable.problems
         if part.data != self.recipe.data:

@@ -191,3 +191,20 @@ def test_a_gate_that_is_not_passed_extends_the_stage_once_and_stops(tmp_path: Pa
     assert [gate.passed for gate in history.gates] == [False, False]
     assert [step.stage for step in history.steps] == ["warm"] * 6
     assert history.finished is not None and history.finished.final, "judged all the same"
+
+
+def test_a_stage_learns_from_the_models_own_right_answers(tmp_path: Path) -> None:
+    own = (
+        *("stages.warm.sft.source=self", "stages.warm.sft.samples=8", "stages.warm.data.limit=12"),
+        *("stages.warm.gate=unset", "stages.warm.steps=2", "stages.rl.steps=1"),
+        *("stages.long.steps=1", "batch.prompts_per_step=12"),
+    )
+    run = make(tmp_path, own)
+    assert attempt(run, own).stop_reason is StopReason.COMPLETED
+    rows = [json.loads(line) for line in (run.path / "traces" / "warm.jsonl").open()]
+    assert rows, "guesses are right now and then"
+    for row in rows:
+        assert row["completion"].endswith(f"\\boxed{{{row['answer']}}}")
+        assert row["completion"].startswith("<think>")
+    assert [step.stage for step in read_history(run).steps] == ["warm", "warm", "rl", "long"]
+    assert {span.name for span in read_history(run).spans} >= {"traces", "train"}
