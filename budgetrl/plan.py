@@ -39,6 +39,7 @@ from budgetrl.estimation.stages import (
     stage_documents,
 )
 from budgetrl.evaluation.fingerprints import fingerprints, recorded_versions, reward_files
+from budgetrl.evaluation.start import start_identity
 from budgetrl.files import PRIVATE_MODE, write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.hub.config import window_in
@@ -324,6 +325,8 @@ def create_run(
             write_atomic(run.file(RECIPE), planned.loaded.text, PRIVATE_MODE)
             run.write_json(PLAN, plan_document(planned))
             stands = {"attempts": [standing], MANIFEST_KEY: to_json(planned.pins)}
+            if start := start_identity(planned.recipe):
+                stands |= {"start": start | {"reference": planned.recipe.grpo.reference}}
             run.write_json(MANIFEST, manifest(command, planned.card) | stands)
             # Last, because a folder that holds it is a run (rundir.list_runs).
             run.write_json(RESOLVED, resolved)

@@ -12,6 +12,7 @@ from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.errors import ModelError
 from budgetrl.estimation.shapes import find_shape
 from budgetrl.evaluation.fingerprints import reward_files
+from budgetrl.evaluation.start import check_start
 from budgetrl.hub.layout import gguf_hint, has_tokenizer
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe, Stage, StageKind
@@ -48,6 +49,7 @@ def check_local_files(recipe: Recipe, rewards: Mapping[str, str] | None = None) 
                 hint="A model folder needs tokenizer.json and tokenizer_config.json.",
             )
         check_window(recipe, window_of(folder / "config.json"))
+    check_start(recipe)
     reward_files(recipe, rewards)
     solve_rates(recipe.signal)
     if recipe.data.path is not None:

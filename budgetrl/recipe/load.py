@@ -33,7 +33,13 @@ UNSET = "unset"
 _MOST_LAYERS = 100
 _MAX_BYTES = 1 << 20
 """Of a recipe file."""
-_PATH_KEYS = ("data.path", "engine.script", "checkpoint.mirror", "signal.solve_rates")
+_PATH_KEYS = (
+    "model.adapter",
+    "data.path",
+    "engine.script",
+    "checkpoint.mirror",
+    "signal.solve_rates",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ class Model(Table):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     load_in_4bit: bool = False
+    adapter: str | None = None
+    """A folder with a LoRA adapter to go on from, trained elsewhere on this base at this rank."""
 
 
 def _full(value: str) -> str:

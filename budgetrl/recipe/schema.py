@@ -245,6 +245,8 @@ def _contradictions(recipe: Recipe) -> list[str]:
         found += _full_contradictions(recipe)
     elif unsloth and recipe.lora.rank not in VLLM_RANKS:
         found.append(f"lora.rank = {recipe.lora.rank}: vLLM serves only {list(VLLM_RANKS)}")
+    if recipe.model.adapter is not None and recipe.lora.is_full:
+        found.append('model.adapter says nothing with lora.rank = "full"')
     suites = [spec.suite for spec in recipe.eval]
     found += [f"{table} {name!r} occurs twice" for table, name in _repeated(recipe)]
     if recipe.select.use == "best" and recipe.select.suite not in suites:
@@ -329,6 +331,13 @@ def _signal_contradictions(recipe: Recipe) -> list[str]:
     names = recipe.reward_names
     if not names:
         found.append("no reward has a weight other than 0")
+    if grpo.reference == "adapter" and recipe.model.adapter is None:
+        found.append('grpo.reference = "adapter" needs model.adapter, the folder of one')
+    if grpo.reference == "adapter" and recipe.engine.name is EngineName.UNSLOTH:
+        found.append(
+            'grpo.reference = "adapter": Unsloth scores the reference without any adapter; set '
+            '"base", or engine.name = "plain"'
+        )
     if signal.skip == "exact" and grpo.beta > 0:
         found.append(
             'signal.skip = "exact" needs grpo.beta = 0, because skipped groups still have a KL '

@@ -58,7 +58,9 @@ class Grpo(Table):
     """Completions per prompt: the group size."""
     loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "dapo"
     beta: NonNegative = 0.0
-    """Weight of the KL term against the base model."""
+    """Weight of the KL term against the reference."""
+    reference: Literal["base", "adapter"] = "base"
+    """The base model, or that with `model.adapter`."""
     epsilon: Positive = 0.2
     epsilon_high: Positive = 0.2
     scale_rewards: Literal["group", "batch", "none"] = "group"

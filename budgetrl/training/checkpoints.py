@@ -64,13 +64,13 @@ def save_trained(model: Any, folder: Path) -> None:
     card.unlink(missing_ok=True)
 
 
-def load_trained(model: Any, folder: Path) -> None:
-    """Put saved weights into a model that has them in the same shape."""
+def load_trained(model: Any, folder: Path, adapter: str = "default") -> None:
+    """Put saved weights into a model that has them in the same shape, as its trained adapter."""
     import peft
     from safetensors.torch import load_file
 
     if has_adapter(model):
-        peft.set_peft_model_state_dict(model, load_file(str(folder / ADAPTER_WEIGHTS)))
+        peft.set_peft_model_state_dict(model, load_file(str(folder / ADAPTER_WEIGHTS)), adapter)
         return
     missing, unexpected = model.load_state_dict(load_file(str(folder / WEIGHTS)), strict=False)
     tied = set(getattr(model, "all_tied_weights_keys", ()))  # saved once

@@ -43,6 +43,7 @@ What passes through, by example (`types.py`, `signal.Batch`, `recorder.StepRecor
 A stage that trains on demonstrations has a loop without rollout and rewards: see `training.sft`.
 """
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from budgetrl.account.ending import brief, differences, shortfall, unjudged
@@ -85,7 +86,8 @@ def train(
     with GradingPool() as pool:
         pool.start()
         with log.phase("model"):
-            engine: Any = open_engine(with_share(recipe), run.path)
+            start = None if recipe.model.adapter is None else Path(recipe.model.adapter)
+            engine: Any = open_engine(with_share(recipe), run.path, start)
         with log.phase("data"):
             prepared = prepare(run, recipe, engine, pool, log, stopper, allow_code=allow_code)
             follower = preflight(prepared, recipe)

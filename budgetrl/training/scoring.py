@@ -11,8 +11,8 @@ Shapes: B rows, C completion columns. Unsloth's results have the left padding of
 which its loss reads from their width.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ from budgetrl.engine.base import StopCheck
 from budgetrl.training.signal import Batch
 from budgetrl.training.stopper import StepAborted
 
+REFERENCE_ADAPTER = "ref"
+"""TRL's name of it, kept where the recipe's reference is the adapter that the run began with."""
 OLD, REFERENCE = "old_per_token_logps", "ref_per_token_logps"
 """Keys under which TRL's loss finds them."""
 _TRIED = 8
@@ -88,9 +90,27 @@ def works_by_pieces(trainer: Any) -> bool:
 
 
 def _policy(trainer: Any, key: str) -> AbstractContextManager[None]:
-    """The reference is the base model: without the adapter."""
+    """The reference is the base model without an adapter, or with that of the start."""
     if key == OLD or trainer.ref_model is not None:
         return nullcontext()
     model = trainer.accelerator.unwrap_model(trainer.model)
+    if REFERENCE_ADAPTER in getattr(model, "peft_config", {}):
+        return _with_adapter(model, REFERENCE_ADAPTER)
     without: AbstractContextManager[None] = model.disable_adapter()
     return without
+
+
+@contextmanager
+def _with_adapter(model: Any, name: str) -> Iterator[None]:
+    """Another adapter than the trained one, which keeps its gradients."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    active = model.active_adapter
+    model.set_adapter(name)
+    try:
+        yield
+    finally:
+        model.set_adapter(active)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)

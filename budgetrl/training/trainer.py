@@ -29,13 +29,19 @@ from budgetrl.engine.base import (
 )
 from budgetrl.errors import TrainingError
 from budgetrl.recipe.schema import EngineName, Recipe
+from budgetrl.training.checkpoints import load_trained
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.progress import Progress
 from budgetrl.training.rates import RateCallback, Rates
 from budgetrl.training.recorder import RewardFunction, StepRecord, has_signal, is_constant
 from budgetrl.training.rewind import Rewind
 from budgetrl.training.schedule import learning_rate
-from budgetrl.training.scoring import keep_promises, promise, works_by_pieces
+from budgetrl.training.scoring import (
+    REFERENCE_ADAPTER,
+    keep_promises,
+    promise,
+    works_by_pieces,
+)
 from budgetrl.training.signal import (
     LIVE,
     WINDOW,
@@ -335,6 +341,17 @@ def forget_ranks() -> None:
         os.environ.pop(name, None)
 
 
+def _settle_reference(parts: TrainerParts) -> None:
+    """What TRL copied of the adapter, as it is now, is no reference: the base is, or the start."""
+    model, start = parts.engine.model, parts.recipe.model.adapter
+    if REFERENCE_ADAPTER not in getattr(model, "peft_config", {}):
+        return
+    if parts.recipe.grpo.reference == "adapter" and start is not None:
+        load_trained(model, Path(start), REFERENCE_ADAPTER)
+    else:
+        model.delete_adapter(REFERENCE_ADAPTER)
+
+
 def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any]) -> Any:
     """The trainer of a run; the engine must be open, because it may patch trl.
 
@@ -353,6 +370,8 @@ def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any])
     def reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float | None]:
         return score(parts, completion_ids)
 
+    if REFERENCE_ADAPTER in getattr(parts.engine.model, "peft_config", {}):
+        parts.engine.model.delete_adapter(REFERENCE_ADAPTER)  # of a stage before; TRL makes its own
     placeholders = [{"prompt": ""}] * parts.sampler.prompts_per_step
     trainer_class = type("BudgetTrainer", (BudgetMixin, trl.GRPOTrainer), {})
     trainer = trainer_class(
@@ -363,9 +382,7 @@ def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any])
         processing_class=parts.engine.tokenizer,
         callbacks=[RateCallback(parts.recipe.optimizer_steps), *callbacks],
     )
-    if "ref" in getattr(parts.engine.model, "peft_config", {}):
-        # TRL's copy of the adapter as it is now. The KL term is against the base model.
-        parts.engine.model.delete_adapter("ref")
+    _settle_reference(parts)
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.parts = parts
     trainer.by_pieces = parts.engine.name == EngineName.PLAIN and works_by_pieces(trainer)
