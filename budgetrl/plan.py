@@ -27,14 +27,13 @@ from budgetrl.estimation import stages
 from budgetrl.estimation.advice import refuse_unfit
 from budgetrl.estimation.closing import closing_s, known_closing_work_s
 from budgetrl.estimation.cpu_profile import planned_phases
-from budgetrl.estimation.estimate import Estimate, estimate, estimate_cpu, known_factors
-from budgetrl.estimation.machine import this_machine, user_cache_dir
+from budgetrl.estimation.estimate import estimate, estimate_cpu, known_factors
+from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.estimation.memory import MemoryEstimate
 from budgetrl.estimation.request import choose_gpu, price_of
 from budgetrl.estimation.scenario import expected_samples, planned_samples
 from budgetrl.estimation.stages import (
     StageEstimate,
-    estimate_stages,
     plan_stages,
     stage_documents,
 )
@@ -195,16 +194,7 @@ def replanned(planned: Planned, budget: Budget, times: PhaseTimes) -> Planned:
 
 def _staged(recipe: Recipe, card: Gpu | None, slow: float) -> list[StageEstimate]:
     """What each stage takes on the card or this processor, as busy as it is."""
-
-    def estimated(part: Recipe) -> Estimate:
-        if card is None:
-            return estimate_cpu(planned_phases(part, user_cache_dir()))
-        return estimate(part, card, measured=known_factors(part, card, user_cache_dir()))
-
-    if not recipe.stages:
-        return []
-    machine = this_machine(recipe) if card is None else None
-    staged = estimate_stages(recipe, estimated, card, machine)
+    staged = stages.stages_on(recipe, card)
     if card is not None or slow <= BUSY:
         return staged
     return [replace(s, times=s.times.scaled(slow, s.times.source)) for s in staged]

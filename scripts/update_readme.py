@@ -201,6 +201,43 @@ def _accuracy_gain(mix: Measured) -> str:
     )
 
 
+def stages(found: Measured) -> str:
+    """RL alone, a warm-up alone and both, seed by seed."""
+    sides = {
+        "rl": "GRPO alone",
+        "warm": "SFT alone, all the time",
+        "brief": "the warm-up alone",
+        "both": "warm-up, then GRPO",
+    }
+    held = [side for side in sides if any(row["side"] == side for row in found["rows"])]
+    seeds = sorted({row["seed"] for row in found["rows"]})
+    lines = [
+        f"| seed | {' | '.join(sides[side] for side in held)} |",
+        f"|---|{'---|' * len(held)}",
+    ]
+    for seed in seeds:
+        cells = []
+        for side in held:
+            rows = [r for r in found["rows"] if (r["seed"], r["side"]) == (seed, side)]
+            cells.append(_gain(rows[0]) if rows else "not run")
+        lines.append(f"| {seed} | {' | '.join(cells)} |")
+    minutes = found["rows"][0]["budget_s"] / 60
+    start = found["rows"][0]["baseline"]["pass_at"]["1"]
+    return (
+        f"The start `mute` answers {_percent(start)} of 256 held-out problems. Change of pass@1 in "
+        f"points with its 95 % interval, each side in {minutes:.0f} minutes of one core, "
+        f"evaluations included; {found['cpu']}, {found['date']} (`scripts/bench_stages.py`):\n\n"
+        + "\n".join(lines)
+    )
+
+
+def _gain(row: Measured) -> str:
+    gain = row["difference"]["pass_at"]["1"]
+    low, high = row["difference"]["interval_95"]["1"]
+    made = " + ".join(str(count) for count in row["updates"].values())
+    return f"{100 * gain:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}), {made} updates"
+
+
 def recipes() -> str:
     """What every bundled GPU recipe costs, by `budgetrl estimate` on the GPU that it names."""
     lines = [
@@ -384,6 +421,7 @@ BLOCKS: dict[str, Callable[[Measured], str]] = {
     "hub_faults": hub_faults,
     "torture_loaded": torture_loaded,
     "sweep": sweep,
+    "stages": stages,
 }
 
 

@@ -18,6 +18,7 @@ from budgetrl.estimation.estimate import (
     known_factors,
 )
 from budgetrl.estimation.machine import user_cache_dir
+from budgetrl.estimation.stages import in_stages, stages_on
 from budgetrl.hardware import Gpu, Price, detect_gpu, find_gpu, gpu_table
 from budgetrl.recipe.schema import Recipe
 
@@ -102,9 +103,10 @@ def _answer_gpu(request: Request, gpu: Gpu) -> Estimate:
     price = price_of(request.recipe, gpu, request.limits.price)
     budget = _budget_of(request, price)
     measured = _measured(request, gpu)
-    return estimate(
+    made = estimate(
         request.recipe, gpu, budget, steps=request.steps, price=price, measured=measured
     )
+    return made if request.steps else in_stages(made, stages_on(request.recipe, gpu))
 
 
 def _answer_cpu(request: Request) -> Estimate:
@@ -127,7 +129,8 @@ def _answer_cpu(request: Request) -> Estimate:
                 hint="Name the GPU with --gpu, or give a run on this CPU.",
             )
         phases = phases_by_run(recipe, other, times)
-    return estimate_cpu(phases, budget, steps=request.steps, price=price)
+    made = estimate_cpu(phases, budget, steps=request.steps, price=price)
+    return made if request.steps else in_stages(made, stages_on(recipe, None))
 
 
 def _measured(request: Request, gpu: Gpu) -> Measured | None:

@@ -11,14 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from budgetrl.budget import Budget, PhaseTimes, Plan, StagePlan, divided, plan
+from budgetrl.budget import EXIT_S, Budget, PhaseTimes, Plan, StagePlan, divided, plan
 from budgetrl.errors import HardwareError
+from budgetrl.estimation.cpu_profile import planned_phases
 from budgetrl.estimation.cpu_time import Machine, Passes, seconds, training
 from budgetrl.estimation.demonstrations import DemonstrationLengths, demonstration_lengths
-from budgetrl.estimation.estimate import Estimate
+from budgetrl.estimation.estimate import Estimate, estimate, estimate_cpu, known_factors
+from budgetrl.estimation.machine import this_machine, user_cache_dir
 from budgetrl.estimation.memory import MemoryEstimate, Verdict
 from budgetrl.estimation.scenario import make_scenario, memory_of
-from budgetrl.estimation.terms import total
+from budgetrl.estimation.terms import Band, total
 from budgetrl.estimation.training_time import step_overhead, update
 from budgetrl.estimation.workload import Update
 from budgetrl.hardware import Gpu
@@ -55,6 +57,24 @@ class StageEstimate:
 
 Estimated = Callable[[Recipe], Estimate]
 """What a GRPO recipe takes, on the GPU or processor that is planned for."""
+
+
+def stages_on(recipe: Recipe, card: Gpu | None) -> list[StageEstimate]:
+    """What each stage takes on a GPU, or on this machine's processor; nothing without stages.
+
+    Raises:
+        DataError, ModelError, RecipeError: as `estimate_stages`.
+    """
+    cache = user_cache_dir()
+
+    def estimated(part: Recipe) -> Estimate:
+        if card is None:
+            return estimate_cpu(planned_phases(part, cache))
+        return estimate(part, card, measured=known_factors(part, card, cache))
+
+    if not recipe.stages:
+        return []
+    return estimate_stages(recipe, estimated, card, None if card else this_machine(recipe))
 
 
 def estimate_stages(
@@ -240,3 +260,35 @@ def refuse_unfit(staged: Sequence[StageEstimate]) -> None:
             hint=f"Lower stages.{name}.{window} or stages.{name}.{passes}; "
             "`budgetrl run --force fit` starts it all the same.",
         )
+
+
+def in_stages(made: Estimate, staged: Sequence[StageEstimate]) -> Estimate:
+    """An estimate of a run in stages, from that of its recipe as a single GRPO stage.
+
+    Updates are the stages' mean; the bands keep their width in proportion, and memory is that of
+    the stage that needs most.
+    """
+    if not staged or made.budget is None:
+        return made
+    times, whole = plan_stages(made.times, staged, made.budget, exit_s=EXIT_S, rounds=1)
+    slower = times.step_s / made.times.step_s if made.times.step_s else 1.0
+    count = whole.affordable_steps
+    band = made.affordable_band
+    if band is not None and made.affordable_steps:
+        band = Band(*(count * end / made.affordable_steps for end in (band.low, band.high)))
+    longer = whole.total_s / made.plan.total_s
+    memories = [one.memory for one in staged if one.memory is not None]
+    return replace(
+        made,
+        times=times,
+        plan=whole,
+        requested_steps=whole.requested_steps,
+        affordable_steps=count,
+        affordable_band=band,
+        step_band=Band(made.step_band.low * slower, made.step_band.high * slower),
+        total_band=Band(
+            min(whole.total_s, made.total_band.low * longer),
+            min(made.budget.wall_s, max(whole.total_s, made.total_band.high * longer)),
+        ),
+        memory=max([made.memory, *memories], key=lambda held: held.peak),
+    )
