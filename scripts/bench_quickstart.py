@@ -2,12 +2,14 @@
 
     python scripts/bench_quickstart.py --seeds 1,2,3
     python scripts/bench_quickstart.py --budgets 12 --low 20 --high 120
+    python scripts/bench_quickstart.py --seeds 1 --old OLD    by another checkout as well
 
 Every run is the real command in its own process. The result belongs into recipes/LOG.md.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,12 +25,15 @@ from budgetrl.processor import cpu_model, cpu_speed
 from budgetrl.rundir import open_run
 
 
-def run_quickstart(out: Path, *options: str) -> tuple[int, dict[str, Any], float]:
+def run_quickstart(
+    out: Path, *options: str, checkout: Path | None = None
+) -> tuple[int, dict[str, Any], float]:
     """Exit code, final JSON and wall seconds of one `budgetrl run quickstart`."""
+    env = os.environ | ({} if checkout is None else {"PYTHONPATH": str(checkout)})
     command = [sys.executable, "-m", "budgetrl", "run", "quickstart", "--out", str(out)]
     command += ["--display", "none", "--json", *options]
     start = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     wall_s = time.monotonic() - start
     print(f"  {' '.join(options)}: exit {done.returncode}, {wall_s:.1f} s", file=sys.stderr)
     return done.returncode, json.loads(done.stdout), wall_s
@@ -73,6 +78,25 @@ def measure_seed(out: Path, seed: int) -> dict[str, Any]:
     }
 
 
+def measure_pair(out: Path, seed: int, old: Path) -> dict[str, Any]:
+    """The same quickstart by two checkouts: CPU seconds of all its processes, and its gain.
+
+    Without a limit that counts: other work on the machine would end one of them early.
+    """
+    row: dict[str, Any] = {"seed": seed}
+    for side, checkout in (("old", old), ("new", Path(__file__).resolve().parents[1])):
+        before = os.times()
+        code, result, wall_s = run_quickstart(
+            out / side, "--seed", str(seed), "--hours", "60m", checkout=checkout
+        )
+        after = os.times()
+        cpu_s = sum(after[2:4]) - sum(before[2:4])
+        row[side] = {"exit_code": code, "cpu_s": round(cpu_s, 1), "wall_s": round(wall_s, 1)}
+        if code == 0:
+            row[side] |= {key: result[key] for key in ("steps", "baseline", "final", "difference")}
+    return row
+
+
 def measure_budget(out: Path, budget_s: float) -> dict[str, Any]:
     """One run under a small budget: did it hold, and was there a final evaluation?"""
     code, result, wall_s = run_quickstart(out, "--hours", f"{budget_s:.0f}s")
@@ -95,7 +119,13 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, default=0, help="how many small budgets to try")
     parser.add_argument("--low", type=float, default=20.0)
     parser.add_argument("--high", type=float, default=120.0)
+    parser.add_argument("--old", type=Path, help="a checkout to run each seed with as well")
     options = parser.parse_args()
+    if options.old:
+        with tempfile.TemporaryDirectory() as folder:
+            for seed in map(int, options.seeds.split(",")):
+                print(json.dumps(measure_pair(Path(folder), seed, options.old)), flush=True)
+        return
     report: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": cpu_model(),

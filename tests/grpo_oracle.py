@@ -11,7 +11,8 @@ length instead of each row's own).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from itertools import combinations
+from statistics import fmean, pvariance, stdev
 
 import torch
 from torch import Tensor
@@ -53,6 +54,27 @@ def advantages(rewards: Sequence[Sequence[float | None]], scale: str) -> list[li
         divisor = 1.0 if scale == "none" or alone else stdev(pool) + 1e-4
         result.append([0.0 if r is None or alone else (r - fmean(known)) / divisor for r in group])
     return result
+
+
+def down_sampled(
+    rewards: Sequence[Sequence[float | None]], count: int, scale: str
+) -> tuple[list[list[float]], list[list[bool]]]:
+    """Advantages and rows of PODS (2504.13818): the first, higher subset of largest variance."""
+    kept = []
+    for group in rewards:
+        known = [row for row, reward in enumerate(group) if reward is not None]
+        subsets = list(combinations(known, min(count, len(known))))
+        rewards_of = [[reward for row in s if (reward := group[row]) is not None] for s in subsets]
+        spread = [
+            (round(pvariance(r), 9), round(sum(r), 9)) if r else (0.0, 0.0) for r in rewards_of
+        ]
+        best = subsets[spread.index(max(spread))]
+        kept.append([row in best for row in range(len(group))])
+    masked = [
+        [r if keep else None for r, keep in zip(g, keeps, strict=True)]
+        for g, keeps in zip(rewards, kept, strict=True)
+    ]
+    return advantages(masked, scale), kept
 
 
 def token_losses(row: Row, settings: Settings) -> Tensor:

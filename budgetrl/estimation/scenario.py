@@ -247,6 +247,7 @@ def _under_limit(mean: float, limit: int) -> float:
 
 def _signal(recipe: Recipe) -> tuple[float, float]:
     """Share of completions that are trained on, and rollouts per group kept."""
+    rows = (recipe.signal.keep_rows or recipe.grpo.num_generations) / recipe.grpo.num_generations
     if recipe.signal.resample_rounds:
-        return 1.0, 1.0 + LIVE_GROUPS
-    return (1.0 if recipe.signal.skip == "off" else LIVE_GROUPS), 1.0
+        return rows, 1.0 + LIVE_GROUPS
+    return (1.0 if recipe.signal.skip == "off" else LIVE_GROUPS * rows), 1.0

@@ -341,10 +341,21 @@ def _signal_contradictions(recipe: Recipe) -> list[str]:
     if signal.skip == "exact" and grpo.beta > 0:
         found.append(
             'signal.skip = "exact" needs grpo.beta = 0, because skipped groups still have a KL '
-            'gradient; set skip = "accuracy" or "off"'
+            "gradient; overlays/most_learning sets both and says what else it changes, or set "
+            'skip = "accuracy" or "off"'
         )
     if signal.skip != "off" and grpo.loss_type == "bnpo":
         found.append('signal.skip changes the bnpo loss; set grpo.loss_type = "dapo"')
+    if signal.keep_rows is not None and signal.skip == "off":
+        found.append(
+            'signal.keep_rows needs signal.skip = "exact" or "accuracy": with "off" every row is '
+            "trained on"
+        )
+    if signal.keep_rows is not None and signal.keep_rows > grpo.num_generations:
+        found.append(
+            f"signal.keep_rows = {signal.keep_rows} is above grpo.num_generations = "
+            f"{grpo.num_generations}, the rows of a group"
+        )
     if signal.resample_rounds == 0:
         found.append(
             "signal.resample_rounds = 0 would replace nothing; leave it out for no dynamic "

@@ -147,6 +147,9 @@ class Signal(Table):
 
     skip: Literal["off", "exact", "accuracy"] = "off"
     """Leave groups without signal out of the update; exact: only if all advantages are zero."""
+    keep_rows: Annotated[int, Field(ge=2)] | None = None
+    """Train on so many rows of a group, those whose rewards have the largest variance (PODS); with
+    the advantages of a group of these alone, so another algorithm. None: on all."""
     order: Literal["uniform", "difficulty"] = "uniform"
     decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Weight of older results in a problem's running solve rate."""

@@ -31,6 +31,7 @@ from budgetrl.errors import TrainingError
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.training.checkpoints import load_trained
 from budgetrl.training.clock import PhaseClock
+from budgetrl.training.down_sampling import down_sample
 from budgetrl.training.progress import Progress
 from budgetrl.training.rates import RateCallback, Rates
 from budgetrl.training.recorder import RewardFunction, StepRecord, has_signal, is_constant
@@ -129,7 +130,10 @@ class BudgetMixin(StageMixin):
             batch = self._resample(batch, number, draw)
         device, rows = batch["advantages"].device, len(batch["advantages"])
         if parts.recipe.signal.skip != "off":
-            batch[LIVE] = torch.tensor(self._live_rows(), device=device)
+            live = self._live_rows()
+            if parts.recipe.signal.keep_rows is not None:
+                live = self._down_sample(batch, live, parts.recipe.signal.keep_rows)
+            batch[LIVE] = torch.tensor(live, device=device)
         # Groups stay whole: each optimiser step takes its share of the prompts, in their order.
         batch[WINDOW] = torch.arange(rows, device=device) // parts.recipe.completions_per_update
         return batch
@@ -194,6 +198,19 @@ class BudgetMixin(StageMixin):
             for i in self._slots()
         ]
         return [alive for alive in live for _ in range(record.group_size)]
+
+    def _down_sample(self, batch: Batch, live: Sequence[bool], count: int) -> list[bool]:
+        """Of the live rows those that differ most, with the advantages that they have alone."""
+        record = self.parts.record
+        assert record is not None
+        slots, groups, size = self._slots(), record.groups(), record.group_size
+        rewards = [[breakdown.total for breakdown in groups[slot]] for slot in slots]
+        kept, advantages = down_sample(rewards, count, self.parts.recipe.grpo.scale_rewards)
+        batch["advantages"] = torch.tensor(advantages).to(batch["advantages"])
+        for place, slot in enumerate(slots):
+            own = advantages[place * size : (place + 1) * size]
+            record.advantages[slot * size : (slot + 1) * size] = own
+        return [a and b for a, b in zip(live, kept, strict=True)]
 
     def _slots(self) -> list[int]:
         record = self.parts.record

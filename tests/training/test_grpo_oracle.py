@@ -221,6 +221,11 @@ def expected_gradients(training: Training, update: int = 0) -> dict[str, torch.T
     whole = [len(ids) < MAX_TOKENS for ids in training.completions]
     counted = [complete or not grpo.mask_truncated_completions for complete in whole]
     kept = [live for live in live_groups(training.recipe.signal.skip) for _ in range(GROUP)]
+    if (count := training.recipe.signal.keep_rows) is not None:
+        by_group, rows_kept = oracle.down_sampled(REWARDS, count, grpo.scale_rewards)
+        advantages = [advantage for group in by_group for advantage in group]
+        flat = [keep for group in rows_kept for keep in group]
+        kept = [live and keep for live, keep in zip(kept, flat, strict=True)]
     parts = zip(policy, old or same, reference or same, advantages, counted, kept, strict=True)
     settings = oracle.Settings(
         grpo.loss_type, grpo.beta, MAX_TOKENS, grpo.epsilon, grpo.epsilon_high

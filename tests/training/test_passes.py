@@ -33,6 +33,7 @@ class Cell(NamedTuple):
     beta: float
     skip: str
     fill: str = "rows"
+    keep_rows: int | None = None
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -40,10 +41,12 @@ class Cell(NamedTuple):
             "grpo__beta": self.beta,
             "signal__skip": f'"{self.skip}"',
             "batch__fill": f'"{self.fill}"',
+            **({} if self.keep_rows is None else {"signal__keep_rows": self.keep_rows}),
         }
 
     def __str__(self) -> str:
-        return f"{self.kind}, beta {self.beta}, skip {self.skip}, fill {self.fill}"
+        kept = f", keep_rows {self.keep_rows}" if self.keep_rows else ""
+        return f"{self.kind}, beta {self.beta}, skip {self.skip}, fill {self.fill}{kept}"
 
 
 KINDS = ("dapo", "grpo", "dr_grpo")
@@ -52,6 +55,10 @@ GRID = [
     *(Cell(kind, 0.0, skip) for kind in KINDS for skip in ("off", "exact", "accuracy")),
     *(Cell(kind, 0.001, skip) for kind in KINDS for skip in ("off", "accuracy")),
     *(Cell(kind, 0.001, "accuracy", "tokens") for kind in KINDS),
+    *(
+        Cell(kind, 0.0, "exact", keep_rows=count)
+        for kind, count in zip(KINDS, (2, 3, 2), strict=True)
+    ),
 ]
 
 
@@ -59,7 +66,8 @@ def charged(recipe: Recipe) -> Passes:
     """What an estimate charges where the live rows are those of the test."""
     live = harness.live_groups(recipe.signal.skip)
     scenario = make_scenario(recipe, find_gpu("A40"))
-    return replace(scenario, live_share=sum(live) / len(live)).passes()
+    rows = (recipe.signal.keep_rows or harness.GROUP) / harness.GROUP
+    return replace(scenario, live_share=rows * sum(live) / len(live)).passes()
 
 
 def check_forwards(recipe: Recipe, forwards: Sequence[harness.Forward]) -> None:
