@@ -3,11 +3,14 @@
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from budgetrl.recipe.base import Count, NonNegative, Share, SuiteName, Table
 from budgetrl.recipe.model_tables import Columns
 from budgetrl.types import EvalWhen
+
+TAGS = ("<number>", "<table>")
+"""Of values that may be either, so that an error speaks of what was given."""
 
 
 class Rounds(Table):
@@ -112,7 +115,10 @@ class Eval(Table):
     config: str | None = None
     split: str | None = None
     columns: Columns | None = None
-    samples: Count | Rounds = 16
+    samples: Annotated[
+        Annotated[Count, Tag(TAGS[0])] | Annotated[Rounds, Tag(TAGS[1])],
+        Discriminator(lambda value: TAGS[0 if isinstance(value, int) else 1]),
+    ] = 16
     """Of each problem; or a table, for as many as it takes."""
     k: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
     max_tokens: Count | None = None

@@ -13,6 +13,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from budgetrl.errors import RecipeError
+from budgetrl.recipe.eval_tables import TAGS
 from budgetrl.recipe.flat import PROVENANCE, flat_values
 from budgetrl.recipe.schema import Recipe, Stage
 from budgetrl.recipe.stage_tables import OVERRIDES
@@ -76,7 +77,7 @@ def _error(lines: Sequence[str], located: Located) -> RecipeError:
 
 
 def _line(error: dict[str, Any], tables: Mapping[str, Any], located: Located) -> str:
-    loc = tuple(error["loc"])
+    loc = tuple(part for part in error["loc"] if part not in TAGS)
     where, flat = _where(loc, tables)
     file = located.file_of(flat)
     message = str(error["msg"]).removeprefix("Value error, ")
