@@ -19,7 +19,7 @@ from budgetrl.estimation.rollout import decode
 from budgetrl.estimation.scenario import UNKNOWN_LENGTH
 from budgetrl.estimation.shapes import ModelShape, find_shape, shape_from_config
 from budgetrl.estimation.terms import Constants, Term, total
-from budgetrl.estimation.training_time import logprobs, step_overhead, update
+from budgetrl.estimation.training_time import logprobs, step_overhead, supervised, update
 from budgetrl.estimation.workload import Generation, Precision, Server, Serving, Update
 from budgetrl.hardware import Gpu, find_gpu, gpu_table
 from budgetrl.units import GIB
@@ -32,6 +32,8 @@ MICRO_BATCH = 8
 """Assumed completions per forward pass."""
 LORA_RANK = 32
 """Assumed where a row says LoRA without a rank."""
+SFT_TOKENS, SFT_BATCH = 2048, 32_768
+"""Assumed tokens of a sequence where a row names none, and of an update."""
 V1_SINCE = (2025, 3)
 """Month of vLLM 0.8.0, the first to run V1 by default: decides where a row names no version."""
 
@@ -103,6 +105,40 @@ def step_case(row: Mapping[str, Any], constants: Constants) -> Case:
         ]
         ratio = (ends[0] / total(terms), ends[1] / total(terms))
     return Case("step", label, row["source"], measured, tuple(terms), length_ratio=ratio)
+
+
+def train_case(row: Mapping[str, Any], constants: Constants) -> Case:
+    """A row of `calibration_sft.jsonl`: tokens per second of forward, backward and optimiser.
+
+    Rows without a sequence length are short instructions (`SFT_TOKENS`); updates are of `SFT_BATCH`
+    tokens, so that the optimiser is a small part of them.
+    """
+    label = f"{row['model']} on {row['gpu']}, {row['mode']}"
+    if row["n_gpus"] != 1 or (row["seconds"] is None and row["tokens_per_s"] is None):
+        return Case("sft", label, row["source"], None, None, "more than one GPU, or no speed")
+    try:
+        shape, gpu = shape_of(row), gpu_of(row)
+    except NotCovered as why:
+        return Case("sft", label, row["source"], row["tokens_per_s"], None, str(why))
+    length = float(row["sequence_tokens"] or SFT_TOKENS)
+    rows = max(1, round(SFT_BATCH / length))
+    full = row["mode"].endswith("full")
+    adapter = None if full else shape.lora_params(row["lora_rank"] or LORA_RANK)
+    work = Update(
+        sequences=rows,
+        prompt_tokens=0.0,
+        mean=length,
+        mean_square=length**2,
+        longest_in_micro=length,
+        micro_batches=rows if length > SFT_TOKENS else -(-rows // MICRO_BATCH),
+        adapter_params=adapter,
+        precision=Precision.INT4 if "nf4" in row["mode"] else Precision.BF16,
+        checkpointing=row.get("checkpointing", "recompute") == "recompute",
+        reference=False,
+    )
+    terms = supervised(work, shape, gpu, constants)
+    measured = row["tokens_per_s"]
+    return Case("sft", label, row["source"], measured, tuple(terms), tokens=work.tokens)
 
 
 def shape_of(row: Mapping[str, Any]) -> ModelShape:

@@ -1,9 +1,10 @@
 """Hold the estimator against measured runs of others, row by row.
 
-    python scripts/check_estimator.py calibration.jsonl calibration_decode.jsonl [--json]
+    python scripts/check_estimator.py calibration.jsonl calibration_decode.jsonl \
+        calibration_sft.jsonl [--json]
 
-Decode rows compare tokens per second, step rows seconds per update on one GPU, memory rows the
-parts that have a closed formula (weights, KV bytes per token, optimiser states) and, apart from
+Decode and SFT rows compare tokens per second, step rows seconds per update on one GPU, memory rows
+the parts that have a closed formula (weights, KV bytes per token, optimiser states) and, apart from
 them, totals. Rows that the model does not cover are listed with the reason and counted in n.
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from calibration_rows import Case, decode_case, read_rows, step_case
+from calibration_rows import Case, decode_case, read_rows, step_case, train_case
 from memory_rows import memory_cases
 
 from budgetrl.estimation.terms import (
@@ -116,6 +117,8 @@ def _cases(row: dict[str, Any], constants: Constants) -> list[Case]:
         one = row["n_gpus"] == 1
         cases = [case if one else Case("other", *_head(case), None, case.reason)]
         return cases + (memory_cases(row) if one else [])
+    if kind == "train_tokens":
+        return [train_case(row, constants)]
     if kind == "memory":
         return memory_cases(row)
     return [Case("other", f"{row['model']}: {kind}", row["source"], None, None, f"kind {kind}")]

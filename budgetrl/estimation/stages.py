@@ -21,7 +21,7 @@ from budgetrl.estimation.machine import this_machine, user_cache_dir
 from budgetrl.estimation.memory import MemoryEstimate, Verdict
 from budgetrl.estimation.scenario import make_scenario, memory_of
 from budgetrl.estimation.terms import Band, total
-from budgetrl.estimation.training_time import step_overhead, update
+from budgetrl.estimation.training_time import step_overhead, supervised
 from budgetrl.estimation.workload import Update
 from budgetrl.hardware import Gpu
 from budgetrl.recipe.schema import Recipe, Stage, StageKind
@@ -156,7 +156,7 @@ def _sft(
             padded=not scenario.vllm,
             plain_trl=not scenario.vllm,
         )
-        update_s = total(update(learnt, scenario.shape, gpu, scenario.constants))
+        update_s = total(supervised(learnt, scenario.shape, gpu, scenario.constants))
         other_s = total(step_overhead(False, scenario.constants))
     measured = base.phases.measured.get("update", 1.0) if gpu is None else 1.0
     times = _with_update(base.times, {"update_s": update_s * measured, "other_s": other_s})

@@ -48,6 +48,13 @@ def update(work: Update, shape: ModelShape, gpu: Gpu, constants: Constants) -> l
     return _with_model_error(terms)
 
 
+def supervised(work: Update, shape: ModelShape, gpu: Gpu, constants: Constants) -> list[Term]:
+    """The same for rows that are given: long ones, and no pieces of logits; in seconds."""
+    gain = constants["sft_gain"]
+    terms = update(work, shape, gpu, constants)
+    return [Term(t.amount / gain, {**t.powers, "sft_gain": -1}, t.name) for t in terms]
+
+
 def logprobs(work: Update, shape: ModelShape, gpu: Gpu, constants: Constants) -> list[Term]:
     """Passes without gradients before the update, in seconds.
 
