@@ -20,8 +20,10 @@ from budgetrl.evaluation.target import find_target
 from budgetrl.hardware import find_gpu
 from budgetrl.history import read_history
 from budgetrl.recipe.assets import local_path
+from budgetrl.recipe.base import AlphaPolicy, rank_order
 from budgetrl.recipe.load import load_recipe
 from budgetrl.rundir import RunDir, list_runs
+from budgetrl.study.arms import arms_of, family_of
 
 STEPS = 4
 SETTINGS = {
@@ -153,3 +155,15 @@ def test_what_was_said_of_an_adapter_goes_with_it_and_that_is_told() -> None:
     assert any("dropped with the adapter: lora.alpha" in note for note in loaded.notes)
     back = load_recipe("quickstart", ("lora.rank=full", "lora.alpha=unset"))
     assert back.recipe.lora.scale is None
+
+
+def test_a_study_has_an_arm_of_all_weights_that_says_what_else_it_sets() -> None:
+    lora, full = arms_of(family_of("deepscaler"), (64, "full"), 1, (AlphaPolicy.FIXED,))
+    one, other = lora.load().recipe, full.load().recipe
+    assert other.lora.is_full
+    assert other.schedule.learning_rate == pytest.approx(one.schedule.learning_rate / 10)
+    assert (other.engine.name, other.batch.micro_batch) == ("plain", 1)
+    assert "rank full" in full.label and "learning_rate" in full.label
+    several = arms_of(family_of("quickstart"), (8, "full"), 1, list(AlphaPolicy))
+    assert sum(arm.values["lora.rank"] == "full" for arm in several) == 1  # it has no alpha
+    assert rank_order("full") > rank_order(512) > rank_order(None)
