@@ -16,6 +16,10 @@ MERGE_KEYS = {
 }
 """Arrays of tables and the key by which their elements merge and are named."""
 
+UNSET = "unset"
+"""`--set KEY=unset`, or "unset" in a file, removes an inherited value, and a [[deviation]] says so;
+for `--set` the text itself is written `'"unset"'`."""
+
 PROVENANCE = ("stated", "inferred", "deviation")
 """Arrays that say something about other keys."""
 

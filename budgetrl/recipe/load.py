@@ -22,14 +22,12 @@ from typing import Any
 import budgetrl
 from budgetrl.errors import RecipeError, UsageError
 from budgetrl.files import read_regular
-from budgetrl.recipe.flat import MERGE_KEYS, flat_items, flat_values, is_tables
+from budgetrl.recipe.flat import MERGE_KEYS, UNSET, flat_items, flat_values, is_tables
 from budgetrl.recipe.known_data import KNOWN_DATA
 from budgetrl.recipe.merge import Layer, Merged
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.validate import Located, is_key, validate
 
-UNSET = "unset"
-"""`--set KEY=unset` removes an inherited value; the text itself is written `'"unset"'`."""
 _MOST_LAYERS = 100
 _MAX_BYTES = 1 << 20
 """Of a recipe file."""
@@ -73,6 +71,8 @@ def load_recipe(ref: str | Path, sets: Sequence[str] = (), seed: int | None = No
     for number, layer in enumerate(_layers(path, ())):
         if number == _MOST_LAYERS:
             raise RecipeError(f"{path}: extends more than {_MOST_LAYERS} files.")
+        for key in _taken_out(layer.tables):
+            merged.remove(key)
         merged.add(layer)
     for text in (*sets, *([] if seed is None else [f"recipe.seed={seed}"])):
         _override(merged, text)
@@ -80,6 +80,20 @@ def load_recipe(ref: str | Path, sets: Sequence[str] = (), seed: int | None = No
     recipe = validate(merged.tables, Located(str(path), merged.origin))
     sources = _describe_sources(recipe, merged.sources)
     return LoadedRecipe(recipe, path, _read_text(path), sources, tuple(merged.notes))
+
+
+def _taken_out(tables: dict[str, Any]) -> list[str]:
+    """Keys of a file whose value is "unset", which are no values any more."""
+    found = [
+        (name, key)
+        for name, table in tables.items()
+        if isinstance(table, dict)
+        for key, value in table.items()
+        if value == UNSET and is_key(name, key)
+    ]
+    for name, key in found:
+        del tables[name][key]
+    return [f"{name}.{key}" for name, key in found]
 
 
 def _override(merged: Merged, text: str) -> None:

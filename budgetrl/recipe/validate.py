@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from budgetrl.errors import RecipeError
 from budgetrl.recipe.eval_tables import TAGS
-from budgetrl.recipe.flat import PROVENANCE, flat_values
+from budgetrl.recipe.flat import PROVENANCE, UNSET, flat_values
 from budgetrl.recipe.schema import Recipe, Stage
 from budgetrl.recipe.stage_tables import OVERRIDES
 
@@ -173,7 +173,8 @@ def _provenance_problems(recipe: Recipe) -> list[str]:
                 hint = f"; did you mean {near[0]}?" if near else ""
                 problems.append(f"[[{table}]] {entry.key}: no such key{hint}")
     for entry in recipe.deviation:
-        if entry.key in values and values[entry.key] != entry.here:
+        here = None if entry.here == UNSET else entry.here
+        if entry.key in values and values[entry.key] != here:
             problems.append(
                 f"[[deviation]] {entry.key}: here = {entry.here!r}, but the recipe resolves to "
                 f"{values[entry.key]!r}"

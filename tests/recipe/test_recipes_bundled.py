@@ -21,7 +21,16 @@ RELATIVES = (
 )
 WARM = ("warm/llama3.2_r256", "warm/qwen2.5_math_r256")
 LAPTOP = ("quickstart", "quickstart_warm", "laptop_smollm2")
-OVERLAYS = ("dr_grpo", "dapo", "alpha_32", "alpha_equal_rank", "alpha_4x", "rslora", "lr_1e-5")
+OVERLAYS = (
+    "dr_grpo",
+    "dapo",
+    "alpha_32",
+    "alpha_equal_rank",
+    "alpha_4x",
+    "rslora",
+    "lr_1e-5",
+    "most_learning",
+)
 
 
 def combined(tmp_path: Path, *bases: str) -> LoadedRecipe:
