@@ -31,7 +31,7 @@ from budgetrl.engine.ends import distinct_pad, only_ends
 from budgetrl.engine.plain import PlainEngine
 from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.errors import ModelError
-from budgetrl.evaluation.run import prompted
+from budgetrl.evaluation.suite import prompted
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Prompt, Recipe
 from budgetrl.training.clock import PhaseClock

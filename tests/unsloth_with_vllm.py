@@ -42,7 +42,8 @@ import torch  # noqa: E402
 import unsloth_zoo.rl_replacements  # noqa: E402
 
 from budgetrl.engine.base import Rollout, SamplingSpec  # noqa: E402
-from budgetrl.evaluation.run import PromptedProblem, evaluate, protocol_of  # noqa: E402
+from budgetrl.evaluation.run import evaluate  # noqa: E402
+from budgetrl.evaluation.suite import PromptedProblem, Suite, protocol_of  # noqa: E402
 from budgetrl.types import Problem, Verdict  # noqa: E402
 
 SPEC = SamplingSpec(temperature=1.0, top_p=1.0, max_tokens=12)
@@ -112,8 +113,8 @@ def evaluated(lab: Lab) -> dict[str, Any]:
             llm, name, lambda *a, name=name, call=call, **k: (calls.append(name), call(*a, **k))[1]
         )
     result = evaluate(
-        lab.engine, items, protocol, samples=16, ks=(1,), grader=NothingIsRight(),
-        folder=FOLDER / "suite", when="final", step=0, batch=5,
+        lab.engine, Suite(items, protocol, 16, (1,), 5), grader=NothingIsRight(),
+        folder=FOLDER / "suite", when="final", step=0,
     )  # fmt: skip
     for name, call in real.items():
         setattr(llm, name, call)

@@ -29,18 +29,11 @@ from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.claim import claimed
 from budgetrl.evaluation.rounds import judge_rounds
 from budgetrl.evaluation.rows import load_eval
-from budgetrl.evaluation.run import (
-    Progress,
-    PromptedProblem,
-    evaluate,
-    never,
-    prompted,
-    protocol_in,
-)
+from budgetrl.evaluation.run import Progress, evaluate, never
+from budgetrl.evaluation.suite import PromptedProblem, prompted, suite_in
 from budgetrl.evaluation.summary import summarise
 from budgetrl.evaluation.target import Target
-from budgetrl.evaluation.think import batch_of, think_budget, thinking
-from budgetrl.grading.rules import GRADER_VERSION
+from budgetrl.evaluation.think import think_budget, thinking
 from budgetrl.hub.config import window_in
 from budgetrl.hub.fetch import Watch
 from budgetrl.hub.pins import Pin, Pins, bring, pin, pinned
@@ -296,8 +289,8 @@ def _one(
     should_stop: StopCheck,
     on_progress: OnProgress | None,
 ) -> Evaluated:
-    recipe = target.recipe
-    protocol = protocol_in(recipe, spec, items, GRADER_VERSION, date, budget)
+    suite = suite_in(target.recipe, spec, items, engine, date, budget)
+    protocol = suite.protocol
     equals_base = target.adapter is not None and not applied
     place = folder / spec.suite
     if equals_base and (base := _stored_baseline(place, protocol, spec)) is not None:
@@ -312,18 +305,12 @@ def _one(
     try:
         result = evaluate(
             policy,
-            items,
-            protocol,
-            samples=spec.samples,
-            ks=spec.k,
+            suite,
             grader=pool,
             folder=place,
             when=name,
             step=target.step,
-            batch=batch_of(recipe, engine, budget),
             policy_id=target.policy_id,
-            stop=recipe.sampling.stop,
-            sequence_tokens=recipe.eval_tokens(spec),
             should_stop=should_stop,
             on_progress=None if on_progress is None else lambda done: on_progress(spec.suite, done),
         )

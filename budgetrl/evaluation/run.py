@@ -9,19 +9,14 @@ A call continues what an earlier one has stored: a finished completion is never 
 here: loading suites and models, and events; callers do that.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from budgetrl.data.prompts import PromptRenderer
-from budgetrl.data.rows import fingerprint
 from budgetrl.engine.base import (
-    SAMPLER_VERSION,
     Policy,
     QueueingEngine,
     Request,
@@ -29,7 +24,6 @@ from budgetrl.engine.base import (
     StopCheck,
     sample_seed,
 )
-from budgetrl.engine.thinking import ThinkBudget
 from budgetrl.errors import DataError, ProtocolError
 from budgetrl.evaluation.compare import describe_differences
 from budgetrl.evaluation.rounds import judge_rounds
@@ -42,12 +36,11 @@ from budgetrl.evaluation.rows import (
     load_rows,
     moment,
 )
+from budgetrl.evaluation.suite import PromptedProblem, Suite
 from budgetrl.evaluation.summary import summarise
-from budgetrl.evaluation.think import protocol_text
 from budgetrl.files import write_json
-from budgetrl.recipe.eval_tables import Rounds, rounds_of
-from budgetrl.recipe.schema import EngineName, Eval, Recipe
-from budgetrl.types import Completion, EvalResult, Problem, Verdict
+from budgetrl.recipe.eval_tables import rounds_of
+from budgetrl.types import Completion, EvalResult, Verdict
 from budgetrl.types import Protocol as EvalProtocol
 
 STORED_AT_ONCE = 64
@@ -76,21 +69,6 @@ class Grader(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class PromptedProblem:
-    """A problem and the prompt that asks it."""
-
-    problem: Problem
-    prompt: str
-    """Rendered text."""
-    prompt_ids: tuple[int, ...]
-
-
-def prompted(renderer: PromptRenderer, problems: Sequence[Problem]) -> list[PromptedProblem]:
-    """Problems with their rendered prompts."""
-    return [PromptedProblem(p, renderer.text(p), renderer.ids(p)) for p in problems]
-
-
 class Progress(NamedTuple):
     """How far an evaluation is."""
 
@@ -108,87 +86,15 @@ def never() -> bool:
     return False
 
 
-def protocol_of(
-    suite: str,
-    prompted: Sequence[PromptedProblem],
-    *,
-    temperature: float,
-    top_p: float,
-    max_tokens: int,
-    seed: int,
-    grader: str,
-    stop: Sequence[str] = (),
-    date: str | None = None,
-    sequence_tokens: int | None = None,
-    think: ThinkBudget | None = None,
-    sampler: str | None = None,
-) -> EvalProtocol:
-    """The protocol of an evaluation: hashes of problems and rendered prompts, and its numbers.
-
-    What else ends a completion counts as part of the prompt: texts, and the length of prompt and
-    completion where a prompt is so long that it matters.
-    """
-    asked: list[object] = [[item.prompt for item in prompted], list(stop)]
-    longest = max((len(item.prompt_ids) for item in prompted), default=0)
-    if sequence_tokens is not None and longest + max_tokens > sequence_tokens:
-        asked.append(sequence_tokens)
-    prompts = json.dumps(asked)
-    return EvalProtocol(
-        suite=suite,
-        suite_fingerprint=fingerprint(item.problem for item in prompted),
-        prompt=hashlib.sha256(prompts.encode()).hexdigest()[:16],
-        temperature=float(temperature),
-        top_p=float(top_p),
-        max_tokens=max_tokens,
-        seed=seed,
-        grader=grader,
-        date=date,
-        think=protocol_text(think),
-        sampler=sampler,
-    )
-
-
-def protocol_in(
-    recipe: Recipe,
-    spec: Eval,
-    prompted: Sequence[PromptedProblem],
-    grader: str,
-    date: str | None,
-    think: ThinkBudget | None = None,
-) -> EvalProtocol:
-    """The protocol of one of a recipe's evaluations, or of one asked as it would be."""
-    drawn_here = recipe.engine.name is EngineName.PLAIN and spec.temperature > 0
-    return protocol_of(
-        spec.suite,
-        prompted,
-        temperature=spec.temperature,
-        top_p=spec.top_p,
-        max_tokens=recipe.eval_max_tokens(spec),
-        seed=spec.seed,
-        grader=grader,
-        stop=recipe.sampling.stop,
-        date=date,
-        sequence_tokens=recipe.eval_tokens(spec),
-        think=think,
-        sampler=SAMPLER_VERSION if drawn_here else None,
-    )
-
-
 def evaluate(
     policy: Policy,
-    prompted: Sequence[PromptedProblem],
-    protocol: EvalProtocol,
+    suite: Suite,
     *,
-    samples: int | Rounds,
-    ks: Sequence[int],
     grader: Grader,
     folder: Path,
     when: str,
     step: int,
-    batch: int,
     policy_id: str = "",
-    stop: Sequence[str] = (),
-    sequence_tokens: int | None = None,
     should_stop: StopCheck = never,
     on_progress: Callable[[Progress], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -198,19 +104,13 @@ def evaluate(
 
     Args:
         policy: answers the prompts, with the adapter that it has now.
-        prompted: the suite's problems, ids unique.
-        protocol: as `protocol_of` or `protocol_in` makes it.
-        samples: rounds that are wanted: so many, or until the interval is narrow.
-        ks: the k of pass@k; those above the complete rounds are left out.
+        suite: what it is asked.
         grader: judges completions.
         folder: where the two files go, such as `evals/aime24`.
         when: their name: "baseline", "final", "step_000020", "eval-0a1b2c3d".
         step: update that the policy stands at.
-        batch: completions asked for at a time; an engine that queues is asked for all at once.
         policy_id: which weights these are. Files of other weights under the same name are kept
             as `<name>.1.json` and so on, and a new evaluation begins.
-        stop: texts that end a completion.
-        sequence_tokens: prompt and completion together, where a completion ends too.
         should_stop: asked before and during generation; cuts rounds, never problems.
         on_progress: called whenever completions were stored.
         clock: monotonic seconds.
@@ -220,28 +120,28 @@ def evaluate(
         DataError: no problems, an id twice, or a grader that fails on more than 5 % of them.
         ProtocolError: the stored evaluation of these weights has another protocol.
     """
-    ids = [item.problem.id for item in prompted]
+    protocol, ids = suite.protocol, [item.problem.id for item in suite.problems]
     _check_ids(protocol.suite, ids)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{when}.json"
     seconds, result = _continue(file, protocol, policy_id, renew)
-    state = header(protocol, policy_id, ids, ks, step)
+    state = header(protocol, policy_id, ids, suite.ks, step)
     write_json(file, state | {"seconds": seconds, "result": result and result.to_json()})
     rows = load_rows(file.with_suffix(".jsonl"))
     sampling = SamplingSpec(
         protocol.temperature,
         protocol.top_p,
         protocol.max_tokens,
-        stop=tuple(stop),
-        sequence_tokens=sequence_tokens,
+        stop=suite.stop,
+        sequence_tokens=suite.sequence_tokens,
     )
-    started, made, wanted = clock(), 0, rounds_of(samples)
+    started, made, wanted = clock(), 0, rounds_of(suite.rounds)
     standing = judge_rounds(rows, ids, wanted)
     while standing.stopped_by is None and not should_stop():
         target = standing.target
         total, stored = target * len(ids), sum(row.sample < target for row in rows) - made
-        size = total if isinstance(policy, QueueingEngine) else batch
-        batches = _batches(prompted, rows, protocol.seed, range(standing.first, target), size)
+        size = total if isinstance(policy, QueueingEngine) else suite.batch
+        batches = _batches(suite.problems, rows, protocol.seed, range(standing.first, target), size)
         for new in _graded(policy, batches, sampling, grader, should_stop):
             append_rows(file.with_suffix(".jsonl"), new)
             rows += new
@@ -256,7 +156,14 @@ def evaluate(
     rounds, result = min(standing.target, complete_rounds(rows, ids)), None
     if rounds:
         result = summarise(
-            rows, ids, rounds, ks, protocol=protocol, when=moment(when), step=step, seconds=seconds
+            rows,
+            ids,
+            rounds,
+            suite.ks,
+            protocol=protocol,
+            when=moment(when),
+            step=step,
+            seconds=seconds,
         )
         result = replace(result, rounds=standing.to_json())
     write_json(file, state | {"seconds": seconds, "result": result and result.to_json()})

@@ -22,10 +22,10 @@ from budgetrl.engine.base import Engine, Request, SamplingSpec, sample_seed
 from budgetrl.errors import BudgetError, BudgetRLError
 from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.passk import maj_at_k
-from budgetrl.evaluation.run import evaluate, prompted, protocol_in
-from budgetrl.evaluation.think import batch_of, think_budget, thinking
+from budgetrl.evaluation.run import evaluate
+from budgetrl.evaluation.suite import prompted, suite_in
+from budgetrl.evaluation.think import think_budget, thinking
 from budgetrl.files import write_json
-from budgetrl.grading.rules import GRADER_VERSION
 from budgetrl.hub.fetch import Watch
 from budgetrl.hub.pins import Pin, bring, pin, pinned
 from budgetrl.plan import make_plan
@@ -213,18 +213,12 @@ def _evaluate(
         budget = think_budget(recipe, spec, engine, renderer.prefilled)
         result = evaluate(
             thinking(engine, budget),
-            items,
-            protocol_in(recipe, spec, items, GRADER_VERSION, renderer.date, budget),
-            samples=spec.samples,
-            ks=spec.k,
+            suite_in(recipe, spec, items, engine, renderer.date, budget),
             grader=pool,
             folder=folder / "evals" / spec.suite,
             when="baseline",
             step=0,
-            batch=batch_of(recipe, engine, budget),
             policy_id="step 0",
-            stop=recipe.sampling.stop,
-            sequence_tokens=recipe.eval_tokens(spec),
             should_stop=lambda limit=suite_end: time.monotonic() > limit,  # type: ignore[misc]
         )
         if result is not None:

@@ -1,13 +1,14 @@
 """Evaluations inside a run: which suites when, within the budget, and what is reported of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from budgetrl.engine.base import Engine, Request, StopCheck, sample_seed
 from budgetrl.engine.thinking import ThinkBudget
-from budgetrl.evaluation.run import Grader, PromptedProblem, evaluate, protocol_in
-from budgetrl.evaluation.think import batch_of, thinking
+from budgetrl.evaluation.run import Grader, evaluate
+from budgetrl.evaluation.suite import PromptedProblem, suite_in
+from budgetrl.evaluation.think import thinking
 from budgetrl.events import Entropy, Evaluation
 from budgetrl.ledger import Clock
 from budgetrl.recipe.schema import Eval, Recipe
@@ -29,7 +30,6 @@ class Evaluator:
     prompt_date: str | None
     """Of templates that print one."""
     grader: Grader
-    grader_version: str
     suites: Mapping[str, Sequence[PromptedProblem]]
     budgets: Mapping[str, ThinkBudget | None]
     """Of thinking, by suite."""
@@ -73,25 +73,19 @@ class Evaluator:
         for spec in self.specs(when):
             if only is not None and spec.suite != only:
                 continue
-            prompted = self.suites[spec.suite]
             budget = self.budgets[spec.suite]
-            protocol = protocol_in(
-                self.recipe, spec, prompted, self.grader_version, self.prompt_date, budget
-            )
+            problems = self.suites[spec.suite]
+            suite = suite_in(self.recipe, spec, problems, self.engine, self.prompt_date, budget)
+            if rounds is not None:
+                suite = replace(suite, rounds=spec.rounds.at_most(rounds))
             result = evaluate(
                 thinking(self.engine, budget),
-                prompted,
-                protocol,
-                samples=spec.rounds if rounds is None else spec.rounds.at_most(rounds),
-                ks=spec.k,
+                suite,
                 grader=self.grader,
                 folder=self.run.eval_folder(spec.suite),
                 when=f"step_{step:06d}" if when == "step" else when,
                 step=step,
-                batch=batch_of(self.recipe, self.engine, budget),
                 policy_id=f"step {step}",
-                stop=self.recipe.sampling.stop,
-                sequence_tokens=self.recipe.eval_tokens(spec),
                 should_stop=should_stop,
                 clock=self.clock,
                 renew=self.renew,

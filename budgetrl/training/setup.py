@@ -14,7 +14,7 @@ from budgetrl.diagnosis.story import tell
 from budgetrl.documents import planned_times, prompt_moment, read_standings
 from budgetrl.engine.base import TrainableEngine
 from budgetrl.estimation.scenario import expected_samples
-from budgetrl.evaluation.run import prompted
+from budgetrl.evaluation.suite import prompted
 from budgetrl.evaluation.think import think_budget
 from budgetrl.forecast import Forecaster
 from budgetrl.grading.rules import GRADER_VERSION
@@ -133,7 +133,6 @@ def prepare(
         engine=engine,
         prompt_date=renderer.date,
         grader=pool,
-        grader_version=GRADER_VERSION,
         suites={name: prompted(renderer, suite.problems) for name, suite in suites.items()},
         budgets={
             spec.suite: think_budget(recipe, spec, engine, renderer.prefilled)

@@ -18,7 +18,7 @@ from budgetrl.engine.plain import PlainEngine
 from budgetrl.errors import DataError, ExitCode, ModelError, RunDirError
 from budgetrl.evaluation.compare import describe_differences
 from budgetrl.evaluation.judge import _renderer
-from budgetrl.evaluation.run import protocol_in
+from budgetrl.evaluation.suite import protocol_in
 from budgetrl.events import RunWarning
 from budgetrl.ledger import Ledger
 from budgetrl.recipe.assets import local_path

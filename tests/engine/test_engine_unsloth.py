@@ -35,7 +35,8 @@ from budgetrl.engine.unsloth_settings import (
 )
 from budgetrl.engine.vllm_loop import draw, sampling_arguments
 from budgetrl.errors import ModelError, RecipeError
-from budgetrl.evaluation.run import PromptedProblem, evaluate, protocol_of
+from budgetrl.evaluation.run import evaluate
+from budgetrl.evaluation.suite import PromptedProblem, Suite, protocol_of
 from budgetrl.plan import make_plan
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.recipe.schema import EngineName, Recipe
@@ -397,15 +398,11 @@ def evaluated(llm: FakeLLM, folder: Path, stops_after: int = 100) -> tuple[int, 
     )
     result = evaluate(
         engine_over(llm, RECIPE),
-        prompted,
-        protocol,
-        samples=4,
-        ks=(1,),
+        Suite(prompted, protocol, 4, (1,), 3),
         grader=NothingIsRight(),
         folder=folder,
         when="final",
         step=1,
-        batch=3,
         should_stop=lambda: next(steps) >= stops_after,
         on_progress=lambda progress: stored.append(progress.done),
     )

@@ -13,7 +13,8 @@ from budgetrl.errors import DataError, ProtocolError
 from budgetrl.evaluation.compare import describe_differences, difference
 from budgetrl.evaluation.passk import pass_at_k, wilson_interval
 from budgetrl.evaluation.rows import load_eval, load_rows
-from budgetrl.evaluation.run import Progress, PromptedProblem, evaluate, protocol_in, protocol_of
+from budgetrl.evaluation.run import Progress, evaluate
+from budgetrl.evaluation.suite import PromptedProblem, Suite, protocol_in, protocol_of
 from budgetrl.recipe.load import load_recipe
 from budgetrl.types import Completion, EvalResult, Problem, Protocol, Verdict
 
@@ -80,9 +81,12 @@ HALF = script({"p0": range(8), "p1": [0, 2], "p2": [1], "p5": [3]})
 
 
 def run(policy: Recorder, folder: Path, **changed: object) -> EvalResult | None:
-    arguments = {"samples": 4, "ks": (1, 2, 4), "when": "final", "step": 9, "batch": 6}
+    asked = {key: changed.pop(key) for key in ("ks", "batch", "stop") if key in changed}
+    rounds = changed.pop("samples", 4)
+    suite = replace(Suite(PROBLEMS, PROTOCOL, rounds, (1, 2, 4), 6), **asked)  # type: ignore[arg-type]
+    arguments = {"when": "final", "step": 9} | changed
     return evaluate(  # type: ignore[call-overload]
-        policy, PROBLEMS, PROTOCOL, grader=ExactGrader(), folder=folder, **(arguments | changed)
+        policy, suite, grader=ExactGrader(), folder=folder, **arguments
     )
 
 
@@ -173,8 +177,8 @@ def test_another_protocol_under_the_same_name_is_refused(tmp_path: Path) -> None
     hotter = replace(PROTOCOL, temperature=1.0)
     with pytest.raises(ProtocolError, match=r"temperature \(0.6 and 1.0\)"):
         evaluate(
-            Recorder(HALF), PROBLEMS, hotter, grader=ExactGrader(), folder=tmp_path,
-            when="final", samples=1, ks=(1,), step=0, batch=6,
+            Recorder(HALF), Suite(PROBLEMS, hotter, 1, (1,), 6), grader=ExactGrader(),
+            folder=tmp_path, when="final", step=0,
         )  # fmt: skip
 
 
@@ -191,8 +195,8 @@ def test_a_grader_fault_is_no_wrong_answer(tmp_path: Path) -> None:
         "many", many, temperature=0, top_p=1, max_tokens=8, seed=1, grader="exact-1"
     )
     result = evaluate(
-        Recorder(answers), many, protocol, grader=ExactGrader(), folder=tmp_path / "many",
-        when="baseline", samples=1, ks=(1,), step=0, batch=64,
+        Recorder(answers), Suite(many, protocol, 1, (1,), 64), grader=ExactGrader(),
+        folder=tmp_path / "many", when="baseline", step=0,
     )  # fmt: skip
     assert result is not None
     assert (result.problems, result.pass_at[1]) == (39, 1.0)
@@ -203,8 +207,8 @@ def test_empty_suites_and_repeated_ids_are_refused(tmp_path: Path) -> None:
     for problems, message in ([], "holds no problems"), ([PROBLEMS[0]] * 2, "p0"):
         with pytest.raises(DataError, match=message):
             evaluate(
-                Recorder(HALF), problems, PROTOCOL, grader=ExactGrader(), folder=tmp_path,
-                when="final", samples=1, ks=(1,), step=0, batch=6,
+                Recorder(HALF), Suite(problems, PROTOCOL, 1, (1,), 6), grader=ExactGrader(),
+                folder=tmp_path, when="final", step=0,
             )  # fmt: skip
 
 

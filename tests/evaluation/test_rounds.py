@@ -16,7 +16,8 @@ from budgetrl.evaluation.judge import suite_specs
 from budgetrl.evaluation.passk import mean_interval
 from budgetrl.evaluation.rounds import judge_rounds, said_of, width_of
 from budgetrl.evaluation.rows import EvalRow, load_rows
-from budgetrl.evaluation.run import PromptedProblem, evaluate, protocol_of
+from budgetrl.evaluation.run import evaluate
+from budgetrl.evaluation.suite import PromptedProblem, Suite, protocol_of
 from budgetrl.recipe.eval_tables import Eval, Rounds
 from budgetrl.recipe.load import load_recipe
 from budgetrl.types import Completion, EvalResult, Problem, Verdict
@@ -119,8 +120,8 @@ def run(policy: Luck, folder: Path, samples: int | Rounds, when: str = "final") 
     ]
     protocol = protocol_of("luck", items, temperature=1, top_p=1, max_tokens=4, seed=3, grader="e")
     result = evaluate(
-        policy, items, protocol, samples=samples, ks=(1, 2), grader=Exact(), folder=folder,  # type: ignore[arg-type]
-        when=when, step=0, batch=64,
+        policy, Suite(items, protocol, samples, (1, 2), 64), grader=Exact(), folder=folder,  # type: ignore[arg-type]
+        when=when, step=0,
     )  # fmt: skip
     assert result is not None
     return result

@@ -22,7 +22,9 @@ from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode, NewerFormatError, RunD
 from budgetrl.estimation.closing import closing_s, known_closing_work_s, store_closing_work_s
 from budgetrl.evaluation.claim import claimed
 from budgetrl.evaluation.mending import refuse_newer, set_aside_damaged
-from budgetrl.evaluation.run import PromptedProblem, evaluate
+from budgetrl.evaluation.run import evaluate
+from budgetrl.evaluation.suite import PromptedProblem
+from budgetrl.evaluation.suite import Suite as AskedSuite
 from budgetrl.events import parse
 from budgetrl.files import clear_temporary, write_atomic
 from budgetrl.forecast import Forecaster
@@ -98,8 +100,8 @@ def test_a_damaged_baseline_is_added_up_again_from_its_completions(run: RunDir) 
     ]
     nobody: Any = Nobody()
     again = evaluate(
-        nobody, items, before.protocol, samples=2, ks=(1,), grader=nobody,
-        folder=file.parent, when="baseline", step=0, batch=8, policy_id="step 0",
+        nobody, AskedSuite(items, before.protocol, 2, (1,), 8), grader=nobody,
+        folder=file.parent, when="baseline", step=0, policy_id="step 0",
     )  # fmt: skip
     assert again is not None and again.pass_at == before.pass_at
 
