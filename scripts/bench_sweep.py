@@ -101,31 +101,37 @@ def full(out: Path) -> dict[str, Any]:
 
 def kills(out: Path) -> dict[str, Any]:
     """The same with two workers and a node killed."""
+    whole = json.loads((out / "full.json").read_text())
+    count, killed = len(whole["trials"]), []
     with cluster(2) as (nodes, added):
         running = sweep(nodes.address, out / "kills", SHORT, "--seeds", "2", "--hours", "30m")
-        killed = []
-        for _ in range(2):
-            wait_for(running, out / "kills", 3 + 4 * len(killed))
-            pid = random.Random(len(killed)).choice(trial_processes())
-            os.kill(pid, signal.SIGKILL)
+        for number, ended in enumerate((count // 6, 2 * count // 5)):
+            wait_for(running, out / "kills", ended)
+            os.kill(random.Random(number).choice(trial_processes()), signal.SIGKILL)
             killed.append("worker")
-        wait_for(running, out / "kills", 11)
+        wait_for(running, out / "kills", 3 * count // 5)
         nodes.remove_node(added[1], allow_graceful=False)
         killed.append("node")
         document = outcome(running)
     (out / "kills.json").write_text(json.dumps(document))
-    whole = json.loads((out / "full.json").read_text())
     return {
         "killed": killed,
-        "trials": len(document["trials"]),
+        "trials": count,
         "finished": sum(trial["status"] == "finished" for trial in document["trials"]),
         "run_directories": sum(1 for _ in (out / "kills").glob("*/recipe.resolved.json")),
+        "attempts": sum(attempts(Path(t["run_dir"])) for t in document["trials"] if t["run_dir"]),
         "same_table": table(document) == table(whole),
         "differing": sum(a != b for a, b in zip(table(document), table(whole), strict=True)),
         "same_best": document["best"]["values"] == whole["best"]["values"],
         "paid_s": document["spent"]["wall_s"],
         "budget_s": document["budget"]["wall_s"],
     }
+
+
+def attempts(run: Path) -> int:
+    """How often a run was begun or gone on with."""
+    lines = (run / "events.jsonl").read_text().splitlines()
+    return sum(json.loads(line)["kind"] in ("run_started", "run_resumed") for line in lines)
 
 
 def wait_for(running: subprocess.Popen[str], folder: Path, ended: int) -> None:
