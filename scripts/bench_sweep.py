@@ -144,16 +144,22 @@ def wait_for(running: subprocess.Popen[str], folder: Path, ended: int) -> None:
 
 
 def trial_processes() -> list[int]:
-    """Workers of Ray in which a trial runs."""
+    """Workers of this script's own cluster in which a trial runs."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             title = (entry / "cmdline").read_bytes() if entry.name.isdecimal() else b""
+            if title.startswith(b"ray::TrialActor.run"):
+                raylet = parent(int(entry.name))
+                found += [int(entry.name)] if parent(raylet) == os.getpid() else []
         except OSError:
             continue
-        if title.startswith(b"ray::TrialActor.run"):
-            found.append(int(entry.name))
     return found
+
+
+def parent(pid: int) -> int:
+    """Of a process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def budgets(out: Path) -> list[dict[str, Any]]:
