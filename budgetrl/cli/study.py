@@ -254,9 +254,9 @@ def run_study(
     def opened() -> "GuardedDisplay":
         return open_display(kind, stream, sys.stderr)
 
-    def say(index: int) -> None:
+    def say(index: int, news: str) -> None:
         if kind in ("auto", "live", "plain"):
-            stream.write(f"{trial_line(study, index)}\n")
+            stream.write(f"{trial_line(study, index, news)}\n")
             stream.flush()
 
     with ExitStack() as held:

@@ -19,6 +19,7 @@ from budgetrl.display.base import GuardedDisplay
 from budgetrl.errors import DataError, ExitCode
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.history import read_history
+from budgetrl.pace import slowness
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.rundir import RunDir
 from budgetrl.study.asha import next_trial
@@ -31,10 +32,13 @@ from budgetrl.types import RunStatus
 
 OpenDisplay = Callable[[], AbstractContextManager[GuardedDisplay]]
 """A fresh display for every trial."""
+Say = Callable[[int, str], None]
 MOST_LOST = 3
 """Times that a trial's process or machine may be lost."""
 NOTE_S = 5.0
 """Between two notes of what was paid."""
+CLOSE_S = 2.0
+"""From the report to the end of this process on an idle machine: a cluster is let go."""
 LATE_S = 5.0
 """After the end of the budget a pool's trials are ended by force."""
 _STOPPED = (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
@@ -161,11 +165,11 @@ class Sweeping:
         self.note()
         return self.study.trials[index]
 
-    def note(self, *, every_s: float = 0.0) -> None:
-        """Write down what was paid."""
+    def note(self, *, every_s: float = 0.0, ahead_s: float = 0.0) -> None:
+        """Write down what was paid, and will be until this process has ended."""
         if time.monotonic() - self._noted_at >= every_s:
             self._noted_at = time.monotonic()
-            self.study.note_paid(self._meter.read())
+            self.study.note_paid(self._meter.read() + self._pool.slots * ahead_s)
 
     def _next(self) -> tuple[int, int] | None:
         if self.study.rungs:
@@ -263,7 +267,7 @@ def run_sweep(
     *,
     gpu: str | None = None,
     allow_code: bool = False,
-    say: Callable[[int], None] | None = None,
+    say: Say | None = None,
 ) -> ExitCode:
     """Run what is left of a sweep, and make its report.
 
@@ -274,23 +278,25 @@ def run_sweep(
         started: monotonic seconds at which the pool began to cost.
         gpu: name of the GPU to plan for.
         allow_code: whether rewards of the user may be imported.
-        say: takes the number of a trial that has begun or come out.
+        say: takes a trial's number, and what has become of it: "starts", "goes on", "is lost" or
+            nothing where it came out.
 
     Returns:
         0, or how the user ended it (130, 143).
     """
     sweep = Sweeping(study, pool, started, gpu, allow_code=allow_code)
     code = hand_out_all(sweep, pool, say)
+    closing_s = min(CLOSE_S * slowness(), study.report_s / 2)
     if code is ExitCode.OK:
-        end = time.monotonic() + sweep.wall_left_s() - HARD_MARGIN_S
+        end = time.monotonic() + sweep.wall_left_s() - HARD_MARGIN_S - closing_s
         command = [sys.executable, "-m", "budgetrl", "report", str(study.path), "--json"]
         with open_display() as display:
             run_reporter(command, study.path / "report.log", end, display)
-        sweep.note()
+    sweep.note(ahead_s=closing_s)
     return code
 
 
-def hand_out_all(sweep: Sweeping, pool: Pool, say: Callable[[int], None] | None = None) -> ExitCode:
+def hand_out_all(sweep: Sweeping, pool: Pool, say: Say | None = None) -> ExitCode:
     """All trials to their end, or until somebody asks for the end; see `run_sweep`."""
     code = ExitCode.OK
     with Signals() as signals:
@@ -302,7 +308,8 @@ def hand_out_all(sweep: Sweeping, pool: Pool, say: Callable[[int], None] | None 
                 pool.stop()
             while code is ExitCode.OK and (index := sweep.hand_out()) is not None:
                 if say is not None:
-                    say(index)
+                    begun = sweep.study.run_of(sweep.study.trials[index]) is not None
+                    say(index, "goes on" if begun else "starts")
             if not sweep.busy:
                 break
             if told > 1 or sweep.left_s() < -LATE_S:
@@ -310,7 +317,7 @@ def hand_out_all(sweep: Sweeping, pool: Pool, say: Callable[[int], None] | None 
             for done in pool.finished():
                 sweep.take_back(done)
                 if say is not None:
-                    say(done.index)
+                    say(done.index, "is lost, and goes on elsewhere" if done.lost else "")
                 if done.exit_code in _STOPPED and code is ExitCode.OK:
                     code = ExitCode(done.exit_code)
                     pool.stop()

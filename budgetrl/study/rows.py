@@ -35,11 +35,11 @@ def trial_row(study: StudyDir, index: int) -> dict[str, Any]:
     }
 
 
-def trial_line(study: StudyDir, index: int) -> str:
-    """One trial for people who wait."""
+def trial_line(study: StudyDir, index: int, news: str = "") -> str:
+    """One trial for people who wait, as it is or with what has just become of it."""
     row, trial, suite = trial_row(study, index), study.trials[index], study.config.get("metric")
     handed_out = row["status"] == "pending" and trial.run is not None
-    status = "starting" if handed_out else row["status"]
+    status = news or ("starting" if handed_out else row["status"])
     words = [status, f"{row['steps']} updates", duration(row["spent"]["wall_s"])]
     if row["spent"]["usd"] is not None:
         words.append(usd(row["spent"]["usd"]))
