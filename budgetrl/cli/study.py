@@ -185,7 +185,24 @@ def _probe_lines(found: "Probe") -> Iterator[str]:
     )
     if forecast["groups_with_signal_per_hour"] is not None:
         yield f"  groups with signal per hour: {forecast['groups_with_signal_per_hour']:,.0f}"
+    yield from _warm_up_lines(found)
     yield f"  {found.folder}"
+
+
+def _warm_up_lines(found: "Probe") -> Iterator[str]:
+    """A warm-up for a cold model, as lines of a recipe."""
+    from budgetrl.units import duration, usd
+
+    warm_up = found.warm_up
+    if warm_up is None:
+        return
+    cost = "its data say what it takes"
+    if warm_up.seconds is not None:
+        cost = f"about {duration(warm_up.seconds)}, {usd(warm_up.usd)}, out of the same budget"
+    yield f"  A warm-up on worked solutions may help a model that shows none ({cost}):"
+    yield ""
+    yield from (f"    {line}".rstrip() for line in warm_up.lines.splitlines())
+    yield ""
 
 
 def _limit_lines(found: "Probe") -> Iterator[str]:

@@ -44,6 +44,7 @@ from budgetrl.study.lengths import (
     limits_of,
     proposed,
 )
+from budgetrl.study.warmup import WarmUp, propose
 from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
 from budgetrl.types import EvalResult, EvalWhen, Problem, Verdict
 from budgetrl.units import gib, hours, parse_duration_s
@@ -72,6 +73,8 @@ class Probe:
     seconds: float
     limits: list[Limit] = field(default_factory=list)
     """What other values of sampling.max_tokens would do."""
+    warm_up: WarmUp | None = None
+    """What would make the model fit for it, where it is cold."""
 
     def to_json(self) -> dict[str, Any]:
         """As `budgetrl probe --json` prints it: suites by name, then what was concluded."""
@@ -94,6 +97,7 @@ class Probe:
             "why": self.why,
             "limits": [asdict(one) for one in self.limits],
             "proposed_max_tokens": proposed(self.limits),
+            "warm_up": None if self.warm_up is None else asdict(self.warm_up),
             "solve_rates_file": str(self.folder / SOLVE_RATES),
             "seconds": self.seconds,
         }
@@ -159,7 +163,10 @@ def probe(
     }
     seconds = time.monotonic() - started
     limits = _limits(loaded, lengths, engine.context_tokens)
-    found = Probe(recipe.name, results, seen, forecast, verdict, why, folder, seconds, limits)
+    warm_up = propose(loaded, seen, verdict, engine.context_tokens)
+    found = Probe(
+        recipe.name, results, seen, forecast, verdict, why, folder, seconds, limits, warm_up
+    )
     write_json(folder / "probe.json", found.to_json())
     return found
 
