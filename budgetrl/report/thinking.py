@@ -49,7 +49,7 @@ def _figure(facts: EvaluatedRun, suite: str, both: dict[str, Curve]) -> Figure:
     for when, ink in (("before", "b"), ("after", "a")):
         if curve := both.get(when):
             lines.append(_line(when, [curve[limit] for limit in sorted(curve)], ink))
-    title = f"{suite_name(suite)} against thinking tokens, 95 % bands"
+    title = f"{suite_name(suite)} against thinking tokens, 95 % intervals"
     printed = facts.recipe.expected if facts.recipe else ()
     stated = [(e.value / 100, "the paper, after") for e in printed if e.key == f"{suite}@1.final"]
     panel = plots.Panel(
