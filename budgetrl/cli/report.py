@@ -29,11 +29,12 @@ def report(
     """
     from budgetrl.report.write import write_report
     from budgetrl.rundir import open_run
-    from budgetrl.study.state import is_study, open_study
+    from budgetrl.study.place import is_study
 
     wanted = [name.strip() for name in formats.split(",") if name.strip()]
     if len(runs) == 1 and is_study(runs[0]):
         from budgetrl.study.report import write_study_report
+        from budgetrl.study.state import open_study
 
         files = write_study_report(open_study(runs[0]), out, wanted)
     else:

@@ -154,7 +154,7 @@ def resume(
     """
     from budgetrl.display.base import open_display
     from budgetrl.rundir import open_run
-    from budgetrl.study.state import is_study
+    from budgetrl.study.place import is_study
     from budgetrl.supervise.attempt import process_start
     from budgetrl.supervise.resume import continue_run
 

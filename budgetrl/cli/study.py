@@ -81,8 +81,9 @@ def replicate(
     can tell from noise. The same command with --out, or `budgetrl resume DIR`, continues.
     """
     from budgetrl.study.arms import arms_of, family_of
+    from budgetrl.study.place import is_study
     from budgetrl.study.plan import plan_sweep
-    from budgetrl.study.state import StudyDir, is_study, open_study
+    from budgetrl.study.state import StudyDir, open_study
     from budgetrl.supervise.attempt import process_start
     from budgetrl.units import duration
 

@@ -94,9 +94,10 @@ def sweep(
     table instead. The same command with --out, or `budgetrl resume DIR`, continues.
     """
     from budgetrl.study.asha import RISK, RULE
+    from budgetrl.study.place import is_study
     from budgetrl.study.plan import plan_sweep
     from budgetrl.study.specs import check_grid, trials_of
-    from budgetrl.study.state import StudyDir, is_study, open_study
+    from budgetrl.study.state import StudyDir, open_study
     from budgetrl.supervise.attempt import process_start
     from budgetrl.units import duration
 

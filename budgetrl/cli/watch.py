@@ -22,11 +22,12 @@ def watch(
     """Look at a run, or at all trials of a sweep: running, finished, interrupted or crashed."""
     from budgetrl.display import watch as view
     from budgetrl.rundir import open_run
-    from budgetrl.study.state import is_study
-    from budgetrl.study.watch import print_sweep_lines, watch_sweep
+    from budgetrl.study.place import is_study
 
     sweep = Path(run) if run is not None and is_study(Path(run)) else None
     if sweep is not None and once:
+        from budgetrl.study.watch import print_sweep_lines
+
         print_sweep_lines(sweep, sys.stdout)
         return
     chosen = view.newest_run() if run is None else None if sweep else open_run(run)
@@ -50,6 +51,8 @@ def watch(
         signal.signal(number, leave)
     try:
         if sweep is not None:
+            from budgetrl.study.watch import watch_sweep
+
             watch_sweep(sweep, sys.stdout, pause)
         elif chosen is not None:
             view.watch(chosen, sys.stdout, sys.stderr, pause)

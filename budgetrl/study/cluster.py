@@ -19,7 +19,7 @@ from typing import Any
 import budgetrl
 from budgetrl.display.base import NoDisplay
 from budgetrl.errors import HardwareError, RefusedError, RunDirError, UsageError, first_line
-from budgetrl.study.state import STUDY
+from budgetrl.study.place import STUDY
 from budgetrl.study.trial import Done, Job, run_trial
 
 RAY = "2.60.0"

@@ -22,13 +22,13 @@ from budgetrl.errors import RunDirError, UsageError
 from budgetrl.files import lock_exclusively, write_json
 from budgetrl.history import read_history
 from budgetrl.rundir import RESOLVED, RunDir
+from budgetrl.study.place import STUDY
 from budgetrl.study.specs import TrialSpec
 from budgetrl.types import RunStatus
 
 if TYPE_CHECKING:
     from budgetrl.study.plan import SweepPlan
 
-STUDY = "study.json"
 LOCK = "study.lock"
 SCHEMA_VERSION = 2
 """1 had a rank and a rule for alpha in place of values, and no sweeps."""
@@ -225,11 +225,6 @@ class StudyDir:
 
     def _write(self) -> None:
         write_json(self.path / STUDY, self._document)
-
-
-def is_study(path: Path) -> bool:
-    """Whether a folder holds a study."""
-    return (path / STUDY).is_file()
 
 
 def open_study(path: Path) -> StudyDir:
