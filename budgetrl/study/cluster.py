@@ -46,6 +46,10 @@ class TrialActor:
         """Have the running trial save and leave."""
         self._stop.set()
 
+    def is_up(self) -> bool:
+        """Answers as soon as there is a process."""
+        return True
+
 
 class Cluster:
     """The pool of all cards of a Ray cluster."""
@@ -57,6 +61,8 @@ class Cluster:
         self._idle: list[Any] = []
         self._running: dict[Any, tuple[Job, Any]] = {}
         """Result to come -> its job and actor."""
+        self._waiting: dict[Any, Any] = {}
+        """Actors for which there may be no card yet -> what they answer once there is."""
 
     @property
     def slots(self) -> int:
@@ -116,6 +122,7 @@ class Cluster:
     def start(self, job: Job) -> None:
         """See `Pool`."""
         actor = self._idle.pop() if self._idle else self._new_actor()
+        self._waiting[actor] = actor.is_up.remote()
         self._running[actor.run.remote(job)] = job, actor
 
     def finished(self) -> list[Done]:
@@ -143,14 +150,24 @@ class Cluster:
         try:
             done: Done = self._ray.get(result)
         except errors.RayTaskError as error:
-            if isinstance(error.cause, RunDirError):  # a lost machine's worker still holds it
-                self._idle.append(actor)
-                return Done(job.index, lost=True)
-            return Done(job.index, error=first_line(error.cause))
+            # A lost machine's worker may still hold the run.
+            lost = isinstance(error.cause, RunDirError)
+            done = Done(job.index, error=None if lost else first_line(error.cause), lost=lost)
         except errors.RayError:  # the process or the machine is gone
             return Done(job.index, lost=True)
-        self._idle.append(actor)
+        finally:
+            self._waiting.pop(actor, None)
+        self._free(actor)
         return done
+
+    def _free(self, actor: Any) -> None:
+        """Keep it for the next trial; end it where another one waits for its card."""
+        answers = list(self._waiting.values())
+        up = self._ray.wait(answers, num_returns=len(answers), timeout=0)[0] if answers else []
+        if len(up) < len(answers):
+            self._ray.kill(actor)
+        else:
+            self._idle.append(actor)
 
 
 def _look(study: str, mirror: str | None) -> tuple[str, str, bool, bool]:
