@@ -146,6 +146,12 @@ def planned_times(run: RunDir, stage: str | None = None) -> PhaseTimes | None:
     return read_plan(run).times
 
 
+def rehearsed_micro_batch(run: RunDir, recipe: Recipe) -> int:
+    """Completions per pass that the last rehearsal has left of a recipe's."""
+    rehearsed = (run.read_json(MANIFEST) or {}).get("micro_batch", recipe.batch.micro_batch)
+    return int(min(recipe.batch.micro_batch, rehearsed))
+
+
 def prompt_moment(run: RunDir) -> datetime | None:
     """What chat templates are told when they ask for the time: the run's start, on every day.
 

@@ -151,6 +151,10 @@ class RunDir(CheckpointFolder):
         """Replace one of the run's JSON files."""
         write_json(self.path / name, value, mode_of(name))
 
+    def note(self, **entries: Any) -> None:
+        """Add to the manifest, or replace what it says."""
+        self.write_json(MANIFEST, (self.read_json(MANIFEST) or {}) | entries)
+
     def read_json(self, name: str) -> Any:
         """The object in one of the run's JSON files; None if it is absent.
 

@@ -240,16 +240,6 @@ def _assemble(
     )
 
 
-def gpu_phase_times(recipe: Recipe, gpu: Gpu, budget_s: float | None = None) -> PhaseTimes:
-    """Expected phases of a run on a GPU, for `budget.plan`.
-
-    Raises:
-        ModelError, RecipeError: as `estimate`.
-    """
-    scenario = make_scenario(recipe, gpu)
-    return _times(make_phases(scenario, memory_of(scenario)), budget_s, None)
-
-
 def _times(phases: Phases, budget_s: float | None, steps: int | None) -> PhaseTimes:
     """Phase times; the interval of evaluations at fractions follows from what is affordable."""
     expected = steps or phases.scenario.recipe.schedule.stop_after_steps

@@ -66,14 +66,6 @@ class Constants:
     def __getitem__(self, name: str) -> float:
         return self.table[name].value
 
-    def with_values(self, values: Mapping[str, float]) -> "Constants":
-        """The same with some values known exactly."""
-        known = {name: Constant(v, v, v, "given") for name, v in values.items()}
-        unknown = sorted(set(known) - set(self.table))
-        if unknown:
-            raise KeyError(f"no such constants: {', '.join(unknown)}")
-        return Constants({**self.table, **known})
-
     def draw_product(self, powers: tuple[tuple[str, int], ...]) -> tuple[float, ...]:
         """Draws of the product of (constant / its value) ** power.
 

@@ -41,8 +41,6 @@ _ENDS_IN_SYMBOL = re.compile(
 )
 _AM_PM = re.compile(r"(?<=\d)\s*(?:\\text\{\s*)?[ap]\.?\s?m\.?\s*\}?$", re.IGNORECASE)
 _TEMPERATURE = re.compile(r"(?<=\\circ\})\s*(?:\\text\{\s*)?[CF]\}?$")
-_VALUE_ENDS = re.compile(r"[\w)}\]]$")
-_VALUE_BEGINS = re.compile(r"[\w({]|\\(?:frac|sqrt|pi|\{)")
 _DANGLING = re.compile(r"(?:\\cdot|\\times|/|\*)\s*$|\\frac\{\s*\}\{\s*\}|\^\{\s*\}|\(\s*\)$")
 _WORDS = re.compile(r"[\w\s.'()!?&/-]*")
 _WORD = re.compile(r"[^\W\d_]{3,}|\bno\b|[^\W\d_a-zA-Z]", re.IGNORECASE)

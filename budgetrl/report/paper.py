@@ -18,7 +18,6 @@ CANDIDATES = (16, 24, 32, 48, 64)
 
 _PASS = re.compile(r"(?P<suite>[a-z0-9_-]+)@(?P<k>\d+)\.(?P<when>baseline|final)")
 _ENTROPY = re.compile(r"entropy[a-z_]*\.r(?P<rank>\d+)")
-MARKS = "\u2020"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from budgetrl.plan import Planned, create_run, make_plan, replanned
 from budgetrl.recipe.eval_tables import Rounds
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import MANIFEST, SUPERVISOR_LOCK, RunDir
+from budgetrl.rundir import SUPERVISOR_LOCK, RunDir
 from budgetrl.supervise.resume import continue_run
 from budgetrl.supervise.run import Ended, supervise
 from budgetrl.supervise.worker import Signals
@@ -216,8 +216,7 @@ def _share_baseline(source: RunDir, run: RunDir) -> None:
         shutil.copy2(file, run.eval_folder(file.parent.name) / file.name)
     moment = prompt_moment(source)
     if moment is not None:  # a template that prints the day would make other prompts
-        manifest = run.read_json(MANIFEST)
-        run.write_json(MANIFEST, manifest | {"prompt": {"moment": moment.isoformat()}})
+        run.note(prompt={"moment": moment.isoformat()})
 
 
 def _baseline_source(job: Job) -> RunDir | None:

@@ -4,12 +4,12 @@ import os
 import time
 from contextlib import suppress
 
-from budgetrl.documents import read_recipe
+from budgetrl.documents import read_recipe, rehearsed_micro_batch
 from budgetrl.errors import OUT_OF_MEMORY_EXIT
 from budgetrl.events import RunResumed
 from budgetrl.history import History
 from budgetrl.processor import boot_id
-from budgetrl.rundir import HEARTBEAT, MANIFEST, RunDir
+from budgetrl.rundir import HEARTBEAT, RunDir
 from budgetrl.training.attempt import Attempt
 
 
@@ -21,8 +21,7 @@ def smaller_micro_batch(run: RunDir, used: int | None) -> int | None:
         used: what the last worker was given instead.
     """
     recipe = read_recipe(run)
-    rehearsed = (run.read_json(MANIFEST) or {}).get("micro_batch")
-    tried = min(filter(None, (recipe.batch.micro_batch, used, rehearsed)))
+    tried = min(filter(None, (used, rehearsed_micro_batch(run, recipe))))
     return recipe.with_micro_batch(tried).smaller_micro_batch()
 
 

@@ -19,7 +19,7 @@ from budgetrl.hub.pins import still_there, to_download
 from budgetrl.plan import DOWNLOAD_RATE, plan_json
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RESULT, RunDir
+from budgetrl.rundir import PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.supervise.attempt import resumed_micro_batch
 from budgetrl.supervise.changes import changed_recipe, with_base
 from budgetrl.supervise.ending import write_report
@@ -117,7 +117,7 @@ def continue_run(
         try:
             _bring_back_checkpoints(run, recipe, display)
             _write_down(run, written, attempt, standing, history, times)
-            run.write_json(MANIFEST, run.read_json(MANIFEST) | {"hub_moved": renamed})
+            run.note(hub_moved=renamed)
         except OSError as error:
             raise RunDirError(f"{run.path} cannot be continued: {reason_of(error)}.") from None
         display.start(run)

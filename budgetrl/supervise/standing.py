@@ -87,10 +87,8 @@ def write_standing(run: RunDir, standing: Standing) -> None:
     Raises:
         OSError: the run directory cannot be written.
     """
-    manifest = run.read_json(MANIFEST) or {}
     earlier = [one for one in read_standings(run) if one.attempt < standing.attempt]
-    entries = [asdict(one) for one in [*earlier, standing]]
-    run.write_json(MANIFEST, manifest | {"attempts": entries})
+    run.note(attempts=[asdict(one) for one in [*earlier, standing]])
 
 
 def _refuse_lost_base(recipe: Recipe) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from budgetrl.account.ending import brief, stored_results
 from budgetrl.budget import PhaseTimes
-from budgetrl.documents import read_plan, read_recipe
+from budgetrl.documents import read_plan, read_recipe, rehearsed_micro_batch
 from budgetrl.engine import import_first
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode, is_out_of_memory
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import read_history
 from budgetrl.phases import PHASES
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import MANIFEST, RunDir
+from budgetrl.rundir import RunDir
 from budgetrl.training.attempt import Attempt
 from budgetrl.training.log import RunLog, stamp_of
 from budgetrl.training.masked_output import mask_output
@@ -88,8 +88,7 @@ def _failed(
 
 def _out_of_memory(log: RunLog, run: RunDir, recipe: Recipe, error: Exception) -> int:
     """No end of the run: the supervisor decides whether smaller micro-batches are tried."""
-    rehearsed = (run.read_json(MANIFEST) or {}).get("micro_batch", recipe.batch.micro_batch)
-    micro_batch = min(recipe.batch.micro_batch, rehearsed)
+    micro_batch = rehearsed_micro_batch(run, recipe)
     whose = "this machine's" if recipe.engine.device == "cpu" else "the GPU's"
     what = f"{whose} memory is used up at batch.micro_batch = {micro_batch}: {error}"
     hint = (

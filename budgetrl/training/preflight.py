@@ -25,7 +25,6 @@ from budgetrl.errors import HardwareError, TrainingError, is_out_of_memory
 from budgetrl.recipe.schema import Recipe, StageKind
 from budgetrl.recipe.training_tables import OPTIMIZER_BYTES
 from budgetrl.rewards.registry import check_faults
-from budgetrl.rundir import MANIFEST
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import (
     load_trained,
@@ -127,7 +126,7 @@ def fit_micro_batch(prepared: Prepared, recipe: Recipe) -> StepCallback:
         recipe = smaller
     used, run = rows_per_pass(recipe, kind), prepared.run
     if kind is not StageKind.SFT:
-        run.write_json(MANIFEST, (run.read_json(MANIFEST) or {}) | {"micro_batch": used})
+        run.note(micro_batch=used)
     if used != wanted:
         prepared.log.warn(
             "micro_batch",

@@ -38,7 +38,7 @@ def own_traces(prepared: Prepared, follower: StepCallback) -> ProblemSampler | N
     """
     recipe, stage = follower.recipe, follower.progress.stage
     assert stage is not None
-    file = prepared.run.path / "traces" / f"{stage.name}.jsonl"
+    file = prepared.run.scratch("traces") / f"{stage.name}.jsonl"
     if not file.is_file():
         rows = list(_drawn(prepared, follower, _wanted(follower)))
         file.parent.mkdir(exist_ok=True)

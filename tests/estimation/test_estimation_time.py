@@ -149,14 +149,6 @@ def test_terms_of_one_constant_move_together() -> None:
     assert draws(parts, CONSTANTS) == pytest.approx(draws(whole, CONSTANTS))
 
 
-def test_a_known_constant_has_no_spread() -> None:
-    known = CONSTANTS.with_values({"mfu_small": 0.3})
-    ends = band([Term(1.0, {"mfu_small": -1}, "a")], known)
-    assert ends.low == ends.high == 1.0
-    with pytest.raises(KeyError, match="no such constants"):
-        CONSTANTS.with_values({"mfu": 0.3})
-
-
 def test_every_constant_lies_in_its_range_and_names_its_source() -> None:
     table = Constants(CONSTANTS.table).table
     assert all(0 < c.low <= c.value <= c.high and c.source for c in table.values())
