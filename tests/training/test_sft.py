@@ -44,6 +44,12 @@ def demonstrations(recipe: Recipe, engine: PlainEngine) -> tuple[Demonstrations,
 
 def ours(recipe: Recipe, folder: Path) -> tuple[Any, list[dict[str, Any]], TrainerParts]:
     """A model after some updates, what TRL logged of them, and the parts."""
+    trainer, parts = our_trainer(recipe, folder)
+    trainer.train()
+    return parts.engine.model, trainer.state.log_history, parts
+
+
+def our_trainer(recipe: Recipe, folder: Path) -> tuple[Any, TrainerParts]:
     engine = PlainEngine.open(recipe)
     loaded, renderer = demonstrations(recipe, engine)
     rows: Any = loaded.rows
@@ -59,13 +65,17 @@ def ours(recipe: Recipe, folder: Path) -> tuple[Any, list[dict[str, Any]], Train
         rollout_over=lambda: False,
         progress=Progress(WARM),
     )
-    trainer = build_sft_trainer(parts, UPDATES, [])
-    trainer.train()
-    return engine.model, trainer.state.log_history, parts
+    return build_sft_trainer(parts, UPDATES, []), parts
 
 
 def theirs(recipe: Recipe, folder: Path) -> tuple[Any, list[dict[str, Any]]]:
     """The same by TRL alone, from texts."""
+    trainer = their_trainer(recipe, folder, ROWS)
+    trainer.train()
+    return trainer.model, trainer.state.log_history
+
+
+def their_trainer(recipe: Recipe, folder: Path, batch: int) -> Any:
     engine = PlainEngine.open(recipe)
     loaded, renderer = demonstrations(recipe, engine)
     texts = [
@@ -74,7 +84,7 @@ def theirs(recipe: Recipe, folder: Path) -> tuple[Any, list[dict[str, Any]]]:
     config = trl.SFTConfig(
         output_dir=str(folder),
         max_steps=UPDATES,
-        per_device_train_batch_size=ROWS,
+        per_device_train_batch_size=batch,
         learning_rate=RATE,
         lr_scheduler_type="constant",
         optim="adamw_torch",
@@ -88,14 +98,12 @@ def theirs(recipe: Recipe, folder: Path) -> tuple[Any, list[dict[str, Any]]]:
         disable_tqdm=True,
         max_length=128,
     )
-    trainer = trl.SFTTrainer(
+    return trl.SFTTrainer(
         model=engine.model,
         args=config,
         train_dataset=datasets.Dataset.from_list(texts),
         processing_class=engine.tokenizer,
     )
-    trainer.train()
-    return engine.model, trainer.state.log_history
 
 
 @pytest.mark.parametrize("cells", ["sft.micro_batch=1", "sft.micro_batch=12"])
