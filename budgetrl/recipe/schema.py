@@ -268,6 +268,8 @@ def _stage_contradictions(recipe: Recipe) -> list[str]:
             found.append(f"{name}: a gate measures what the next stage has to learn from: none is")
         elif stage.gate is not None and RewardName.ACCURACY not in recipe.reward_names:
             found.append(f"{name}: a gate counts right answers, which needs the accuracy reward")
+        if "stop" in (stage.sampling or {}):
+            found.append(f"{name}: sampling.stop is the whole run's: the engine is opened with it")
         if stage.until is not None and stage.kind is StageKind.SFT:
             condition = stage.until.condition[0]
             if condition != "loss":

@@ -19,6 +19,8 @@ Change = dict[str, Any]
 
 TABLES = ("schedule", "checkpoint", "eval", "budget", "signal")
 """Tables of a recipe that a resumed run may change."""
+OF_A_STAGE = ("steps", "share", "until", "gate", "on_fail", "schedule", "signal")
+"""Keys of a [[stages]] that it may change: how long a stage lasts, and what its gate wants."""
 _FIXED = {
     "budget.gpu": "it names what the run was planned for",
     "budget.usd_per_hour": "what was paid is in the books at the old price",
@@ -74,6 +76,8 @@ def _refuse_fixed(recipe: Recipe, text: str) -> None:
     table, _, rest = key.partition(".")
     last = rest.rpartition(".")[2]
     why = _FIXED.get(f"{table}.{last}", "")
+    if table == "stages" and rest.split(".")[1:2] and rest.split(".")[1] in OF_A_STAGE:
+        return
     if table not in TABLES:
         why = "it shapes what was trained so far"
     elif (
@@ -86,5 +90,6 @@ def _refuse_fixed(recipe: Recipe, text: str) -> None:
     if why:
         raise UsageError(
             f"--set {text!r}: a resumed run keeps its {key}; {why}.",
-            hint=f"It may change {', '.join(TABLES)}. Everything else takes a new run.",
+            hint=f"It may change {', '.join(TABLES)}, and of a stage {', '.join(OF_A_STAGE)}. "
+            "Everything else takes a new run.",
         )

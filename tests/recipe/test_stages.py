@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from budgetrl.data.demonstrations import read_examples
-from budgetrl.errors import DataError, RecipeError
+from budgetrl.errors import DataError, RecipeError, UsageError
 from budgetrl.recipe.base import EngineName
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.load import change_recipe, load_recipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
+from budgetrl.supervise.changes import changed_recipe
 from budgetrl.usable_recipe import check_local_files
 
 HEAD = '[recipe]\nextends = ["quickstart"]\nname = "staged"\n'
@@ -158,3 +159,14 @@ def test_unsloth_has_no_reference_of_its_own() -> None:
     with pytest.raises(RecipeError, match="Unsloth scores the reference without any adapter"):
         load_recipe("llama3.2_r256", sets)
     assert load_recipe("llama3.2_r256").recipe.engine.name is EngineName.UNSLOTH
+
+
+def test_a_resumed_run_may_change_how_long_a_stage_lasts_and_nothing_that_was_trained(
+    tmp_path: Path,
+) -> None:
+    recipe = staged(tmp_path, WARM + RL)
+    changed, changes = changed_recipe(recipe, ["stages.warm.on_fail=go_on"])
+    assert changed.stages[0].on_fail == "go_on"
+    assert [change["key"] for change in changes] == ["stages.warm.on_fail"]
+    with pytest.raises(UsageError, match="shapes what was trained"):
+        changed_recipe(recipe, ["stages.warm.sft.max_tokens=64"])
