@@ -2,6 +2,8 @@
 
 import json
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,6 +40,14 @@ def estimate(
         str | None,
         typer.Option("--from-run", metavar="RUN", help="Correct phases by what this run took."),
     ] = None,
+    from_probe: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-probe",
+            metavar="FILE",
+            help="Groups with signal by the solve_rates.json that a probe has measured.",
+        ),
+    ] = None,
     sets: Sets = None,
     offline: Offline = False,
     as_json: Json = False,
@@ -53,6 +63,8 @@ def estimate(
         raise UsageError(
             "--gpu and --all-gpus exclude one another.", hint="Name one GPU, or compare all."
         )
+    if from_probe is not None and all_gpus:
+        raise UsageError("--from-probe and --all-gpus exclude one another.", hint="Name one GPU.")
     loaded = read_recipe(recipe, sets or ())
     request = Request(
         recipe=loaded.recipe,
@@ -71,12 +83,14 @@ def estimate(
         print_table(estimates)
         return
     made = answer(request)
+    name = loaded.recipe.recipe.beside
+    beside = answer(replace(request, recipe=read_recipe(name, ()).recipe)) if name else None
     if as_json:
-        _print_json(document(made))
+        _print_json(document(made, beside, from_probe))
         return
     from budgetrl.cli.estimate_view import print_estimate
 
-    print_estimate(made, loaded.recipe.recipe.summary)
+    print_estimate(made, loaded.recipe.recipe.summary, beside, from_probe)
 
 
 def _print_json(value: object) -> None:

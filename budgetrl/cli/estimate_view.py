@@ -8,6 +8,7 @@ Widths from 60 columns up; without colour the parts of a bar differ by character
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.text import Text
 from budgetrl.estimation.advice import advise
 from budgetrl.estimation.document import assumptions
 from budgetrl.estimation.estimate import Estimate
+from budgetrl.estimation.learning import paces
 from budgetrl.estimation.memory import Verdict
 from budgetrl.units import GIB, duration, hours, usd
 
@@ -52,12 +54,17 @@ class Part(NamedTuple):
     """Fills the bar where there is no colour."""
 
 
-def print_estimate(made: Estimate, summary: str = "") -> None:
-    """Write an estimate to standard output."""
+def print_estimate(
+    made: Estimate, summary: str = "", beside: Estimate | None = None, probe: Path | None = None
+) -> None:
+    """Write an estimate to standard output, compared with another recipe's if there is one."""
     width = max(_MIN_WIDTH, min(_MAX_WIDTH, shutil.get_terminal_size((80, 24)).columns)) - 1
     console = Console(file=sys.stdout, width=width, highlight=False)
     ink = _ink(console.encoding, colour=console.color_system is not None)
-    for block in blocks(made, summary, width, ink):
+    page = blocks(made, summary, width, ink)
+    if made.fits and made.scenario.recipe.engine.device != "cpu":
+        page.insert(-1, _indented(_learning(made, beside, probe, width - 2)))
+    for block in page:
         console.print(block)
 
 
@@ -219,6 +226,28 @@ def _outcome(made: Estimate, width: int) -> Text:
         text.append_text(_wrapped(note, width, _DIM)).append("\n")
     if made.price is None:
         text.append_text(_wrapped("No price is known: give it with --price.", width, "yellow"))
+    return text
+
+
+def _learning(made: Estimate, beside: Estimate | None, probe: Path | None, width: int) -> Text:
+    """Groups with signal for the time and the money, and beside another recipe."""
+    first, *others = paces(made, probe)
+    text = _heading("Groups with right and wrong answers", "", width)
+    for number, pace in enumerate((first, *others)):
+        line = f"{pace.per_hour:.0f} an hour"
+        if pace.per_usd is not None:
+            line += f", {pace.per_usd:.0f} a dollar"
+        line += f", if {pace.share.value:.0%} of those drawn are ({pace.share.source})"
+        style = _DIM if number else "default"
+        text.append("- ").append_text(_wrapped(line, width - 2, style, hang=2)).append("\n")
+    if beside is not None:
+        theirs = paces(beside, probe)
+        base, best = theirs[0].per_hour, (first, *others)[-1]
+        line = f"{first.per_hour / base:.2f} times those of {beside.scenario.recipe.name}"
+        line += f" ({base:.0f} an hour) at the same share"
+        if best.share.source != theirs[-1].share.source:
+            line += f"; {best.per_hour / base:.2f} times with the share of its order"
+        text.append_text(_wrapped(f"{line}.", width, "default")).append("\n")
     return text
 
 

@@ -1,10 +1,12 @@
 """An estimate as the JSON document of `budgetrl estimate --json`, and what it took for granted."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from budgetrl.estimation.advice import advise
 from budgetrl.estimation.estimate import Estimate
+from budgetrl.estimation.learning import paces
 from budgetrl.estimation.lengths import CV
 from budgetrl.estimation.scenario import LIVE_GROUPS, planned_samples
 from budgetrl.estimation.terms import suite_lengths
@@ -31,8 +33,16 @@ class Assumption(NamedTuple):
     source: str
 
 
-def document(made: Estimate) -> dict[str, Any]:
-    """One estimate, in the form of the contract (CLI.md)."""
+def document(
+    made: Estimate, beside: Estimate | None = None, probe: Path | None = None
+) -> dict[str, Any]:
+    """One estimate, in the form of the contract (CLI.md).
+
+    Args:
+        made: the estimate.
+        beside: of the recipe that it is compared with.
+        probe: a table of solve rates, for the share of groups with signal.
+    """
     disk = made.disk
     return {
         "schema_version": SCHEMA_VERSION,
@@ -66,6 +76,7 @@ def document(made: Estimate) -> dict[str, Any]:
             "high": hours(made.total_band.high),
         },
         "usd": _usd(made),
+        "signal": _signal(made, probe) | {"beside": beside and _signal(beside, probe)},
         "assumptions": [assumption._asdict() for assumption in assumptions(made)],
         "advice": advise(made),
     }
@@ -76,7 +87,7 @@ def document_all(estimates: Sequence[Estimate]) -> dict[str, Any]:
     rows = []
     for made in estimates:
         row = document(made)
-        del row["assumptions"], row["advice"]
+        del row["assumptions"], row["advice"], row["signal"]
         rows.append({**row, "steps_per_usd": made.steps_per_usd})
     marks = best(estimates)
     return {
@@ -151,6 +162,14 @@ def assumptions(made: Estimate) -> list[Assumption]:
     download = "model is downloaded at 0.03 - 0.4 GB/s, inside the budget"
     found.append(Assumption("download_gb_s", scenario.constants["download_gb_s"], download))
     return found
+
+
+def _signal(made: Estimate, probe: Path | None) -> dict[str, Any]:
+    """Groups with signal an hour and a dollar; on a CPU the run's own report says it."""
+    if made.scenario.recipe.engine.device == "cpu":
+        return {"recipe": made.scenario.recipe.name, "paces": []}
+    rows = [pace.to_json() for pace in paces(made, probe)]
+    return {"recipe": made.scenario.recipe.name, "paces": rows}
 
 
 def _suite_assumption() -> Assumption:

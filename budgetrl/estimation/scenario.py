@@ -152,7 +152,7 @@ def make_scenario(
     prior = completion_prior(recipe, shape)
     targets = LINEARS if recipe.lora.targets == "all-linear" else recipe.lora.targets
     prompt = float(min(PROMPT_TOKENS, recipe.prompt.max_tokens))
-    live_share, rollout_factor = _signal(recipe)
+    live_share, rollout_factor = signal_shares(recipe)
     return Scenario(
         recipe=recipe,
         shape=shape,
@@ -245,9 +245,14 @@ def _under_limit(mean: float, limit: int) -> float:
     return Lengths(seen.mu, seen.sigma, float(limit)).mean
 
 
-def _signal(recipe: Recipe) -> tuple[float, float]:
-    """Share of completions that are trained on, and rollouts per group kept."""
+def signal_shares(recipe: Recipe, groups: float = LIVE_GROUPS) -> tuple[float, float]:
+    """Share of completions that are trained on, and rollouts per group kept.
+
+    Args:
+        recipe: resolved.
+        groups: share of groups with signal.
+    """
     rows = (recipe.signal.keep_rows or recipe.grpo.num_generations) / recipe.grpo.num_generations
     if recipe.signal.resample_rounds:
-        return rows, 1.0 + LIVE_GROUPS
-    return (1.0 if recipe.signal.skip == "off" else LIVE_GROUPS * rows), 1.0
+        return rows, 2.0 - groups
+    return (1.0 if recipe.signal.skip == "off" else groups * rows), 1.0

@@ -13,6 +13,8 @@ class RecipeInfo(Table):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
     summary: str = ""
+    beside: str | None = None
+    """A recipe, by path or bundled name, that estimates are compared with."""
     seed: int = Field(default=1, ge=0, lt=2**31)
 
 

@@ -189,7 +189,7 @@ def test_recipes_are_listed_shown_and_checked(capsys: pytest.CaptureFixture[str]
     assert shown["lora_scale"] == 0.5
     checked = run_json(capsys, "recipes", "check")
     assert checked["ok"] is True
-    assert len(checked["recipes"]) == len(listed) + 7
+    assert len(checked["recipes"]) == len(listed) + 8
 
 
 def test_show_prints_the_scale_and_resolved_values_with_sources(

@@ -20,6 +20,7 @@ RELATIVES = (
     "qwen3_8b_4bit",
 )
 WARM = ("warm/llama3.2_r256", "warm/qwen2.5_math_r256")
+BEST = ("best/deepscaler", "best/qwen2.5_instruct", "best/r1_distill")
 LAPTOP = ("quickstart", "quickstart_warm", "laptop_smollm2")
 OVERLAYS = (
     "dr_grpo",
@@ -50,7 +51,7 @@ def test_every_bundled_recipe_loads_and_fits_its_models_window(name: str) -> Non
 def test_all_configurations_of_the_paper_and_its_relatives_are_there() -> None:
     quick = {f"quick/{model}" for model in MODELS}
     miniature = {f"miniature/{start}" for start in ("cold", "generalist", "specialist")}
-    assert {*PAPER, *RELATIVES, *WARM, *quick, *miniature, *LAPTOP} == set(list_recipes())
+    assert {*PAPER, *RELATIVES, *WARM, *BEST, *quick, *miniature, *LAPTOP} == set(list_recipes())
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -1,0 +1,63 @@
+"""Groups with signal for an hour and a dollar: what makes two recipes comparable."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from budgetrl.errors import RecipeError, UsageError
+from budgetrl.estimation.estimate import Estimate, estimate
+from budgetrl.estimation.learning import ASSUMED, Share, paces, probed, signal_pace
+from budgetrl.hardware import find_gpu
+from budgetrl.recipe.load import load_recipe
+
+
+def made(name: str, *sets: str) -> Estimate:
+    return estimate(load_recipe(name, sets).recipe, find_gpu("A40"))
+
+
+def ratio(best: Estimate, share: Share = ASSUMED) -> float:
+    return signal_pace(best, share).per_hour / signal_pace(made("deepscaler_r256")).per_hour
+
+
+def test_the_best_recipe_buys_more_groups_with_signal_than_the_papers() -> None:
+    """By the model of an A40; nobody has run either there for us."""
+    best, fewer = made("best/deepscaler"), made("best/deepscaler", "signal.keep_rows=4")
+    order = paces(best)[-1].share
+    assert ratio(best) >= 1.7
+    assert ratio(best, order) >= 2.3
+    assert ratio(fewer, order) >= 3.0
+    paper = made("deepscaler_r256")
+    assert signal_pace(paper).per_hour == pytest.approx(16 * 0.5 * 3600 / paper.times.step_s)
+
+
+def test_a_larger_share_buys_more_but_not_in_proportion() -> None:
+    """Groups with signal are trained on, which takes time."""
+    low, middle, high = (
+        signal_pace(made("best/deepscaler"), Share(s, "")) for s in (0.2, 0.5, 1.0)
+    )
+    assert low.per_hour < middle.per_hour < high.per_hour < 2 * middle.per_hour
+
+
+def test_the_share_can_be_a_probes(tmp_path: Path) -> None:
+    file = tmp_path / "solve_rates.json"
+    problems = {"never": [0.0, 64.0], "always": [64.0, 0.0], "half": [32.0, 32.0]}
+    file.write_text(json.dumps({"problems": problems, "levels": {}}))
+    plain, best = load_recipe("deepscaler_r256").recipe, load_recipe("best/deepscaler").recipe
+    assert probed(plain, file).value == pytest.approx(1 / 3, abs=0.1)
+    assert probed(best, file).value == pytest.approx(0.2 / 3 + 0.8, abs=0.1)
+    assert [one.share.source for one in paces(made("best/deepscaler"), file)] == [
+        f"solve rates of 3 problems, {file}, by difficulty"
+    ]
+    file.write_text("[]")
+    with pytest.raises(UsageError, match="no table of solve rates"):
+        probed(plain, file)
+
+
+def test_the_overlay_is_refused_where_a_recipe_contradicts_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[recipe]\nextends = ["deepscaler_8k.toml", "overlays/most_learning.toml"]\n')
+    with pytest.raises(RecipeError, match=r"needs the accuracy reward"):
+        load_recipe(file)
+    with pytest.raises(RecipeError, match=r"overlays/most_learning"):
+        load_recipe("deepscaler_r256", ["signal.skip=exact"])
