@@ -226,6 +226,7 @@ class Sweeping:
             most_s=left_s,
             usd_per_hour=self.study.budget.usd_per_hour,
             baseline=self._baseline(index),
+            command=("budgetrl", *sys.argv[1:]),
             gpu=self._gpu,
             started=self._started,
             sets=sets if exists else (),

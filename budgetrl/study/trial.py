@@ -7,7 +7,6 @@ on its own disk; `checkpoint.mirror`, which all machines see, carries the run to
 """
 
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -58,6 +57,8 @@ class Job:
     usd_per_hour: float | None
     baseline: str | None
     """Name of a run on the same model whose baseline evaluations may be complete."""
+    command: tuple[str, ...] = ()
+    """What the user typed."""
     gpu: str | None = None
     started: float | None = None
     """Monotonic seconds at which this trial began to cost; None: now."""
@@ -161,7 +162,7 @@ def _begin(job: Job, display: Display, started: float, stop: threading.Event | N
     source = _baseline_source(job)
     planned = _planned(job, has_baseline=source is not None)
     with Signals(stop) as signals:
-        run = create_run(planned, job.folder, ["budgetrl", *sys.argv[1:]], name=job.run)
+        run = create_run(planned, job.folder, job.command, name=job.run)
         if source is not None:
             _share_baseline(source, run)
         display.start(run)
