@@ -127,7 +127,7 @@ def test_commands_of_a_page_are_ones_that_exist(
             files = [word for word in own if word.startswith("scripts/")]
             missing = [file for file in files if not list(ROOT.glob(file.split(":")[0]))]
             failed |= {shlex.join(words): "no such file"} if missing else {}
-        elif own[0] not in FOREIGN:
+        elif own[0] not in FOREIGN and not own[0].endswith("/run.sh"):  # that `export` writes
             failed[shlex.join(words)] = "unknown command"
     assert failed == {}
 
