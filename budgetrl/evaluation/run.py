@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from budgetrl.engine.base import (
     Policy,
@@ -40,33 +40,12 @@ from budgetrl.evaluation.suite import PromptedProblem, Suite
 from budgetrl.evaluation.summary import summarise
 from budgetrl.files import write_json
 from budgetrl.recipe.eval_tables import rounds_of
-from budgetrl.types import Completion, EvalResult, Verdict
+from budgetrl.rewards.registry import Grader
+from budgetrl.types import Completion, EvalResult
 from budgetrl.types import Protocol as EvalProtocol
 
 STORED_AT_ONCE = 64
 """Completions of a queue that are graded and stored together: what a kill may lose."""
-
-
-class GradedRow(Protocol):
-    """What a grader says of one completion."""
-
-    @property
-    def verdict(self) -> Verdict:
-        """The verdict."""
-        ...
-
-    @property
-    def extracted(self) -> str | None:
-        """The answer that was judged."""
-        ...
-
-
-class Grader(Protocol):
-    """Anything that judges completions."""
-
-    def grade(self, rows: Sequence[tuple[str, str]]) -> Sequence[GradedRow]:
-        """One verdict per (completion, gold answer)."""
-        ...
 
 
 class Progress(NamedTuple):

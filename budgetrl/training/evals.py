@@ -6,12 +6,13 @@ from typing import Literal
 
 from budgetrl.engine.base import Engine, Request, StopCheck, sample_seed
 from budgetrl.engine.thinking import ThinkBudget
-from budgetrl.evaluation.run import Grader, evaluate
+from budgetrl.evaluation.run import evaluate
 from budgetrl.evaluation.suite import PromptedProblem, suite_in
 from budgetrl.evaluation.think import thinking
 from budgetrl.events import Entropy, Evaluation
 from budgetrl.ledger import Clock
 from budgetrl.recipe.schema import Eval, Recipe
+from budgetrl.rewards.registry import Grader
 from budgetrl.rundir import RunDir
 from budgetrl.training.log import RunLog
 from budgetrl.training.trainer import training_sampling
