@@ -37,7 +37,9 @@ def export(
     For verl and TRL: configuration, run script, rows as Parquet, our reward, and a list of what has
     no equal there. Of a run: a model folder that everybody takes, or its adapter.
     """
-    is_run = (Path(source) / "manifest.json").is_file() or (Path(source) / "events.jsonl").is_file()
+    from budgetrl.rundir import EVENTS, MANIFEST
+
+    is_run = any((Path(source) / name).is_file() for name in (MANIFEST, EVENTS))
     if is_run and to in OF_RECIPES:
         raise UsageError(
             f"{source} is a run, and --to {to} takes a recipe.",

@@ -78,6 +78,27 @@ def _merge(layers: Sequence[LoraLayer], rollout: bool) -> float | None:
     return None
 
 
+@contextmanager
+def drawing_in(model: Any, dtype: torch.dtype | None) -> Iterator[None]:
+    """A model whose float32 weights are of another type while it draws; the same bits after it.
+
+    Autocast would make that type of every weight anew for each token.
+
+    Args:
+        model: trained as a whole.
+        dtype: of its passes; None: as they are.
+    """
+    weights = [] if dtype is None else list(model.parameters())
+    kept = [weight.data for weight in weights]
+    try:
+        for weight in weights:
+            weight.data = weight.data.to(dtype)
+        yield
+    finally:
+        for weight, data in zip(weights, kept, strict=True):
+            weight.data = data
+
+
 def lora_layers(model: Any) -> Iterator[LoraLayer]:
     """Layers of a PEFT model that an adapter is part of."""
     return (module for module in model.modules() if isinstance(module, LoraLayer))

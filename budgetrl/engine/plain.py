@@ -28,7 +28,7 @@ from budgetrl.engine.decoding import Drawn, decode
 from budgetrl.engine.ends import end_ids, only_ends, some_pad
 from budgetrl.engine.folder import model_folder
 from budgetrl.engine.gap import mean_gap
-from budgetrl.engine.merging import ADAPTER, lora_layers, merged
+from budgetrl.engine.merging import ADAPTER, drawing_in, lora_layers, merged
 from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.errors import HardwareError, ModelError, first_line
 from budgetrl.recipe.schema import AlphaPolicy, Lora, Recipe
@@ -87,6 +87,13 @@ class PlainEngine:
             model.enable_input_require_grads()
         return cls(model, tokenizer, recipe)
 
+    @property
+    def _dtype_of_passes(self) -> torch.dtype | None:
+        """Of float32 weights that are all trained, where a GPU's passes are in another type."""
+        recipe = self._recipe
+        half = recipe.lora.is_full and recipe.engine.device == "cuda"
+        return getattr(torch, recipe.model.dtype) if half else None
+
     def generate(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
     ) -> list[Completion | None]:
@@ -107,9 +114,8 @@ class PlainEngine:
         rollout: bool = False,
     ) -> Drawn:
         """Completions of one batch of prompts (B rows), each from its own seed."""
-        with merged(self.model, rollout) as share:
-            adapted = hasattr(self.model, "get_base_model")
-            base = self.model.get_base_model() if adapted else self.model
+        with merged(self.model, rollout) as share, drawing_in(self.model, self._dtype_of_passes):
+            base = bare_model(self.model)
             drawn: Drawn = decode(base, prompt_ids, seeds, sampling, self.end_ids, should_stop)
         return drawn._replace(kept_share=share)
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from budgetrl.cli import main
+from budgetrl.engine.merging import drawing_in
 from budgetrl.engine.plain import PlainEngine
 from budgetrl.errors import RecipeError
 from budgetrl.estimation.estimate import estimate
@@ -167,3 +168,14 @@ def test_a_study_has_an_arm_of_all_weights_that_says_what_else_it_sets() -> None
     several = arms_of(family_of("quickstart"), (8, "full"), 1, list(AlphaPolicy))
     assert sum(arm.values["lora.rank"] == "full" for arm in several) == 1  # it has no alpha
     assert rank_order("full") > rank_order(512) > rank_order(None)
+
+
+def test_it_draws_in_the_type_of_its_passes_and_has_the_same_bits_afterwards() -> None:
+    model = PlainEngine.open(load_recipe("quickstart", ("lora.rank=full",)).recipe).model
+    before = {name: (weight, weight.data.clone()) for name, weight in model.named_parameters()}
+    with drawing_in(model, torch.bfloat16), torch.no_grad():
+        assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.dtype is torch.bfloat16
+    for name, weight in model.named_parameters():
+        held, bits = before[name]
+        assert weight is held
+        assert torch.equal(weight.data, bits)
