@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from budgetrl.budget import Limits
+from budgetrl.budget import Limits, usd_of
 from budgetrl.errors import BudgetRLError
 from budgetrl.files import write_atomic
 from budgetrl.plan import make_plan
@@ -87,5 +87,4 @@ def propose(
         except BudgetRLError:  # what is wrong with it, its own plan will say
             return WarmUp(lines, None, None)
     warm = plan.stages[0]
-    usd = None if plan.usd_per_hour is None else plan.usd_per_hour * warm.seconds / 3600
-    return WarmUp(lines, warm.seconds, usd)
+    return WarmUp(lines, warm.seconds, usd_of(warm.seconds, plan.usd_per_hour))
