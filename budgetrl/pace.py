@@ -1,12 +1,14 @@
 """How much slower than alone a process gets on today, by the kernel's own account of its waiting.
 
     slowness()             of this process since it began: 1.0 alone, 3.0 with a third of a core
+    free_cores()           that it may use at all
     pace = Pace(); pace.watch(pid); ...; pace.slow      the slowest of late, for who waits
 
 Waiting for a core counts, waiting for a disk or a GPU does not. Where the kernel keeps no account
 (not Linux, or without schedstat) everything is as if alone.
 """
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -15,6 +17,13 @@ LEAST_RUN_S = 0.05
 FORGET = 0.8
 """What is left of an older, slower stretch with each new one."""
 MOST = 50.0
+
+
+def free_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def slowness(pid: int | None = None) -> float:

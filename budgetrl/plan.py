@@ -22,7 +22,7 @@ from budgetrl.budget import EXIT_S, RESERVE_FACTOR, Budget, Limits, PhaseTimes, 
 from budgetrl.documents import Standing
 from budgetrl.engine.tested import installed_versions, refuse_untested
 from budgetrl.engine.unsloth_settings import refuse_unkept
-from budgetrl.errors import BudgetError, HardwareError, RunDirError, UsageError
+from budgetrl.errors import BudgetError, HardwareError, RecipeError, RunDirError, UsageError
 from budgetrl.estimation import stages
 from budgetrl.estimation.advice import refuse_unfit
 from budgetrl.estimation.closing import closing_s, known_closing_work_s
@@ -95,6 +95,20 @@ class Planned:
         return self.loaded.recipe
 
 
+def refuse_threads(recipe: Recipe) -> None:
+    """More threads than cores only wait for one another.
+
+    Raises:
+        RecipeError: engine.threads is above the cores of this machine.
+    """
+    cores, threads = os.cpu_count(), recipe.engine.threads
+    if recipe.engine.device == "cpu" and cores and threads and threads > cores:
+        raise RecipeError(
+            f"engine.threads = {threads} is above the {cores} cores of this machine.",
+            hint='Set engine.threads = "auto", or a number up to that.',
+        )
+
+
 def make_plan(
     loaded: LoadedRecipe,
     limits: Limits,
@@ -118,7 +132,7 @@ def make_plan(
 
     Raises:
         UsageError: there is no budget, dollars without a price, or an unknown GPU.
-        RecipeError: a setting that the engine cannot keep.
+        RecipeError: a setting that the engine cannot keep, or more threads than cores.
         DataError, ModelError: a local file of the recipe is missing or unusable; or a repository
             of the hub, its revision, split or columns.
         HubError: the hub does not answer.
@@ -130,6 +144,7 @@ def make_plan(
     if config.is_file():
         loaded = replace(loaded, recipe=fit_answers(loaded.recipe, window_of(config)))
     recipe = loaded.recipe
+    refuse_threads(recipe)
     if recipe.engine.name is EngineName.UNSLOTH:
         refuse_unkept(recipe)
     check_local_files(recipe)

@@ -6,7 +6,6 @@ Each setting has a worker process of its own, as a run has, so that the memory o
 of the next, and one that does not fit ends nothing. The profile is made from the recipe as it is.
 """
 
-import os
 import shutil
 import statistics
 import time
@@ -30,6 +29,7 @@ from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.estimation.profile import store_gpu_profile
 from budgetrl.files import write_json
 from budgetrl.history import History, measured_times, read_history
+from budgetrl.pace import free_cores
 from budgetrl.phases import UPDATE_PHASES
 from budgetrl.plan import create_run, make_plan
 from budgetrl.recipe.load import LoadedRecipe
@@ -122,7 +122,7 @@ def bench(
         KeyboardInterrupt: somebody ended it.
     """
     recipe = loaded.recipe
-    first, *others = settings_of(recipe, len(os.sched_getaffinity(0)))
+    first, *others = settings_of(recipe, free_cores())
     end = started + limit_s
     max_tokens = _affordable_tokens(loaded, limit_s)
     if max_tokens < recipe.sampling.max_tokens:

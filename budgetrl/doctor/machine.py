@@ -13,6 +13,7 @@ from budgetrl.engine.tested import installed_versions, nearest_set, version_sets
 from budgetrl.errors import BudgetRLError
 from budgetrl.estimation.request import Request, answer
 from budgetrl.hardware import DetectedGpu
+from budgetrl.pace import free_cores
 from budgetrl.recipe.schema import Recipe
 from budgetrl.units import GIB, gib
 
@@ -131,7 +132,7 @@ def _memory() -> Check:
 
 
 def _cpu() -> Check:
-    cores = len(os.sched_getaffinity(0))
+    cores = free_cores()
     fix = "The quickstart is planned for 2 cores; it makes fewer updates here."
     return Check.of("cores", cores >= 2, "note", str(cores), "2 or more", fix)
 

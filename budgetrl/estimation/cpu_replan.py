@@ -12,10 +12,11 @@ from dataclasses import replace
 from budgetrl.budget import PhaseTimes
 from budgetrl.estimation.cpu_phases import Prompts, cpu_scenario, evaluation_terms, predict
 from budgetrl.estimation.cpu_time import reference
-from budgetrl.estimation.machine import free_cores, this_cpu
+from budgetrl.estimation.machine import this_cpu
 from budgetrl.estimation.scenario import Scenario
 from budgetrl.estimation.shapes import LengthPrior
 from budgetrl.estimation.terms import total
+from budgetrl.pace import free_cores
 from budgetrl.recipe.schema import Recipe
 from budgetrl.types import EvalResult
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from budgetrl.estimation.cpu_time import Machine
 from budgetrl.hardware import Gpu
+from budgetrl.pace import free_cores
 from budgetrl.processor import cpu_model, cpu_speed
 from budgetrl.recipe.schema import Recipe
 from budgetrl.units import GIB
@@ -38,13 +39,6 @@ def memory_bytes() -> float:
         except (OSError, ValueError):  # not there, or "max"
             continue
     return found
-
-
-def free_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def user_cache_dir() -> Path:

@@ -39,6 +39,7 @@ from budgetrl.hub.layout import Need
 from budgetrl.hub.lookup import cached, look_up
 from budgetrl.hub.pins import download, settle
 from budgetrl.hub.repo import Repo, is_hub_id, is_offline
+from budgetrl.pace import free_cores
 from budgetrl.recipe.assets import PREFIX, local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import AlphaPolicy, Recipe
@@ -292,7 +293,7 @@ def _plain_recipe(model: Mapping[str, Any], lora: Mapping[str, Any]) -> Recipe:
     on_gpu = detect_gpu() is not None
     engine: dict[str, Any] = {"name": "plain", "device": "cuda" if on_gpu else "cpu"}
     if not on_gpu:
-        engine |= {"threads": len(os.sched_getaffinity(0)), "eval_batch": 16}
+        engine |= {"threads": free_cores(), "eval_batch": 16}
     tables = {
         "recipe": {"name": "eval"},
         "model": {**model, "dtype": "bfloat16" if on_gpu else "float32"},

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from budgetrl.pace import free_cores
 from budgetrl.recipe.base import AlphaPolicy, Count, EngineName, Positive, Table
 
 
@@ -169,13 +170,18 @@ class Prompt(Table):
         return self
 
 
+def _free_cores_for_auto(value: object) -> object:
+    return free_cores() if value == "auto" else value
+
+
 class Engine(Table):
     """[engine]: what runs the model."""
 
     name: EngineName = EngineName.UNSLOTH
     device: Literal["cpu", "cuda"] = "cuda"
-    threads: Count | None = None
-    """CPU threads of torch; a fixed number, so that a resumed run computes the same bits."""
+    threads: Annotated[Count, BeforeValidator(_free_cores_for_auto)] | None = None
+    """CPU threads of torch; a fixed number, so that a resumed run computes the same bits. "auto" is
+    the cores that are free for this process, counted once: a run keeps the number."""
     gradient_checkpointing: bool = True
     eval_batch: Count = 256
     """Completions generated at a time in evaluations (plain)."""
@@ -200,7 +206,7 @@ class Engine(Table):
         if self.name is EngineName.UNSLOTH and self.device != "cuda":
             raise ValueError('engine.name = "unsloth" needs engine.device = "cuda"')
         if self.device == "cpu" and self.name is EngineName.PLAIN and self.threads is None:
-            raise ValueError("on a CPU engine.threads must be a number, such as 2")
+            raise ValueError('on a CPU engine.threads must be a number, such as 2, or "auto"')
         if self.name is EngineName.SCRIPTED and self.script is None:
             raise ValueError('engine.name = "scripted" needs engine.script')
         return self

@@ -16,10 +16,12 @@ from budgetrl.errors import (
     ExitCode,
     HardwareError,
     ModelError,
+    RecipeError,
     RunDirError,
     UsageError,
 )
 from budgetrl.estimation.cpu_profile import store_profile
+from budgetrl.pace import free_cores
 from budgetrl.plan import Planned, budget_of, create_run, make_plan, plan_document
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
@@ -225,3 +227,11 @@ def test_what_follows_the_worker_is_kept_out_of_its_deadline(measured_here: Meas
     made = planned(**seconds(100))
     assert made.plan.report_s > made.times.report_s + 1.0
     assert made.plan.total_s <= made.budget.wall_s
+
+
+def test_auto_threads_are_the_cores_at_hand_and_more_are_refused() -> None:
+    free = load_recipe("quickstart", ["engine.threads=auto"])
+    assert free.recipe.engine.threads == free_cores()
+    many = load_recipe("quickstart", ["engine.threads=100000"])
+    with pytest.raises(RecipeError, match=r"engine\.threads = 100000 is above the \d+ cores"):
+        make_plan(many, Limits(), dry_run=True)
