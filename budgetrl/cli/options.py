@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from budgetrl.budget import Limits
 from budgetrl.errors import UsageError
 from budgetrl.units import parse_duration_s, parse_usd
 
 if TYPE_CHECKING:
+    from budgetrl.budget import Limits
     from budgetrl.deadline import End
     from budgetrl.recipe.load import LoadedRecipe
 
@@ -129,12 +129,14 @@ def accepted_of(text: str | None) -> frozenset[str]:
     return parts
 
 
-def limits_of(hours: str | None, usd: str | None = None, price: str | None = None) -> Limits:
+def limits_of(hours: str | None, usd: str | None = None, price: str | None = None) -> "Limits":
     """What --hours, --usd and --price allow.
 
     Raises:
         UsageError: not a duration or an amount above zero.
     """
+    from budgetrl.budget import Limits
+
     return Limits(
         _parsed("--hours", hours, parse_duration_s),
         _parsed("--usd", usd, parse_usd),
