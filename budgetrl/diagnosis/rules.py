@@ -156,8 +156,11 @@ def golds_in_doubt(story: Story) -> Sign | None:
     if seen is None or not story.held or now is None:
         return None
     agreed, wrong = seen
-    better = story.held[-1].accuracy - now
-    if better < GOLDS or story.held[-1].step < story.now - 2 * WINDOW:
+    newest, best = story.held[-1], max(story.held, key=lambda one: one.accuracy)
+    better = newest.accuracy - now
+    # Held-out accuracy is older than training's, and only one that holds tells of the golds.
+    fallen = newest.accuracy < best.accuracy - best.error or accuracy_fell(story) is not None
+    if better < GOLDS or fallen or newest.step < story.now - 2 * WINDOW:
         return None
     return Sign(
         f"in {wrong} of the {agreed} groups whose completions agree, their answer is not the gold "
