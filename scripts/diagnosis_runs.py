@@ -287,6 +287,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--only", type=int, nargs="*")
     options = parser.parse_args()
+    options.out = options.out.resolve()  # a run is made in a folder of its own
     ends = time.monotonic() + 60 * options.minutes
     recorded: list[dict[str, Any]] = []
     for number, made in enumerate(all_runs()):
@@ -295,7 +296,7 @@ def main() -> int:
         elif options.what == "make" and (not options.only or number in options.only):
             if time.monotonic() > ends:
                 break
-            make(made, number, options.out.resolve())
+            make(made, number, options.out)
         elif options.what == "record" and (options.out / f"{number:02d}").is_dir():
             recorded += filter(None, [record(made, number, options.out / f"{number:02d}")])
     if options.what == "record":
