@@ -284,6 +284,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["make", "record", "list"])
     parser.add_argument("--out", type=Path, default=Path("diagnosis"))
+    parser.add_argument("--more", type=Path, nargs="*", default=[], help="recorded as well")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--only", type=int, nargs="*")
     options = parser.parse_args()
@@ -297,8 +298,9 @@ def main() -> int:
             if time.monotonic() > ends:
                 break
             make(made, number, options.out)
-        elif options.what == "record" and (options.out / f"{number:02d}").is_dir():
-            recorded += filter(None, [record(made, number, options.out / f"{number:02d}")])
+        elif options.what == "record":
+            folders = [one / f"{number:02d}" for one in (options.out, *options.more)]
+            recorded += filter(None, [record(made, number, f) for f in folders if f.is_dir()])
     if options.what == "record":
         # No time in it: the same recordings are the same bytes.
         data = json.dumps(_rounded(recorded), separators=(",", ":")).encode()

@@ -33,6 +33,7 @@ CLIPPED = 0.3
 GAP, GAP_GROWTH = 0.02, 5.0
 ENTROPY, ENTROPY_NOW = 0.01, 0.05
 ONE_ANSWER = 0.4
+HALF = 0.5
 ELSEWHERE = 0.3
 GAIN_SIGMA = 3.0
 
@@ -249,20 +250,20 @@ def dead_groups(story: Story) -> Sign | None:
 
 def no_progress(story: Story) -> Sign | None:
     """Half of the updates are made and nothing was learnt."""
-    if story.used < 0.4 or story.now < 2 * WINDOW:
+    if story.used < HALF or story.now < 2 * WINDOW:
         return None
     gain, now = _gain(story, accuracy), story.last(accuracy)
     if gain is None or now is None or now > 0.9:
         return None
     error = accuracy_error(story.steps[-1]) * math.sqrt(2 / WINDOW)
     learnt = story.held[-1].accuracy - story.held[0].accuracy if len(story.held) > 1 else gain
-    if story.stationary and gain > 2 * error:
+    if story.stationary and gain > error:
         return None
-    if len(story.held) > 1 and learnt > 2 * math.hypot(story.held[0].error, story.held[-1].error):
+    if len(story.held) > 1 and learnt > math.hypot(story.held[0].error, story.held[-1].error):
         return None
     return Sign(
-        f"after {story.used:.0%} of the updates accuracy is what it was ({now:.0%}; "
-        f"{100 * gain:+.0f} points, {100 * error:.0f} are noise)",
+        f"after {story.used:.0%} of the updates accuracy is what it was ({now:.0%}, "
+        f"{100 * gain:+.0f} points; {100 * error:.0f} are noise)",
         "`budgetrl probe` says whether this model can learn from these problems; a higher rate, or "
         "more completions a problem, are worth a try only if it says so",
         {"gain": gain, "held_out_gain": learnt},
@@ -400,8 +401,8 @@ RULES = (
          "first", length_runaway),
     Rule("dead_groups", "warning", "more than 80 % of the groups of ten updates teach nothing, and "
          "most of them are all wrong", dead_groups),
-    Rule("no_progress", "warning", "after 40 % of the updates neither accuracy nor held-out "
-         "accuracy is two standard errors above its start", no_progress),
+    Rule("no_progress", "warning", "after half of the updates neither accuracy nor held-out "
+         "accuracy is a standard error above its start", no_progress),
     Rule("gradients", "warning", "the median gradient norm of five updates is five times that of "
          "the first five", gradients),
     Rule("clipped", "warning", "more than 30 % of the ratios of five updates are clipped", clipped),
