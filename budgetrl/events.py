@@ -149,6 +149,10 @@ class Step(Event):
     forecast_steps: int
     token_accuracy: float | None = None
     """In SFT: share of the trained tokens that the model would have chosen."""
+    teacher_kl: float | None = None
+    """In a distillation: mean KL(student || teacher) of the update's tokens, in nats."""
+    teacher_agreement: float | None = None
+    """In a distillation: share of tokens at which both have the same most likely one."""
     groups_all_right: int | None = None
     groups_all_wrong: int | None = None
     """Dead groups by kind; None in runs of an older budgetrl, as all down to `rewards`."""

@@ -41,7 +41,7 @@ def _pieces(
     if not completion_ids:
         return
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head, cap = inner.get_output_embeddings(), _softcap(inner)
+    logits_at = logits_of(inner)
     row = torch.tensor([[*prompt_ids, *completion_ids]], device=model.device)
     count = len(completion_ids)
     was_training = model.training
@@ -51,11 +51,17 @@ def _pieces(
             # The position before a token predicts it; the last one predicts what comes after.
             hidden = inner.base_model(input_ids=row)[0][0, -count - 1 : -1]
             for first in range(0, count, PIECE):
-                logits = cap(head(hidden[first : first + PIECE]).float()) / (temperature or 1.0)
+                logits = logits_at(hidden[first : first + PIECE]) / (temperature or 1.0)
                 ids = row[0, len(prompt_ids) + first :][:PIECE]
                 yield torch.log_softmax(logits, dim=-1), ids
     finally:
         model.train(was_training)
+
+
+def logits_of(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What makes float32 logits (N, V) of last hidden states (N, H)."""
+    head, cap = model.get_output_embeddings(), _softcap(model)
+    return lambda hidden: cap(head(hidden).float())
 
 
 def _softcap(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -82,7 +82,7 @@ class PlainEngine:
             check_targets(recipe, layer_paths(base))
             model = peft.get_peft_model(base, lora_config(recipe.lora, source))
         else:
-            model = _load_adapter(base, adapter)
+            model = load_adapter(base, adapter)
         if recipe.engine.gradient_checkpointing:
             model.enable_input_require_grads()
         return cls(model, tokenizer, recipe)
@@ -267,7 +267,12 @@ def _without_dropout(config: Any) -> None:
                 setattr(part, name, 0.0)
 
 
-def _load_adapter(base: Any, adapter: Path) -> Any:
+def load_adapter(base: Any, adapter: Path) -> Any:
+    """The base model with an adapter from a folder, which can be trained.
+
+    Raises:
+        ModelError: it is damaged, or of another model.
+    """
     with reading_weights(f"adapter {adapter}"):
         try:
             config = peft.PeftConfig.from_pretrained(str(adapter))

@@ -31,6 +31,36 @@ class Model(Table):
     """A folder with a LoRA adapter to go on from, trained elsewhere on this base at this rank."""
 
 
+class Teacher(Table):
+    """[teacher]: the model that a distillation moves towards; it is only read."""
+
+    id: str = Field(min_length=1)
+    """Hub id, a path, `asset:NAME`, or "self": the model itself, with the answer in its prompt."""
+    revision: str | None = None
+    adapter: str | None = None
+    """Folder of an adapter on it, or `asset:NAME`."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    load_in_4bit: bool = False
+    device: Literal["model", "cpu"] = "model"
+    """Where it is kept: beside the model, or in the host's memory."""
+    hint: str = "\n\nThe answer is {answer}."
+    """What stands behind the problem in its prompt (id = "self")."""
+
+    @property
+    def is_self(self) -> bool:
+        """Whether the model teaches itself."""
+        return self.id == "self"
+
+    @model_validator(mode="after")
+    def _self_has_no_files(self) -> Self:
+        if self.is_self and (self.adapter or self.revision or self.load_in_4bit):
+            raise ValueError(
+                'id = "self" is the model of the run, so adapter, revision and load_in_4bit have '
+                "nothing to say; leave them out"
+            )
+        return self
+
+
 def _full(value: str) -> str:
     if value != "full":
         raise ValueError('a rank is a number, or "full" for all weights')

@@ -23,8 +23,17 @@ from budgetrl.recipe.eval_tables import (
     Select,
     Stated,
 )
-from budgetrl.recipe.model_tables import Columns, Data, Engine, Lora, Model, Prompt, RecipeInfo
-from budgetrl.recipe.stage_tables import Sft, Stage, StageKind, scaled
+from budgetrl.recipe.model_tables import (
+    Columns,
+    Data,
+    Engine,
+    Lora,
+    Model,
+    Prompt,
+    RecipeInfo,
+    Teacher,
+)
+from budgetrl.recipe.stage_tables import Distill, Sft, Stage, StageKind, scaled
 from budgetrl.recipe.sweep_table import Sweep
 from budgetrl.recipe.training_tables import (
     Batch,
@@ -48,6 +57,7 @@ __all__ = [
     "Columns",
     "Data",
     "Deviation",
+    "Distill",
     "Engine",
     "EngineName",
     "Entropy",
@@ -75,6 +85,7 @@ __all__ = [
     "SuiteName",
     "Sweep",
     "Table",
+    "Teacher",
     "Tracker",
 ]
 
@@ -100,6 +111,9 @@ class Recipe(Table):
     sampling: Sampling = Sampling()
     signal: Signal = Signal()
     sft: Sft = Sft()
+    distill: Distill = Distill()
+    teacher: Teacher | None = None
+    """What stages of kind "distill" move towards."""
     stages: tuple[Stage, ...] = ()
     """One after the other, in one budget; none: a single GRPO stage."""
     engine: Engine = Engine()
@@ -270,6 +284,8 @@ def _stage_contradictions(recipe: Recipe) -> list[str]:
             found.append(f"{name}: a gate counts right answers, which needs the accuracy reward")
         if "stop" in (stage.sampling or {}):
             found.append(f"{name}: sampling.stop is the whole run's: the engine is opened with it")
+        if stage.kind is StageKind.DISTILL and recipe.teacher is None:
+            found.append(f'{name}: kind = "distill" needs a [teacher], such as id = "hub/model"')
         if stage.until is not None and stage.kind is StageKind.SFT:
             condition = stage.until.condition[0]
             if condition != "loss":

@@ -21,6 +21,7 @@ from budgetrl.recipe.base import Count, Positive, Share, Table
 
 OVERRIDES = (
     *("data", "rewards", "grpo", "batch", "schedule", "optimizer", "sampling", "signal", "sft"),
+    "distill",
 )
 """Tables of a recipe that a stage may change; the others are the run's: one model, one adapter, one
 prompt for training and evaluations, one budget."""
@@ -34,6 +35,8 @@ class StageKind(StrEnum):
     """Reinforcement learning from verifiable rewards, as a run without stages."""
     SFT = "sft"
     """Supervised fine-tuning on worked solutions: a warm-up for a model that shows no working."""
+    DISTILL = "distill"
+    """On-policy distillation: the model answers, and moves towards [teacher] at every token."""
 
 
 class Sft(Table):
@@ -51,6 +54,13 @@ class Sft(Table):
     """Rows of full length per forward and backward pass; more where they are short."""
     samples: Count = 4
     """Answers drawn for each problem (source = "self")."""
+
+
+class Distill(Table):
+    """[distill]: on-policy distillation, for stages of that kind."""
+
+    reward_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Of GRPO's loss, beside the divergence from the teacher; 0: rewards are only recorded."""
 
 
 class Gate(Table):
@@ -114,6 +124,7 @@ class Stage(Table):
     sampling: dict[str, Any] | None = None
     signal: dict[str, Any] | None = None
     sft: dict[str, Any] | None = None
+    distill: dict[str, Any] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -160,12 +171,17 @@ class Stage(Table):
         if self.kind is StageKind.SFT:  # of which a step is one update
             made["batch"] = made["batch"] | {"updates_per_rollout": 1}
             made["grpo"] = made["grpo"] | {"num_iterations": 1}
+        if self.kind is StageKind.DISTILL:
+            # Every answer teaches, a group without a difference in reward too.
+            made["signal"] = made["signal"] | {"skip": "off", "resample_rounds": None}
+            if not made["distill"]["reward_weight"]:
+                made["grpo"] = made["grpo"] | {"beta": 0.0}  # of a loss that has no weight
         return made
 
 
 _OF_THE_RUN = (
-    *("recipe", "paper", "model", "lora", "prompt", "engine", "checkpoint", "budget", "eval"),
-    *("entropy", "select", "tracker", "sweep", "expected", "stages"),
+    *("recipe", "paper", "model", "teacher", "lora", "prompt", "engine", "checkpoint", "budget"),
+    *("eval", "entropy", "select", "tracker", "sweep", "expected", "stages"),
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from budgetrl.recipe.schema import Recipe, StageKind
+from budgetrl.training.distil import DistilMixin
 from budgetrl.training.scoring import OLD, REFERENCE, keep_promises, promise
 from budgetrl.training.sft import build_sft_trainer, longest_rows
 from budgetrl.training.trainer import TrainerParts, build_trainer
@@ -26,6 +27,8 @@ def build(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any]) -> Any:
             return build_trainer(parts, max_steps, callbacks)
         case StageKind.SFT:
             return build_sft_trainer(parts, max_steps, callbacks)
+        case StageKind.DISTILL:
+            return build_trainer(parts, max_steps, callbacks, DistilMixin)
 
 
 def rows_per_pass(recipe: Recipe, kind: StageKind) -> int:

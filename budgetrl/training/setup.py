@@ -13,6 +13,7 @@ from budgetrl.data.usable import load_usable
 from budgetrl.diagnosis.story import tell
 from budgetrl.documents import planned_times, prompt_moment, read_standings
 from budgetrl.engine.base import TrainableEngine
+from budgetrl.engine.teacher import LoadedTeacher, open_teacher
 from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.suite import prompted
 from budgetrl.evaluation.think import think_budget
@@ -62,6 +63,7 @@ class Prepared:
     clean: Leftovers
     """The model before any trainer had it."""
     _supplies: tuple[Supply, ...]
+    teacher: LoadedTeacher | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -162,6 +164,7 @@ def prepare(
         recipes,
         Leftovers.of(engine.model),
         supplies,
+        None if recipe.teacher is None else open_teacher(recipe, engine),
     )
 
 
@@ -200,6 +203,7 @@ def build_follower(
         budget_used=lambda: follower.used_share,
         rollout_over=lambda: stopper.requested() or follower.rollout_is_over(),
         progress=prepared.progress,
+        teacher=prepared.teacher,
     )
     follower = StepCallback(
         run=run,

@@ -27,6 +27,7 @@ from budgetrl.engine.base import (
     completion_of,
     sample_seed,
 )
+from budgetrl.engine.teacher import LoadedTeacher
 from budgetrl.errors import TrainingError
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.training.checkpoints import load_trained
@@ -85,6 +86,8 @@ class TrainerParts:
     record: StepRecord | None = None
     """The newest rolled-out batch."""
     rewind: Rewind = field(default_factory=Rewind)
+    teacher: LoadedTeacher | None = None
+    """Of a distillation."""
 
 
 class StageMixin:
@@ -115,6 +118,7 @@ class BudgetMixin(StageMixin):
 
     _buffered_inputs: Any
     _rolling_out = False
+    record_class = StepRecord
     by_pieces = False
     """Whether the vocabulary's projection is applied in pieces, and again in the backward pass, as
     TRL does beside Liger kernels."""
@@ -123,7 +127,7 @@ class BudgetMixin(StageMixin):
         """The sampler's problems of this step instead of the placeholder rows."""
         parts, step = self.parts, self.rollouts
         torch.manual_seed(sample_seed(parts.recipe.seed, "step", step))
-        parts.record = StepRecord(step + 1, parts.recipe.grpo.num_generations)
+        parts.record = self.record_class(step + 1, parts.recipe.grpo.num_generations)
         number = parts.progress.batch_of(step)
         batch = self._roll_out(parts.sampler.batch(number))
         for draw in range(1, (parts.recipe.signal.resample_rounds or 0) + 1):
@@ -369,7 +373,12 @@ def _settle_reference(parts: TrainerParts) -> None:
         model.delete_adapter(REFERENCE_ADAPTER)
 
 
-def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any]) -> Any:
+def build_trainer(
+    parts: TrainerParts,
+    max_steps: int,
+    callbacks: Sequence[Any],
+    mixin: type[BudgetMixin] = BudgetMixin,
+) -> Any:
     """The trainer of a run; the engine must be open, because it may patch trl.
 
     Raises:
@@ -390,7 +399,7 @@ def build_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any])
     if REFERENCE_ADAPTER in getattr(parts.engine.model, "peft_config", {}):
         parts.engine.model.delete_adapter(REFERENCE_ADAPTER)  # of a stage before; TRL makes its own
     placeholders = [{"prompt": ""}] * parts.sampler.prompts_per_step
-    trainer_class = type("BudgetTrainer", (BudgetMixin, trl.GRPOTrainer), {})
+    trainer_class = type("BudgetTrainer", (mixin, trl.GRPOTrainer), {})
     trainer = trainer_class(
         model=parts.engine.model,
         reward_funcs=[reward],

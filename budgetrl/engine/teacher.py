@@ -1,0 +1,131 @@
+"""The model that a distillation moves towards: loaded once, only read.
+
+    teacher = open_teacher(recipe, engine)
+    teacher.side(prompt, completion)         its view of some completions, without gradients
+
+It is a model object of its own: a PEFT student puts its layers into the base object, so that the
+base of the student would be the student. Tokens have to mean the same to both, which the words of
+the vocabularies decide and not their sizes: heads of one family are padded to different widths.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from budgetrl.data.prompts import PromptRenderer
+from budgetrl.engine.base import TrainableEngine
+from budgetrl.engine.divergence import Side, side_of
+from budgetrl.engine.folder import model_folder
+from budgetrl.engine.plain import load_adapter, load_base
+from budgetrl.engine.tokenizer import load_tokenizer
+from budgetrl.errors import ModelError
+from budgetrl.recipe.assets import local_path
+from budgetrl.recipe.schema import Recipe, Teacher
+from budgetrl.types import Problem
+
+Rows = tuple[torch.Tensor, torch.Tensor]
+"""Ids and mask of the same shape."""
+
+
+@dataclass(slots=True)
+class LoadedTeacher:
+    """A teacher at hand."""
+
+    model: Any
+    itself: bool
+    """The student without its adapter, which sees the answer."""
+    pad: int
+    prompts: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
+    """Of a model that teaches itself: what it reads instead of the student's prompt."""
+
+    def side(self, prompt: Rows, completion: Rows) -> Side:
+        """What it says of the completion tokens (N of them) of B rows."""
+        without = self.model.disable_adapter() if self.itself else nullcontext()
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad(), without:
+                return side_of(self.model, self._own(prompt), completion)
+        finally:
+            self.model.train(was_training)
+
+    def tell(self, renderer: PromptRenderer, problems: Sequence[Problem], hint: str) -> None:
+        """The prompts of an update, with the answer in them."""
+        if not self.itself:
+            return
+        self.prompts = {
+            tuple(renderer.ids(problem)): tuple(renderer.ids(_with_answer(problem, hint)))
+            for problem in problems
+        }
+
+    def _own(self, prompt: Rows) -> Rows:
+        if not self.itself:
+            return prompt
+        told = [tuple(ids[mask.bool()].tolist()) for ids, mask in zip(*prompt, strict=True)]
+        rows = [self.prompts.get(ids, ids) for ids in told]
+        width = max(map(len, rows))
+        ids = [[self.pad] * (width - len(row)) + list(row) for row in rows]
+        mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+        made = (torch.tensor(one, device=prompt[0].device) for one in (ids, mask))
+        return next(made), next(made)
+
+
+def open_teacher(recipe: Recipe, engine: TrainableEngine) -> LoadedTeacher:
+    """Load [teacher] and hold its vocabulary against the student's.
+
+    Args:
+        recipe: with a [teacher].
+        engine: open, with the student.
+
+    Raises:
+        ModelError: it cannot be loaded, or its tokens are others.
+    """
+    spec = recipe.teacher
+    assert spec is not None
+    pad = engine.tokenizer.pad_token_id or 0
+    if spec.is_self:
+        return LoadedTeacher(engine.model, True, pad)
+    own = recipe_of(recipe, spec)
+    source = model_folder(own)
+    check_vocabulary(engine.tokenizer, load_tokenizer(source, own), spec.id)
+    model = load_base(source, own)
+    if spec.adapter is not None:
+        model = load_adapter(model, Path(local_path(spec.adapter)))
+    if not spec.load_in_4bit and spec.device == "model":
+        model = model.to(engine.model.device)
+    return LoadedTeacher(model.requires_grad_(False).eval(), False, pad)
+
+
+def recipe_of(recipe: Recipe, spec: Teacher) -> Recipe:
+    """The recipe as if the teacher were its model."""
+    named = {name: getattr(spec, name) for name in ("id", "revision", "dtype", "load_in_4bit")}
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=named)})
+
+
+def check_vocabulary(student: Any, teacher: Any, name: str) -> None:
+    """Refuse a teacher that means another text by the same token.
+
+    Raises:
+        ModelError: names the first such token.
+    """
+    ours: Mapping[str, int] = student.get_vocab()
+    theirs: Mapping[str, int] = teacher.get_vocab()
+    if ours == theirs:
+        return
+    other = sorted(ours.items() ^ theirs.items(), key=lambda pair: (pair[1], pair[0]))
+    word, number = other[0]
+    raise ModelError(
+        f"teacher {name!r} has another vocabulary: {len(other)} entries differ, such as token "
+        f"{number} ({word!r}).",
+        hint="Distil from a model of the same family, or use an SFT stage on its answers.",
+    )
+
+
+def _with_answer(problem: Problem, hint: str) -> Problem:
+    from dataclasses import replace
+
+    return replace(problem, text=problem.text + hint.replace("{answer}", problem.answer))

@@ -1,0 +1,81 @@
+"""On-policy distillation in a stage: GRPO's rollouts, and a divergence in the place of its loss.
+
+    trainer = build_trainer(parts, max_steps, callbacks, DistilMixin)
+
+The student answers, the teacher scores each token, and the loss is the mean over the update's
+tokens of KL(student || teacher), with `distill.reward_weight` times GRPO's loss beside it. Budget,
+stops, rewards, records and resumption are those of GRPO (docs/decisions has why).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from budgetrl.engine.divergence import reverse_kl, side_of
+from budgetrl.training.recorder import StepRecord
+from budgetrl.training.signal import Batch, zero_gradient_loss
+from budgetrl.training.trainer import BudgetMixin
+from budgetrl.types import Problem
+
+
+@dataclass(slots=True)
+class DistilRecord(StepRecord):
+    """What one update rolled out, and how far the teacher was."""
+
+    divergence_sum: float = 0.0
+    agreements: float = 0.0
+    scored: int = 0
+    """Tokens that the teacher saw."""
+
+    def facts(self) -> dict[str, Any]:
+        """The fields of a step event."""
+        seen = max(1, self.scored)
+        return StepRecord.facts(self) | {
+            "teacher_kl": self.divergence_sum / seen,
+            "teacher_agreement": self.agreements / seen,
+        }
+
+
+class DistilMixin(BudgetMixin):
+    """Overrides of `GRPOTrainer`."""
+
+    record_class = DistilRecord
+
+    def _roll_out(self, problems: Any) -> Batch:
+        """The teacher is told what is asked."""
+        parts = self.parts
+        assert parts.teacher is not None and parts.recipe.teacher is not None
+        told: list[Problem] = list(problems)
+        parts.teacher.tell(parts.renderer, told, parts.recipe.teacher.hint)
+        return super()._roll_out(problems)
+
+    def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
+        """The divergence of one micro-batch's tokens over all tokens of the update."""
+        parts = self.parts
+        tokens = int(inputs["completion_mask"].sum())
+        if tokens == 0:
+            return zero_gradient_loss(model)
+        prompt = inputs["prompt_ids"], inputs["prompt_mask"]
+        completion = inputs["completion_ids"], inputs["completion_mask"]
+        assert parts.teacher is not None
+        seen = parts.teacher.side(prompt, completion)
+        found = reverse_kl(
+            side_of(model, prompt, completion), seen, parts.recipe.sampling.temperature
+        )
+        record = parts.record
+        if isinstance(record, DistilRecord) and model.training:
+            record.divergence_sum += float(found.divergence.detach())
+            record.agreements += float(found.agreements)
+            record.scored += tokens
+        loss = found.divergence / self._tokens_of_update(inputs)
+        weight = parts.recipe.distill.reward_weight
+        if weight:
+            loss = loss + weight * super().compute_loss(model, inputs, *args, **kwargs)
+        return loss
+
+    def _tokens_of_update(self, inputs: Batch) -> torch.Tensor:
+        """Trained tokens of one optimiser step, as TRL counts them for its token-mean losses."""
+        total: torch.Tensor = inputs["num_items_in_batch"].clamp(min=1.0)
+        windows = self.args.steps_per_generation / self.current_gradient_accumulation_steps  # type: ignore[attr-defined]
+        return total / windows
