@@ -72,9 +72,13 @@ def _piece(
     teacher_head: Callable[[torch.Tensor], torch.Tensor],
     temperature: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    log_p = torch.log_softmax(head(student) / temperature, dim=-1)
+    logits = head(student)
     with torch.no_grad():
-        log_q = torch.log_softmax(teacher_head(teacher) / temperature, dim=-1).to(log_p.device)
+        wanted = teacher_head(teacher).to(logits.device)
+    # Heads of one family are padded to different widths, with tokens that no text has.
+    shared = min(logits.shape[-1], wanted.shape[-1])
+    log_p = torch.log_softmax(logits[:, :shared] / temperature, dim=-1)
+    log_q = torch.log_softmax(wanted[:, :shared] / temperature, dim=-1)
     p = log_p.exp()
     divergence = (p * (log_p - log_q)).sum()
     with torch.no_grad():

@@ -1,0 +1,172 @@
+"""Distillation: its loss and gradients, whose tokens are compared, and what is refused."""
+
+import copy
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_grpo_oracle as harness
+import torch
+import trl.trainer.distillation_trainer as trls
+
+from budgetrl.data.prompts import PromptRenderer
+from budgetrl.data.rows import load_problems
+from budgetrl.data.sampler import ProblemSampler
+from budgetrl.engine.divergence import PIECE, Side, reverse_kl
+from budgetrl.engine.teacher import check_vocabulary, open_teacher
+from budgetrl.errors import ModelError, RecipeError
+from budgetrl.recipe.load import load_recipe
+from budgetrl.recipe.schema import Recipe
+from budgetrl.training.clock import PhaseClock
+from budgetrl.training.distil import DistilMixin, DistilRecord
+from budgetrl.training.trainer import TrainerParts, build_trainer
+
+TEMPERATURE, TOLERANCE = 0.9, 5e-6
+SETS = (
+    *("lora.rank=4", "lora.alpha=8", "batch.micro_batch=5", "batch.prompts_per_step=5"),
+    *("grpo.num_generations=4", f"sampling.max_tokens={harness.MAX_TOKENS}"),
+    *(f"sampling.temperature={TEMPERATURE}", "optimizer.max_grad_norm=1e9"),
+)
+
+
+class Distilled:
+    """One update of the real trainer on dictated completions, and an oracle in float64."""
+
+    def __init__(self, folder: Path, *sets: str) -> None:
+        whole = load_recipe("quickstart_distill", [*SETS, *sets]).recipe
+        (recipe,) = whole.parts
+        self.recipe: Recipe = recipe
+        engine = harness.DictatedEngine.open(recipe)
+        self.engine, self.teacher = engine, open_teacher(recipe, engine)
+        self.renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
+        problems = load_problems(recipe.data, lambda golds: [None] * len(golds)).problems
+        sampler = ProblemSampler(problems, recipe.seed, recipe.batch.prompts_per_step)
+        self.problems = sampler.batch(0)
+        self.parts = TrainerParts(
+            recipe=recipe,
+            engine=engine,
+            sampler=sampler,
+            renderer=self.renderer,
+            reward=harness.dictated_reward,
+            clock=PhaseClock(time.monotonic),
+            folder=folder,
+            must_stop=lambda: False,
+            rollout_over=lambda: False,
+            teacher=self.teacher,
+        )
+        witness = harness.Witness()
+        trainer = build_trainer(self.parts, 1, [witness], DistilMixin)
+        noise = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            for name, weight in engine.model.named_parameters():
+                if "lora_B.default" in name:
+                    weight.copy_(0.02 * torch.randn(weight.shape, generator=noise))
+        trainer.train()
+        (self.update,) = witness.updates
+
+    def oracle(self) -> tuple[dict[str, torch.Tensor], float]:
+        """Gradients of the mean over all tokens of KL(student || teacher), and that mean."""
+        student = copy.deepcopy(self.engine.model).double()
+        with torch.no_grad():
+            harness.put(student, self.update.weights)
+        student.zero_grad()
+        same = self.teacher.itself
+        teacher = student if same else copy.deepcopy(self.teacher.model).double()
+        size = self.recipe.grpo.num_generations
+        hint = self.recipe.teacher.hint if self.recipe.teacher else ""
+        terms = []
+        for row, ids in enumerate(self.engine.drawn):
+            problem = self.problems[row // size]
+            prompt = list(self.renderer.ids(problem))
+            told = prompt
+            if same:
+                text = problem.text + hint.replace("{answer}", problem.answer)
+                told = list(self.renderer.ids(type(problem)(problem.id, text, problem.answer)))
+            log_p = self._log_p(student, prompt, ids)
+            with torch.no_grad():
+                if same:
+                    with student.disable_adapter():
+                        log_q = self._log_p(student, told, ids)
+                else:
+                    log_q = self._log_p(teacher, told, ids)
+            terms.append((log_p.exp() * (log_p - log_q)).sum(-1))
+        loss = torch.cat(terms).mean()
+        loss.backward()
+        named = student.named_parameters()
+        return {n: p.grad for n, p in named if p.grad is not None}, float(loss.detach())
+
+    @staticmethod
+    def _log_p(model: Any, prompt: list[int], ids: list[int]) -> torch.Tensor:
+        logits = model(input_ids=torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+        return torch.log_softmax(logits / TEMPERATURE, dim=-1)
+
+
+@pytest.mark.parametrize(
+    "sets", [(), ("batch.fill=tokens",), ("teacher.id=self", "teacher.adapter=unset")]
+)
+def test_gradients_are_the_oracles(sets: tuple[str, ...], tmp_path: Path) -> None:
+    """Through four micro-batches of uneven completions, some cut off."""
+    done = Distilled(tmp_path, *sets)
+    wanted, divergence = done.oracle()
+    assert harness.distance(done.update.gradients, wanted) < TOLERANCE
+    record = done.parts.record
+    assert isinstance(record, DistilRecord)
+    facts = record.facts()
+    assert facts["teacher_kl"] == pytest.approx(divergence, rel=1e-5)
+    assert record.scored == sum(map(len, done.engine.drawn))
+    assert 0 <= facts["teacher_agreement"] <= 1
+
+
+def test_pieces_and_padded_heads_change_nothing_and_trls_divergence_is_the_same() -> None:
+    torch.manual_seed(5)
+    tokens, width, vocabulary = PIECE + 40, 6, 11
+    hidden = torch.randn(tokens, width, requires_grad=True)
+    other = torch.randn(tokens, width)
+    head = torch.nn.Linear(width, vocabulary, bias=False)
+    wide = torch.nn.Linear(
+        width, vocabulary + 5, bias=False
+    )  # padded, as Qwen's 7B beside its 1.5B
+    with torch.no_grad():
+        wide.weight[:vocabulary] = torch.randn(vocabulary, width)
+    found = reverse_kl(Side(hidden, head), Side(other, wide), TEMPERATURE)
+    (gradient,) = torch.autograd.grad(found.divergence, hidden)
+    log_p = torch.log_softmax(head(hidden).double() / TEMPERATURE, -1)
+    log_q = torch.log_softmax(wide(other)[:, :vocabulary].double() / TEMPERATURE, -1)
+    exact = (log_p.exp() * (log_p - log_q)).sum()
+    assert float(found.divergence.detach()) == pytest.approx(float(exact.detach()), rel=1e-5)
+    (wanted,) = torch.autograd.grad(exact, hidden)
+    assert torch.allclose(gradient, wanted.float(), atol=TOLERANCE)
+    assert float(found.agreements) == float((log_p.argmax(-1) == log_q.argmax(-1)).sum())
+    theirs = trls._chunk(
+        *(hidden, head.weight, None, 1.0, None),
+        *(other, wide.weight[:vocabulary], None, 1.0, None),
+        *(1.0, TEMPERATURE, torch.ones(tokens)),
+    )
+    assert float(found.divergence.detach()) == pytest.approx(float(theirs[0].detach()), rel=1e-5)
+    assert float(found.entropy) == pytest.approx(float(theirs[1]), rel=1e-5)
+
+
+class Words:
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def get_vocab(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.words)}
+
+
+def test_a_vocabulary_is_compared_by_its_words() -> None:
+    check_vocabulary(Words("a", "b"), Words("a", "b"), "x")
+    with pytest.raises(ModelError, match="token 0"):
+        check_vocabulary(Words("a", "b"), Words("b", "a"), "x")
+
+
+def test_what_cannot_be_is_refused_at_load(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="have nothing to say"):
+        load_recipe("quickstart_distill", ["teacher.id=self"])
+    alone = tmp_path / "alone.toml"
+    alone.write_text(
+        '[recipe]\nextends = ["quickstart"]\n[[stages]]\nname = "d"\nkind = "distill"\nshare = 1.0\n'
+    )
+    with pytest.raises(RecipeError, match=r"needs a \[teacher\]"):
+        load_recipe(alone)
