@@ -8,7 +8,7 @@ base of the student would be the student. Tokens have to mean the same to both, 
 the vocabularies decide and not their sizes: heads of one family are padded to different widths.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from budgetrl.data.prompts import PromptRenderer
 from budgetrl.engine.base import TrainableEngine
 from budgetrl.engine.divergence import Side, side_of
 from budgetrl.engine.folder import model_folder
@@ -25,7 +24,6 @@ from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.errors import ModelError
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe, Teacher
-from budgetrl.types import Problem
 
 Rows = tuple[torch.Tensor, torch.Tensor]
 """Ids and mask of the same shape."""
@@ -52,15 +50,6 @@ class LoadedTeacher:
                 return side_of(self.model, self._own(prompt), completion)
         finally:
             self.model.train(was_training)
-
-    def tell(self, renderer: PromptRenderer, problems: Sequence[Problem], hint: str) -> None:
-        """The prompts of an update, with the answer in them."""
-        if not self.itself:
-            return
-        self.prompts = {
-            tuple(renderer.ids(problem)): tuple(renderer.ids(_with_answer(problem, hint)))
-            for problem in problems
-        }
 
     def _own(self, prompt: Rows) -> Rows:
         if not self.itself:
@@ -123,9 +112,3 @@ def check_vocabulary(student: Any, teacher: Any, name: str) -> None:
         f"{number} ({word!r}).",
         hint="Distil from a model of the same family, or use an SFT stage on its answers.",
     )
-
-
-def _with_answer(problem: Problem, hint: str) -> Problem:
-    from dataclasses import replace
-
-    return replace(problem, text=problem.text + hint.replace("{answer}", problem.answer))

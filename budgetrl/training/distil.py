@@ -7,7 +7,7 @@ tokens of KL(student || teacher), with `distill.reward_weight` times GRPO's loss
 stops, rewards, records and resumption are those of GRPO (docs/decisions has why).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,8 +46,11 @@ class DistilMixin(BudgetMixin):
         """The teacher is told what is asked."""
         parts = self.parts
         assert parts.teacher is not None and parts.recipe.teacher is not None
-        told: list[Problem] = list(problems)
-        parts.teacher.tell(parts.renderer, told, parts.recipe.teacher.hint)
+        if parts.teacher.itself:
+            ids, hint = parts.renderer.ids, parts.recipe.teacher.hint
+            parts.teacher.prompts = {
+                tuple(ids(one)): tuple(ids(_with_answer(one, hint))) for one in problems
+            }
         return super()._roll_out(problems)
 
     def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
@@ -79,3 +82,8 @@ class DistilMixin(BudgetMixin):
         total: torch.Tensor = inputs["num_items_in_batch"].clamp(min=1.0)
         windows = self.args.steps_per_generation / self.current_gradient_accumulation_steps  # type: ignore[attr-defined]
         return total / windows
+
+
+def _with_answer(problem: Problem, hint: str) -> Problem:
+    """What a model reads that teaches itself."""
+    return replace(problem, text=problem.text + hint.replace("{answer}", problem.answer))

@@ -21,7 +21,7 @@ RELATIVES = (
 )
 WARM = ("warm/llama3.2_r256", "warm/qwen2.5_math_r256")
 BEST = ("best/deepscaler", "best/qwen2.5_instruct", "best/r1_distill")
-LAPTOP = ("quickstart", "quickstart_warm", "laptop_smollm2")
+LAPTOP = ("quickstart", "quickstart_warm", "quickstart_distill", "laptop_smollm2")
 OVERLAYS = (
     "dr_grpo",
     "dapo",

@@ -166,7 +166,8 @@ def test_what_cannot_be_is_refused_at_load(tmp_path: Path) -> None:
         load_recipe("quickstart_distill", ["teacher.id=self"])
     alone = tmp_path / "alone.toml"
     alone.write_text(
-        '[recipe]\nextends = ["quickstart"]\n[[stages]]\nname = "d"\nkind = "distill"\nshare = 1.0\n'
+        '[recipe]\nextends = ["quickstart"]\n'
+        '[[stages]]\nname = "d"\nkind = "distill"\nshare = 1.0\n'
     )
     with pytest.raises(RecipeError, match=r"needs a \[teacher\]"):
         load_recipe(alone)
