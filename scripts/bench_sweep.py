@@ -107,7 +107,10 @@ def kills(out: Path) -> dict[str, Any]:
         running = sweep(nodes.address, out / "kills", SHORT, "--seeds", "2", "--hours", "30m")
         for number, ended in enumerate((count // 6, 2 * count // 5)):
             wait_for(running, out / "kills", ended)
-            os.kill(random.Random(number).choice(trial_processes()), signal.SIGKILL)
+            found: list[int] = []
+            while not found and running.poll() is None:
+                found = trial_processes()
+            os.kill(random.Random(number).choice(found), signal.SIGKILL)
             killed.append("worker")
         wait_for(running, out / "kills", 3 * count // 5)
         nodes.remove_node(added[1], allow_graceful=False)
