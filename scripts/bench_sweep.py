@@ -147,12 +147,12 @@ def wait_for(running: subprocess.Popen[str], folder: Path, ended: int) -> None:
 
 
 def trial_processes() -> list[int]:
-    """Workers of this script's own cluster in which a trial runs."""
+    """Workers of this script's own cluster that run trials."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             title = (entry / "cmdline").read_bytes() if entry.name.isdecimal() else b""
-            if title.startswith(b"ray::TrialActor.run"):
+            if title.startswith(b"ray::TrialActor"):
                 raylet = parent(int(entry.name))
                 found += [int(entry.name)] if parent(raylet) == os.getpid() else []
         except OSError:

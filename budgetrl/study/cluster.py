@@ -46,9 +46,9 @@ class TrialActor:
         """Have the running trial save and leave."""
         self._stop.set()
 
-    def is_up(self) -> bool:
-        """Answers as soon as there is a process."""
-        return True
+    def process(self) -> int:
+        """Its process id; answers as soon as there is a card for it."""
+        return os.getpid()
 
 
 class Cluster:
@@ -122,7 +122,7 @@ class Cluster:
     def start(self, job: Job) -> None:
         """See `Pool`."""
         actor = self._idle.pop() if self._idle else self._new_actor()
-        self._waiting[actor] = actor.is_up.remote()
+        self._waiting[actor] = actor.process.remote()
         self._running[actor.run.remote(job)] = job, actor
 
     def finished(self) -> list[Done]:

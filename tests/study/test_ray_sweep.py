@@ -54,22 +54,10 @@ def all_done(pool: Cluster, count: int) -> dict[int, Done]:
     return found
 
 
-def workers() -> list[int]:
-    """Processes of this module's cluster in which a trial runs now."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            title = (entry / "cmdline").read_bytes() if entry.name.isdecimal() else b""
-            if title.startswith(b"ray::TrialActor.run"):
-                raylet = parent(int(entry.name))
-                found += [int(entry.name)] if parent(raylet) == os.getpid() else []
-        except OSError:
-            continue
-    return found
-
-
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+def worker_of(pool: Cluster, index: int) -> int:
+    """The process in which a trial runs now."""
+    actor = next(actor for running, actor in pool._running.values() if running.index == index)
+    return int(ray.get(actor.process.remote(), timeout=60))
 
 
 def test_a_killed_worker_is_told_and_the_trial_goes_on_elsewhere(
@@ -82,10 +70,7 @@ def test_a_killed_worker_is_told_and_the_trial_goes_on_elsewhere(
         pool.start(job(cut, 1))
         done = all_done(pool, 1)
         assert done == {0: Done(0)}, "what has ended stands"
-        until = time.monotonic() + 30
-        while not (found := workers()) and time.monotonic() < until:
-            time.sleep(0.1)
-        os.kill(found[0], signal.SIGKILL)
+        os.kill(worker_of(pool, 1), signal.SIGKILL)
         assert all_done(pool, 1) == {1: Done(1, lost=True)}
     for index in (2, 3, 4):  # one more than there are cores, as when a node is lost
         pool.start(job(build_run(tmp_path, Story()), index))
