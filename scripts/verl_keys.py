@@ -4,8 +4,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from budgetrl.export.keys import ENTRIES, VERL, Entry
+from budgetrl.export.keys import VERL, Entry
 from budgetrl.export.limits import Target, limits_of
+from budgetrl.export.table import ENTRIES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "verl_keys.md"
 HEAD = f"""\
@@ -14,7 +15,7 @@ HEAD = f"""\
 The paper trained with verl; budgetrl trains with TRL, on a GPU by way of Unsloth. This table says
 which key of a recipe stands for which verl key, what becomes of it, and what has no equal. It is
 made by `scripts/verl_keys.py` of the same data that `budgetrl export RECIPE --to verl` writes
-(`budgetrl/export/keys.py`), and `scripts/check_verl.sh` holds it against verl {VERL} itself.
+(`budgetrl/export/table.py`), and `scripts/check_verl.sh` holds it against verl {VERL} itself.
 `budgetrl recipes show NAME --resolved` prints every value with its source.
 
 `actor.`, `rollout.`, `model.` and `ref.` stand for `actor_rollout_ref.actor.` and so on.

@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from budgetrl.errors import RecipeError
-from budgetrl.export.keys import validation
 from budgetrl.export.reward import BY_LENGTH
+from budgetrl.export.values import validation
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.own_files import is_own
@@ -69,6 +69,16 @@ _BOTH = (
         'signal.skip = "accuracy": groups left out of the update',
         'set signal.skip="off"',
     ),
+    Limit(
+        lambda r: r.signal.keep_rows is not None,
+        "signal.keep_rows: an update on a part of each group",
+        "remove it with --set signal.keep_rows=unset",
+    ),
+    Limit(
+        lambda r: r.grpo.beta > 0 and r.grpo.reference != "base",
+        "grpo.reference other than the base",
+        'set grpo.reference="base", or grpo.beta=0',
+    ),
 )
 _VERL = (
     Limit(lambda r: r.model.load_in_4bit, "model.load_in_4bit", "set model.load_in_4bit=false"),
@@ -96,6 +106,11 @@ _VERL = (
     Limit(lambda r: r.sampling.min_p > 0, "sampling.min_p above 0", "set sampling.min_p=0"),
 )
 _TRL = (
+    Limit(
+        lambda r: r.model.adapter is not None,
+        "model.adapter: an adapter to start from",
+        "merge it (`budgetrl export RUN --to merged`) and name that as model.id",
+    ),
     Limit(
         lambda r: bool(r.sampling.stop),
         "sampling.stop: stop texts",

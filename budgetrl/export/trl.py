@@ -18,6 +18,7 @@ from budgetrl.export.verl import (
     PREPARE_TEXT,
     SCRIPT,
     Exported,
+    write_local_rows,
 )
 from budgetrl.export.yaml_text import to_yaml
 from budgetrl.files import write_atomic
@@ -124,6 +125,7 @@ def export_trl(recipe: Recipe, out: Path) -> Exported:
         write_atomic(draft / REWARD, _REWARD)
         write_atomic(draft / PREPARE, PREPARE_TEXT.format(with_lengths=True))
         write_atomic(draft / RECIPE, dump_recipe(recipe))
+        write_local_rows(recipe, draft)
         write_atomic(draft / "README.md", readme(recipe, Target.TRL, left))
         files = sorted(path.name for path in draft.iterdir())
     return Exported([out / name for name in files], mapped, left)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from budgetrl.export.folder import new_folder
-from budgetrl.export.keys import ENTRIES, GENERATION, GENERATION_KEY, VERL
+from budgetrl.export.keys import GENERATION, GENERATION_KEY, VERL
 from budgetrl.export.layout import Layout, layout_for
 from budgetrl.export.limits import Left, Target, refuse, unmapped
 from budgetrl.export.notes import readme
@@ -25,6 +25,7 @@ from budgetrl.export.rows import (
     write_rows,
     write_train,
 )
+from budgetrl.export.table import ENTRIES
 from budgetrl.export.yaml_text import to_yaml
 from budgetrl.files import write_atomic
 from budgetrl.recipe.flat import flat_values
