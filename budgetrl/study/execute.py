@@ -283,7 +283,7 @@ def run_sweep(
             nothing where it came out.
 
     Returns:
-        0, or how the user ended it (130, 143).
+        0, 1 where every trial failed, or how the user ended it (130, 143).
     """
     sweep = Sweeping(study, pool, started, gpu, allow_code=allow_code)
     code = hand_out_all(sweep, pool, say)
@@ -294,7 +294,8 @@ def run_sweep(
         with open_display() as display:
             run_reporter(command, study.path / "report.log", end, display)
     sweep.note(ahead_s=closing_s)
-    return code
+    failed = all(study.status(trial) == RunStatus.FAILED for trial in study.trials)
+    return ExitCode.FAILED if code is ExitCode.OK and failed else code
 
 
 def hand_out_all(sweep: Sweeping, pool: Pool, say: Say | None = None) -> ExitCode:

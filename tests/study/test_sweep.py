@@ -381,7 +381,7 @@ def test_asha_ends_the_worse_early_and_they_are_whole(tmp_path: Path) -> None:
     assert pool.jobs[0].loaded.recipe.schedule.schedule_steps == 60
 
 
-def test_nothing_is_started_when_the_budget_is_used_up(tmp_path: Path) -> None:
+def test_a_sweep_of_which_nothing_could_be_paid_has_failed(tmp_path: Path) -> None:
     study = sweep_at(tmp_path / "sweep")
     study.note_paid(study.budget.wall_s + 1.0)
 
@@ -390,9 +390,15 @@ def test_nothing_is_started_when_the_budget_is_used_up(tmp_path: Path) -> None:
             assert job.left_s <= 0
             self._running.append(job)
 
-        def write(self, job: Job) -> None: ...
+        def finished(self) -> list[Done]:
+            return [Done(self._running.pop(0).index, error="BudgetError: nothing is left.")]
 
-    hand_out(open_study(study.path), Late())
+    with study.held():
+        code = run_sweep(
+            study, Late(), lambda: open_display("none", sys.stdout, sys.stderr), time.monotonic()
+        )
+    assert code == ExitCode.FAILED
+    assert [row["status"] for row in sweep_document(study)["trials"]] == ["failed"] * 4
 
 
 def test_one_process_at_a_time_hands_out_trials(tmp_path: Path) -> None:
