@@ -3,8 +3,9 @@
     python scripts/make_random_model.py Qwen/Qwen3-0.6B MODEL --tiny
     python scripts/check_thinking.py MODEL [--limits 128,256,512,1024,2048] [--answer 64]
 
-Random weights never end their thinking, so that every limit cuts every completion: the worst case
-for limits that are evaluated together. What loading takes is measured by a call that finds
+Random weights that always take the likeliest token never end their thinking, so that every limit
+cuts every completion and every answer is as long as it may be: the worst case for limits that are
+evaluated together. What loading takes is measured by a call that finds
 everything stored, and taken off both sides.
 """
 
@@ -39,7 +40,7 @@ def main() -> int:
         def measured(limits: list[int], out: str) -> tuple[float, list[Evaluated]]:
             specs = suite_specs(
                 target.recipe, [str(suite)], samples=1, ks=[1], max_tokens=options.answer,
-                think=limits, think_whole=True,
+                temperature=0.0, think=limits, think_whole=True,
             )  # fmt: skip
             start = time.process_time()
             found = evaluate_target(target, specs, Path(folder) / out)

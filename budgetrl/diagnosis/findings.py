@@ -89,7 +89,13 @@ def _finding(rule: Rule, looks: list[Story]) -> Finding | None:
         return None
     (since, _), (_, sign) = spell[0], spell[-1]
     return Finding(
-        rule.name, rule.severity, since, sign.says, sign.advice, sign.evidence, rule.rule
+        rule.name,
+        rule.severity,
+        since,
+        sign.says,
+        sign.advice,
+        sign.evidence,
+        f"{rule.rule}; {rule.errs}",
     )
 
 

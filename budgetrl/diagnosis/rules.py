@@ -7,7 +7,7 @@ speaks up in healthy runs was counted (scripts/check_alarms.py, recipes/LOG.md).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,10 @@ from budgetrl.events import Step
 
 Severity = Literal["info", "warning", "stop"]
 
+HEALTHY_RUNS = 8
+"""Recorded, of a tiny model."""
+FALSE_ALARMS: Mapping[str, int] = {}
+"""How many of them a rule named; none where it is not here (scripts/check_alarms.py counts)."""
 ANSWER_REWARDS = ("accuracy", "cosine", "signed")
 """Rewards that know whether an answer is right."""
 LOST, LOST_SIGMA = 0.08, 3.0
@@ -55,6 +59,11 @@ class Rule:
     rule: str
     """When it speaks, in words."""
     check: Callable[[Story], Sign | None]
+
+    @property
+    def errs(self) -> str:
+        """Its false-alarm rate, as far as it was counted."""
+        return f"spoke in {FALSE_ALARMS.get(self.name, 0)} of {HEALTHY_RUNS} recorded healthy runs"
 
 
 def accuracy_fell(story: Story) -> Sign | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from budgetrl.diagnosis.groups import Group, group_facts
-from budgetrl.diagnosis.rules import RULES, Sign
+from budgetrl.diagnosis.rules import FALSE_ALARMS, HEALTHY_RUNS, RULES, Sign
 from budgetrl.diagnosis.story import Held, Story
 from budgetrl.types import Verdict
 
@@ -136,6 +136,17 @@ def test_groups_are_told_apart() -> None:
     assert (facts["groups_all_right"], facts["groups_all_wrong"]) == (1, 2)
     assert (facts["groups_agreed"], facts["groups_agreed_wrong"]) == (2, 1)
     assert facts["top_answer"] == "7" and facts["top_gold_share"] == pytest.approx(4 / 5)
+
+
+def test_false_alarms_are_those_of_the_recorded_healthy_runs() -> None:
+    healthy = [check_alarms.judge(run) for run in check_alarms.load() if not run["ill"]]
+    counted = {
+        rule.name: named
+        for rule in RULES
+        if (named := sum(rule.name in one.named for one in healthy))
+    }
+    assert len(healthy) == HEALTHY_RUNS
+    assert counted == FALSE_ALARMS
 
 
 def test_recorded_ill_runs_are_named_in_time_and_healthy_ones_are_not() -> None:
