@@ -39,6 +39,7 @@ from budgetrl.estimation.stages import (
 )
 from budgetrl.evaluation.fingerprints import fingerprints, recorded_versions, reward_files
 from budgetrl.evaluation.start import start_identity
+from budgetrl.evaluation.teaching import check_words
 from budgetrl.files import PRIVATE_MODE, write_atomic
 from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.hub.config import window_in
@@ -160,6 +161,7 @@ def make_plan(
         loaded = replace(loaded, recipe=fit_answers(recipe, window))
         recipe = loaded.recipe
         check_window(recipe, window)
+    check_words(recipe, pins)
     settled = pinned(recipe, pins)
     check_known_layers(settled)
     missing = to_download(pins)

@@ -13,6 +13,7 @@ from budgetrl.errors import ModelError
 from budgetrl.estimation.shapes import find_shape
 from budgetrl.evaluation.fingerprints import reward_files
 from budgetrl.evaluation.start import check_start
+from budgetrl.evaluation.teaching import check_teacher
 from budgetrl.hub.layout import gguf_hint, has_tokenizer
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe, Stage, StageKind
@@ -34,22 +35,13 @@ def check_local_files(recipe: Recipe, rewards: Mapping[str, str] | None = None) 
         ModelError, DataError: what is wrong with which file.
         RecipeError: completions beyond the model's window, or a reward that is not there.
     """
-    source = local_path(recipe.model.id)
-    if source.startswith("/"):
-        folder = Path(source)
-        if not (folder / "config.json").is_file():
-            held = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
-            raise ModelError(
-                f"model {source}: no such model folder (it needs config.json).",
-                hint=gguf_hint(held) or "Check model.id: a hub id, a folder, or asset:NAME.",
-            )
-        if not has_tokenizer(path.name for path in folder.iterdir()):
-            raise ModelError(
-                f"model {source}: has no tokenizer.",
-                hint="A model folder needs tokenizer.json and tokenizer_config.json.",
-            )
+    folder = _model_folder("model", recipe.model.id)
+    if folder is not None:
         check_window(recipe, window_of(folder / "config.json"))
     check_start(recipe)
+    if recipe.teacher is not None and not recipe.teacher.is_self:
+        _model_folder("teacher", recipe.teacher.id)
+    check_teacher(recipe)
     reward_files(recipe, rewards)
     solve_rates(recipe.signal)
     if recipe.data.path is not None:
@@ -59,6 +51,26 @@ def check_local_files(recipe: Recipe, rewards: Mapping[str, str] | None = None) 
     for spec in recipe.eval:
         if spec.path is not None:
             load_suite(spec, _empty)
+
+
+def _model_folder(table: str, model: str) -> Path | None:
+    """The folder of a local model, which has what a model needs; None for one of the hub."""
+    source = local_path(model)
+    if not source.startswith("/"):
+        return None
+    folder = Path(source)
+    if not (folder / "config.json").is_file():
+        held = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
+        raise ModelError(
+            f"{table} {source}: no such model folder (it needs config.json).",
+            hint=gguf_hint(held) or f"Check {table}.id: a hub id, a folder, or asset:NAME.",
+        )
+    if not has_tokenizer(path.name for path in folder.iterdir()):
+        raise ModelError(
+            f"{table} {source}: has no tokenizer.",
+            hint="A model folder needs tokenizer.json and tokenizer_config.json.",
+        )
+    return folder
 
 
 def _check_stage_files(stage: Stage, part: Recipe) -> None:

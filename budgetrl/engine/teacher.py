@@ -8,7 +8,6 @@ base of the student would be the student. Tokens have to mean the same to both, 
 the vocabularies decide and not their sizes: heads of one family are padded to different widths.
 """
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from budgetrl.engine.divergence import Side, side_of
 from budgetrl.engine.folder import model_folder
 from budgetrl.engine.plain import load_adapter, load_base
 from budgetrl.engine.tokenizer import load_tokenizer
+from budgetrl.engine.vocabulary import check_vocabulary
 from budgetrl.errors import ModelError
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe, Teacher
@@ -37,6 +37,7 @@ class LoadedTeacher:
     itself: bool
     """The student without its adapter, which sees the answer."""
     pad: int
+    tokenizer: Any
     prompts: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
     """Of a model that teaches itself: what it reads instead of the student's prompt."""
 
@@ -71,44 +72,32 @@ def open_teacher(recipe: Recipe, engine: TrainableEngine) -> LoadedTeacher:
         engine: open, with the student.
 
     Raises:
-        ModelError: it cannot be loaded, or its tokens are others.
+        ModelError: it cannot be loaded, its tokens are others, or it ends in another way.
     """
     spec = recipe.teacher
     assert spec is not None
     pad = engine.tokenizer.pad_token_id or 0
     if spec.is_self:
-        return LoadedTeacher(engine.model, True, pad)
+        return LoadedTeacher(engine.model, True, pad, engine.tokenizer)
     own = recipe_of(recipe, spec)
     source = model_folder(own)
-    check_vocabulary(engine.tokenizer, load_tokenizer(source, own), spec.id)
+    tokenizer = load_tokenizer(source, own)
+    check_vocabulary(engine.tokenizer.get_vocab(), tokenizer.get_vocab(), spec.id)
+    if tokenizer.eos_token_id not in engine.end_ids:
+        raise ModelError(
+            f"teacher {spec.id!r} ends its answers with {tokenizer.eos_token!r}, which ends none "
+            "of the model's: it would teach never to end.",
+            hint="Distil from a model of the same family and kind, base or instruct.",
+        )
     model = load_base(source, own)
     if spec.adapter is not None:
         model = load_adapter(model, Path(local_path(spec.adapter)))
     if not spec.load_in_4bit and spec.device == "model":
         model = model.to(engine.model.device)
-    return LoadedTeacher(model.requires_grad_(False).eval(), False, pad)
+    return LoadedTeacher(model.requires_grad_(False).eval(), False, pad, tokenizer)
 
 
 def recipe_of(recipe: Recipe, spec: Teacher) -> Recipe:
     """The recipe as if the teacher were its model."""
     named = {name: getattr(spec, name) for name in ("id", "revision", "dtype", "load_in_4bit")}
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=named)})
-
-
-def check_vocabulary(student: Any, teacher: Any, name: str) -> None:
-    """Refuse a teacher that means another text by the same token.
-
-    Raises:
-        ModelError: names the first such token.
-    """
-    ours: Mapping[str, int] = student.get_vocab()
-    theirs: Mapping[str, int] = teacher.get_vocab()
-    if ours == theirs:
-        return
-    other = sorted(ours.items() ^ theirs.items(), key=lambda pair: (pair[1], pair[0]))
-    word, number = other[0]
-    raise ModelError(
-        f"teacher {name!r} has another vocabulary: {len(other)} entries differ, such as token "
-        f"{number} ({word!r}).",
-        hint="Distil from a model of the same family, or use an SFT stage on its answers.",
-    )

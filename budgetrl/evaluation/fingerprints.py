@@ -16,7 +16,7 @@ from typing import Any
 
 from budgetrl.engine.base import SAMPLER_VERSION
 from budgetrl.errors import DataError
-from budgetrl.evaluation.identity import file_hash, model_files
+from budgetrl.evaluation.identity import file_hash, model_files, weights_hash
 from budgetrl.grading.rules import GRADER_VERSION
 from budgetrl.hub.repo import is_hub_id
 from budgetrl.recipe.assets import local_path
@@ -68,7 +68,7 @@ def fingerprints(recipe: Recipe, reward_files: Mapping[str, str]) -> dict[str, A
     plain = recipe.engine.name is EngineName.PLAIN
     return {
         "schema_version": SCHEMA_VERSION,
-        "data": _data(recipe),
+        "data": _data(recipe) | _teacher(recipe),
         "reward": {
             f"{name} {part}": digest
             for name, file in reward_files.items()
@@ -95,6 +95,17 @@ def base_fingerprint(model: str) -> dict[str, str]:
     here = not is_hub_id(model) and folder.is_dir()
     files = model_files(folder, *_TOKENIZER_FILES) if here else []
     return {file.name: file_hash(file) for file in files}
+
+
+def _teacher(recipe: Recipe) -> dict[str, str]:
+    """Of a teacher's local files, which are learnt from like data."""
+    spec = recipe.teacher
+    if spec is None or spec.is_self:
+        return {}
+    made = {f"teacher {name}": value for name, value in base_fingerprint(spec.id).items()}
+    if spec.adapter is not None:
+        made["teacher.adapter"] = weights_hash(Path(local_path(spec.adapter)))
+    return made
 
 
 def reward_files(recipe: Recipe, known: Mapping[str, str] | None = None) -> dict[str, str]:

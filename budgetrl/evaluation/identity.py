@@ -100,6 +100,12 @@ def adapter_identity(folder: Path) -> str:
     return f"{weights_hash(folder)} {hashlib.sha256(decisive.encode()).hexdigest()[:_DIGITS]}"
 
 
+def same_base(one: str, other: str) -> bool:
+    """Whether two references name the same model, owner and folder apart."""
+    names = (ref.rstrip("/").rpartition("/")[2].rpartition(":")[2].lower() for ref in (one, other))
+    return next(names) == next(names)
+
+
 def weights_hash(folder: Path) -> str:
     """Of an adapter's weights, or of a whole model's.
 

@@ -8,7 +8,7 @@ No torch: whether its tensors fit the layers is for the engine to say.
 from pathlib import Path
 
 from budgetrl.errors import ModelError
-from budgetrl.evaluation.identity import AdapterConfig, weights_hash
+from budgetrl.evaluation.identity import AdapterConfig, same_base, weights_hash
 from budgetrl.recipe.schema import AlphaPolicy, Recipe
 
 
@@ -23,7 +23,7 @@ def check_start(recipe: Recipe) -> None:
     folder = Path(recipe.model.adapter)
     config = AdapterConfig.read(folder)
     weights_hash(folder)
-    if config.base and _name(config.base) != _name(recipe.model.id):
+    if config.base and not same_base(config.base, recipe.model.id):
         raise ModelError(
             f"adapter {folder} was trained on {config.base}, and model.id is {recipe.model.id}.",
             hint="Start from an adapter of the same base, or name its base as model.id.",
@@ -51,8 +51,3 @@ def start_identity(recipe: Recipe) -> dict[str, str]:
     if recipe.model.adapter is None:
         return {}
     return {"path": recipe.model.adapter, "weights": weights_hash(Path(recipe.model.adapter))}
-
-
-def _name(model: str) -> str:
-    """A model's name without owner or folder."""
-    return model.rstrip("/").rpartition("/")[2].rpartition(":")[2].lower()

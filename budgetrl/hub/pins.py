@@ -65,10 +65,13 @@ Pins = Mapping[str, Pin]
 
 
 def needs_of(recipe: Recipe) -> Iterator[Need]:
-    """What a recipe takes from the hub: model, training data, suites."""
+    """What a recipe takes from the hub: model, teacher, training data, suites."""
     model, data = recipe.model, recipe.data
     if is_hub_id(model.id) and recipe.engine.name is not EngineName.SCRIPTED:
         yield Need("model", Repo("model", model.id, model.revision), "model")
+    teacher = recipe.teacher
+    if teacher is not None and recipe.distils and not teacher.is_self and is_hub_id(teacher.id):
+        yield Need("teacher", Repo("model", teacher.id, teacher.revision), "model")
     if data.id is not None:
         repo = Repo("dataset", data.id, data.revision)
         wanted = (*_columns(data.columns), *data.filter)
@@ -115,12 +118,12 @@ def pin(recipe: Recipe, *, training: bool = True) -> Pins:
 
     Args:
         recipe: what is wanted.
-        training: False leaves the training data out.
+        training: False leaves training data and teacher out.
 
     Raises:
         ModelError, DataError, HubError: the first that is not right; others are named with it.
     """
-    needs = [need for need in needs_of(recipe) if training or need.key != "data"]
+    needs = [need for need in needs_of(recipe) if training or need.key not in ("data", "teacher")]
     if not needs:
         return {}
     if any(need.what == "data" for need in needs):
@@ -238,6 +241,7 @@ def pinned(recipe: Recipe, pins: Pins) -> Recipe:
     return recipe.model_copy(
         update={
             "model": at("model", recipe.model),
+            "teacher": recipe.teacher and at("teacher", recipe.teacher),
             "data": at("data", recipe.data),
             "eval": tuple(at(f"eval.{spec.suite}", spec) for spec in recipe.eval),
             "stages": tuple(_stage_at(stage, commits) for stage in recipe.stages),

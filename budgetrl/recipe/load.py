@@ -33,6 +33,7 @@ _MAX_BYTES = 1 << 20
 """Of a recipe file."""
 _PATH_KEYS = (
     "model.adapter",
+    "teacher.adapter",
     "data.path",
     "engine.script",
     "checkpoint.mirror",
@@ -350,9 +351,9 @@ def _anchor_paths(tables: dict[str, Any], folder: Path) -> None:
         for key in _PATH_KEYS:
             table, name = key.split(".")
             _anchor(part.get(table), name, folder)
-    model = tables.get("model")
-    if isinstance(model, dict) and str(model.get("id", "")).startswith((".", "~")):
-        _anchor(model, "id", folder)
+    for model in (tables.get("model"), tables.get("teacher")):
+        if isinstance(model, dict) and str(model.get("id", "")).startswith((".", "~")):
+            _anchor(model, "id", folder)
     for spec in tables.get("eval", []) if isinstance(tables.get("eval"), list) else []:
         _anchor(spec, "path", folder)
 

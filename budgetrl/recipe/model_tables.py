@@ -145,6 +145,18 @@ class Lora(Table):
         return "all weights" if self.is_full else f"LoRA rank {self.rank}"
 
 
+def no_teacher(teacher: Teacher | None, lora: Lora) -> list[str]:
+    """Why a stage of kind "distill" has nobody to learn from; empty where it has."""
+    if teacher is None:
+        return ['kind = "distill" needs a [teacher], such as id = "hub/model"']
+    if teacher.is_self and lora.is_full:
+        return [
+            'teacher.id = "self" is the model without its adapter, and with lora.rank = "full" '
+            "there is none; name the model as teacher.id, which loads it once more"
+        ]
+    return []
+
+
 class Columns(Table):
     """[data.columns]: names of the columns that are read; nested ones with dots."""
 

@@ -32,6 +32,7 @@ from budgetrl.recipe.model_tables import (
     Prompt,
     RecipeInfo,
     Teacher,
+    no_teacher,
 )
 from budgetrl.recipe.stage_tables import Distill, Sft, Stage, StageKind, scaled
 from budgetrl.recipe.sweep_table import Sweep
@@ -229,6 +230,11 @@ class Recipe(Table):
         return max(self.prompt.max_tokens, 3 * self.eval_tokens(spec) // 4)
 
     @property
+    def distils(self) -> bool:
+        """Whether a stage needs [teacher]."""
+        return any(stage.kind is StageKind.DISTILL for stage in self.stages)
+
+    @property
     def sequence_tokens(self) -> int:
         """Tokens of the longest sequence that any stage or evaluation asks for."""
         trained = self.prompt.max_tokens + self.sampling.max_tokens
@@ -284,8 +290,8 @@ def _stage_contradictions(recipe: Recipe) -> list[str]:
             found.append(f"{name}: a gate counts right answers, which needs the accuracy reward")
         if "stop" in (stage.sampling or {}):
             found.append(f"{name}: sampling.stop is the whole run's: the engine is opened with it")
-        if stage.kind is StageKind.DISTILL and recipe.teacher is None:
-            found.append(f'{name}: kind = "distill" needs a [teacher], such as id = "hub/model"')
+        if stage.kind is StageKind.DISTILL:
+            found += [f"{name}: {wrong}" for wrong in no_teacher(recipe.teacher, recipe.lora)]
         if stage.until is not None and stage.kind is StageKind.SFT:
             condition = stage.until.condition[0]
             if condition != "loss":

@@ -8,15 +8,23 @@ stops, rewards, records and resumption are those of GRPO (docs/decisions has why
 """
 
 from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import takewhile
 from typing import Any
 
 import torch
 
+from budgetrl.data.prompts import PromptRenderer
 from budgetrl.engine.divergence import reverse_kl, side_of
+from budgetrl.engine.teacher import LoadedTeacher
+from budgetrl.errors import ModelError
+from budgetrl.recipe.schema import Prompt
 from budgetrl.training.recorder import StepRecord
 from budgetrl.training.signal import Batch, zero_gradient_loss
 from budgetrl.training.trainer import BudgetMixin
 from budgetrl.types import Problem
+
+PROBE = Problem("probe", "What is 1 + 1?", "2")
 
 
 @dataclass(slots=True)
@@ -82,6 +90,35 @@ class DistilMixin(BudgetMixin):
         total: torch.Tensor = inputs["num_items_in_batch"].clamp(min=1.0)
         windows = self.args.steps_per_generation / self.current_gradient_accumulation_steps  # type: ignore[attr-defined]
         return total / windows
+
+
+def check_prompts(
+    teacher: LoadedTeacher, ours: str, prompt: Prompt, moment: datetime | None
+) -> None:
+    """Refuse a teacher whose own template renders another prompt than the student reads.
+
+    Args:
+        teacher: at hand.
+        ours: what the student reads of `PROBE`.
+        prompt: the recipe's.
+        moment: the day for templates that print one.
+
+    Raises:
+        ModelError: says where they part.
+    """
+    if teacher.itself:
+        return
+    theirs = PromptRenderer(teacher.tokenizer, prompt, moment).text(PROBE)
+    if ours == theirs:
+        return
+    pairs = zip(ours, theirs, strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    raise ModelError(
+        f"the teacher's template renders another prompt than the model's: {ours[same:][:40]!r} "
+        f"against {theirs[same:][:40]!r}; what it says of tokens behind a prompt that it was never "
+        "trained on teaches nothing.",
+        hint="Distil from a model of the same family and kind.",
+    )
 
 
 def _with_answer(problem: Problem, hint: str) -> Problem:

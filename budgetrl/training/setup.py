@@ -5,6 +5,7 @@ was loaded in the manifest.
 """
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from budgetrl.budget import PhaseTimes
 from budgetrl.data.prompts import PromptRenderer
@@ -29,6 +30,7 @@ from budgetrl.training.alarms import Alarms, Watch
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import read_state
 from budgetrl.training.clock import PhaseClock
+from budgetrl.training.distil import PROBE, check_prompts
 from budgetrl.training.evals import Evaluator
 from budgetrl.training.kinds import build
 from budgetrl.training.leftovers import Leftovers
@@ -164,8 +166,18 @@ def prepare(
         recipes,
         Leftovers.of(engine.model),
         supplies,
-        None if recipe.teacher is None else open_teacher(recipe, engine),
+        _teacher(recipe, engine, renderer, moment),
     )
+
+
+def _teacher(
+    recipe: Recipe, engine: TrainableEngine, renderer: PromptRenderer, moment: datetime | None
+) -> LoadedTeacher | None:
+    if not recipe.distils:
+        return None
+    teacher = open_teacher(recipe, engine)
+    check_prompts(teacher, renderer.text(PROBE), recipe.prompt, moment)
+    return teacher
 
 
 def stage_of_checkpoint(run: RunDir, recipe: Recipe) -> Progress:

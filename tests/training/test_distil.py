@@ -1,7 +1,10 @@
 """Distillation: its loss and gradients, whose tokens are compared, and what is refused."""
 
 import copy
+import json
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +13,23 @@ import test_grpo_oracle as harness
 import torch
 import trl.trainer.distillation_trainer as trls
 
+from budgetrl.budget import Limits
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_problems
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.engine.divergence import PIECE, Side, reverse_kl
-from budgetrl.engine.teacher import check_vocabulary, open_teacher
+from budgetrl.engine.plain import PlainEngine
+from budgetrl.engine.teacher import open_teacher
 from budgetrl.errors import ModelError, RecipeError
+from budgetrl.evaluation.teaching import check_teacher
+from budgetrl.hub.pins import Pin, needs_of, pinned
+from budgetrl.hub.repo import Found
+from budgetrl.plan import make_plan
+from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.training.clock import PhaseClock
-from budgetrl.training.distil import DistilMixin, DistilRecord
+from budgetrl.training.distil import PROBE, DistilMixin, DistilRecord, check_prompts
 from budgetrl.training.trainer import TrainerParts, build_trainer
 
 TEMPERATURE, TOLERANCE = 0.9, 5e-6
@@ -147,23 +157,85 @@ def test_pieces_and_padded_heads_change_nothing_and_trls_divergence_is_the_same(
     assert float(found.entropy) == pytest.approx(float(theirs[1]), rel=1e-5)
 
 
-class Words:
-    def __init__(self, *words: str) -> None:
-        self.words = words
+def other_tokenizer(folder: Path) -> Path:
+    """The start with two of its words in each other's place."""
+    start = Path(local_path("asset:tiny/quickstart"))
+    made = Path(shutil.copytree(start, folder))
+    file = made / "tokenizer.json"
+    held = json.loads(file.read_text())
+    words = held["model"]["vocab"]
+    first, second = list(words)[20:22]
+    words[first], words[second] = words[second], words[first]
+    file.write_text(json.dumps(held))
+    return made
 
-    def get_vocab(self) -> dict[str, int]:
-        return {word: number for number, word in enumerate(self.words)}
+
+def no_model(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
-def test_a_vocabulary_is_compared_by_its_words() -> None:
-    check_vocabulary(Words("a", "b"), Words("a", "b"), "x")
-    with pytest.raises(ModelError, match="token 0"):
-        check_vocabulary(Words("a", "b"), Words("b", "a"), "x")
+def of_another_base(folder: Path) -> Path:
+    made = Path(shutil.copytree(local_path("asset:tiny/teacher"), folder))
+    file = made / "adapter_config.json"
+    held = json.loads(file.read_text()) | {"base_model_name_or_path": "Qwen/Qwen3-0.6B"}
+    file.write_text(json.dumps(held))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("make", "key", "said"),
+    [
+        (other_tokenizer, "id", "another vocabulary: 4 entries differ, such as token"),
+        (no_model, "id", "teacher .*no such model folder"),
+        (of_another_base, "adapter", "was trained on Qwen/Qwen3-0.6B, and teacher.id is"),
+        (no_model, "adapter", "adapter_config.json"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_paid(
+    make: Callable[[Path], Path], key: str, said: str, tmp_path: Path
+) -> None:
+    made = make(tmp_path / "teacher")
+    sets = ["teacher.adapter=unset"] if key == "id" else []
+    loaded = load_recipe("quickstart_distill", [f"teacher.{key}={made}", *sets])
+    with pytest.raises(ModelError, match=said):
+        make_plan(loaded, Limits(240))
+
+
+def test_a_teacher_of_the_hub_is_needed_at_its_commit(tmp_path: Path) -> None:
+    commit = "c" * 40
+    loaded = load_recipe("quickstart_distill", ["teacher.id=some/model", "teacher.adapter=unset"])
+    (need,) = needs_of(loaded.recipe)
+    assert (need.key, need.repo.id) == ("teacher", "some/model")
+    held = {need.key: Pin(need, Found(need.repo, commit, ()), ())}
+    settled = pinned(loaded.recipe, held).teacher
+    assert settled is not None and settled.revision == commit
+    alone = loaded.recipe.model_copy(update={"stages": ()})
+    assert not list(needs_of(alone))
+    with pytest.raises(RecipeError, match="no stage distils"):
+        check_teacher(alone)
+
+
+def test_other_prompts_and_ends_are_refused(tmp_path: Path) -> None:
+    recipe = load_recipe("quickstart_distill").recipe
+    engine = PlainEngine.open(recipe)
+    teacher = open_teacher(recipe, engine)
+    ours = PromptRenderer(engine.tokenizer, recipe.prompt).text(PROBE)
+    check_prompts(teacher, ours, recipe.prompt, None)
+    with pytest.raises(ModelError, match="renders another prompt"):
+        check_prompts(teacher, ours + "!", recipe.prompt, None)
+    engine.end_ids = frozenset({engine.tokenizer.vocab_size + 9})
+    with pytest.raises(ModelError, match="never to end"):
+        open_teacher(recipe, engine)
 
 
 def test_what_cannot_be_is_refused_at_load(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="have nothing to say"):
         load_recipe("quickstart_distill", ["teacher.id=self"])
+    with pytest.raises(RecipeError, match="without its adapter"):
+        load_recipe(
+            "quickstart_distill", ["teacher.id=self", "teacher.adapter=unset", "lora.rank=full"]
+        )
     alone = tmp_path / "alone.toml"
     alone.write_text(
         '[recipe]\nextends = ["quickstart"]\n'
