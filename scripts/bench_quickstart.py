@@ -33,7 +33,9 @@ def run_quickstart(
     command = [sys.executable, "-m", "budgetrl", "run", "quickstart", "--out", str(out)]
     command += ["--display", "none", "--json", *options]
     start = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=env, cwd=checkout
+    )
     wall_s = time.monotonic() - start
     print(f"  {' '.join(options)}: exit {done.returncode}, {wall_s:.1f} s", file=sys.stderr)
     return done.returncode, json.loads(done.stdout), wall_s

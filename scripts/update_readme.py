@@ -181,6 +181,21 @@ def signal(found: Measured) -> str:
     )
 
 
+def engine(found: Measured) -> str:
+    """The plain engine against an earlier one."""
+    lines = ["| model | what | before | now | ratio |", "|---|---|---|---|---|"]
+    for row in found["rows"]:
+        lines.append(
+            f"| {row['model']} | {row['measure']} | {row['old']:.0f} {row['unit']} "
+            f"| {row['new']:.0f} | {row['ratio']:.2f}x |"
+        )
+    return (
+        f"Against commit {found['old']}, in turn, tokens for a CPU second of one thread, medians; "
+        f"{found['cpu']}, {found['date']}, with other work on the machine "
+        "(`scripts/bench_engine.py`). Greedy texts are the same:\n\n" + "\n".join(lines)
+    )
+
+
 def _other_rate() -> str:
     """The same bench at the learning rate that plain TRL likes better."""
     other = json.loads((MEASUREMENTS / "signal_1e-3.json").read_text(encoding="utf-8"))
@@ -418,6 +433,7 @@ BLOCKS: dict[str, Callable[[Measured], str]] = {
     "plans": plans,
     "cpu_plan": cpu_plan,
     "signal": signal,
+    "engine": engine,
     "hub_faults": hub_faults,
     "torture_loaded": torture_loaded,
     "sweep": sweep,

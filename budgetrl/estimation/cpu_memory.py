@@ -22,6 +22,8 @@ from budgetrl.units import GIB
 _ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 _SAMPLER_COPIES = 8
 """Of the newest token's logits, in float32: log-probabilities, cuts, noise, choice."""
+_MOST_LOGITS = 1 << 24
+"""That a pass holds at a time: more are made in pieces (`training.trainer`)."""
 _LEAST_NOISE = 4.0 * (1 << 22)
 """Random numbers that are drawn ahead (`engine.sampling`)."""
 
@@ -66,7 +68,7 @@ def cpu_memory(scenario: Scenario, prompt_tokens: float | None = None) -> Memory
     kept = 2.0 * element / 2 * shape.hidden * shape.layers
     checkpointing = recipe.engine.gradient_checkpointing
     activations = tokens * (layer + kept if checkpointing else layer * shape.layers)
-    entries = micro * (recipe.sampling.max_tokens + 1) * shape.vocab
+    entries = min(micro * (recipe.sampling.max_tokens + 1) * shape.vocab, _MOST_LOGITS)
     logits = known["cpu_logit_copies"] * 4.0 * entries
 
     held = weights + adapter + trained + moments + runtime

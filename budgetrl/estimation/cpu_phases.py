@@ -126,7 +126,8 @@ def _phase_terms(
     lengths = scenario.lengths(mean)
     rows = round(recipe.completions_per_step * scenario.rollout_factor)
     groups = max(1, rows // recipe.grpo.num_generations)
-    rollout = Batch(rows, prompts.training.longest_of(groups), lengths.longest_of(rows))
+    most = lengths.longest_of(rows)
+    rollout = Batch(rows, prompts.training.longest_of(groups), most, groups, lengths.mean)
     suites = [
         evaluation_terms(scenario, machine, prompts, spec, expected_samples(spec), lengths)
         for spec in recipe.eval
@@ -186,7 +187,8 @@ def evaluation_terms(
     rows = min(recipe.engine.eval_batch, count)
     limit = float(recipe.eval_max_tokens(spec))
     suite = Lengths.with_mean(min(lengths.mean, limit), limit)
-    batch = Batch(rows, prompts.of(spec).longest_of(rows), suite.longest_of(rows))
+    longest = suite.longest_of(rows)
+    batch = Batch(rows, prompts.of(spec).longest_of(rows), longest, mean_steps=suite.mean)
     made = seconds(generation(batch, scenario.shape), machine, count / rows)
     return [*made, *seconds({"cpu_grade": count}, machine)]
 
@@ -234,7 +236,8 @@ def _entropy(
     rows = scenario.recipe.entropy.prompts
     if not rows:
         return []
-    batch = Batch(rows, prompts.training.longest_of(rows), lengths.longest_of(rows))
+    longest = lengths.longest_of(rows)
+    batch = Batch(rows, prompts.training.longest_of(rows), longest, mean_steps=lengths.mean)
     return seconds(generation(batch, scenario.shape), machine)
 
 

@@ -41,15 +41,23 @@ class Machine:
         return max(1, min(self.threads, self.cores))
 
 
+_LINGER = 1 + 1 / 16
+"""Rows of a batch over those that still run: it shrinks when an eighth has ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Completions that are generated together; all rows run until the longest ends."""
+    """Completions that are generated together; rows leave the batch as they end."""
 
     rows: float
     prompt_tokens: float
     """To which prompts are padded."""
     steps: float
     """Tokens of the longest completion."""
+    prompts: float | None = None
+    """That are read: one for each group; None: one for each row."""
+    mean_steps: float | None = None
+    """Tokens of a completion; None: as many as the longest has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +78,20 @@ class Passes:
 def generation(work: Batch, shape: ModelShape) -> dict[str, float]:
     """What a generation consists of, in units of the constants of these names."""
     rows, later = work.rows, max(0.0, work.steps - 1)
-    prompts = rows * work.prompt_tokens
+    read = rows if work.prompts is None else work.prompts
+    prompts = read * work.prompt_tokens
     prefill = 2.0 * shape.linear_params + shape.attention_flops(work.prompt_tokens)
-    cached = rows * (later * work.prompt_tokens + later**2 / 2)
+    each = later
+    if work.mean_steps is not None:
+        each = min(later, _LINGER * max(0.0, work.mean_steps - 1))
+    cells = rows * each
+    cached = cells * work.prompt_tokens + rows * each**2 / 2
     return {
-        "cpu_prefill_flop": prompts * prefill + rows * 2.0 * shape.embedding_params,
-        "cpu_decode_flop": rows * later * 2.0 * shape.matmul_params,
+        "cpu_prefill_flop": prompts * prefill + read * 2.0 * shape.embedding_params,
+        "cpu_decode_flop": cells * 2.0 * shape.matmul_params,
         "cpu_decode_weight": later * shape.matmul_params,
-        "cpu_activation": (prompts + rows * later) * _activations(shape),
-        "cpu_draw": rows * work.steps * shape.vocab,
+        "cpu_activation": (prompts + cells) * _activations(shape),
+        "cpu_draw": (rows + cells) * shape.vocab,
         "cpu_cache": cached * shape.kv_bytes_per_token(1),
         "cpu_decode_layer": work.steps * shape.layers,
         "cpu_generation": 1.0,

@@ -58,6 +58,8 @@ from budgetrl.training.stopper import StepAborted
 from budgetrl.training.trl_args import check_unchanged, grpo_arguments
 from budgetrl.types import Problem
 
+MANY_LOGITS = 1 << 24
+"""Of a micro-batch: 64 MiB in float32. Fewer are computed at once, which takes less time."""
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 """Variables by which a trainer takes itself for one of several. TRL sets them where vLLM generates,
 for vLLM; a second trainer, after the preflight's halving, would be distributed by them."""
@@ -263,10 +265,15 @@ class BudgetMixin(StageMixin):
         if self._rolling_out:
             _, input_ids, _, width = args
             return promise(input_ids, width)
-        if self.by_pieces:
+        if self.by_pieces and self._many_logits(*args):
             kwargs.pop("batch_size", None), kwargs.pop("compute_aux_loss", None)
             return self._chunked_logps(*args, **kwargs)  # type: ignore[attr-defined]
         return super()._get_per_token_logps_and_entropies(*args, **kwargs)  # type: ignore[misc]
+
+    def _many_logits(self, model: Any, input_ids: torch.Tensor, _: Any, width: int) -> bool:
+        inner = self.accelerator.unwrap_model(model)  # type: ignore[attr-defined]
+        vocabulary = int(inner.get_output_embeddings().weight.shape[0])
+        return bool(input_ids.shape[0] * width * vocabulary >= MANY_LOGITS)
 
     def _tokenize_prompts(self, prompts: Sequence[str]) -> tuple[list[list[int]], None, Batch]:
         """The renderer's ids: TRL would render with the tokenizer's own chat template."""

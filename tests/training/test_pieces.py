@@ -13,6 +13,7 @@ from budgetrl.data.sampler import ProblemSampler
 from budgetrl.engine.plain import PlainEngine
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
+from budgetrl.training import trainer as trainer_module
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.trainer import TrainerParts, build_trainer
 from budgetrl.types import Problem
@@ -54,7 +55,10 @@ def gradients(trainer: Any) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
 
 
-def test_the_head_is_never_applied_whole_and_gradients_are_the_same(tmp_path: Path) -> None:
+def test_many_logits_never_exist_at_once_and_gradients_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "MANY_LOGITS", 4 * 20 * 256)
     trainer = trainer_of(tmp_path)
     noise = torch.Generator().manual_seed(1)
     for name, weight in trainer.model.named_parameters():
@@ -66,7 +70,7 @@ def test_the_head_is_never_applied_whole_and_gradients_are_the_same(tmp_path: Pa
     assert trainer.by_pieces
     pieces = gradients(trainer)
     assert not applied
-    trainer.by_pieces = False
+    monkeypatch.setattr(trainer_module, "MANY_LOGITS", 4 * 20 * 512 + 1)
     whole = gradients(trainer)
     assert applied
     assert float((pieces - whole).norm() / whole.norm()) < 5e-6
