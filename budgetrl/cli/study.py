@@ -308,6 +308,7 @@ def run_study(
         sys.stdout.write(json.dumps(document) + "\n")
     else:
         shown(document)
+    sys.stdout.flush()  # Ray may end the process when it is let go, if this machine's part is gone
     return code
 
 
