@@ -20,7 +20,7 @@ from check_alarms import judge, load
 from budgetrl.diagnosis.rules import RULES
 from budgetrl.estimation.request import Request, answer
 from budgetrl.recipe.load import list_recipes, load_recipe
-from budgetrl.units import duration, gib, usd
+from budgetrl.units import GIB, duration, gib, usd
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASUREMENTS = ROOT / "docs" / "measurements"
@@ -185,14 +185,15 @@ def engine(found: Measured) -> str:
     """The plain engine against an earlier one."""
     lines = ["| model | what | before | now | ratio |", "|---|---|---|---|---|"]
     for row in found["rows"]:
-        lines.append(
-            f"| {row['model']} | {row['measure']} | {row['old']:.0f} {row['unit']} "
-            f"| {row['new']:.0f} | {row['ratio']:.2f}x |"
-        )
+        memory = row["unit"] == "bytes"
+        old, new = (row[side] / (GIB if memory else 1) for side in ("old", "new"))
+        sizes = f"{old:.2f} GiB | {new:.2f} GiB" if memory else f"{old:.0f} | {new:.0f}"
+        lines.append(f"| {row['model']} | {row['measure']} | {sizes} | {row['ratio']:.2f}x |")
     return (
         f"Against commit {found['old']}, in turn, tokens for a CPU second of one thread, medians; "
         f"{found['cpu']}, {found['date']}, with other work on the machine "
-        "(`scripts/bench_engine.py`). Greedy texts are the same:\n\n" + "\n".join(lines)
+        "(`scripts/bench_engine.py`). Greedy texts are the same, gradients to 5e-6:\n\n"
+        + "\n".join(lines)
     )
 
 
