@@ -64,7 +64,8 @@ def read_paper() -> dict[str, PaperNumbers]:
         paper = recipe.paper
         if numbers is not None and paper is not None and paper.arxiv == ARXIV and paper.row:
             found.setdefault(paper.row, []).append(numbers)
-    return {model: whole for model, parts in found.items() if (whole := merged(parts))}
+    each = sorted(found.items())
+    return {model: whole for model, parts in each if (whole := merged(parts))}
 
 
 def figures_of(numbers: PaperNumbers, when: str) -> list[tuple[str, int, Published]]:
