@@ -58,14 +58,14 @@ class Change(NamedTuple):
 def read_paper() -> dict[str, PaperNumbers]:
     """The printed numbers by model, from the bundled recipes."""
     found: dict[str, list[PaperNumbers]] = {}
-    for name in list_recipes():
+    # The paper's own before what others make of them.
+    for name in sorted(list_recipes(), key=lambda name: ("/" in name, name)):
         recipe = load_recipe(name).recipe
         numbers = paper_numbers(recipe)
         paper = recipe.paper
         if numbers is not None and paper is not None and paper.arxiv == ARXIV and paper.row:
             found.setdefault(paper.row, []).append(numbers)
-    each = sorted(found.items())
-    return {model: whole for model, parts in each if (whole := merged(parts))}
+    return {model: whole for model, parts in found.items() if (whole := merged(parts))}
 
 
 def figures_of(numbers: PaperNumbers, when: str) -> list[tuple[str, int, Published]]:
