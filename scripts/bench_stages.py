@@ -37,7 +37,7 @@ sft.micro_batch = 16
 STAGES = {
     "rl": RL,
     "warm": WARM.format(length="share = 1.0"),
-    "brief": WARM.format(length="steps = 40"),
+    "brief": WARM.format(length="steps = 20"),
 }
 
 
