@@ -115,6 +115,7 @@ def _memory(made: Estimate, width: int, ink: Ink) -> Text:
     held = [
         Part("weights", memory.weights, "blue", "w"),
         Part("adapter, gradients, optimiser", state, "cyan", "a"),
+        Part("teacher", memory.teacher, "bright_cyan", "t"),
     ]
     generation = [
         *held,

@@ -33,13 +33,17 @@ UNITS: dict[str, Callable[[float], str]] = {
     "reward": lambda value: f"{value:.3f}",
     "length": lambda value: f"{value:.0f} tokens",
     "entropy": lambda value: f"{value:.2f} nats",
+    "teacher_kl": lambda value: f"{value:.3f} nats",
+    "teacher_agreement": percent,
     "signal": percent,
 }
+LABELS = {"signal": "with signal", "teacher_kl": "from teacher", "teacher_agreement": "as teacher"}
+"""Of curves whose name says too little; at most twelve letters."""
 VERDICT_STYLE = {Verdict.CORRECT: g.GOOD, Verdict.WRONG: g.BAD}
 
 
 def learning(scene: Scene) -> Panel | None:
-    """Curves of accuracy, reward, response length, entropy, and groups with signal."""
+    """Curves of accuracy, reward, response length, entropy, teacher, groups with signal."""
     view = scene.view
     names = [name for name in UNITS if view.series[name].measured]
     if not names:
@@ -61,7 +65,7 @@ def learning(scene: Scene) -> Panel | None:
 
 def _curve(name: str, series: Series, width: int, height: int, glyphs: g.Glyphs) -> list[Text]:
     unit = UNITS[name]
-    label = "with signal" if name == "signal" else name
+    label = LABELS.get(name, name)
     beside = height == 1 and width >= 70
     room = width - LABEL_WIDTH - (RANGE_WIDTH if beside else 0)
     values = series.values(max(1, room))

@@ -214,6 +214,8 @@ def _step(step: Step, asked: int | None) -> str:
     reward = "-" if step.reward_mean is None else f"{step.reward_mean:.3f}"
     entropy = "" if step.entropy is None else f"  entropy {step.entropy:.2f}"
     signal = MEASURED["signal"](step)
+    if step.teacher_kl is not None:
+        entropy += f"  teacher {step.teacher_kl:.3f} nats, {percent(step.teacher_agreement)} same"
     spent = "" if step.spent_usd is None else f"  {usd(step.spent_usd)}"
     return (
         f"{where}update {made}  accuracy {percent(step.accuracy_mean)}  reward {reward}"

@@ -109,6 +109,9 @@ def _savers(made: Estimate) -> Iterator[Change]:
     if recipe.engine.gpu_memory_utilization is not None and made.memory.utilization is not None:
         needed = _again(made, Change({"engine.gpu_memory_utilization": None})).memory
         yield Change({"engine.gpu_memory_utilization": needed.utilization}, "what vLLM needs")
+    teacher = recipe.teacher
+    if made.memory.teacher and teacher is not None and not teacher.load_in_4bit:
+        yield Change({"teacher.load_in_4bit": True})
     micro = recipe.batch.micro_batch
     while micro > 1:
         micro //= 2

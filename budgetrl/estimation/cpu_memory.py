@@ -3,9 +3,9 @@
     peak = interpreter + weights + adapter, gradients, moments + max(generation, training)
 
 A generation holds the merged copies of the adapted layers, the cache and the sampler's tables;
-training holds the activations of a micro-batch and several copies of its logits. The constants
-are from the peaks of real runs (docs/measurements/cpu_plan.json): the allocator keeps a part of
-what it was given back.
+training holds the activations of a micro-batch and several copies of its logits. A teacher's
+weights are with the model's. The constants are from the peaks of real runs
+(docs/measurements/cpu_plan.json): the allocator keeps a part of what it was given back.
 """
 
 from budgetrl.estimation.memory import (
@@ -71,7 +71,7 @@ def cpu_memory(scenario: Scenario, prompt_tokens: float | None = None) -> Memory
     entries = min(micro * (recipe.sampling.max_tokens + 1) * shape.vocab, _MOST_LOGITS)
     logits = known["cpu_logit_copies"] * 4.0 * entries
 
-    held = weights + adapter + trained + moments + runtime
+    held = weights + scenario.teacher_bytes + adapter + trained + moments + runtime
     generating, training = held + cache + buffers, held + logits + activations
     peak = max(generating, training)
     spread = band([Term(peak, {"cpu_memory": 1}, "parts")], known)
@@ -88,6 +88,7 @@ def cpu_memory(scenario: Scenario, prompt_tokens: float | None = None) -> Memory
         adapter=adapter,
         gradients=trained,
         optimizer=moments,
+        teacher=scenario.teacher_bytes,
         kv_cache=cache,
         rollout_buffers=buffers,
         logits=logits,

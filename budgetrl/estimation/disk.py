@@ -50,7 +50,12 @@ def disk_of(scenario: Scenario, phases: Phases, steps: int) -> Disk:
     on_gpu = recipe.engine.device == "cuda"
     return Disk(
         environment=_ENVIRONMENT[scenario.vllm] if on_gpu else _CPU_ENVIRONMENT,
-        model=weight_bytes(scenario.shape, Precision.BF16),
+        model=weight_bytes(scenario.shape, Precision.BF16) + _teacher(scenario),
         checkpoints=full + small,
         completions=_BYTES_PER_TOKEN * tokens,
     )
+
+
+def _teacher(scenario: Scenario) -> float:
+    shape = scenario.teacher
+    return 0.0 if shape is None else weight_bytes(shape, Precision.BF16)

@@ -18,8 +18,8 @@ SCHEMA_VERSION = 1
 PASSES_SOURCE = "the reference (beta > 0), and the old policy for several steps a rollout batch"
 
 _MEMORY_PARTS = (
-    *("weights", "adapter", "gradients", "optimizer", "kv_cache", "rollout_buffers"),
-    *("reserved", "logits", "activations", "reference", "runtime"),
+    *("weights", "adapter", "gradients", "optimizer", "teacher", "kv_cache"),
+    *("rollout_buffers", "reserved", "logits", "activations", "reference", "runtime"),
     *("peak_generation", "peak_training"),
     *("peak", "low", "high"),
 )

@@ -82,6 +82,10 @@ class MemoryWork:
     """Checkpointed activations wait in host memory (Unsloth)."""
     weight_bytes: int = 2
     """Per 16-bit weight; 4 for float32."""
+    teacher: float = 0.0
+    """Bytes of a distillation's teacher, which stays on the GPU beside both phases."""
+    teacher_shape: ModelShape | None = None
+    """Whose passes are made there; None: none, or in the host's memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,8 @@ class MemoryEstimate:
     adapter: float
     gradients: float
     optimizer: float
+    teacher: float = 0.0
+    """Weights of a distillation's teacher."""
     kv_cache: float
     """What vLLM sets aside for it; without vLLM what the completions need."""
     rollout_buffers: float
@@ -172,16 +178,22 @@ def reference_bytes(work: MemoryWork) -> float:
     """Logits and activations of a micro-batch without gradients: 2 B x (2 h + 3 I) per token."""
     if not work.reference:
         return 0.0
-    layer = 2.0 * (2 * work.shape.hidden + 3 * work.shape.intermediate)
-    return _logits(work) + layer * work.micro_batch * work.sequence_tokens
+    return _logits(work) + _no_grad_bytes(work, work.shape)
+
+
+def _no_grad_bytes(work: MemoryWork, shape: ModelShape) -> float:
+    """Activations of one layer at a time, of a micro-batch."""
+    layer = 2.0 * (2 * shape.hidden + 3 * shape.intermediate)
+    return layer * work.micro_batch * work.sequence_tokens
 
 
 def trainer_bytes(work: MemoryWork) -> float:
-    """Adapter, gradients and moments, and the weights where vLLM has a copy of its own."""
+    """Adapter, gradients, moments and teacher, and the weights where vLLM has its own copy."""
     own = 0.0 if work.shared_weights or not work.vllm else _weights(work)
     trained = _trained(work)
     return (
         own
+        + work.teacher
         + 8.0 * work.adapter_params
         + 4.0 * (trained - work.adapter_params)
         + float(OPTIMIZER_BYTES[work.optimizer] * trained)
@@ -191,7 +203,9 @@ def trainer_bytes(work: MemoryWork) -> float:
 def training_bytes(work: MemoryWork) -> float:
     """Logits and activations of a micro-batch: of the update, or of a larger pass before it."""
     activations = _activations(work, work.micro_batch * work.sequence_tokens)
-    return max(_logits(work) + activations, reference_bytes(work))
+    shape = work.teacher_shape
+    taught = 0.0 if shape is None else _no_grad_bytes(work, shape)
+    return max(_logits(work) + activations, reference_bytes(work), taught)
 
 
 def estimate_memory(work: MemoryWork, usable: float, constants: Constants) -> MemoryEstimate:
@@ -235,6 +249,7 @@ def estimate_memory(work: MemoryWork, usable: float, constants: Constants) -> Me
         adapter=4.0 * work.adapter_params,
         gradients=4.0 * trained,
         optimizer=float(OPTIMIZER_BYTES[work.optimizer] * trained),
+        teacher=work.teacher,
         kv_cache=kv_cache,
         rollout_buffers=buffers,
         reserved=reserved,

@@ -147,7 +147,7 @@ def _phase_terms(scenario: Scenario, memory: MemoryEstimate, mean: float) -> dic
     rolled_out = round(recipe.completions_per_step * scenario.rollout_factor)
     groups = max(1, rolled_out // recipe.grpo.num_generations)
     generation = Generation.of(rolled_out, groups, scenario.prompt_tokens, lengths)
-    work = _update_work(scenario, lengths)
+    work = update_work(scenario, lengths)
     shape, gpu = scenario.shape, scenario.gpu
     entropy = _entropy(scenario, lengths, serving)
     suites = [_evaluation(scenario, spec, lengths, serving) for spec in recipe.eval]
@@ -185,7 +185,8 @@ def _serving(scenario: Scenario, memory: MemoryEstimate) -> Serving:
     return Serving(Server.VLLM, scenario.precision, adapter, recipe.engine.max_num_seqs, kv_bytes)
 
 
-def _update_work(scenario: Scenario, lengths: Lengths) -> Update:
+def update_work(scenario: Scenario, lengths: Lengths) -> Update:
+    """The passes of one update at some lengths."""
     recipe = scenario.recipe
     passes = scenario.passes(lengths.mean)
     return Update(
@@ -212,7 +213,7 @@ def _setup(scenario: Scenario) -> dict[str, list[Term]]:
     imports = "imports_s" if scenario.vllm else "plain_imports_s"
     size = scenario.download_bytes
     if size is None:
-        size = weight_bytes(scenario.shape, scenario.precision)
+        size = weight_bytes(scenario.shape, scenario.precision) + scenario.teacher_bytes
     download_s = size / 1e9 / constants["download_gb_s"]
     names = ("engine_start_s", "first_step_s") if scenario.vllm else ()
     model = [Term(constants[name], {name: 1}, name.removesuffix("_s")) for name in names]

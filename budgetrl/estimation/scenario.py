@@ -13,7 +13,13 @@ from typing import Any
 
 from budgetrl.errors import RecipeError
 from budgetrl.estimation.lengths import Lengths
-from budgetrl.estimation.memory import MemoryEstimate, MemoryWork, Verdict, estimate_memory
+from budgetrl.estimation.memory import (
+    MemoryEstimate,
+    MemoryWork,
+    Verdict,
+    estimate_memory,
+    weight_bytes,
+)
 from budgetrl.estimation.passes import Passes, passes_of
 from budgetrl.estimation.shapes import LINEARS, LengthPrior, ModelShape, find_shape
 from budgetrl.estimation.terms import Constants, load_constants
@@ -93,6 +99,25 @@ class Scenario:
         row_tokens = self.prompt_tokens + self.lengths(mean).mean
         return passes_of(self.recipe, self.live_share, row_tokens)
 
+    @property
+    def teacher(self) -> ModelShape | None:
+        """The shape of a distillation's teacher; None without one, and where a model is its own.
+
+        Raises:
+            ModelError: it is unknown.
+        """
+        spec = self.recipe.teacher
+        return None if spec is None or spec.is_self else find_shape(spec.id, spec.revision)
+
+    @property
+    def teacher_bytes(self) -> float:
+        """Weights of that teacher, as they are loaded."""
+        spec, shape = self.recipe.teacher, self.teacher
+        if spec is None or shape is None:
+            return 0.0
+        precision = Precision.INT4 if spec.load_in_4bit else Precision.BF16
+        return weight_bytes(shape, precision, 4 if spec.dtype == "float32" else 2)
+
     def problems(self, spec: Eval) -> int:
         """Problems of a suite."""
         return suite_problems(spec)
@@ -102,6 +127,7 @@ class Scenario:
         recipe, engine = self.recipe, self.recipe.engine
         lengths = self.lengths()
         live = self.prompt_tokens + lengths.mean_square / (2 * lengths.mean)
+        beside = recipe.teacher is not None and recipe.teacher.device == "model"
         return MemoryWork(
             shape=self.shape,
             precision=self.precision,
@@ -123,6 +149,8 @@ class Scenario:
             checkpointing=engine.gradient_checkpointing,
             offload=self.vllm,
             weight_bytes=4 if recipe.model.dtype == "float32" else 2,
+            teacher=self.teacher_bytes if beside else 0.0,
+            teacher_shape=self.teacher if beside else None,
         )
 
 

@@ -3,7 +3,8 @@
     staged = estimate_stages(recipe, base)       one StageEstimate for each of [[stages]]
     plan = plan_stages(times, staged, budget)    PhaseTimes and Plan of the whole run
 
-A GRPO stage is estimated as a run of its own recipe. Of an SFT stage the tokens are known before it
+A GRPO stage is estimated as a run of its own recipe, a distillation too, with its teacher's passes
+besides. Of an SFT stage the tokens are known before it
 begins, so its estimate is the surest of a plan.
 """
 
@@ -20,6 +21,7 @@ from budgetrl.estimation.estimate import Estimate, estimate, estimate_cpu, known
 from budgetrl.estimation.machine import this_machine, user_cache_dir
 from budgetrl.estimation.memory import MemoryEstimate, Verdict
 from budgetrl.estimation.scenario import make_scenario, memory_of
+from budgetrl.estimation.teaching import teaching_s
 from budgetrl.estimation.terms import Band, total
 from budgetrl.estimation.training_time import step_overhead, supervised
 from budgetrl.estimation.workload import Update
@@ -98,7 +100,11 @@ def estimate_stages(
             made.append(_sft(stage, part, estimated, gpu, machine))
         else:
             whole = estimated(part)
-            made.append(StageEstimate(stage, part, whole.times, whole.memory))
+            times = whole.times
+            if stage.kind is StageKind.DISTILL:
+                taught_s = times.update_s + teaching_s(whole, gpu, machine)
+                times = replace(times, update_s=taught_s, early_step_s=None)
+            made.append(StageEstimate(stage, part, times, whole.memory))
     return made
 
 

@@ -19,6 +19,8 @@ CURVES: Sequence[tuple[str, str, bool, bool]] = (
     ("accuracy", "Training accuracy", True, False),
     ("length", "Response length, tokens", False, False),
     ("entropy", "Entropy per token, nats", False, True),
+    ("teacher_kl", "KL to the teacher, nats per token", False, True),
+    ("teacher_agreement", "Same likeliest token as the teacher", True, False),
     ("truncated", "Truncated completions", True, True),
     ("signal", "Groups with signal", True, True),
 )

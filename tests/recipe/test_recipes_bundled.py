@@ -21,6 +21,10 @@ RELATIVES = (
 )
 WARM = ("warm/llama3.2_r256", "warm/qwen2.5_math_r256")
 BEST = ("best/deepscaler", "best/qwen2.5_instruct", "best/r1_distill")
+DISTILL = (
+    *("distill/deepscaler_from_7b", "distill/qwen3_0.6b_from_8b"),
+    *("quick/distill_deepscaler", "quick/distill_qwen3"),
+)
 LAPTOP = ("quickstart", "quickstart_warm", "quickstart_distill", "laptop_smollm2")
 OVERLAYS = (
     "dr_grpo",
@@ -51,7 +55,8 @@ def test_every_bundled_recipe_loads_and_fits_its_models_window(name: str) -> Non
 def test_all_configurations_of_the_paper_and_its_relatives_are_there() -> None:
     quick = {f"quick/{model}" for model in MODELS}
     miniature = {f"miniature/{start}" for start in ("cold", "generalist", "specialist")}
-    assert {*PAPER, *RELATIVES, *WARM, *BEST, *quick, *miniature, *LAPTOP} == set(list_recipes())
+    named = {*PAPER, *RELATIVES, *WARM, *BEST, *DISTILL, *quick, *miniature, *LAPTOP}
+    assert named == set(list_recipes())
 
 
 @pytest.mark.parametrize("name", PAPER)

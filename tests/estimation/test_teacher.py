@@ -1,0 +1,54 @@
+"""A teacher in the estimate: its memory beside the model, its passes, the refusal."""
+
+import pytest
+from sample_events import step_event
+
+from budgetrl.budget import Limits
+from budgetrl.display.plain import _step
+from budgetrl.errors import HardwareError
+from budgetrl.estimation.shapes import find_shape
+from budgetrl.estimation.stages import stages_on
+from budgetrl.hardware import find_gpu
+from budgetrl.plan import make_plan
+from budgetrl.recipe.load import load_recipe
+from budgetrl.units import GIB
+
+RECIPE = "distill/qwen3_0.6b_from_8b"
+TEACHER = "Qwen/Qwen3-8B"
+
+
+def test_a_teacher_in_four_bits_takes_a_third_of_the_memory_and_its_passes_take_time() -> None:
+    card = find_gpu("A40")
+    (four,) = stages_on(load_recipe(RECIPE).recipe, card)
+    (whole,) = stages_on(load_recipe(RECIPE, ["teacher.load_in_4bit=false"]).recipe, card)
+    sets = ["teacher.id=self", "teacher.load_in_4bit=false"]
+    (itself,) = stages_on(load_recipe(RECIPE, sets).recipe, card)
+    assert four.memory and whole.memory and itself.memory
+    assert whole.memory.teacher == 2.0 * find_shape(TEACHER).params
+    assert 0.25 < four.memory.teacher / whole.memory.teacher < 0.45
+    assert itself.memory.teacher == 0
+    assert four.memory.verdict != "no"
+    assert itself.times.update_s < four.times.update_s
+
+
+def test_a_teacher_that_is_larger_than_the_card_is_refused_with_the_way_on() -> None:
+    loaded = load_recipe("quick/distill_qwen3", ["teacher.load_in_4bit=false"])
+    card = find_gpu("RTX 4090")
+    assert 2.0 * find_shape(TEACHER).params < card.usable_gib * GIB  # by itself it would fit
+    with pytest.raises(HardwareError) as refused:
+        make_plan(loaded, Limits(7200), dry_run=True)
+    assert "teacher.load_in_4bit = true" in f"{refused.value} {refused.value.hint}"
+
+
+def test_a_laptops_teacher_costs_its_weights() -> None:
+    (taught,) = stages_on(load_recipe("quickstart_distill").recipe, None)
+    sets = ["teacher.adapter=unset", "teacher.id=self"]
+    (itself,) = stages_on(load_recipe("quickstart_distill", sets).recipe, None)
+    assert taught.memory and itself.memory
+    start = find_shape("asset:tiny/quickstart")
+    assert taught.memory.peak - itself.memory.peak == pytest.approx(4.0 * start.params)
+
+
+def test_an_updates_line_says_how_far_the_teacher_is() -> None:
+    step = step_event(3, teacher_kl=0.1234, teacher_agreement=0.875)
+    assert "teacher 0.123 nats, 87.5 % same" in _step(step, None)
