@@ -167,6 +167,10 @@ ROWS_OF: dict[str, dict[str, Any]] = {
         "problem": "p", "level": "Level 5", "type": "Algebra", "solution": r"So $\boxed{4}$.",
     },
     "simplescaling/s1K": {"question": "p", "solution": "4", "cot_type": "math", "attempt": "x"},
+    "simplescaling/s1K-1.1": {
+        "question": "p", "solution": "4", "deepseek_attempt": "x",
+        "deepseek_thinking_trajectory": "t",
+    },
     "GAIR/LIMO": {"question": "p", "solution": "s", "answer": "4"},
     "BytedTsinghua-SIA/DAPO-Math-17k": {
         "data_source": "math_dapo", "prompt": [{"role": "user", "content": "p"}],
