@@ -18,8 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from budgetrl.engine.logits import PIECE, logits_of
+from budgetrl.engine.logits import logits_of
 from budgetrl.engine.plain import bare_model
+
+PIECE = 64
+"""Tokens at a time: of each, some eight rows of V float32 values exist together."""
 
 
 class Side(NamedTuple):
