@@ -96,7 +96,7 @@ class Evaluator:
                 self.seconds[spec.suite] = result.seconds
                 event = _event(result, when)
                 told = (announced or {}).get(spec.suite)
-                if not quiet and (told is None or told.pass_at != event.pass_at):
+                if not quiet and (told is None or _differs(told, event)):
                     self.log.emit(event)
         return results
 
@@ -130,6 +130,12 @@ class Evaluator:
                     seconds=self.clock() - start,
                 )
             )
+
+
+def _differs(told: Evaluation, event: Evaluation) -> bool:
+    """Whether an announced evaluation was another one; equal scores alone do not tell."""
+    names = ("pass_at", "temperature", "top_p", "max_tokens", "samples", "problems")
+    return any(getattr(told, name) != getattr(event, name) for name in names)
 
 
 def _event(result: EvalResult, when: Moment) -> Evaluation:
