@@ -100,6 +100,12 @@ def put_sets(hub: Hub) -> None:
         "agentica-org/DeepScaleR-Preview-Dataset",
         {"README.md": "# Set\n", "deepscaler.json": deepscaler},
     )
+    traces = [
+        {"question": row["problem"], "solution": row["answer"], "cot_type": "math"}
+        | {"thinking_trajectories": ["so"], "attempt": f"\\boxed{{{row['answer']}}}"}
+        for row in sums(40, 3200)
+    ]
+    hub.put("dataset", "simplescaling/s1K", {"data/train-00000-of-00001.parquet": parquet(traces)})
     math = [
         row | {"subject": "Algebra", "level": 1 + i % 5, "unique_id": f"test/algebra/{i}.json"}
         for i, row in enumerate(sums(500))

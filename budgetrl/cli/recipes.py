@@ -249,6 +249,8 @@ def _resolved(values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     tables: dict[str, list[str]] = {}
     for key, value in values.items():
         table, _, name = key.rpartition(".")
+        if not table:  # one that the recipe does not have
+            continue
         shown = f"{name} = {_short(json.dumps(value, ensure_ascii=False))}"
         tables.setdefault(table, []).append(f"{shown:<44}  {sources.get(key, 'default')}")
     return "\n\n".join("\n".join([f"[{table}]", *lines]) for table, lines in tables.items())

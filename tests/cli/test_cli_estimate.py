@@ -198,7 +198,7 @@ def test_show_prints_the_scale_and_resolved_values_with_sources(
     assert main(["recipes", "show", "qwen3_r8", "--resolved", "--set", "batch.micro_batch=4"]) == 0
     page = capsys.readouterr().out
     assert "scale alpha/r = 16" in page
-    lines = {line.split(" = ")[0]: line for line in page.splitlines() if " = " in line}
+    lines = {line.split(" = ")[0]: line for line in page.split("[sft]")[0].splitlines()}
     assert lines["micro_batch"].endswith("command line")
     assert lines["rank"].endswith("paper 2.3")
     assert "inferred: " in lines["learning_rate"]

@@ -50,7 +50,7 @@ def test_a_result_has_the_fields_of_the_final_json() -> None:
         "schema_version": 1, "run_dir": "runs/x", "recipe": "x", "stop_reason": "budget",
         "steps": 3, "spent": {"wall_s": 9.0, "train_s": 5.0, "usd": None},
         "budget": {"wall_s": 10.0, "usd": None},
-        "baseline": {"s": {"pass_at": {"1": 0.5}, "interval_95": {"1": [0.4, 0.6]}}},
+        "baseline": {"s": {"pass_at": {"1": 0.5}, "interval_95": {"1": [0.4, 0.6]}, "samples": 4}},
         "final": None, "difference": None, "best_checkpoint": None, "attempts": 1,
         "report": None, "adapter": None, "stages": [{"name": "later"}],
     }  # fmt: skip

@@ -87,12 +87,15 @@ def test_every_recipe_resolves_with_the_real_sets_shapes(hub: Hub) -> None:
     put_sets(hub)
     recipes = [load_recipe(name).recipe for name in list_recipes()]
     for one in recipes:
-        if is_hub_id(one.model.id):
-            hub.put("model", one.model.id, model_files())
+        for model in filter(None, (one.model, one.teacher)):
+            if is_hub_id(model.id):
+                hub.put("model", model.id, model_files())
     for one in recipes:
         pins = pin(one)
         assert set(pins) == {
             *(["model"] if is_hub_id(one.model.id) else []),
+            *(["teacher"] if one.teacher and is_hub_id(one.teacher.id) else []),
+            *(f"stages.{stage.name}.data" for stage in one.stages if (stage.data or {}).get("id")),
             *(["data"] if one.data.id else []),
             *(f"eval.{spec.suite}" for spec in one.eval if spec.path is None),
         }

@@ -16,6 +16,7 @@ from fake_clock import FakeClock
 from budgetrl.budget import Budget
 from budgetrl.ledger import Ledger
 from budgetrl.recipe.schema import Schedule
+from budgetrl.training.progress import Progress
 from budgetrl.training.rates import RateCallback
 from budgetrl.training.trainer import BudgetMixin
 
@@ -118,6 +119,7 @@ def run(folder: Path, schedule: Schedule, interrupted_after: int | None) -> Atte
         trainer.parts = SimpleNamespace(
             recipe=SimpleNamespace(schedule=schedule, optimizer_steps=1),
             budget_used=used_share_of(ledger),
+            progress=Progress(),
         )
         trainer.train(resume_from_checkpoint=resume_from)
         whole.used += attempt.used

@@ -15,8 +15,10 @@ from budgetrl.events import Step
 from budgetrl.hardware import find_gpu
 from budgetrl.recipe.load import load_recipe
 from budgetrl.rundir import RunDir
-from budgetrl.training.callbacks import merged_logs
+from budgetrl.training.callbacks import StepCallback, merged_logs
+from budgetrl.training.course import Course
 from budgetrl.training.loop import _learn
+from budgetrl.training.setup import Prepared, build_follower
 
 
 @pytest.mark.parametrize("kind", ["dapo", "grpo"])
@@ -54,16 +56,20 @@ def test_a_step_that_is_given_up_between_two_optimiser_steps_is_made_anew(tmp_pa
     assert [(event.step, event.optimizer_steps) for event in steps] == [(1, 2), (2, 2), (3, 2)]
 
 
+def both(prepared: Prepared, recipe: Any) -> tuple[Prepared, StepCallback]:
+    return prepared, build_follower(prepared, recipe)
+
+
 def attempt(
     folder: Path, recipe: Any, stopped_at: int | None = None, run: RunDir | None = None
 ) -> tuple[dict[str, torch.Tensor], RunDir]:
     """One attempt, stopped after so many optimiser steps; the adapter then, and its run."""
-    with workbench(folder, recipe, run=run) as (run, _, _, build):
-        follower = build()
+    with workbench(folder, recipe, both, run=run) as (run, _, _, build):
+        prepared, follower = build()
         trainer = follower.trainer
         if stopped_at is not None:
             follower.parts.must_stop = lambda: trainer.state.global_step == stopped_at
-        _learn(run, follower, follower.log, {})
+        _learn(Course(prepared, recipe), follower, {})
         weights = {n: p.detach() for n, p in trainer.model.named_parameters() if "lora" in n}
         assert run is not None
         return weights, run
