@@ -147,6 +147,8 @@ def test_what_is_printed_is_what_was_printed(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LINES", "50")
     text = PRINTED[name]().replace(str(tmp_path), "HERE")
     text = re.sub(r"\d{8}-\d{6}-*[0-9a-f]{6}", "NOW", text)
     file = GOLDEN / f"{name}.txt"
