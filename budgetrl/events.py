@@ -129,8 +129,9 @@ class Step(Event):
     learning_rate: float
     optimizer_steps: int = 1
     """Taken on the rollout batch of the step; loss, kl and grad_norm are their means."""
-    groups: int
-    groups_with_signal: int
+    groups: int | None
+    """None in SFT, as the next."""
+    groups_with_signal: int | None
     groups_resampled: int
     completions: int
     tokens: int
@@ -149,9 +150,9 @@ class Step(Event):
     forecast_steps: int
     token_accuracy: float | None = None
     """In SFT: share of the trained tokens that the model would have chosen."""
-    teacher_kl: float | None = None
+    kl_teacher: float | None = None
     """In a distillation: mean KL(student || teacher) of the update's tokens, in nats."""
-    teacher_agreement: float | None = None
+    top1_agreement: float | None = None
     """In a distillation: share of tokens at which both have the same most likely one."""
     groups_all_right: int | None = None
     groups_all_wrong: int | None = None
@@ -186,7 +187,7 @@ class StageEvent(Event):
     """From 0."""
     stages: int
     """Of the run."""
-    state: Literal["started", "extended", "ended"]
+    state: Literal["started", "extended", "ended", "gate"]
     step: int
     """Updates made so far, in all stages."""
     seconds: float | None = None
@@ -195,6 +196,10 @@ class StageEvent(Event):
     """On "ended": made in it."""
     allotted_s: float | None = None
     """What its share of the time comes to; None where it is not limited so."""
+    signal_share: float | None = None
+    """On "gate": of the groups that were drawn."""
+    decision: Literal["go_on", "extend", "stop"] | None = None
+    """On "gate": what follows."""
 
 
 class GateEvent(Event):

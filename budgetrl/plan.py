@@ -325,6 +325,7 @@ def create_run(
     resolved = {
         "recipe": planned.recipe.model_dump(mode="json"),
         "sources": dict(planned.loaded.sources),
+        **planned.recipe.stage_list,
     }
     with ExitStack() as undo:
         undo.callback(shutil.rmtree, run.path, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from budgetrl.account.bill import stage_rows
 from budgetrl.account.run import Account
 from budgetrl.errors import ExitCode
 from budgetrl.events import RunFinished
@@ -51,4 +52,19 @@ def result_of(account: Account) -> dict[str, Any]:
         "attempts": history.attempt,
         "report": report_file(account.run),
         "adapter": str(adapter) if adapter.is_dir() else None,
+        **_stages(account),
     }
+
+
+def _stages(account: Account) -> dict[str, Any]:
+    """Of a run in stages: the updates of each and what they took."""
+    rows = [
+        {
+            "name": row.name,
+            "kind": row.kind,
+            "steps": row.steps,
+            "spent": {"wall_s": row.paid_s, "usd": account.usd_of(row.paid_s)},
+        }
+        for row in stage_rows(account)
+    ]
+    return {"stages": rows} if rows else {}

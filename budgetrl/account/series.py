@@ -15,9 +15,9 @@ MEASURED: Mapping[str, Callable[[Step], float | None]] = {
     "length": lambda step: step.completion_tokens_mean,
     "entropy": lambda step: step.entropy,
     "truncated": lambda step: step.truncated_share,
-    "teacher_kl": lambda step: step.teacher_kl,
-    "teacher_agreement": lambda step: step.teacher_agreement,
-    "signal": lambda step: step.groups_with_signal / step.groups if step.groups else None,
+    "kl_teacher": lambda step: step.kl_teacher,
+    "top1_agreement": lambda step: step.top1_agreement,
+    "signal": lambda step: (step.groups_with_signal or 0) / step.groups if step.groups else None,
 }
 """What the curves of an update's event are, live and in reports; None: not measured."""
 LIMIT = 512

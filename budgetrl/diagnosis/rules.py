@@ -202,7 +202,7 @@ def _sure(story: Story) -> tuple[int, int] | None:
     for step in reversed(story.steps):
         if groups >= SURE_GROUPS:
             break
-        groups += step.groups
+        groups += step.groups or 0
         agreed += step.groups_agreed or 0
         wrong += step.groups_agreed_wrong or 0
     enough = groups >= SURE_GROUPS and wrong >= LEAST_WRONG
@@ -241,7 +241,7 @@ def length_runaway(story: Story) -> Sign | None:
 def dead_groups(story: Story) -> Sign | None:
     """Few groups have anything to learn from, and there are updates to come."""
     steps = story.steps[-2 * WINDOW :]
-    groups = sum(step.groups for step in steps)
+    groups = sum(step.groups or 0 for step in steps)
     if len(steps) < 2 * WINDOW or any(step.groups_all_wrong is None for step in steps):
         return None
     right = sum(step.groups_all_right or 0 for step in steps) / groups
@@ -387,7 +387,7 @@ def _reward_error(story: Story) -> float:
     """Standard error of the difference of two windows' rewards."""
     steps = story.steps[-WINDOW:]
     spread = sum((step.reward_std or 0.0) ** 2 for step in steps) / max(1, len(steps))
-    groups = steps[-1].groups if steps else 1
+    groups = (steps[-1].groups or 1) if steps else 1
     return max(0.01, math.sqrt(2 * 0.56 * spread / (WINDOW * max(1, groups))))
 
 

@@ -85,7 +85,7 @@ def accuracy(step: Step) -> float | None:
 def accuracy_error(step: Step) -> float:
     """Standard error of an update's accuracy: groups, not completions, are independent."""
     share = min(0.95, max(0.05, step.accuracy_mean or 0.0))
-    return math.sqrt(WITHIN_GROUPS * share * (1 - share) / max(1, step.groups))
+    return math.sqrt(WITHIN_GROUPS * share * (1 - share) / max(1, step.groups or 0))
 
 
 def tell(history: History, recipe: Recipe) -> Story:

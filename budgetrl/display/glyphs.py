@@ -89,8 +89,8 @@ CURVES = {
     "reward": "cyan",
     "length": "blue",
     "entropy": "magenta",
-    "teacher_kl": "bright_cyan",
-    "teacher_agreement": "bright_green",
+    "kl_teacher": "bright_cyan",
+    "top1_agreement": "bright_green",
     "signal": "yellow",
 }
 

@@ -33,11 +33,11 @@ UNITS: dict[str, Callable[[float], str]] = {
     "reward": lambda value: f"{value:.3f}",
     "length": lambda value: f"{value:.0f} tokens",
     "entropy": lambda value: f"{value:.2f} nats",
-    "teacher_kl": lambda value: f"{value:.3f} nats",
-    "teacher_agreement": percent,
+    "kl_teacher": lambda value: f"{value:.3f} nats",
+    "top1_agreement": percent,
     "signal": percent,
 }
-LABELS = {"signal": "with signal", "teacher_kl": "from teacher", "teacher_agreement": "as teacher"}
+LABELS = {"signal": "with signal", "kl_teacher": "from teacher", "top1_agreement": "as teacher"}
 """Of curves whose name says too little; at most twelve letters."""
 VERDICT_STYLE = {Verdict.CORRECT: g.GOOD, Verdict.WRONG: g.BAD}
 

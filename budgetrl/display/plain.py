@@ -178,6 +178,9 @@ def _stage(event: StageEvent) -> str:
     which = f"stage {event.name} ({event.training}), {event.index + 1} of {event.stages}"
     if event.state == "ended":
         return f"{which}: {event.updates} updates in {duration(event.seconds)}"
+    if event.state == "gate":
+        decided = {"extend": "it is made longer", "stop": "training ends"}
+        return f"{which}: {decided.get(event.decision or '', 'the next one may begin')}"
     return f"{which}: {'begins' if event.state == 'started' else 'is made once more'}"
 
 
@@ -214,8 +217,8 @@ def _step(step: Step, asked: int | None) -> str:
     reward = "-" if step.reward_mean is None else f"{step.reward_mean:.3f}"
     entropy = "" if step.entropy is None else f"  entropy {step.entropy:.2f}"
     signal = MEASURED["signal"](step)
-    if step.teacher_kl is not None:
-        entropy += f"  teacher {step.teacher_kl:.3f} nats, {percent(step.teacher_agreement)} same"
+    if step.kl_teacher is not None:
+        entropy += f"  teacher {step.kl_teacher:.3f} nats, {percent(step.top1_agreement)} same"
     spent = "" if step.spent_usd is None else f"  {usd(step.spent_usd)}"
     return (
         f"{where}update {made}  accuracy {percent(step.accuracy_mean)}  reward {reward}"

@@ -42,7 +42,7 @@ class Scene:
     def _stage(self) -> str:
         """Which stage of the training lasts; nothing where there are none."""
         stages = self.view.history.stages
-        if not stages or stages[-1].state == "ended":
+        if not stages or stages[-1].state in ("ended", "gate"):
             return ""
         return f", {stages[-1].name} ({stages[-1].index + 1} of {stages[-1].stages})"
 

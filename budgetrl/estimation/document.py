@@ -77,6 +77,7 @@ def document(
         },
         "usd": _usd(made),
         "signal": _signal(made, probe) | {"beside": beside and _signal(beside, probe)},
+        **_stages(made),
         "assumptions": [assumption._asdict() for assumption in assumptions(made)],
         "advice": advise(made),
     }
@@ -166,10 +167,31 @@ def assumptions(made: Estimate) -> list[Assumption]:
 
 def _signal(made: Estimate, probe: Path | None) -> dict[str, Any]:
     """Groups with signal an hour and a dollar; on a CPU the run's own report says it."""
-    if made.scenario.recipe.engine.device == "cpu":
-        return {"recipe": made.scenario.recipe.name, "paces": []}
-    rows = [pace.to_json() for pace in paces(made, probe)]
-    return {"recipe": made.scenario.recipe.name, "paces": rows}
+    on_cpu = made.scenario.recipe.engine.device == "cpu"
+    rows = [] if on_cpu else [pace.to_json() for pace in paces(made, probe)]
+    first = rows[0] if rows else {}
+    return {
+        "share_assumed": first.get("share"),
+        "groups_per_hour": first.get("per_hour"),
+        "groups_per_usd": first.get("per_usd"),
+        "source": first.get("source"),
+        "recipe": made.scenario.recipe.name,
+        "paces": rows,
+    }
+
+
+def _stages(made: Estimate) -> dict[str, Any]:
+    """Of a run in stages: what each takes."""
+    rows = [
+        {
+            "name": stage.name,
+            "kind": stage.kind,
+            "seconds": {"step": stage.step_s, "total": stage.seconds},
+            "steps": stage.steps,
+        }
+        for stage in made.plan.stages
+    ]
+    return {"stages": rows} if rows else {}
 
 
 def _suite_assumption() -> Assumption:

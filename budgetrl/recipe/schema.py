@@ -8,7 +8,7 @@ flags; this package only says what is valid.
 import json
 from collections import Counter
 from itertools import zip_longest
-from typing import Self
+from typing import Any, Self
 
 from pydantic import model_validator
 
@@ -196,6 +196,11 @@ class Recipe(Table):
     def parts(self) -> tuple[Self, ...]:
         """The recipes of all stages; the recipe itself where there are none."""
         return tuple(self.for_stage(stage) for stage in self.stages) or (self,)
+
+    @property
+    def stage_list(self) -> dict[str, list[dict[str, Any]]]:
+        """The stages as recipe.resolved.json lists them; nothing for a single one of GRPO."""
+        return {"stages": [stage.summary for stage in self.stages]} if self.stages else {}
 
     @property
     def total_steps(self) -> int | None:

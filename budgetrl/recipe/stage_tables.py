@@ -144,6 +144,13 @@ class Stage(Table):
         given = {name: getattr(self, name) for name in OVERRIDES}
         return {name: value for name, value in given.items() if value is not None}
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Name, kind, how long it lasts, and its overrides."""
+        lasts = self.model_dump(mode="json", include={"steps", "share", "until"}, exclude_none=True)
+        named = {"name": self.name, "kind": self.kind.value}
+        return named | lasts | {"overrides": self.overrides}
+
     def with_smaller_passes(self, share: float) -> Self:
         """The same stage where memory was short: its own micro-batches are so much smaller."""
         changed = {

@@ -19,8 +19,8 @@ CURVES: Sequence[tuple[str, str, bool, bool]] = (
     ("accuracy", "Training accuracy", True, False),
     ("length", "Response length, tokens", False, False),
     ("entropy", "Entropy per token, nats", False, True),
-    ("teacher_kl", "KL to the teacher, nats per token", False, True),
-    ("teacher_agreement", "Same likeliest token as the teacher", True, False),
+    ("kl_teacher", "KL to the teacher, nats per token", False, True),
+    ("top1_agreement", "Same likeliest token as the teacher", True, False),
     ("truncated", "Truncated completions", True, True),
     ("signal", "Groups with signal", True, True),
 )
@@ -139,8 +139,9 @@ def _signal_per_cost(facts: EvaluatedRun) -> list[tuple[float, float]]:
     found = []
     for before, after in pairwise(facts.history.steps):
         start, end = cost(facts, before.elapsed_s), cost(facts, after.elapsed_s)
-        if end > start and before.attempt == after.attempt:
-            found.append((end, after.groups_with_signal / (end - start)))
+        signal = after.groups_with_signal
+        if signal is not None and end > start and before.attempt == after.attempt:
+            found.append((end, signal / (end - start)))
     return found
 
 

@@ -58,7 +58,9 @@ class Course:
             if follower.progress.index + 1 == len(self.recipe.stages):
                 return follower
             clean.restore()
-            if self._is_ready(follower):
+            ready = self._is_ready(follower)
+            self._tell_gate(follower, ready)
+            if ready:
                 follower, newest = self._next(follower), None
             elif follower.progress.extended:
                 follower.stop_reason = StopReason.NO_SIGNAL
@@ -129,7 +131,21 @@ class Course:
             passed = passes_gate(stage.gate, prepared, follower.steps)
         return passed or (follower.progress.extended and stage.on_fail == "go_on")
 
-    def _tell(self, follower: StepCallback, state: Any) -> None:
+    def _tell_gate(self, follower: StepCallback, ready: bool) -> None:
+        """What a gate has measured, and what follows."""
+        gates = self.prepared.log.history.gates
+        stage = follower.progress.stage
+        if stage is None or stage.gate is None or not gates:
+            return
+        missed = "stop" if follower.progress.extended else "extend"
+        self._tell(
+            follower,
+            "gate",
+            signal_share=gates[-1].groups_with_signal / max(1, gates[-1].groups),
+            decision="go_on" if ready else missed,
+        )
+
+    def _tell(self, follower: StepCallback, state: Any, **measured: Any) -> None:
         """The event of a stage; a run without stages has none."""
         progress = follower.progress
         if progress.stage is None:
@@ -148,5 +164,6 @@ class Course:
                 seconds=progress.taken_s(now) if ended else None,
                 updates=progress.steps if ended else None,
                 allotted_s=None if allotted_s == float("inf") else allotted_s,
+                **measured,
             )
         )

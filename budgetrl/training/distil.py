@@ -40,8 +40,8 @@ class DistilRecord(StepRecord):
         """The fields of a step event."""
         seen = max(1, self.scored)
         return StepRecord.facts(self) | {
-            "teacher_kl": self.divergence_sum / seen,
-            "teacher_agreement": self.agreements / seen,
+            "kl_teacher": self.divergence_sum / seen,
+            "top1_agreement": self.agreements / seen,
         }
 
 

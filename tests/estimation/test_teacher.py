@@ -50,5 +50,5 @@ def test_a_laptops_teacher_costs_its_weights() -> None:
 
 
 def test_an_updates_line_says_how_far_the_teacher_is() -> None:
-    step = step_event(3, teacher_kl=0.1234, teacher_agreement=0.875)
+    step = step_event(3, kl_teacher=0.1234, top1_agreement=0.875)
     assert "teacher 0.123 nats, 87.5 % same" in _step(step, None)

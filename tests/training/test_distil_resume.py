@@ -47,7 +47,7 @@ def its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def taught(run: RunDir) -> list[tuple[float | None, float | None]]:
-    return [(one.teacher_kl, one.teacher_agreement) for one in read_history(run).steps]
+    return [(one.kl_teacher, one.top1_agreement) for one in read_history(run).steps]
 
 
 def test_killed_anywhere_it_makes_the_same_updates(tmp_path: Path) -> None:

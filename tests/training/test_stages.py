@@ -132,7 +132,7 @@ def test_updates_are_numbered_through_and_say_their_stage(straight: RunDir) -> N
     assert [step.step for step in steps] == list(range(1, 9))
     assert [step.stage for step in steps] == ["warm"] * 3 + ["rl"] * 3 + ["long"] * 2
     warm, first = steps[0], steps[3]
-    assert (warm.groups, warm.completions, warm.reward_mean) == (0, 6, None)
+    assert (warm.groups, warm.completions, warm.reward_mean) == (None, 6, None)
     assert warm.token_accuracy is not None and 0 < warm.token_accuracy < 1
     assert first.groups == 2 and first.token_accuracy is None
     assert max(step.completion_tokens_max for step in steps[3:6]) <= 24
@@ -141,7 +141,7 @@ def test_updates_are_numbered_through_and_say_their_stage(straight: RunDir) -> N
 def test_each_boundary_is_told_and_saved(straight: RunDir) -> None:
     told = [(e.name, e.state, e.step) for e in straight.events() if isinstance(e, StageEvent)]
     assert told == [
-        *(("warm", "started", 0), ("warm", "ended", 3)),
+        *(("warm", "started", 0), ("warm", "ended", 3), ("warm", "gate", 3)),
         *(("rl", "started", 3), ("rl", "ended", 6)),
         *(("long", "started", 6), ("long", "ended", 8)),
     ]
@@ -186,7 +186,7 @@ def test_a_gate_that_is_not_passed_extends_the_stage_once_and_stops(tmp_path: Pa
     assert attempt(run, never).stop_reason is StopReason.NO_SIGNAL
     history = read_history(run)
     assert [(e.state, e.step) for e in history.stages if e.name == "warm"] == [
-        *(("started", 0), ("ended", 3), ("extended", 3), ("ended", 6)),
+        *(("started", 0), ("ended", 3), ("gate", 3), ("extended", 3), ("ended", 6), ("gate", 6)),
     ]
     assert [gate.passed for gate in history.gates] == [False, False]
     assert [step.stage for step in history.steps] == ["warm"] * 6
