@@ -87,7 +87,7 @@ def _table(suite: str, both: dict[str, Curve]) -> Table:
             ])  # fmt: skip
     head = ["at most", "", "pass@1", "thinking", "cut", "tokens per right answer", "appended"]
     caption = (
-        f"{suite_name(suite)} with limits of thinking (`budgetrl eval RUN --think`): tokens of "
+        f"{suite_name(suite)} with limits of thinking (budgetrl eval RUN --think): tokens of "
         "thinking on average, share that the limit ended, tokens that the model wrote for each "
         "right answer, and appended tokens, which are not among them."
     )
