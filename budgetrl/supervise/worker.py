@@ -21,9 +21,8 @@ from budgetrl.rundir import RunDir
 from budgetrl.supervise.attempt import heartbeat
 from budgetrl.supervise.closing import Closing
 from budgetrl.training.attempt import Attempt
+from budgetrl.training.stopper import CLOSE_SIGNAL, signals_held
 
-CLOSE_SIGNAL = signal.SIGUSR1
-"""Tells the worker that its deadline is near."""
 TICK_S = 0.1
 EXIT_MARGIN_S = 1.0
 """Between the end of a worker that was told to leave and the end of its supervisor."""
@@ -114,7 +113,7 @@ class Worker:
 
     def watch(self) -> int:
         """The worker's exit code; negative for a signal, as in `subprocess`."""
-        with self._open_log() as log:
+        with self._open_log() as log, signals_held():
             worker = subprocess.Popen(
                 self._command(),
                 stdin=subprocess.DEVNULL,

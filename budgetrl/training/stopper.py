@@ -8,7 +8,8 @@ SIGHUP: ignored, a closed terminal costs nothing
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from budgetrl.errors import ExitCode
@@ -16,6 +17,20 @@ from budgetrl.types import StopReason
 
 CLOSE_SIGNAL = signal.SIGUSR1
 """Sent by the supervisor shortly before the deadline."""
+_HELD = (signal.SIGINT, signal.SIGTERM, CLOSE_SIGNAL)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Processes that are started inside keep what they are sent until their `Stopper` is there.
+
+    A signal in the middle of an import is lost in it, or ends the process as a fault.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class StepAborted(Exception):
@@ -44,6 +59,7 @@ class Stopper:
         signal.signal(signal.SIGTERM, self._terminate)
         signal.signal(CLOSE_SIGNAL, self._close)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
 
     def requested(self) -> bool:
         """Whether somebody wants the run to end; also notices a lost supervisor."""

@@ -40,6 +40,7 @@ from budgetrl.supervise.resume import continue_run, new_budget
 from budgetrl.supervise.run import start_run, supervise
 from budgetrl.supervise.worker import Signals, Worker
 from budgetrl.training.attempt import Attempt
+from budgetrl.training.stopper import signals_held
 from budgetrl.types import RunStatus
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "example_run"
@@ -291,6 +292,23 @@ def test_ctrl_c_that_an_import_turns_into_its_own_error_is_still_ctrl_c() -> Non
             raise ImportError("a C extension could not be loaded") from error
     with pytest.raises(ImportError), _told_when_interrupted():
         raise ImportError("no Ctrl-C")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_that_comes_while_the_worker_imports_waits_for_its_handlers(
+    number: signal.Signals,
+) -> None:
+    late = (
+        "import time; time.sleep(0.5)\n"
+        "from budgetrl.training.stopper import Stopper\n"
+        "stopper = Stopper(); stopper.install()\n"
+        "print(stopper.requested())\n"
+    )
+    with signals_held():
+        child = subprocess.Popen([sys.executable, "-c", late], stdout=subprocess.PIPE, text=True)
+    child.send_signal(number)
+    assert child.communicate()[0] == "True\n"
+    assert child.returncode == 0
 
 
 def test_a_signal_before_the_worker_starts_ends_the_run_as_interrupted(
