@@ -290,3 +290,12 @@ def test_flags_of_one_kind_are_refused_with_the_other(tmp_path: Path) -> None:
     assert main(["export", "quickstart", "--to", "trl", "--gpus", "2", "--out", out]) == 2
     assert main(["export", "quickstart", "--to", "merged", "--set", "a.b=1", "--out", out]) == 2
     assert issubclass(UsageError, BudgetRLError)
+
+
+@pytest.mark.parametrize("name", ["quickstart_warm", "quickstart_distill"])
+def test_a_recipe_in_stages_is_refused_with_the_way_on(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", name, "--to", "verl", "--out", str(tmp_path / "out")]) == 2
+    assert "has stages" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
