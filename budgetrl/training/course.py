@@ -17,7 +17,7 @@ from budgetrl.events import StageEvent
 from budgetrl.recipe.schema import Recipe, StageKind
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import load_trained
-from budgetrl.training.gate import passes_gate
+from budgetrl.training.gate import measure_gate
 from budgetrl.training.setup import Prepared, build_follower
 from budgetrl.training.stopper import StepAborted
 from budgetrl.training.traces import own_traces
@@ -58,9 +58,7 @@ class Course:
             if follower.progress.index + 1 == len(self.recipe.stages):
                 return follower
             clean.restore()
-            ready = self._is_ready(follower)
-            self._tell_gate(follower, ready)
-            if ready:
+            if self._is_ready(follower):
                 follower, newest = self._next(follower), None
             elif follower.progress.extended:
                 follower.stop_reason = StopReason.NO_SIGNAL
@@ -128,22 +126,15 @@ class Course:
         following = self.recipe.stages[follower.progress.index + 1]
         prepared = self.prepared.at(follower.progress.next(following, same_data=False))
         with prepared.log.phase("gate"):
-            passed = passes_gate(stage.gate, prepared, follower.steps)
-        return passed or (follower.progress.extended and stage.on_fail == "go_on")
-
-    def _tell_gate(self, follower: StepCallback, ready: bool) -> None:
-        """What a gate has measured, and what follows."""
-        gates = self.prepared.log.history.gates
-        stage = follower.progress.stage
-        if stage is None or stage.gate is None or not gates:
-            return
-        missed = "stop" if follower.progress.extended else "extend"
-        self._tell(
-            follower,
-            "gate",
-            signal_share=gates[-1].groups_with_signal / max(1, gates[-1].groups),
-            decision="go_on" if ready else missed,
-        )
+            seen = measure_gate(stage.gate, prepared, follower.steps)
+        if seen is None:
+            return True  # somebody stops the run, which is found right after this
+        extended = follower.progress.extended
+        ready = seen.passed or (extended and stage.on_fail == "go_on")
+        missed = "stop" if extended else "extend"
+        share = seen.groups_with_signal / max(1, seen.groups)
+        self._tell(follower, "gate", signal_share=share, decision="go_on" if ready else missed)
+        return ready
 
     def _tell(self, follower: StepCallback, state: Any, **measured: Any) -> None:
         """The event of a stage; a run without stages has none."""

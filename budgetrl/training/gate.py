@@ -13,13 +13,16 @@ from budgetrl.training.setup import Prepared
 from budgetrl.training.trainer import training_sampling
 
 
-def passes_gate(gate: Gate, prepared: Prepared, step: int) -> bool:
+def measure_gate(gate: Gate, prepared: Prepared, step: int) -> GateEvent | None:
     """Measure the share of groups with signal, and say it.
 
     Args:
         gate: what is wanted.
         prepared: for the next stage; its model is asked.
         step: updates made so far.
+
+    Returns:
+        what was said; None where somebody stops the run first.
 
     Raises:
         RewardError: the answers cannot be graded.
@@ -43,21 +46,19 @@ def passes_gate(gate: Gate, prepared: Prepared, step: int) -> bool:
     answers = [problem.answer for problem in problems for _ in range(size)]
     done = [(one, gold) for one, gold in zip(drawn, answers, strict=True) if one is not None]
     if len(done) < len(requests):
-        return True  # somebody stops the run, which is found right after this
+        return None
     breakdowns = prepared.reward(
         [one.text for one, _ in done], [gold for _, gold in done], [o.num_tokens for o, _ in done]
     )
     check_faults(breakdowns)
     groups = [breakdowns[i : i + size] for i in range(0, len(breakdowns), size)]
     signal = sum(map(has_signal, groups))
-    passed = signal >= gate.signal_share * len(groups)
-    prepared.log.emit(
-        GateEvent(
-            step=step,
-            groups=len(groups),
-            groups_with_signal=signal,
-            wanted_share=gate.signal_share,
-            passed=passed,
-        )
+    seen = GateEvent(
+        step=step,
+        groups=len(groups),
+        groups_with_signal=signal,
+        wanted_share=gate.signal_share,
+        passed=signal >= gate.signal_share * len(groups),
     )
-    return passed
+    prepared.log.emit(seen)
+    return seen
