@@ -4,8 +4,8 @@
     python scripts/diagnosis_runs.py record --out FOLDER                -> docs/measurements/...
 
 Each is a real run of the quickstart, 24 updates of 64 completions, labelled by how it was made.
-They come in pairs, an ill and a healthy one; every other pair is for tuning, the rest for judging
-(scripts/check_alarms.py).
+They come in pairs, an ill and a healthy one. Those numbered from 100 have seeds of their own and
+judge the rules (scripts/check_alarms.py); the others are for tuning.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -49,6 +49,8 @@ def longer(*, completion, gold, num_tokens, verdict, **_):
     """Pays for tokens, as a reward for "effort" does."""
     return min(1.0, num_tokens / 64)
 '''
+JUDGING = 100
+"""First number of a run that judges, and what its seed has more than the same run for tuning."""
 STALE_AFTER = 6
 """Updates after which a pretended sampler has no newer adapter."""
 
@@ -121,9 +123,19 @@ def _healthy() -> list[Made]:
     ]
 
 
-def all_runs() -> list[Made]:
-    """Ill and healthy ones in turn, so that a part of them is a fair part."""
+def all_runs() -> dict[int, Made]:
+    """By number: those for tuning, and of each kind those that judge."""
     ill, healthy = _ill(), _healthy()
+    kinds = {made.name: made for made in reversed(ill)}  # the first of each
+    judging = (
+        [replace(made, seed=made.seed + JUDGING) for made in runs]
+        for runs in (reversed(kinds.values()), healthy)
+    )
+    return dict(enumerate(_in_turn(ill, healthy))) | dict(enumerate(_in_turn(*judging), JUDGING))
+
+
+def _in_turn(ill: list[Made], healthy: list[Made]) -> list[Made]:
+    """Ill and healthy ones in turn, so that a part of them is a fair part."""
     mixed = [one for pair in zip(ill, healthy, strict=False) for one in pair]
     return mixed + ill[len(healthy) :] + healthy[len(ill) :]
 
@@ -243,7 +255,7 @@ def record(made: Made, number: int, folder: Path) -> dict[str, Any] | None:
         "name": made.name,
         "seed": made.seed,
         "ill": made.ill,
-        "tuning": number // 2 % 2 == 0,
+        "tuning": number < JUDGING,
         "planned": story.planned,
         "weights": dict(story.weights),
         "max_tokens": story.max_tokens,
@@ -291,7 +303,7 @@ def main() -> int:
     options.out = options.out.resolve()  # a run is made in a folder of its own
     ends = time.monotonic() + 60 * options.minutes
     recorded: list[dict[str, Any]] = []
-    for number, made in enumerate(all_runs()):
+    for number, made in all_runs().items():
         if options.what == "list":
             sys.stdout.write(f"{number:2d} {made}\n")
         elif options.what == "make" and (not options.only or number in options.only):
