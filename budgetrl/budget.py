@@ -31,6 +31,9 @@ REPORT_FACTOR = 1.3
 EARLY_STEPS = 5
 """Updates after which a run's own pace corrects the plan's."""
 
+MIN_UPDATES = 10
+"""Fewer show nothing."""
+
 EXIT_S = 1.0
 """Seconds between the end of the worker and the end of the supervisor, besides the report."""
 

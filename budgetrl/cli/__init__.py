@@ -27,6 +27,7 @@ from budgetrl.cli import estimate as estimate_commands
 from budgetrl.cli import eval as eval_commands
 from budgetrl.cli import export as export_commands
 from budgetrl.cli import grade as grade_commands
+from budgetrl.cli import probe as probe_commands
 from budgetrl.cli import recipes as recipe_commands
 from budgetrl.cli import report as report_commands
 from budgetrl.cli import run as run_commands
@@ -69,7 +70,7 @@ def _root(
 app.command()(run_commands.run)
 app.command()(run_commands.resume)
 app.command()(estimate_commands.estimate)
-app.command()(study_commands.probe)
+app.command()(probe_commands.probe)
 app.command()(bench_commands.bench)
 app.command()(study_commands.replicate)
 app.command()(sweep_commands.sweep)

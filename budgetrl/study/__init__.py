@@ -1,1 +1,1 @@
-"""Several runs as one study, and a look at a model before the money is spent."""
+"""Several runs as one: sweeps, and studies with the claims of a paper on top."""

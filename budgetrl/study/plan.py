@@ -13,7 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from budgetrl.budget import Budget, Limits, PhaseTimes, Plan, largest_affordable, plan
+from budgetrl.budget import (
+    MIN_UPDATES,
+    Budget,
+    Limits,
+    PhaseTimes,
+    Plan,
+    largest_affordable,
+    plan,
+)
 from budgetrl.errors import BudgetError, UsageError
 from budgetrl.evaluation.passk import t_quantile
 from budgetrl.plan import Planned, budget_of, make_plan, replanned
@@ -21,7 +29,6 @@ from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe
 from budgetrl.report.paper import SUITE_SIZES
 from budgetrl.study.asha import ETA, reaching, rungs_of
-from budgetrl.study.feasibility import MIN_UPDATES
 from budgetrl.study.specs import TrialSpec, baseline_key, check_protocols
 from budgetrl.units import duration, hours_option
 

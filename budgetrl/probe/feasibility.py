@@ -12,6 +12,7 @@ from enum import StrEnum
 from statistics import fmean
 from typing import Any
 
+from budgetrl.budget import MIN_UPDATES
 from budgetrl.evaluation.passk import mean_interval, pass_at_k, wilson_interval
 from budgetrl.types import Interval
 from budgetrl.units import percent
@@ -27,8 +28,6 @@ SOLVED = 0.95
 """Accuracy that leaves nothing to learn."""
 MOST = 0.5
 """Of the groups: what may have signal, by its interval, where nearly all answers were right."""
-MIN_UPDATES = 10
-"""Fewer show nothing."""
 MAX_TRUNCATED = 0.5
 """Share of completions at the token limit that makes every other number doubtful."""
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from budgetrl.probe.feasibility import ProbeVerdict, Seen, judge
+from budgetrl.probe.warmup import propose
 from budgetrl.recipe.load import load_recipe
-from budgetrl.study.feasibility import ProbeVerdict, Seen, judge
-from budgetrl.study.warmup import propose
 
 
 def seen(correct: list[int], truncated: bool = False) -> Seen:

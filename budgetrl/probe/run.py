@@ -29,13 +29,8 @@ from budgetrl.files import write_json
 from budgetrl.hub.fetch import Watch
 from budgetrl.hub.pins import Pin, bring, pin, pinned
 from budgetrl.plan import make_plan
-from budgetrl.recipe.load import LoadedRecipe
-from budgetrl.recipe.schema import Recipe
-from budgetrl.recipe.window import check_window
-from budgetrl.rewards.pool import GradingPool
-from budgetrl.rewards.shaping import think_format
-from budgetrl.study.feasibility import ProbeVerdict, Seen, judge
-from budgetrl.study.lengths import (
+from budgetrl.probe.feasibility import ProbeVerdict, Seen, judge
+from budgetrl.probe.lengths import (
     LONGEST,
     Lengths,
     Limit,
@@ -44,7 +39,12 @@ from budgetrl.study.lengths import (
     limits_of,
     proposed,
 )
-from budgetrl.study.warmup import WarmUp, propose
+from budgetrl.probe.warmup import WarmUp, propose
+from budgetrl.recipe.load import LoadedRecipe
+from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.window import check_window
+from budgetrl.rewards.pool import GradingPool
+from budgetrl.rewards.shaping import think_format
 from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
 from budgetrl.types import EvalResult, EvalWhen, Problem, Verdict
 from budgetrl.units import gib, hours, parse_duration_s

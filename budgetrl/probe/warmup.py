@@ -15,8 +15,8 @@ from budgetrl.budget import Limits, usd_of
 from budgetrl.errors import BudgetRLError
 from budgetrl.files import write_atomic
 from budgetrl.plan import make_plan
+from budgetrl.probe.feasibility import MAX_TRUNCATED, SOLVED, ProbeVerdict, Seen
 from budgetrl.recipe.load import LoadedRecipe, load_recipe
-from budgetrl.study.feasibility import MAX_TRUNCATED, SOLVED, ProbeVerdict, Seen
 
 STEPS = 80
 """Updates of 32 rows: a few times over a set of a thousand, as s1 and LIMO."""

@@ -3,8 +3,8 @@
 import pytest
 
 from budgetrl.engine.base import Request
-from budgetrl.study.lengths import Lengths, candidates_of, limits_of, proposed
-from budgetrl.study.lengths import Written as W
+from budgetrl.probe.lengths import Lengths, candidates_of, limits_of, proposed
+from budgetrl.probe.lengths import Written as W
 from budgetrl.types import Completion
 
 
