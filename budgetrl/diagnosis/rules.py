@@ -112,7 +112,7 @@ def _held_fell(story: Story) -> tuple[Held, Held] | None:
 def reward_without_learning(story: Story) -> Sign | None:
     """The reward rises, and held-out accuracy does not."""
     gain = _gain(story, lambda step: step.reward_mean)
-    if gain is None or len(story.held) < 2 or story.now < 2 * WINDOW:
+    if story.taught or gain is None or len(story.held) < 2 or story.now < 2 * WINDOW:
         return None
     error = _reward_error(story)
     base, now = story.held[0], story.held[-1]
@@ -131,6 +131,8 @@ def reward_without_learning(story: Story) -> Sign | None:
 
 def gain_elsewhere(story: Story) -> Sign | None:
     """What the reward gains comes from other rewards than those that know the answer."""
+    if story.taught:
+        return None
     paid = {name for name, weight in story.weights.items() if weight}
     if not paid & set(ANSWER_REWARDS) and paid <= {"format", "soft_overlong"}:
         return Sign(
@@ -205,7 +207,7 @@ def _sure(story: Story) -> tuple[int, int] | None:
         groups += step.groups or 0
         agreed += step.groups_agreed or 0
         wrong += step.groups_agreed_wrong or 0
-    enough = groups >= SURE_GROUPS and wrong >= LEAST_WRONG
+    enough = groups >= SURE_GROUPS and wrong >= LEAST_WRONG and not story.taught
     return (agreed, wrong) if enough and wrong > WRONG * agreed else None
 
 
@@ -242,7 +244,8 @@ def dead_groups(story: Story) -> Sign | None:
     """Few groups have anything to learn from, and there are updates to come."""
     steps = story.steps[-2 * WINDOW :]
     groups = sum(step.groups or 0 for step in steps)
-    if len(steps) < 2 * WINDOW or any(step.groups_all_wrong is None for step in steps):
+    unknown = any(step.groups_all_wrong is None for step in steps)
+    if story.taught or len(steps) < 2 * WINDOW or unknown:
         return None
     right = sum(step.groups_all_right or 0 for step in steps) / groups
     wrong = sum(step.groups_all_wrong or 0 for step in steps) / groups

@@ -58,6 +58,11 @@ class Story:
         return self.steps[-1].step if self.steps else 0
 
     @property
+    def taught(self) -> bool:
+        """A teacher decides what is learnt, and not the reward."""
+        return bool(self.steps) and self.steps[-1].kl_teacher is not None
+
+    @property
     def used(self) -> float:
         """Share of the planned updates that is made."""
         return self.now / max(1, self.planned, self.now)

@@ -307,6 +307,8 @@ class StepCallback(TrainerCallback):
 
     def _watch_signal(self, facts: Mapping[str, Any]) -> None:
         """Updates without any signal burn the budget: warn, then stop (recipe [signal])."""
+        if "kl_teacher" in facts:
+            return  # every answer teaches, right or wrong
         self._empty_updates = 0 if facts["groups_with_signal"] else self._empty_updates + 1
         if self._empty_updates == MAX_EMPTY_UPDATES:
             self.log.warn("no_signal", no_signal(MAX_EMPTY_UPDATES, facts["accuracy_mean"]))

@@ -32,6 +32,7 @@ class DistilRecord(StepRecord):
     """What one update rolled out, and how far the teacher was."""
 
     divergence_sum: float = 0.0
+    student_entropy_sum: float = 0.0
     agreements: float = 0.0
     scored: int = 0
     """Tokens that the teacher saw."""
@@ -40,6 +41,8 @@ class DistilRecord(StepRecord):
         """The fields of a step event."""
         seen = max(1, self.scored)
         return StepRecord.facts(self) | {
+            "entropy": self.student_entropy_sum / seen,
+            "entropy_kind": "exact",
             "kl_teacher": self.divergence_sum / seen,
             "top1_agreement": self.agreements / seen,
         }
@@ -77,6 +80,7 @@ class DistilMixin(BudgetMixin):
         record = parts.record
         if isinstance(record, DistilRecord) and model.training:
             record.divergence_sum += float(found.divergence.detach())
+            record.student_entropy_sum += float(found.entropy)
             record.agreements += float(found.agreements)
             record.scored += tokens
         loss = found.divergence / self._tokens_of_update(inputs)

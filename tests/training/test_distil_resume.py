@@ -67,3 +67,16 @@ def test_killed_anywhere_it_makes_the_same_updates(tmp_path: Path) -> None:
     before, now = stages.adapter(straight, LAST), stages.adapter(run, LAST)
     assert before.keys() == now.keys()
     assert all(torch.equal(before[name], now[name]) for name in before)
+
+
+def test_answers_that_are_all_wrong_teach_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GRPO has nothing to learn from them and ends after three such updates."""
+    monkeypatch.setattr(stages, "THREE", DISTIL.replace("max_tokens = 24", "max_tokens = 3"))
+    run = stages.make(tmp_path)
+    assert stages.attempt(run).stop_reason is StopReason.COMPLETED
+    history = read_history(run)
+    assert [step.groups_with_signal for step in history.steps] == [0] * LAST
+    assert all(step.entropy_kind == "exact" and step.entropy for step in history.steps)
+    assert "no_signal" not in history.warnings
