@@ -160,7 +160,8 @@ def _known(repo: Repo) -> list[str]:
 
     recipes = [load_recipe(name).recipe for name in list_recipes()]
     if repo.kind == "model":
-        return sorted({recipe.model.id for recipe in recipes})
+        named = (one for recipe in recipes for one in (recipe.model, recipe.teacher))
+        return sorted({one.id for one in named if one is not None})
     data = {recipe.data.id for recipe in recipes if recipe.data.id}
     return sorted(data | {suite.id for suite in SUITES.values()})
 
