@@ -73,7 +73,7 @@ CASES = (
 class Side:
     """An engine and a trainer of the budgetrl that this process imports."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, distils: bool = False) -> None:
         import torch
 
         from budgetrl.data.prompts import PromptRenderer
@@ -86,7 +86,12 @@ class Side:
         from budgetrl.training.trainer import TrainerParts, build_trainer
 
         sets = [f"model.id={model}", "lora.rank=16", "lora.alpha=16", "sampling.max_tokens=64"]
-        self.recipe = load_recipe("quickstart", [*sets, "batch.micro_batch=4"]).recipe
+        sets.append("batch.micro_batch=4")
+        if distils:
+            sets += [f"teacher.id={model}", "teacher.adapter=unset"]
+            (self.recipe,) = load_recipe("quickstart_distill", sets).recipe.parts
+        else:
+            self.recipe = load_recipe("quickstart", sets).recipe
         self.engine: Any = PlainEngine.open(self.recipe)
         noise = torch.Generator().manual_seed(1)
         for name, weight in self.engine.model.named_parameters():
@@ -102,7 +107,14 @@ class Side:
             self.recipe, self.engine, self._sampler, self._renderer, _no_reward, clock, folder,
             lambda: False, lambda: False,
         )  # fmt: skip
-        self._trainer = build_trainer(parts, 1, [])
+        if distils:
+            from budgetrl.engine.teacher import open_teacher
+            from budgetrl.training.distil import DistilMixin
+
+            parts.teacher = open_teacher(self.recipe, self.engine)
+            self._trainer = build_trainer(parts, 1, [], DistilMixin)
+        else:
+            self._trainer = build_trainer(parts, 1, [])
 
     def rollout(self, case: Case, seed: int, temperature: float) -> dict[str, Any]:
         """Tokens, their ids, and the CPU seconds that they took."""

@@ -1,12 +1,14 @@
 """Three ways to spend the same seconds: GRPO, a warm-up and GRPO, and distillation.
 
     python scripts/bench_ways.py run --start cold --way distil --seed 1 --out DIR    one run
+    python scripts/bench_ways.py memory --out DIR                                    see below
     python scripts/bench_ways.py table DIR > docs/measurements/ways.json             all of them
 
 Every run is the real command on a bundled recipe, from one of three embedded starts; one that is
 in DIR already is left as it is. From the start `quickstart` accuracy is measured on the way, too,
 so that the training seconds to an accuracy can be read; those evaluations are on the run's bill,
-as are the first and the last, and not in its training seconds.
+as are the first and the last, and not in its training seconds. `memory` is the peak of one
+micro-batch at a vocabulary of 152k over what was held before it, of GRPO and of a distillation.
 """
 
 import argparse
@@ -50,6 +52,8 @@ when = ["step"]
 every_steps = 3
 """
 GOAL = 0.85
+MICRO_BATCH = 16, 64, 512
+"""Rows, prompt tokens, completion tokens."""
 TEACHER = ROOT / "docs" / "example_run"
 
 
@@ -112,6 +116,31 @@ def seconds_to(goal: float, row: dict[str, Any]) -> float | None:
     return None
 
 
+def peak_bytes(way: str) -> int:
+    """Of one micro-batch, in this process, which has to be new."""
+    from bench_engine import Case, Side
+    from fit_cpu_plan import random_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = random_model("wide-vocabulary", Path(folder) / "model")
+        side = Side(str(model), distils=way == "distil")
+        rows, prompt, completion = MICRO_BATCH
+        case = Case("memory", "wide-vocabulary", "memory", rows, prompt, completion)
+        return int(side.update(case, folder)["peak"])
+
+
+def memory() -> dict[str, Any]:
+    """Peaks of both ways, each in a process of its own."""
+    command = [sys.executable, __file__, "memory", "--way"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    peaks = {
+        way: int(subprocess.check_output([*command, way], text=True, env=env).split()[-1])
+        for way in ("grpo", "distil")
+    }
+    rows, prompt, completion = MICRO_BATCH
+    return {"rows": rows, "prompt": prompt, "completion": completion, "peak_bytes": peaks}
+
+
 def table(out: Path) -> dict[str, Any]:
     """All rows of a folder, and what the teacher cost."""
     rows = [json.loads(file.read_text()) for file in out.glob("*_seed*.json")]
@@ -123,8 +152,10 @@ def table(out: Path) -> dict[str, Any]:
     taught = result_of(Account(run, read_history(run)))
     teacher = {name: taught["spent"][name] for name in ("wall_s", "train_s")}
     teacher |= {"updates": taught["steps"], "final": taught["final"]["heldout"]}
-    today = datetime.now(UTC).date().isoformat()
-    return {"date": today, "cpu": cpu_model(), "goal": GOAL, "teacher": teacher, "rows": rows}
+    made = {"date": datetime.now(UTC).date().isoformat(), "cpu": cpu_model(), "goal": GOAL}
+    if (file := out / "memory.json").exists():
+        made["memory"] = json.loads(file.read_text())
+    return made | {"teacher": teacher, "rows": rows}
 
 
 def main() -> None:
@@ -136,12 +167,23 @@ def main() -> None:
     one.add_argument("--way", choices=WAYS, required=True)
     one.add_argument("--seed", type=int, required=True)
     one.add_argument("--out", type=Path, required=True)
+    peaks = commands.add_parser("memory")
+    peaks.add_argument("--way", choices=("grpo", "distil"), help=argparse.SUPPRESS)
+    peaks.add_argument("--out", type=Path)
     commands.add_parser("table").add_argument("out", type=Path)
     options = parser.parse_args()
     if options.command == "table":
         print(json.dumps(table(options.out), indent=1))
         return
+    if options.command == "memory" and options.way:
+        print(peak_bytes(options.way))
+        return
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.command == "memory":
+        found = memory()
+        (options.out / "memory.json").write_text(json.dumps(found, indent=1) + "\n")
+        print(json.dumps(found))
+        return
     file = options.out / f"{options.start}_{options.way}_seed{options.seed}.json"
     if file.exists():
         return
