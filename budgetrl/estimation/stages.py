@@ -48,11 +48,24 @@ class StageEstimate:
     """Of an SFT stage."""
 
     @property
+    def together(self) -> int | None:
+        """Completions that vLLM's cache holds at their expected length; None without vLLM.
+
+        The cache has one size for the whole run, and vLLM's scheduler lets in what fits, so a stage
+        of shorter answers has more of them at once.
+        """
+        if self.memory is None or not self.memory.reserved or self.lengths is not None:
+            return None
+        most = min(self.recipe.completions_per_step, self.recipe.engine.max_num_seqs)
+        return int(most * min(1.0, self.memory.kv_room / self.memory.kv_wanted))
+
+    @property
     def remark(self) -> str:
         """What is special in it, for people."""
         need = "" if self.memory is None else f", up to {gib(self.memory.peak)}"
         if self.lengths is None:
-            return f"completions up to {self.recipe.sampling.max_tokens} tokens{need}"
+            at_once = "" if self.together is None else f", {self.together} at once"
+            return f"completions up to {self.recipe.sampling.max_tokens} tokens{at_once}{need}"
         about = f"{self.lengths.kept_share:.0%} of the rows within {self.recipe.sft.max_tokens}"
         return f"{about} tokens{need} ({self.lengths.source})"
 
@@ -189,21 +202,25 @@ def plan_stages(
     """
     empty = plan(_with_update(times, {}), budget, 0, exit_s=exit_s)
     left_s = budget.wall_s - empty.setup_s - empty.baseline_s - empty.reserve_s - empty.report_s
-    parts = divided(max(0.0, left_s), [_asked(one) for one in staged])
+    parts = divided(max(0.0, left_s), [_asked(one, times) for one in staged])
     count = sum(part.steps for part in parts)
     mean = _mean_times(times, staged, parts) if count else staged[0].times
     wanted = [one.requested for one in parts]
     known = [steps for steps in wanted if steps is not None]
     requested = sum(known) if len(known) == len(wanted) else None
-    made = plan(mean, budget, requested, exit_s=exit_s, rounds=rounds)
-    return mean, replace(made, stages=tuple(parts))
+    made = plan(mean, budget, count or requested, exit_s=exit_s, rounds=rounds)
+    whole = made.affordable_steps if count in (0, requested) else min(count, made.affordable_steps)
+    return mean, replace(
+        made, stages=tuple(parts), requested_steps=requested, affordable_steps=whole
+    )
 
 
-def _asked(one: StageEstimate) -> StagePlan:
+def _asked(one: StageEstimate, run: PhaseTimes) -> StagePlan:
+    """A stage with its share of evaluations, and of the checkpoints of the run."""
     times, stop = one.times, one.recipe.schedule.stop_after_steps
     every = times.step_evals_every
     evals_s = times.step_eval_s / every if every else 0.0
-    saves_s = times.save_s * times.step_s / times.saves_every_s if times.saves_every_s else 0.0
+    saves_s = run.save_s * times.step_s / run.saves_every_s if run.saves_every_s else 0.0
     return StagePlan(
         name=one.stage.name,
         kind=one.stage.kind.value,
