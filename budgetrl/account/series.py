@@ -9,6 +9,14 @@ from dataclasses import dataclass, field
 
 from budgetrl.events import Step
 
+
+def signal_share(step: Step) -> float | None:
+    """Groups whose rewards can teach; None where none were drawn, or a teacher teaches."""
+    if not step.groups or step.kl_teacher is not None:
+        return None
+    return (step.groups_with_signal or 0) / step.groups
+
+
 MEASURED: Mapping[str, Callable[[Step], float | None]] = {
     "reward": lambda step: step.reward_mean,
     "accuracy": lambda step: step.accuracy_mean,
@@ -17,7 +25,7 @@ MEASURED: Mapping[str, Callable[[Step], float | None]] = {
     "truncated": lambda step: step.truncated_share,
     "kl_teacher": lambda step: step.kl_teacher,
     "top1_agreement": lambda step: step.top1_agreement,
-    "signal": lambda step: (step.groups_with_signal or 0) / step.groups if step.groups else None,
+    "signal": signal_share,
 }
 """What the curves of an update's event are, live and in reports; None: not measured."""
 LIMIT = 512

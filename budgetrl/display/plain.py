@@ -10,7 +10,7 @@ from typing import TextIO
 
 from budgetrl.account.live import LiveRun
 from budgetrl.account.outcome import ending
-from budgetrl.account.series import MEASURED
+from budgetrl.account.series import signal_share
 from budgetrl.account.text import downloading, money, score, scrub, short_path
 from budgetrl.display.output import Output
 from budgetrl.events import (
@@ -216,13 +216,14 @@ def _step(step: Step, asked: int | None) -> str:
         )
     reward = "-" if step.reward_mean is None else f"{step.reward_mean:.3f}"
     entropy = "" if step.entropy is None else f"  entropy {step.entropy:.2f}"
-    signal = MEASURED["signal"](step)
+    learns = f"signal {percent(signal_share(step), 0)}"
     if step.kl_teacher is not None:
-        entropy += f"  teacher {step.kl_teacher:.3f} nats, {percent(step.top1_agreement)} same"
+        same = percent(step.top1_agreement)
+        learns = f"from teacher {step.kl_teacher:.3f} nats, same token {same}"
     spent = "" if step.spent_usd is None else f"  {usd(step.spent_usd)}"
     return (
         f"{where}update {made}  accuracy {percent(step.accuracy_mean)}  reward {reward}"
-        f"  tokens {step.completion_tokens_mean:.0f}{entropy}  signal {percent(signal, 0)}"
+        f"  tokens {step.completion_tokens_mean:.0f}{entropy}  {learns}"
         f"  {duration(sum(step.phase_s.values()))}{spent}"
         f"  left {duration(step.remaining_s)}, about {more} more"
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from budgetrl.account.evaluated import EvaluatedRun
-from budgetrl.account.series import MEASURED
+from budgetrl.account.series import MEASURED, signal_share
 from budgetrl.account.text import suite_name
 from budgetrl.events import Evaluation, Step
 from budgetrl.report import plots
@@ -139,8 +139,9 @@ def _signal_per_cost(facts: EvaluatedRun) -> list[tuple[float, float]]:
     found = []
     for before, after in pairwise(facts.history.steps):
         start, end = cost(facts, before.elapsed_s), cost(facts, after.elapsed_s)
-        signal = after.groups_with_signal
-        if signal is not None and end > start and before.attempt == after.attempt:
+        signal = after.groups_with_signal or 0
+        taught_by_reward = signal_share(after) is not None
+        if taught_by_reward and end > start and before.attempt == after.attempt:
             found.append((end, signal / (end - start)))
     return found
 

@@ -9,7 +9,7 @@ from budgetrl.account.outcome import STATUS_TONES, difference_sentence, paid, st
 from budgetrl.account.text import points, suite_name
 from budgetrl.events import changed_value
 from budgetrl.masking import masked_tree
-from budgetrl.recipe.schema import Lora
+from budgetrl.recipe.schema import Lora, Recipe, StageKind, Teacher
 from budgetrl.report.bill import bill_blocks
 from budgetrl.report.document import (
     Block,
@@ -91,11 +91,10 @@ def _sections(facts: EvaluatedRun) -> Iterator[Section]:
     yield Section("At a glance", [Tiles(_tiles(facts))])
     yield Section("Outcome", list(outcome_blocks(facts)))
     yield Section("Accuracy and thinking", list(thinking_blocks(facts)))
-    yield Section(
-        "What the money bought",
-        _figures(frontier(facts)),
-        "Held-out accuracy by checkpoint, and how many groups per unit of cost could teach at all.",
-    )
+    taught = facts.recipe is not None and facts.recipe.distils
+    groups = "" if taught else ", and how many groups per unit of cost could teach at all"
+    intro = f"Held-out accuracy by checkpoint{groups}."
+    yield Section("What the money bought", _figures(frontier(facts)), intro)
     yield Section("Learning", _figures(learning_curves(facts)))
     yield Section("Beside the paper", list(beside_paper(facts)))
     yield Section("The bill", bill_blocks(facts))
@@ -158,12 +157,12 @@ def _what_was_run(facts: EvaluatedRun) -> Iterator[Block]:
     recipe = facts.recipe
     items = [("Recipe", facts.name), ("Run directory", facts.run.name)]
     if recipe is not None:
-        lora, grpo = recipe.lora, recipe.grpo
+        lora = recipe.lora
         items += [
             ("Model", recipe.model.id),
             ("Trained", _trained_by(lora)),
-            ("Loss", f"{grpo.loss_type}, groups of {grpo.num_generations}, beta {grpo.beta:g}, "
-                f"clip {grpo.epsilon:g}/{grpo.epsilon_high:g}, advantages by {grpo.scale_rewards}"),
+            *([("Teacher", _teacher(recipe.teacher))] if recipe.teacher else []),
+            ("Loss", _loss(recipe)),
             ("Batch", f"{recipe.batch.prompts_per_step} prompts, "
                 f"{recipe.completions_per_step} completions per update"),
             ("Learning rate", f"{recipe.schedule.learning_rate:g} {recipe.schedule.shape}"),
@@ -191,6 +190,28 @@ def _what_was_run(facts: EvaluatedRun) -> Iterator[Block]:
                     "values.")  # fmt: skip
     if facts.tables:
         yield Code("The whole recipe, resolved", json.dumps(masked_tree(facts.tables), indent=1))
+
+
+def _teacher(spec: Teacher) -> str:
+    if spec.is_self:
+        return "the model itself without its adapter, told the answer"
+    adapter = "" if spec.adapter is None else f" with adapter {spec.adapter}"
+    return f"{spec.id}{adapter}, {'4 bits' if spec.load_in_4bit else spec.dtype}"
+
+
+def _loss(recipe: Recipe) -> str:
+    """Of all stages; GRPO's only where one of them has it."""
+    grpo = recipe.grpo
+    rewarded = (
+        f"{grpo.loss_type}, groups of {grpo.num_generations}, beta {grpo.beta:g}, "
+        f"clip {grpo.epsilon:g}/{grpo.epsilon_high:g}, advantages by {grpo.scale_rewards}"
+    )
+    if not recipe.distils:
+        return rewarded
+    taught = "reverse KL to the teacher on the model's own answers"
+    by_reward = any(stage.kind is StageKind.GRPO for stage in recipe.stages)
+    by_reward |= any(part.distill.reward_weight > 0 for part in recipe.parts)
+    return f"{taught}; {rewarded}" if by_reward else taught
 
 
 def _value(facts: EvaluatedRun, key: str) -> str:

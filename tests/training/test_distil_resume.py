@@ -7,6 +7,7 @@ import test_stages as stages
 import torch
 
 from budgetrl.history import read_history
+from budgetrl.report.write import write_report
 from budgetrl.rundir import RunDir
 from budgetrl.types import StopReason
 
@@ -69,7 +70,7 @@ def test_killed_anywhere_it_makes_the_same_updates(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], now[name]) for name in before)
 
 
-def test_answers_that_are_all_wrong_teach_all_the_same(
+def test_answers_that_are_all_wrong_teach_all_the_same_and_the_report_says_how(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """GRPO has nothing to learn from them and ends after three such updates."""
@@ -80,3 +81,10 @@ def test_answers_that_are_all_wrong_teach_all_the_same(
     assert [step.groups_with_signal for step in history.steps] == [0] * LAST
     assert all(step.entropy_kind == "exact" and step.entropy for step in history.steps)
     assert "no_signal" not in history.warnings
+    write_report([run])
+    page = (run.path / "report" / "report.md").read_text()
+    assert r"Teacher: asset:tiny/quickstart with adapter asset:tiny/teacher, float32" in page
+    assert "Loss: reverse KL to the teacher on the model's own answers" in page
+    for curve in ("kl_teacher", "top1_agreement", "entropy", "length"):
+        assert f"figures/curve_{curve}.svg" in page
+    assert "signal" not in page.partition("## The bill")[0]
