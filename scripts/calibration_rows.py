@@ -20,7 +20,7 @@ from budgetrl.estimation.scenario import UNKNOWN_LENGTH
 from budgetrl.estimation.shapes import ModelShape, find_shape, shape_from_config
 from budgetrl.estimation.terms import Constants, Term, total
 from budgetrl.estimation.training_time import logprobs, step_overhead, supervised, update
-from budgetrl.estimation.workload import Generation, Precision, Server, Serving, Update
+from budgetrl.estimation.workload import Generation, Precision, Server, Serving, Trainer, Update
 from budgetrl.hardware import Gpu, find_gpu, gpu_table
 from budgetrl.units import GIB
 
@@ -266,8 +266,8 @@ def _step_terms(row: Mapping[str, Any], constants: Constants) -> list[Term]:
     served = adapter if server is Server.VLLM else None
     serving = Serving(server, precision, served or 0, max(256, count))
     micro = _micro_batches(row, count)
+    trl = "trl" in row["engine"].lower()
     unsloth = "unsloth" in row["engine"].lower() or "unsloth" in row["source"].lower()
-    plain = "trl" in row["engine"].lower() and not unsloth
     work = Update(
         sequences=count,
         prompt_tokens=prompt,
@@ -282,7 +282,7 @@ def _step_terms(row: Mapping[str, Any], constants: Constants) -> list[Term]:
         # TRL, Unsloth and plain loops take the old policy from the update's own pass.
         old_policy=False,
         padded=not unsloth,
-        plain_trl=plain,
+        trainer=Trainer.UNSLOTH if unsloth else Trainer.TRL if trl else Trainer.PLAIN,
     )
     generation = Generation.of(count, prompts, prompt, lengths)
     terms = decode(generation, serving, shape, gpu, constants).terms

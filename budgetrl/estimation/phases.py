@@ -203,7 +203,7 @@ def update_work(scenario: Scenario, lengths: Lengths) -> Update:
         old_policy=passes.old_policy,
         optimizer_steps=recipe.batch.updates_per_rollout,
         padded=not scenario.vllm,
-        plain_trl=not scenario.vllm,
+        trainer=scenario.trainer,
     )
 
 
@@ -243,7 +243,7 @@ def _preflight(scenario: Scenario) -> list[Term]:
         reference=passes.reference,
         old_policy=passes.old_policy,
         padded=not scenario.vllm,
-        plain_trl=not scenario.vllm,
+        trainer=scenario.trainer,
     )
     where = scenario.shape, scenario.gpu, scenario.constants
     return [*logprobs(longest, *where), *update(longest, *where), *_save(scenario)]

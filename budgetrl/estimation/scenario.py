@@ -23,7 +23,7 @@ from budgetrl.estimation.memory import (
 from budgetrl.estimation.passes import Passes, passes_of
 from budgetrl.estimation.shapes import LINEARS, LengthPrior, ModelShape, find_shape
 from budgetrl.estimation.terms import Constants, load_constants
-from budgetrl.estimation.workload import Precision
+from budgetrl.estimation.workload import Precision, Trainer
 from budgetrl.hardware import Gpu
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import EngineName, Eval, Recipe
@@ -88,6 +88,11 @@ class Scenario:
     def vllm(self) -> bool:
         """Whether vLLM generates."""
         return self.recipe.engine.name is EngineName.UNSLOTH
+
+    @property
+    def trainer(self) -> Trainer:
+        """What makes the passes of an update."""
+        return Trainer.UNSLOTH if self.vllm else Trainer.TRL
 
     def lengths(self, mean: float | None = None) -> Lengths:
         """Distribution of training completions."""

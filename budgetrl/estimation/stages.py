@@ -173,7 +173,7 @@ def _sft(
             checkpointing=part.engine.gradient_checkpointing,
             reference=False,
             padded=not scenario.vllm,
-            plain_trl=not scenario.vllm,
+            trainer=scenario.trainer,
         )
         update_s = total(supervised(learnt, scenario.shape, gpu, scenario.constants))
         other_s = total(step_overhead(False, scenario.constants))

@@ -12,7 +12,7 @@ Rank is in the formula: at r 256 a 1.5B model pays 29 % more than at r 8.
 from budgetrl.estimation.rollout import weight_traffic
 from budgetrl.estimation.shapes import ModelShape
 from budgetrl.estimation.terms import Constants, Term
-from budgetrl.estimation.workload import Precision, Update
+from budgetrl.estimation.workload import Precision, Trainer, Update
 from budgetrl.hardware import Gpu
 
 SMALL_TFLOPS, MEDIUM_TFLOPS = 170.0, 420.0
@@ -36,14 +36,14 @@ def update(work: Update, shape: ModelShape, gpu: Gpu, constants: Constants) -> l
     passes = 4 if work.checkpointing else 3
     attention = passes * shape.attention_flops(work.context)
     seconds = work.tokens * (_train_flops(work, shape) + attention) / rate
-    overhead = "trl_micro_step_s" if work.plain_trl else "micro_step_s"
+    overhead = "trl_micro_step_s" if work.trainer is Trainer.TRL else "micro_step_s"
     terms = [
         Term(seconds, {name: -1}, "arithmetic"),
         Term(work.micro_batches * constants[overhead], {overhead: 1}, "micro-batches"),
         *_dequantise(work, passes - 1, shape, gpu, constants),
         _optimizer(work, shape, gpu, constants),
     ]
-    if not work.plain_trl:
+    if work.trainer is Trainer.UNSLOTH:
         terms.append(Term(constants["recompile_s"], {"recompile_s": 1}, "recompilation"))
     return _with_model_error(terms)
 

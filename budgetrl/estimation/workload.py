@@ -28,6 +28,16 @@ class Server(StrEnum):
     TRANSFORMERS = "transformers"
 
 
+class Trainer(StrEnum):
+    """What makes the passes of an update."""
+
+    UNSLOTH = "Unsloth"
+    """Its compiled kernels are compiled again when lengths vary."""
+    TRL = "TRL"
+    PLAIN = "a plain loop"
+    """PyTorch alone: it compiles nothing and has no trainer's cost per pass."""
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """Sequences that are generated together."""
@@ -100,7 +110,7 @@ class Update:
     optimizer_steps: int = 1
     padded: bool = False
     """Rows of a micro-batch are padded to its longest; Unsloth packs them."""
-    plain_trl: bool = False
+    trainer: Trainer = Trainer.UNSLOTH
 
     @property
     def tokens(self) -> float:
