@@ -1,7 +1,7 @@
 """What five limits of thinking cost beside the longest alone, in CPU seconds.
 
     python scripts/make_random_model.py Qwen/Qwen3-0.6B MODEL --tiny
-    python scripts/check_thinking.py MODEL [--limits 128,256,512,1024,2048] [--answer 64]
+    python scripts/check_thinking.py MODEL [--answer 64] [--temperature 1]
 
 Random weights that always take the likeliest token never end their thinking, so that every limit
 cuts every completion and every answer is as long as it may be: the worst case for limits that are
@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--limits", default="128,256,512,1024,2048")
     parser.add_argument("--problems", type=int, default=8)
     parser.add_argument("--answer", type=int, default=64)
+    parser.add_argument("--temperature", type=float, default=0.0)
     options = parser.parse_args()
     limits = [int(part) for part in options.limits.split(",")]
     target = find_target(options.model)
@@ -40,7 +41,7 @@ def main() -> int:
         def measured(limits: list[int], out: str) -> tuple[float, list[Evaluated]]:
             specs = suite_specs(
                 target.recipe, [str(suite)], samples=1, ks=[1], max_tokens=options.answer,
-                temperature=0.0, think=limits, think_whole=True,
+                temperature=options.temperature, think=limits, think_whole=True,
             )  # fmt: skip
             start = time.process_time()
             found = evaluate_target(target, specs, Path(folder) / out)

@@ -10,11 +10,13 @@ and deadlines are the engine's own. vLLM's `thinking_token_budget` does the firs
 but needs a reasoning parser per model, cannot end an answer, and knows no nudge.
 
 Thinking up to a limit is how thinking up to a higher one begins: `Trajectories` keeps what was
-drawn, and a lower limit takes it from there. Not here: which tags a model has (evaluation.think).
+drawn, and a lower limit takes it from there. Answers of lower limits are drawn ahead with those of
+the highest, many at once, because a pass costs its steps more than its rows. Not here: which tags a
+model has (evaluation.think).
 """
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from budgetrl.engine.base import (
@@ -65,9 +67,24 @@ class Trajectory:
         return len(self.ids) - self.appended + len(self.end)
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A completion that waits for its answer."""
+
+    place: int
+    """Of its request."""
+    budget: ThinkBudget
+    ids: list[int]
+    """What comes before the answer."""
+    forced: bool
+    """The closing text was appended."""
+    room: int
+    """Tokens that the answer may have."""
+
+
 @dataclass(slots=True)
 class Trajectories:
-    """Thinking that was drawn, for lower limits of the same protocol.
+    """Thinking that was drawn, for lower limits of the same protocol, and answers drawn ahead.
 
     It lives as long as one call: token ids are not stored, and text does not give them back.
     """
@@ -75,6 +92,7 @@ class Trajectories:
     _known: dict[tuple[str, int, int], tuple["array[int]", Trajectory]] = field(
         default_factory=dict
     )
+    _answers: dict[tuple[tuple[str, int, int], int], "array[int]"] = field(default_factory=dict)
 
     def keep(self, request: Request, one: Trajectory) -> None:
         """Remember a completion's thinking."""
@@ -90,6 +108,19 @@ class Trajectories:
         one = replace(rest, ids=ids.tolist())
         return one if one.ended or one.drawn >= limit else None
 
+    def keep_answer(self, request: Request, limit: int, ids: Sequence[int]) -> None:
+        """Remember what was answered after so much thinking."""
+        self._answers[_key(request), limit] = array("i", ids)
+
+    def answered(self, request: Request, limit: int) -> bool:
+        """Whether the answer is there."""
+        return (_key(request), limit) in self._answers
+
+    def take_answer(self, request: Request, limit: int) -> list[int] | None:
+        """The answer, which is asked for once; None if it was not drawn."""
+        ids = self._answers.pop((_key(request), limit), None)
+        return None if ids is None else ids.tolist()
+
 
 def _key(request: Request) -> tuple[str, int, int]:
     return request.problem_id, request.sample, request.seed
@@ -104,6 +135,7 @@ class ThinkingPolicy:
         end_ids: tokens that end a completion.
         budget: of thinking and answer.
         memory: of the same protocol under higher limits, drawn before.
+        ahead: lower limits that are asked for next; their answers are drawn with these.
     """
 
     def __init__(
@@ -113,9 +145,10 @@ class ThinkingPolicy:
         end_ids: frozenset[int],
         budget: ThinkBudget,
         memory: Trajectories | None = None,
+        ahead: Sequence[ThinkBudget] = (),
     ) -> None:
         self._policy, self._decode, self._ends = policy, decode, end_ids
-        self._budget = budget
+        self._budget, self._ahead = budget, tuple(ahead)
         self._memory = Trajectories() if memory is None else memory
 
     def generate(
@@ -130,9 +163,19 @@ class ThinkingPolicy:
             if one is not None:
                 self._memory.keep(requests[i], one)
                 found[i] = one
-        return self._answer(
-            requests, [found[i] for i in range(len(requests))], sampling, should_stop
-        )
+        cuts = [
+            cut
+            for i, one in found.items()
+            if one is not None
+            for budget in (self._budget, *self._ahead)
+            if (cut := self._cut(i, one, budget)) is not None
+        ]
+        self._draw_answers(requests, cuts, sampling, should_stop)
+        own = {cut.place: cut for cut in cuts if cut.budget is self._budget}
+        return [
+            None if one is None else self._whole(requests[i], one, own.get(i))
+            for i, one in found.items()
+        ]
 
     def _think(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
@@ -177,41 +220,46 @@ class ThinkingPolicy:
         one.ended, one.end = False, ()
         return True
 
-    def _answer(
+    def _cut(self, place: int, one: Trajectory, budget: ThinkBudget) -> _Cut | None:
+        """What comes before the answer under a limit; None where the completion is whole."""
+        if one.ended and one.drawn <= budget.max_tokens:
+            return None
+        ids = one.ids[: budget.max_tokens + one.appended]
+        span = self._closing(ids)
+        if span is None:
+            return _Cut(place, budget, [*ids, *budget.close_ids], True, budget.answer_tokens)
+        return _Cut(place, budget, ids, False, max(0, budget.answer_tokens - len(ids) + span[1]))
+
+    def _draw_answers(
         self,
         requests: Sequence[Request],
-        drawn: Sequence[Trajectory | None],
+        cuts: Sequence[_Cut],
         sampling: SamplingSpec,
         should_stop: StopCheck,
-    ) -> list[Completion | None]:
-        """Completions: those that are whole, and those whose answer is drawn now."""
-        found: list[Completion | None] = [None] * len(requests)
-        cut: list[tuple[int, Trajectory, list[int], bool]] = []
-        budget = self._budget
-        for i, one in enumerate(drawn):
-            if one is None:
-                continue
-            if one.ended and one.drawn <= budget.max_tokens:
-                found[i] = self._completion(one, one.ids, one.end, (), forced=False, cut=False)
-                continue
-            ids = one.ids[: budget.max_tokens + one.appended]
-            forced = self._closing(ids) is None
-            cut.append((i, one, [*ids, *budget.close_ids] if forced else ids, forced))
-        rooms = [self._room(ids, forced) for _, _, ids, forced in cut]
-        asked = [_after(requests[i], ids, f"answer {budget.max_tokens}", 1) for i, _, ids, _ in cut]
-        made = self._draw(asked, rooms, sampling, should_stop)
-        for (i, one, ids, forced), answer in zip(cut, made, strict=True):
-            if answer is not None:
-                unended = not answer or answer[-1] not in self._ends
-                closing = budget.close_ids if forced else ()
-                found[i] = self._completion(one, ids, answer, closing, forced=forced, cut=unended)
-        return found
+    ) -> None:
+        """Answers that are not there yet, into the memory."""
+        new = [
+            (cut, _after(requests[cut.place], cut.ids, f"answer {cut.budget.max_tokens}", 1))
+            for cut in cuts
+            if not self._memory.answered(requests[cut.place], cut.budget.max_tokens)
+        ]
+        for together in _passes(new, len(requests)):
+            asked, rooms = [one for _, one in together], [cut.room for cut, _ in together]
+            made = self._draw(asked, rooms, sampling, should_stop)
+            for (cut, _), ids in zip(together, made, strict=True):
+                if ids is not None:
+                    self._memory.keep_answer(requests[cut.place], cut.budget.max_tokens, ids)
 
-    def _room(self, ids: Sequence[int], forced: bool) -> int:
-        """Tokens that an answer may still have."""
-        span = None if forced else self._closing(ids)
-        written = 0 if span is None else len(ids) - span[1]
-        return max(0, self._budget.answer_tokens - written)
+    def _whole(self, request: Request, one: Trajectory, cut: _Cut | None) -> Completion | None:
+        """A completion with its answer; None where that was not drawn to its end."""
+        if cut is None:
+            return self._completion(one, one.ids, one.end, (), forced=False, cut=False)
+        answer = self._memory.take_answer(request, self._budget.max_tokens)
+        if answer is None:
+            return None
+        unended = not answer or answer[-1] not in self._ends
+        closing = self._budget.close_ids if cut.forced else ()
+        return self._completion(one, cut.ids, answer, closing, forced=cut.forced, cut=unended)
 
     def _completion(
         self,
@@ -270,6 +318,28 @@ class ThinkingPolicy:
         while tag not in self._decode(ids[start:high]):
             start -= 1
         return start, high
+
+
+def _passes(
+    cuts: Sequence[tuple[_Cut, Request]], rows: int
+) -> Iterator[list[tuple[_Cut, Request]]]:
+    """Answers that are drawn together, the longest first.
+
+    Rows of a pass are padded to its longest one. So many are taken at once that a pass holds no
+    more tokens than that of the longest ones, of which there are at most `rows`.
+    """
+
+    def length(one: tuple[_Cut, Request]) -> int:
+        return len(one[1].prompt_ids) + one[0].room
+
+    ordered = sorted(cuts, key=length)
+    most = rows * length(ordered[-1]) if ordered else 0
+    passes: list[list[tuple[_Cut, Request]]] = []
+    for one in ordered:
+        if not passes or (len(passes[-1]) + 1) * length(one) > most:
+            passes.append([])
+        passes[-1].append(one)
+    return reversed(passes)
 
 
 def _after(request: Request, ids: Sequence[int], what: str, turn: int) -> Request:

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -23,14 +23,14 @@ from budgetrl.data.usable import check_suite_prompts, remark_on_room
 from budgetrl.documents import prompt_moment
 from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, Policy, StopCheck
-from budgetrl.engine.thinking import ThinkBudget, Trajectories
+from budgetrl.engine.thinking import Trajectories
 from budgetrl.errors import DataError, RecipeError, RunDirError, UsageError
 from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.claim import claimed
 from budgetrl.evaluation.rounds import judge_rounds
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.evaluation.run import Progress, evaluate, never
-from budgetrl.evaluation.suite import PromptedProblem, prompted, suite_in
+from budgetrl.evaluation.suite import PromptedProblem, Suite, prompted, suite_in
 from budgetrl.evaluation.summary import summarise
 from budgetrl.evaluation.target import Target
 from budgetrl.evaluation.think import think_budget, thinking
@@ -257,16 +257,17 @@ def _evaluate(
         date = None if renderer is None else renderer.date
         prefilled = renderer is not None and renderer.prefilled
         budgets = [think_budget(target.recipe, spec, engine, prefilled) for spec in specs]
+        asks = [
+            _asked(target, spec, suite_in(target.recipe, spec, items, engine, date, budget), folder)
+            for spec, items, budget in zip(specs, items_of, budgets, strict=True)
+        ]
         drawn = {spec.suite: Trajectories() for spec in specs}
         results = []
-        for spec, items, budget in zip(specs, items_of, budgets, strict=True):
-            policy = thinking(engine, budget, drawn[spec.suite])
-            results.append(
-                _one(
-                    target, spec, items, engine, policy, budget, pool, folder, applied, date,
-                    should_stop, on_progress,
-                )
-            )  # fmt: skip
+        for place, (ask, budget) in enumerate(zip(asks, budgets, strict=True)):
+            later = zip(asks[place + 1 :], budgets[place + 1 :], strict=True)
+            ahead = [b for other, b in later if b is not None and other.is_new_like(ask)]
+            policy = thinking(engine, budget, drawn[ask.spec.suite], ahead)
+            results.append(_one(target, ask, policy, pool, applied, should_stop, on_progress))
         order = [spec.suite for spec in specs]
         return sorted(results, key=lambda one: (order.index(one.protocol.suite), _limit(one)))
 
@@ -275,31 +276,41 @@ def _limit(one: Evaluated) -> int:
     return one.protocol.max_tokens
 
 
+class _Ask(NamedTuple):
+    """A suite, what it asks, and where its completions go."""
+
+    spec: Eval
+    suite: Suite
+    rows: Path
+
+    def is_new_like(self, other: "_Ask") -> bool:
+        """Whether it has all completions to come, and as many as another limit of its suite."""
+        fixed = self.spec.rounds.until_width is None
+        return self.spec.suite == other.spec.suite and fixed and not self.rows.exists()
+
+
+def _asked(target: Target, spec: Eval, suite: Suite, folder: Path) -> _Ask:
+    # Without what is not said, files of earlier versions keep their names.
+    said = {key: value for key, value in asdict(suite.protocol).items() if value is not None}
+    identity = json.dumps([target.policy_id, said])
+    name = f"eval-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    return _Ask(spec, suite, folder / spec.suite / f"{name}.jsonl")
+
+
 def _one(
     target: Target,
-    spec: Eval,
-    items: Sequence[PromptedProblem],
-    engine: Engine,
+    ask: _Ask,
     policy: Policy,
-    budget: ThinkBudget | None,
     pool: GradingPool,
-    folder: Path,
     applied: bool,
-    date: str | None,
     should_stop: StopCheck,
     on_progress: OnProgress | None,
 ) -> Evaluated:
-    suite = suite_in(target.recipe, spec, items, engine, date, budget)
-    protocol = suite.protocol
+    spec, suite, rows = ask
+    protocol, place = suite.protocol, rows.parent
     equals_base = target.adapter is not None and not applied
-    place = folder / spec.suite
     if equals_base and (base := _stored_baseline(place, protocol, spec)) is not None:
         return Evaluated(target, protocol, base[1], base[0], True)
-    # Without what is not said, files of earlier versions keep their names.
-    said = {key: value for key, value in asdict(protocol).items() if value is not None}
-    identity = json.dumps([target.policy_id, said])
-    name = f"eval-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
-    rows = place / f"{name}.jsonl"
     if rows.is_dir():
         raise _unwritable(rows, "a folder has its name")
     try:
@@ -308,7 +319,7 @@ def _one(
             suite,
             grader=pool,
             folder=place,
-            when=name,
+            when=rows.stem,
             step=target.step,
             policy_id=target.policy_id,
             should_stop=should_stop,

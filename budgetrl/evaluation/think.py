@@ -1,10 +1,11 @@
 """Thinking under a budget, for one suite: tags, texts and limits become token ids.
 
 budget = think_budget(recipe, spec, engine, prefilled)      None: the suite has no such limit
-policy = thinking(engine, budget, memory)                   for `evaluate`
+policy = thinking(engine, budget, memory, ahead)            for `evaluate`
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from budgetrl.data.prompts import CLOSE_THINK, OPEN_THINK
@@ -59,12 +60,17 @@ def think_budget(recipe: Recipe, spec: Eval, engine: Engine, prefilled: bool) ->
     )
 
 
-def thinking(engine: Any, budget: ThinkBudget | None, memory: Trajectories | None = None) -> Policy:
-    """An engine, under a budget of thinking where there is one."""
+def thinking(
+    engine: Any,
+    budget: ThinkBudget | None,
+    memory: Trajectories | None = None,
+    ahead: Sequence[ThinkBudget] = (),
+) -> Policy:
+    """An engine, under a budget of thinking where there is one; see `ThinkingPolicy`."""
     if budget is None:
         policy: Policy = engine
         return policy
-    return ThinkingPolicy(engine, engine.decode, engine.end_ids, budget, memory)
+    return ThinkingPolicy(engine, engine.decode, engine.end_ids, budget, memory, ahead)
 
 
 def batch_of(recipe: Recipe, engine: Engine, budget: ThinkBudget | None) -> int:

@@ -40,11 +40,13 @@ class Writer:
     def __init__(self, text: str, answer: str = "42", stops: int = 10**9) -> None:
         self.text, self.answer, self.left = text, answer, stops
         self.asked: list[tuple[str, int]] = []
+        self.calls: list[int] = []
 
     def generate(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
     ) -> list[Completion | None]:
         made: list[Completion | None] = []
+        self.calls.append(len(requests))
         for request in requests:
             self.left -= 1
             so_far = decode(request.prompt_ids[1:])
@@ -151,6 +153,21 @@ def test_a_shorter_limit_takes_its_thinking_from_a_longer_one() -> None:
     writer = Writer(text)
     answer(writer, replace(BUDGET, max_tokens=24), memory)
     assert writer.asked[0][0] == ""  # a longer one starts over
+
+
+def test_answers_of_lower_limits_are_drawn_ahead_and_are_the_same() -> None:
+    text, memory = f"<think>{'1+2+' * 10}</think>9", Trajectories()
+    limits = [replace(BUDGET, max_tokens=limit) for limit in (40, 12, 8)]
+    writer = Writer(text)
+    requests = [Request("p", "?", (1,), sample, 5) for sample in range(4)]
+    for place, budget in enumerate(limits):
+        policy = ThinkingPolicy(
+            writer, decode, frozenset([END]), budget, memory, limits[place + 1 :]
+        )  # type: ignore[arg-type]
+        made = policy.generate(requests, SAMPLING, never)
+        assert made == [answer(Writer(text), budget)] * 4
+    # Thinking once, and answers in two passes: all in one would hold more than the longest alone.
+    assert writer.calls == [4, 4, 8]
 
 
 @pytest.fixture(scope="module")
