@@ -38,12 +38,12 @@ def hours(seconds: float) -> float:
 
 
 def hours_option(seconds: float) -> str:
-    """Seconds, rounded up, as `--hours` takes them: "152s", "31m", "5.1"."""
-    if seconds < 300:
-        return f"{math.ceil(seconds)}s"
-    if seconds < 7200:
-        return f"{math.ceil(seconds / 60)}m"
-    return f"{math.ceil(seconds / 360) / 10:g}"
+    """Seconds, rounded up to what one would type after `--hours`: "45s", "4m", "31m", "5.1"."""
+    if seconds > 7140:
+        return f"{math.ceil(seconds / 360) / 10:g}"
+    step = 5 if seconds <= 300 else 30 if seconds <= 600 else 60
+    whole = step * math.ceil(seconds / step)
+    return f"{whole}s" if whole < 60 or whole % 30 else f"{whole / 60:g}m"
 
 
 def parse_usd(text: str) -> float:

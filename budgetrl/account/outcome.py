@@ -159,5 +159,5 @@ def next_command(account: Account, reason: StopReason | None) -> str:
     if reason in (None, StopReason.INTERRUPTED, StopReason.FAILED):
         return f"budgetrl resume {run}"
     if reason is StopReason.BUDGET and account.budget_s:
-        return f"budgetrl resume {run} --hours {hours_option(account.budget_s)}"
+        return f"budgetrl resume {run} --hours {hours_option(round(account.budget_s))}"
     return f"budgetrl eval {run}"

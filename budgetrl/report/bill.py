@@ -1,11 +1,25 @@
 """The bill by phase against the estimate: what the run was planned to cost and what it did."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from budgetrl.account.bill import BillRow, bill_rows, stage_rows
 from budgetrl.account.evaluated import EvaluatedRun
-from budgetrl.report.document import Bar, Block, Cell, Table, Text, Tone
+from budgetrl.phases import UPDATE_PHASES
+from budgetrl.report.document import Bar, Block, Cell, Part, Table, Text, Tone
 from budgetrl.units import duration, percent, usd
+
+INKS: Mapping[str, str] = {
+    "Updates": "a",
+    "Own answers drawn": "a",
+    "Baseline evaluation": "b",
+    "Evaluations on the way": "b",
+    "Final evaluation": "b",
+    "Gates": "c",
+    "Entropy measurements": "c",
+    "Checkpoints": "d",
+    "Report": "d",
+}
+"""A colour for a kind of work: learning, evaluating, measuring, writing; all else is grey."""
 
 
 def bill_blocks(facts: EvaluatedRun) -> list[Block]:
@@ -31,13 +45,19 @@ def bill_blocks(facts: EvaluatedRun) -> list[Block]:
     if not any(row.name == "Report" and row.paid_s for row in rows):
         caption += "; this report itself is not yet in it"
     blocks: list[Block] = [Table(head, [*body, total], caption=f"{caption}.")]
-    parts = [(row.name, row.paid_s, duration(row.paid_s)) for row in rows if row.paid_s]
-    top = {row.name for row in rows if not row.part}
-    blocks.append(Bar("Where the time went", [part for part in parts if part[0] in top]))
-    inner = [part for part in parts if part[0] not in top]
+    parts = [_part(row) for row in rows if row.paid_s and not row.part]
+    blocks.append(Bar("Where the time went", parts))
+    inner = [_part(row) for row in rows if row.paid_s and row.part]
     if inner:
         blocks.append(Bar("Within the updates", inner))
     return blocks + _stages(facts)
+
+
+def _part(row: BillRow) -> Part:
+    """A phase by the colour of its kind; the phases of an update are shades of the updates'."""
+    ink = INKS["Updates"] if row.part else INKS.get(row.name, "paper")
+    depth = 1.0 - 0.18 * UPDATE_PHASES.index(row.name) if row.part else 1.0
+    return Part(row.name, row.paid_s or 0.0, duration(row.paid_s), ink, depth)
 
 
 def _stages(facts: EvaluatedRun) -> list[Block]:
@@ -60,7 +80,8 @@ def _stages(facts: EvaluatedRun) -> list[Block]:
         ]
         for row in rows
     ]
-    return [Table(head, body, caption="Updates by stage, without evaluations and checkpoints.")]
+    return [Table(head, body, text_columns=2,
+                  caption="Updates by stage, without evaluations and checkpoints.")]  # fmt: skip
 
 
 def _row(facts: EvaluatedRun, row: BillRow, money: bool) -> Sequence[Cell | str]:

@@ -87,6 +87,7 @@ class Figure:
     """Colours are the placeholders of `ink`; renderers replace them."""
     alt: str
     wide: bool = False
+    """Two of them are a row; of others three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +99,24 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a total."""
+
+    name: str
+    size: float
+    text: str
+    ink: str
+    """Its colour, a name of `ink.INK`."""
+    depth: float = 1.0
+    """How much of the colour, up to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bar:
-    """A total and its parts: (name, size, text)."""
+    """A total and its parts."""
 
     title: str
-    parts: Sequence[tuple[str, float, str]]
+    parts: Sequence[Part]
 
 
 @dataclass(frozen=True, slots=True)

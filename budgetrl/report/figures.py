@@ -4,12 +4,14 @@ Drawing is `plots`; importing this module loads matplotlib.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.account.series import MEASURED, signal_share
 from budgetrl.account.text import suite_name
-from budgetrl.events import Evaluation, Step
+from budgetrl.events import Evaluation, StageEvent, Step
 from budgetrl.report import plots
 from budgetrl.report.document import Figure
 from budgetrl.report.ink import SERIES
@@ -25,6 +27,26 @@ CURVES: Sequence[tuple[str, str, bool, bool]] = (
     ("signal", "Groups with signal", True, True),
 )
 """Of `series.MEASURED`: name, title, whether it is a share, whether the axis begins at zero."""
+
+
+class Drawing(NamedTuple):
+    """A figure before it is drawn."""
+
+    name: str
+    panel: plots.Panel
+    alt: str
+
+
+def draw_all(drawings: Sequence[Drawing]) -> list[Figure]:
+    """Figures in rows of three, or of two and larger where three would leave a hole."""
+    count = len(drawings)
+    in_pairs = min(count, (0, 4, 2)[count % 3])
+    return [
+        Figure(name, panel.title, plots.draw(replace(panel, size=plots.WIDE)), alt, wide=True)
+        if i < in_pairs
+        else Figure(name, panel.title, plots.draw(panel), alt)
+        for i, (name, panel, alt) in enumerate(drawings)
+    ]
 
 
 def money_label(facts: EvaluatedRun) -> str:
@@ -45,14 +67,14 @@ def measured(facts: EvaluatedRun, name: str) -> list[tuple[float, float]]:
 
 
 def learning_curves(facts: EvaluatedRun) -> list[Figure]:
-    """Reward, accuracies, length, entropy and shares against updates, with the cost on top."""
+    """Reward, accuracy, length, entropy and shares against updates, with the cost on top."""
     steps = facts.history.steps
     if len(steps) < 2:
         return []
     x_all = [float(step.step) for step in steps]
     money = [cost(facts, step.elapsed_s) for step in steps]
     top = (money_label(facts), x_all, money) if money[-1] > money[0] else None
-    figures = []
+    drawings = []
     for name, title, percent, zero in CURVES:
         seen = measured(facts, name)
         if len(seen) < 2:
@@ -69,70 +91,48 @@ def learning_curves(facts: EvaluatedRun) -> list[Figure]:
             percent=percent,
             zero=zero,
             second_axis=top,
-            marks=stage_marks(facts),
+            marks=[(stage.step + 0.5, stage.name) for stage in begun(facts)],
         )
         alt = f"{title}: {seen[0][1]:.3g} at update {seen[0][0]:.0f}, {seen[-1][1]:.3g} at the end"
-        figures.append(Figure(f"curve_{name}", title, plots.draw(panel), alt))
-        if name == "accuracy":
-            figures += _suite_accuracy(facts, x_all, top)
-    return figures
+        drawings.append(Drawing(f"curve_{name}", panel, alt))
+    return draw_all(drawings)
 
 
-def stage_marks(facts: EvaluatedRun) -> list[tuple[float, str]]:
-    """Where stages of the training begin: between two updates."""
-    started = [event for event in facts.history.stages if event.state == "started"]
-    return [(event.step + 0.5, event.name) for event in started]
+def begun(facts: EvaluatedRun) -> list[StageEvent]:
+    """Where stages of the training begin."""
+    return [event for event in facts.history.stages if event.state == "started"]
 
 
 def _entropy_label(steps: Sequence[Step]) -> str:
     return "exact, training" if steps[-1].entropy_kind == "exact" else "sampled, -mean log p"
 
 
-def _suite_accuracy(
-    facts: EvaluatedRun, x_all: list[float], top: tuple[str, list[float], list[float]] | None
-) -> list[Figure]:
-    lines = []
-    for ink, suite in zip(SERIES, facts.suites, strict=False):
-        evaluations = _by_step(facts, suite)
-        if len(evaluations) > 1:
-            x = [float(e.step) for e in evaluations]
-            lines.append(_with_interval(suite_name(suite), x, evaluations, ink))
-    if not lines:
-        return []
-    title = "Held-out pass@1, 95 % interval"
-    panel = plots.Panel(
-        title, "update", lines, percent=True, second_axis=top, marks=stage_marks(facts)
-    )
-    alt = "; ".join(f"{line.label} {line.y[0]:.3f} to {line.y[-1]:.3f}" for line in lines)
-    return [Figure("curve_suites", title, plots.draw(panel), alt)]
-
-
 def frontier(facts: EvaluatedRun) -> list[Figure]:
     """Held-out pass@1 against what was paid, and the useful groups that the money bought."""
-    figures = []
+    drawings = []
     lines = []
     for ink, suite in zip(SERIES, facts.suites, strict=False):
         evaluations = _by_step(facts, suite)
         if len(evaluations) > 1:
             paid = [cost(facts, e.elapsed_s) for e in evaluations]
             lines.append(_with_interval(suite_name(suite), paid, evaluations, ink))
-    size = plots.WIDE
     if lines:
         panel = plots.Panel(
-            "Held-out pass@1 against the bill", money_label(facts), lines, percent=True, size=size
-        )
+            "Held-out pass@1, 95 % interval", money_label(facts), lines, percent=True,
+            marks=[(cost(facts, stage.elapsed_s), stage.name) for stage in begun(facts)],
+        )  # fmt: skip
         alt = "; ".join(f"{line.label}: {line.y[0]:.3f} to {line.y[-1]:.3f}" for line in lines)
-        figures.append(Figure("frontier", panel.title, plots.draw(panel), alt, wide=True))
+        drawings.append(Drawing("frontier", panel, alt))
     useful = _signal_per_cost(facts)
     if len(useful) > 1:
         unit = "dollar" if facts.usd_per_hour is not None else "minute"
         panel = plots.Panel(
             f"Groups with signal per {unit}", money_label(facts),
-            [plots.Line("", *_columns(useful), ink="c")], zero=True, size=size,
+            [plots.Line("", *_columns(useful))], zero=True,
         )  # fmt: skip
         alt = f"{panel.title}: {useful[0][1]:.3g} at the start, {useful[-1][1]:.3g} at the end"
-        figures.append(Figure("signal_per_cost", panel.title, plots.draw(panel), alt, wide=True))
-    return figures
+        drawings.append(Drawing("signal_per_cost", panel, alt))
+    return draw_all(drawings)
 
 
 def _signal_per_cost(facts: EvaluatedRun) -> list[tuple[float, float]]:

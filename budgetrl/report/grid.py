@@ -7,6 +7,7 @@ from typing import Any
 from budgetrl.report import plots
 from budgetrl.report.best import Point, point_words, value_word
 from budgetrl.report.document import Figure
+from budgetrl.report.figures import Drawing, draw_all
 
 
 def heat_maps(
@@ -55,10 +56,7 @@ def frontier(rows: Sequence[Mapping[str, Any]], front: Sequence[int], suite: str
     drawn = [("whole", whole, "a", False), ("ended early", early, "muted", False)]
     drawn.append(("nothing cheaper is better", [rows[index] for index in front], "b", True))
     lines = [line(*one) for one in drawn if one[1]]
-    panel = plots.Panel(
-        f"{suite} pass@1", "dollars" if priced else "minutes", lines, percent=True, size=plots.WIDE
-    )
+    panel = plots.Panel(f"{suite} pass@1", "dollars" if priced else "minutes", lines, percent=True)
     told = "; ".join(f"trial {i + 1}: {rows[i]['final'][suite]['pass_at']['1']:.3f}" for i in front)
-    return Figure(
-        "frontier", panel.title, plots.draw(panel), f"Not beaten by a cheaper one: {told}"
-    )
+    (figure,) = draw_all([Drawing("frontier", panel, f"Not beaten by a cheaper one: {told}")])
+    return figure

@@ -7,6 +7,7 @@ the reader's system; narrow screens get one column; printing drops colours and o
 from collections.abc import Iterator, Sequence
 from html import escape
 from importlib import resources
+from itertools import groupby
 
 from budgetrl.account.text import readable
 from budgetrl.report.document import (
@@ -19,6 +20,7 @@ from budgetrl.report.document import (
     Figures,
     Listing,
     Pair,
+    Part,
     Sample,
     Section,
     Table,
@@ -26,6 +28,7 @@ from budgetrl.report.document import (
     Tiles,
 )
 from budgetrl.report.ink import on_page
+from budgetrl.types import Interval
 
 DENSE = 8
 """Columns; tables with more are set closer, so that the paper's Table 1 fits on a page."""
@@ -107,9 +110,9 @@ def _table(table: Table) -> Iterator[str]:
         for i, title in enumerate(table.head)
     ]
     yield f"<tr>{''.join(cells)}</tr></thead><tbody>"
-    reach = _reach(table)
+    scale = _scale(table)
     for row in table.rows:
-        cells = [_cell(cell, i < table.text_columns, reach) for i, cell in enumerate(row)]
+        cells = [_cell(cell, i < table.text_columns, scale) for i, cell in enumerate(row)]
         yield f"<tr>{''.join(cells)}</tr>"
     yield "</tbody></table></div>"
     for footnote in table.footnotes:
@@ -118,13 +121,14 @@ def _table(table: Table) -> Iterator[str]:
         yield f'<p class="caption">{text(table.caption)}</p>'
 
 
-def _reach(table: Table) -> float:
-    """The largest end of an interval: all of a table are drawn to one scale."""
+def _scale(table: Table) -> Interval:
+    """From the lowest to the highest end of an interval, zero among them: one for a table."""
     drawn = [cell.interval for row in table.rows for cell in row if isinstance(cell, Cell)]
-    return max((abs(end) for interval in drawn if interval for end in interval), default=1.0)
+    ends = [end for interval in drawn if interval for end in interval]
+    return min([0.0, *ends]), max([0.0, *ends])
 
 
-def _cell(cell: Cell | str, is_text: bool, reach: float) -> str:
+def _cell(cell: Cell | str, is_text: bool, scale: Interval) -> str:
     if isinstance(cell, str):
         cell = Cell(cell)
     classes = " ".join(filter(None, ["text" if is_text else "", cell.tone]))
@@ -134,7 +138,7 @@ def _cell(cell: Cell | str, is_text: bool, reach: float) -> str:
     if cell.marks:
         inner += f"<sup>{text(cell.marks)}</sup>"
     if cell.interval:
-        inner += _whisker(cell.interval, reach)
+        inner += _whisker(cell.interval, scale)
     if cell.note:
         inner += f"<small>{text(cell.note)}</small>"
     return f"<td{_class(classes)}>{inner}</td>"
@@ -144,13 +148,15 @@ def _class(name: str) -> str:
     return f' class="{name}"' if name else ""
 
 
-def _whisker(interval: tuple[float, float, float], reach: float) -> str:
-    """A difference and its interval as a small picture around zero."""
-    x0, x, x1 = (60 + 54 * end / max(reach, 1e-9) for end in interval)
+def _whisker(interval: tuple[float, float, float], scale: Interval) -> str:
+    """A difference and its interval as a small picture beside zero."""
+    low, high = scale
+    zero, x0, x, x1 = (6 + 108 * (end - low) / max(high - low, 1e-9) for end in (0.0, *interval))
     return (
-        '<svg class="whisker" viewBox="0 0 120 12" aria-hidden="true">'
-        '<path class="zero" d="M60 0V12"/>'
-        f'<path d="M{x0:.1f} 6H{x1:.1f}"/><circle cx="{x:.1f}" cy="6" r="3.4"/></svg>'
+        '<svg class="whisker" viewBox="0 0 120 14" aria-hidden="true">'
+        f'<path class="zero" d="M{zero:.1f} 0V14"/>'
+        f'<path d="M{x0:.1f} 7H{x1:.1f}M{x0:.1f} 3V11M{x1:.1f} 3V11"/>'
+        f'<circle cx="{x:.1f}" cy="7" r="2.6"/></svg>'
     )
 
 
@@ -172,11 +178,10 @@ def _tiles(tiles: Tiles) -> Iterator[str]:
 
 
 def _figures(figures: Figures) -> Iterator[str]:
-    yield '<div class="figures">'
-    for figure in figures.figures:
-        wide = " wide" if figure.wide else ""
-        yield f'<figure class="card{wide}">{_inline(figure)}</figure>'
-    yield "</div>"
+    for wide, row in groupby(figures.figures, key=lambda figure: figure.wide):
+        yield f'<div class="figures{" wide" if wide else ""}">'
+        yield from (f'<figure class="card">{_inline(figure)}</figure>' for figure in row)
+        yield "</div>"
     if figures.caption:
         yield f'<p class="caption">{text(figures.caption)}</p>'
 
@@ -188,17 +193,20 @@ def _inline(figure: Figure) -> str:
 
 
 def _bar(bar: Bar) -> Iterator[str]:
-    total = sum(size for _, size, _ in bar.parts) or 1.0
+    total = sum(part.size for part in bar.parts) or 1.0
     yield f'<div class="bar card"><h3>{text(bar.title)}</h3><div class="track">'
-    for i, (name, size, value) in enumerate(bar.parts):
-        yield (
-            f'<i class="s{i % 8}" style="flex-grow:{size / total:.5f}" '
-            f'title="{text(f"{name}: {value}")}"></i>'
-        )
+    for part in bar.parts:
+        title = text(f"{part.name}: {part.text}")
+        yield f'<i style="{_colour(part)};flex-grow:{part.size / total:.5f}" title="{title}"></i>'
     yield '</div><ul class="legend">'
-    for i, (name, _, value) in enumerate(bar.parts):
-        yield f'<li><i class="s{i % 8}"></i>{text(name)} <b>{text(value)}</b></li>'
+    for part in bar.parts:
+        named = f"{text(part.name)} <b>{text(part.text)}</b>"
+        yield f'<li><i style="{_colour(part)}"></i>{named}</li>'
     yield "</ul></div>"
+
+
+def _colour(part: Part) -> str:
+    return f"background:var(--{part.ink});opacity:{part.depth:g}"
 
 
 def _pair(pair: Pair) -> Iterator[str]:

@@ -78,7 +78,7 @@ def _block(block: Block, folder: str) -> Iterator[str]:
             if block.caption:
                 yield text(block.caption)
         case Bar():
-            parts = ", ".join(f"{text(name)} {text(value)}" for name, _, value in block.parts)
+            parts = ", ".join(f"{text(part.name)} {text(part.text)}" for part in block.parts)
             yield f"{text(block.title)}: {parts}"
         case Pair():
             yield from _pair(block)

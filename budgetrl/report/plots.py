@@ -61,6 +61,8 @@ _MARGIN = {
     "top_axis": 0.64,
 }
 """Inches around a plot. Fixed: measuring texts takes longer than drawing them."""
+_MARK_INCHES = 0.07
+"""Of a letter of a mark's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,14 +222,9 @@ def _finish(axes: Any, panel: Panel) -> None:
             text, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom",
             fontsize=8, color=INK["muted"],
         )  # fmt: skip
-    for x, text in panel.marks:
-        axes.axvline(x, color=INK["muted"], linewidth=1.0, linestyle=(0, (2, 2)))
-        axes.annotate(
-            text, (x, 0.99), xycoords=("data", "axes fraction"), xytext=(3, 0),
-            textcoords="offset points", ha="left", va="top", fontsize=8, color=INK["muted"],
-        )  # fmt: skip
     if panel.zero:
         axes.set_ylim(bottom=0)
+    _draw_marks(axes, panel)
     if panel.percent:
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     if panel.second_axis is not None:
@@ -237,6 +234,26 @@ def _finish(axes: Any, panel: Panel) -> None:
         axes.figure.legend(
             loc="lower center", ncols=_legend_columns(panel), columnspacing=1.2, handlelength=1.4
         )
+
+
+def _draw_marks(axes: Any, panel: Panel) -> None:
+    """Vertical lines with their names in a free strip at the top, lower where two would meet."""
+    if not panel.marks:
+        return
+    inches = panel.size[0] - _MARGIN["left"] - _MARGIN["right"]
+    left, right = axes.get_xlim()
+    ends: list[float] = []  # of the names in each row, in inches
+    for x, text in sorted(panel.marks):
+        at = inches * (x - left) / (right - left)
+        row = next((i for i, end in enumerate(ends) if end < at), len(ends))
+        ends[row : row + 1] = [at + _MARK_INCHES * (len(text) + 1)]
+        axes.axvline(x, color=INK["muted"], linewidth=1.0, linestyle=(0, (2, 2)))
+        axes.annotate(
+            text, (x, 0.99), xycoords=("data", "axes fraction"), xytext=(3, -10 * row),
+            textcoords="offset points", ha="left", va="top", fontsize=8, color=INK["muted"],
+        )  # fmt: skip
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.09 * len(ends) * (high - low))
 
 
 def _legend_columns(panel: Panel) -> int:

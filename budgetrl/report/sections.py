@@ -161,6 +161,7 @@ def _what_was_run(facts: EvaluatedRun) -> Iterator[Block]:
         items += [
             ("Model", recipe.model.id),
             ("Trained", _trained_by(lora)),
+            *([("Stages", _stages(recipe))] if recipe.stages else []),
             *([("Teacher", _teacher(recipe.teacher))] if recipe.teacher else []),
             ("Loss", _loss(recipe)),
             ("Batch", f"{recipe.batch.prompts_per_step} prompts, "
@@ -190,6 +191,10 @@ def _what_was_run(facts: EvaluatedRun) -> Iterator[Block]:
                     "values.")  # fmt: skip
     if facts.tables:
         yield Code("The whole recipe, resolved", json.dumps(masked_tree(facts.tables), indent=1))
+
+
+def _stages(recipe: Recipe) -> str:
+    return ", then ".join(f"{stage.name} ({stage.kind})" for stage in recipe.stages)
 
 
 def _teacher(spec: Teacher) -> str:

@@ -10,8 +10,8 @@ from budgetrl.recipe.base import rank_order
 from budgetrl.report import plots
 from budgetrl.report.arms import Arm, arms_of, mean_curve
 from budgetrl.report.cells import NOTHING, gain_cell
-from budgetrl.report.document import Block, Cell, Document, Figure, Figures, Section, Table, Text
-from budgetrl.report.figures import cost, measured, money_label
+from budgetrl.report.document import Block, Cell, Document, Figures, Section, Table, Text
+from budgetrl.report.figures import Drawing, cost, draw_all, measured, money_label
 from budgetrl.report.ink import SERIES
 from budgetrl.report.paper import merged, paper_numbers
 from budgetrl.report.paper_tables import ModelRows, table_1, table_2
@@ -64,13 +64,13 @@ def beside_paper(facts: EvaluatedRun) -> Iterator[Block]:
     where = f"{paper.title} (arXiv {paper.arxiv})" if paper.arxiv else paper.title
     yield Text(f"What {where} prints for {models[0].name}, above what this run measured.", "muted")
     yield from (table for table in (table_1(models), table_2(models)) if table is not None)
-    figures = [
-        figure
+    drawings = [
+        drawing
         for name, title, points_of, shares in _paper_figures([facts])
-        if (figure := _panel(f"paper_{name}", models[0], {}, points_of, shares, title)) is not None
+        if (drawing := _panel(f"paper_{name}", models[0], {}, points_of, shares, title)) is not None
     ]
-    if figures:
-        yield Figures(figures)
+    if drawings:
+        yield Figures(draw_all(drawings))
     if numbers.facts:
         rows = [[fact.key, f"{fact.value:g}", fact.metric, fact.where] for fact in numbers.facts]
         yield Table(["Stated in the paper", "value", "metric", "where"], rows)
@@ -159,13 +159,13 @@ def _figure_sections(
     labels = sorted({(rank_order(arm.rank), arm.label) for model in models for arm in model.arms})
     inks = {label: SERIES[i % len(SERIES)] for i, (_, label) in enumerate(labels)}
     for name, title, points_of, shares in _paper_figures(runs):
-        drawn = [
-            figure
+        drawings = [
+            drawing
             for number, model in enumerate(models)
-            if (figure := _panel(f"{name}_{number}", model, inks, points_of, shares)) is not None
+            if (drawing := _panel(f"{name}_{number}", model, inks, points_of, shares)) is not None
         ]
-        if drawn:
-            blocks: list[Block] = [Figures(drawn)]
+        if drawings:
+            blocks: list[Block] = [Figures(draw_all(drawings))]
             yield Section(title, blocks, "One panel per model, one line per rank, seeds averaged.")
     yield from _frontier_section(models, validation, inks)
 
@@ -193,15 +193,15 @@ def _frontier_section(
     """One panel per model on the validation suite; every suite where there is one model."""
     if len(models) == 1:
         suites = list(dict.fromkeys(suite for arm in models[0].arms for suite in _suites(arm)))
-        drawn = [_frontier(models[0], suite, suite_name(suite), inks) for suite in suites]
+        planned = [_frontier(models[0], suite, suite_name(suite), inks) for suite in suites]
     else:
-        drawn = [_frontier(model, validation, model.name, inks) for model in models]
-    figures = [figure for figure in drawn if figure is not None]
-    if figures:
+        planned = [_frontier(model, validation, model.name, inks) for model in models]
+    drawings = [drawing for drawing in planned if drawing is not None]
+    if drawings:
         title = "Held-out pass@1 against the bill"
         if len(models) > 1:
             title = f"{suite_name(validation)} pass@1 against the bill"
-        yield Section(title, [Figures(figures)], "The first seed of each rank.")
+        yield Section(title, [Figures(draw_all(drawings))], "The first seed of each rank.")
 
 
 def _panel(
@@ -211,7 +211,7 @@ def _panel(
     points_of: Callable[[EvaluatedRun], Points],
     shares: bool,
     title: str = "",
-) -> Figure | None:
+) -> Drawing | None:
     lines = []
     for arm in model.arms:
         ink = inks.get(arm.label, "a")
@@ -226,7 +226,7 @@ def _panel(
     alt = f"{model.name}: " + "; ".join(
         f"{li.label} {li.y[0]:.3g} to {li.y[-1]:.3g}" for li in lines
     )
-    return Figure(name, panel.title, plots.draw(panel), alt)
+    return Drawing(name, panel, alt)
 
 
 def _facts_of_text(model: ModelRows) -> list[tuple[float, str]]:
@@ -235,7 +235,7 @@ def _facts_of_text(model: ModelRows) -> list[tuple[float, str]]:
     return [(f.value, f"paper: {f.metric}") for f in facts if "tokens" in f.metric]
 
 
-def _frontier(model: ModelRows, suite: str, title: str, inks: Mapping[str, str]) -> Figure | None:
+def _frontier(model: ModelRows, suite: str, title: str, inks: Mapping[str, str]) -> Drawing | None:
     lines = []
     for arm in model.arms:
         run = arm.runs[0]
@@ -249,7 +249,7 @@ def _frontier(model: ModelRows, suite: str, title: str, inks: Mapping[str, str])
     panel = plots.Panel(title, money_label(model.arms[0].runs[0]), lines, percent=True)
     spans = [f"{line.label} {line.y[0]:.3f} to {line.y[-1]:.3f}" for line in lines]
     name = re.sub(r"[^A-Za-z0-9]+", "_", f"frontier_{suite}_{model.name}")
-    return Figure(name, title, plots.draw(panel), f"{title}: {'; '.join(spans)}")
+    return Drawing(name, panel, f"{title}: {'; '.join(spans)}")
 
 
 def _validation_suite(runs: Sequence[EvaluatedRun]) -> str:

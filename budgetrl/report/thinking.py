@@ -9,7 +9,8 @@ from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.account.text import interval_text, suite_name
 from budgetrl.evaluation.rows import StoredEval
 from budgetrl.report import plots
-from budgetrl.report.document import Block, Cell, Figure, Figures, Table
+from budgetrl.report.document import Block, Cell, Figures, Table
+from budgetrl.report.figures import Drawing, draw_all
 from budgetrl.types import EvalResult
 from budgetrl.units import percent
 
@@ -20,7 +21,7 @@ Curve = dict[int, EvalResult]
 def thinking_blocks(facts: EvaluatedRun) -> Iterator[Block]:
     """A figure and a table for each suite with limits of thinking."""
     curves = _curves(facts)
-    figures = [_figure(facts, suite, both) for suite, both in curves.items()]
+    figures = draw_all([_drawing(facts, suite, both) for suite, both in curves.items()])
     if figures:
         yield Figures(figures)
     for suite, both in curves.items():
@@ -44,7 +45,7 @@ def _step(stored: StoredEval) -> int:
     return stored.step
 
 
-def _figure(facts: EvaluatedRun, suite: str, both: dict[str, Curve]) -> Figure:
+def _drawing(facts: EvaluatedRun, suite: str, both: dict[str, Curve]) -> Drawing:
     lines = []
     for when, ink in (("before", "b"), ("after", "a")):
         if curve := both.get(when):
@@ -52,11 +53,9 @@ def _figure(facts: EvaluatedRun, suite: str, both: dict[str, Curve]) -> Figure:
     title = f"{suite_name(suite)} against thinking tokens, 95 % intervals"
     printed = facts.recipe.expected if facts.recipe else ()
     stated = [(e.value / 100, "the paper, after") for e in printed if e.key == f"{suite}@1.final"]
-    panel = plots.Panel(
-        title, "tokens of thinking, mean", lines, percent=True, facts=stated, size=plots.WIDE
-    )
+    panel = plots.Panel(title, "tokens of thinking, mean", lines, percent=True, facts=stated)
     alt = "; ".join(f"{line.label}: {line.y[0]:.3f} to {line.y[-1]:.3f}" for line in lines)
-    return Figure(f"thinking_{suite}", title, plots.draw(panel), alt, wide=True)
+    return Drawing(f"thinking_{suite}", panel, alt)
 
 
 def _line(when: str, results: Sequence[EvalResult], ink: str) -> plots.Line:

@@ -9,6 +9,7 @@ from run_builder import Story, Suite, build_run
 
 from budgetrl.cli import main
 from budgetrl.errors import UsageError
+from budgetrl.report.figures import Drawing, draw_all
 from budgetrl.report.plots import Line, Panel, draw
 from budgetrl.report.write import write_report
 from budgetrl.rundir import RunDir
@@ -38,6 +39,31 @@ def test_report_of_a_finished_run_states_outcome_bill_and_sources(tmp_path: Path
     )
     for picture in re.findall(r"\]\((figures/.*?)\)", markdown):
         assert (run.path / "report" / picture).read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_rows_of_figures_have_no_holes(count: int) -> None:
+    panel = Panel("One", "update", [Line("", [0.0, 1.0], [0.2, 0.4])])
+    wide = [figure.wide for figure in draw_all([Drawing("one", panel, "")] * count)]
+    assert wide == sorted(wide, reverse=True)
+    assert sum(wide) % 2 == 0 or count == 1
+    assert (count - sum(wide)) % 3 == 0
+
+
+def test_nothing_is_drawn_twice_and_a_phase_has_the_colour_of_its_kind(tmp_path: Path) -> None:
+    html, _ = pages(build_run(tmp_path, Story()))
+    assert html.count("Held-out pass@1") == html.count("Groups with signal</text>") == 1
+    bars = re.findall(r'<i style="background:var\(--(\w+)\);[^"]*" title="([^":]+)', html)
+    inks = {name: ink for ink, name in bars}
+    assert inks["Baseline evaluation"] == inks["Final evaluation"] != inks["Updates"]
+    assert inks["rollout"] == inks["update"] == inks["Updates"]
+
+
+def test_intervals_are_drawn_to_one_scale_over_all_the_width(tmp_path: Path) -> None:
+    html, _ = pages(build_run(tmp_path, Story()))
+    drawn = r'class="zero" d="M([\d.]+) 0V14"/><path d="M([\d.]+) 7H([\d.]+)M'
+    ends = [float(end) for found in re.findall(drawn, html) for end in found]
+    assert (min(ends), max(ends)) == (6, 114)
 
 
 def test_html_needs_no_network_and_runs_no_script(tmp_path: Path) -> None:

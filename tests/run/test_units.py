@@ -33,11 +33,13 @@ def test_what_is_no_positive_duration_is_refused(text: str) -> None:
 @given(st.floats(1, 1e6))
 def test_an_advised_duration_is_read_back_as_enough_and_hardly_more(seconds: float) -> None:
     advised = parse_duration_s(hours_option(seconds))
-    assert seconds * (1 - 1e-9) <= advised <= seconds * 1.05 + 1
+    assert seconds * (1 - 1e-9) <= advised <= seconds * 1.1 + 5
 
 
 def test_an_advised_duration_is_short_to_type() -> None:
-    assert [hours_option(s) for s in (151.2, 1812, 18073, 86400)] == ["152s", "31m", "5.1", "24"]
+    typed = {42: "45s", 59: "1m", 147.2: "2.5m", 151.2: "155s", 240: "4m", 301: "5.5m",
+             1812: "31m", 18073: "5.1", 86400: "24"}  # fmt: skip
+    assert {seconds: hours_option(seconds) for seconds in typed} == typed
 
 
 @pytest.mark.parametrize(("text", "amount"), [("5", 5.0), ("$5", 5.0), (" 0.44 ", 0.44)])
