@@ -83,7 +83,8 @@ class Side:
         from budgetrl.estimation.shapes import find_shape
         from budgetrl.recipe.load import load_recipe
         from budgetrl.training.clock import PhaseClock
-        from budgetrl.training.trainer import TrainerParts, build_trainer
+        from budgetrl.training.stage import TrainerParts
+        from budgetrl.training.trainer import build_trainer
 
         sets = [f"model.id={model}", "lora.rank=16", "lora.alpha=16", "sampling.max_tokens=64"]
         sets.append("batch.micro_batch=4")

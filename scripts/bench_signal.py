@@ -36,7 +36,8 @@ from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.registry import build_reward
 from budgetrl.training.clock import PhaseClock
-from budgetrl.training.trainer import TrainerParts, build_trainer
+from budgetrl.training.stage import TrainerParts
+from budgetrl.training.trainer import build_trainer
 from budgetrl.training.trl_args import UNLIMITED_STEPS, grpo_arguments
 from budgetrl.types import Verdict
 
@@ -218,8 +219,7 @@ def held_out_accuracy(engine: Any, recipe: Recipe, mix: str, pool: GradingPool) 
     problems = load_suite(spec, pool.gold_problems).problems
     for sample in range(EVAL_SAMPLES):
         requests = [
-            Request(p.id, "", renderer.ids(p), sample, sample_seed(1, p.id, sample))
-            for p in problems
+            Request(p.id, renderer.ids(p), sample, sample_seed(1, p.id, sample)) for p in problems
         ]
         sampling = SamplingSpec(1.0, 1.0, recipe.sampling.max_tokens)
         found = engine.generate(requests, sampling, lambda: False)

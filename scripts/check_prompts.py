@@ -36,8 +36,9 @@ from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Prompt, Recipe
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.recorder import StepRecord
-from budgetrl.training.trainer import TrainerParts, build_trainer
-from budgetrl.types import Problem, RewardBreakdown, Verdict
+from budgetrl.training.stage import TrainerParts
+from budgetrl.training.trainer import build_trainer
+from budgetrl.types import Completion, Problem, RewardBreakdown, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ROOT / "docs" / "measurements" / "prompts.json"
@@ -88,7 +89,7 @@ class Listening(PlainEngine):
         """Nothing was sampled."""
 
 
-def reward(completions: Sequence[str], *_: Any) -> list[RewardBreakdown]:
+def reward(completions: Sequence[Completion], *_: Any) -> list[RewardBreakdown]:
     """Half of each group is right."""
     return [RewardBreakdown(row % 2, {}, Verdict.WRONG, None) for row in range(len(completions))]
 

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import torch
 
 from budgetrl.engine.base import Engine
+from budgetrl.engine.logits import scoring
 from budgetrl.engine.merging import merged
 from budgetrl.errors import ModelError
 from budgetrl.recipe.schema import EngineName
@@ -23,25 +24,20 @@ def adapter_effect(engine: Engine, prompts: Sequence[Sequence[int]]) -> float:
         ModelError: the policy's logits are no numbers.
     """
     model, largest = engine.model, 0.0
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for ids in prompts:
-                row = torch.tensor([list(ids)], device=model.device)
-                with model.disable_adapter():
-                    base = model(input_ids=row).logits[0, -1].float()
-                with merged(model) if engine.name == EngineName.PLAIN else nullcontext():
-                    policy = model(input_ids=row).logits[0, -1].float()
-                if bool(policy.isnan().any()):
-                    raise ModelError(
-                        "with the adapter the model's logits are not numbers (NaN).",
-                        hint="Its weights hold NaN or are far too large: take an earlier one.",
-                    )
-                # A model may bar tokens by logits of minus infinity, on both sides.
-                largest = max(largest, float((policy - base).nan_to_num(nan=0.0).abs().max()))
-    finally:
-        model.train(was_training)
+    with scoring(model):
+        for ids in prompts:
+            row = torch.tensor([list(ids)], device=model.device)
+            with model.disable_adapter():
+                base = model(input_ids=row).logits[0, -1].float()
+            with merged(model) if engine.name == EngineName.PLAIN else nullcontext():
+                policy = model(input_ids=row).logits[0, -1].float()
+            if bool(policy.isnan().any()):
+                raise ModelError(
+                    "with the adapter the model's logits are not numbers (NaN).",
+                    hint="Its weights hold NaN or are far too large: take an earlier one.",
+                )
+            # A model may bar tokens by logits of minus infinity, on both sides.
+            largest = max(largest, float((policy - base).nan_to_num(nan=0.0).abs().max()))
     return largest
 
 

@@ -28,8 +28,6 @@ class Request:
     """One completion that is wanted."""
 
     problem_id: str
-    prompt: str
-    """Rendered text."""
     prompt_ids: tuple[int, ...]
     sample: int
     """Round: which sample of this problem."""

@@ -6,6 +6,7 @@ width, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,16 +45,23 @@ def _pieces(
     logits_at = logits_of(inner)
     row = torch.tensor([[*prompt_ids, *completion_ids]], device=model.device)
     count = len(completion_ids)
+    with scoring(model):
+        # The position before a token predicts it; the last one predicts what comes after.
+        hidden = inner.base_model(input_ids=row)[0][0, -count - 1 : -1]
+        for first in range(0, count, PIECE):
+            logits = logits_at(hidden[first : first + PIECE]) / (temperature or 1.0)
+            ids = row[0, len(prompt_ids) + first :][:PIECE]
+            yield torch.log_softmax(logits, dim=-1), ids
+
+
+@contextmanager
+def scoring(model: Any) -> Iterator[None]:
+    """A model that only reads: no dropout and no gradients; trained on afterwards as before."""
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            # The position before a token predicts it; the last one predicts what comes after.
-            hidden = inner.base_model(input_ids=row)[0][0, -count - 1 : -1]
-            for first in range(0, count, PIECE):
-                logits = logits_at(hidden[first : first + PIECE]) / (temperature or 1.0)
-                ids = row[0, len(prompt_ids) + first :][:PIECE]
-                yield torch.log_softmax(logits, dim=-1), ids
+            yield
     finally:
         model.train(was_training)
 

@@ -28,6 +28,7 @@ from budgetrl.engine.decoding import Drawn, decode
 from budgetrl.engine.ends import end_ids, only_ends, some_pad
 from budgetrl.engine.folder import model_folder
 from budgetrl.engine.gap import mean_gap
+from budgetrl.engine.logits import scoring
 from budgetrl.engine.merging import ADAPTER, drawing_in, lora_layers, merged
 from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.errors import HardwareError, ModelError, first_line
@@ -198,14 +199,9 @@ class PlainEngine:
         row = torch.tensor([[*prompt_ids, *ids]], device=self.model.device)
         forward = inspect.signature(bare_model(self.model).forward).parameters
         keep = {"logits_to_keep": len(ids) + 1} if "logits_to_keep" in forward else {}
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                # The position before a token predicts it.
-                logits = self.model(input_ids=row, use_cache=False, **keep).logits
-        finally:
-            self.model.train(was_training)
+        with scoring(self.model):
+            # The position before a token predicts it.
+            logits = self.model(input_ids=row, use_cache=False, **keep).logits
         log_p = torch.log_softmax(logits[0, -len(ids) - 1 : -1].float() / temperature, dim=-1)
         found: list[float] = log_p.gather(1, row[0, -len(ids) :, None])[:, 0].tolist()
         return found

@@ -231,13 +231,8 @@ def _graded(
 
 
 def _request(item: PromptedProblem, sample: int, seed: int) -> Request:
-    return Request(
-        problem_id=item.problem.id,
-        prompt=item.prompt,
-        prompt_ids=item.prompt_ids,
-        sample=sample,
-        seed=sample_seed(seed, item.problem.id, sample),
-    )
+    identifier = item.problem.id
+    return Request(identifier, item.prompt_ids, sample, sample_seed(seed, identifier, sample))
 
 
 def _answered(

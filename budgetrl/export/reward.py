@@ -21,7 +21,7 @@ from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import RewardName
 from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.registry import RewardSum, build_reward
-from budgetrl.types import RewardBreakdown, Verdict
+from budgetrl.types import Completion, RewardBreakdown, Verdict
 
 ALLOW_CODE = "BUDGETRL_ALLOW_CODE"
 """Set to 1 where rewards of the user's own may be imported, as --allow-code does here."""
@@ -55,7 +55,7 @@ class Scorer:
         """
         with self._lock:  # a user's own function answers one at a time
             count = self._length(completion) if num_tokens is None else num_tokens
-            found = self._reward([completion], [gold], [count])[0]
+            found = self._reward([Completion(completion, count, False)], [gold])[0]
         if found.total is None:
             raise RewardError(
                 f"no reward for a completion with the gold answer {gold[:200]!r}: "

@@ -321,7 +321,6 @@ def _group_requests(
     return [
         Request(
             p.id,
-            renderer.text(p),
             renderer.ids(p),
             i,
             sample_seed(recipe.seed, f"probe {step} {p.id}", i),

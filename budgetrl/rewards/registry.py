@@ -1,7 +1,7 @@
 """A recipe's [[rewards]] as one function: the weighted sum, with its parts kept.
 
     reward = build_reward(recipe.rewards, prefilled=False, max_tokens=3584, pool=pool)
-    reward(completions, golds, num_tokens) -> [RewardBreakdown, ...]
+    reward(completions, golds) -> [RewardBreakdown, ...]
 
 The paper's is R = 0.2 R_format + R_accuracy. A part that raises or is not a number makes its row's
 total None and its verdict `error`, so a fault is seen as a fault and never as a 0.
@@ -20,7 +20,7 @@ from budgetrl.rewards.own import OwnReward, RewardFault
 from budgetrl.rewards.own_files import find_function, is_own
 from budgetrl.rewards.pool import GradedRow
 from budgetrl.rewards.shaping import cosine, signed, soft_overlong, think_format
-from budgetrl.types import RewardBreakdown, Verdict
+from budgetrl.types import Completion, RewardBreakdown, Verdict
 
 MAX_FAULTY_SHARE = 0.05
 """More rows than this without a reward in one step end the run; one is always allowed."""
@@ -57,20 +57,19 @@ class RewardSum:
     grader: Grader
 
     def __call__(
-        self, completions: Sequence[str], golds: Sequence[str], num_tokens: Sequence[int]
+        self, completions: Sequence[Completion], golds: Sequence[str]
     ) -> list[RewardBreakdown]:
         """One breakdown per completion, in order.
 
         A reward of the user's that fails for more rows than are allowed is not asked again: the
         step is lost, and what hangs must not hang for every row.
         """
-        graded = self.grader.grade(list(zip(completions, golds, strict=True)))
+        texts = [completion.text for completion in completions]
+        graded = self.grader.grade(list(zip(texts, golds, strict=True)))
         limit = _FaultLimit(most_faults(len(graded)))
         return [
-            self._breakdown(Row(completion, gold, tokens, one.verdict), one.extracted, limit)
-            for completion, gold, tokens, one in zip(
-                completions, golds, num_tokens, graded, strict=True
-            )
+            self._breakdown(Row(it.text, gold, it.num_tokens, one.verdict), one.extracted, limit)
+            for it, gold, one in zip(completions, golds, graded, strict=True)
         ]
 
     def close(self) -> None:

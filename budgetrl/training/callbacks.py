@@ -28,9 +28,9 @@ from budgetrl.training.opening import end_margin_s
 from budgetrl.training.progress import Progress
 from budgetrl.training.recorder import StepRecord
 from budgetrl.training.saving import Best, Saver
+from budgetrl.training.stage import TrainerParts
 from budgetrl.training.stopper import Stopper
 from budgetrl.training.trackers import TrackerThread
-from budgetrl.training.trainer import TrainerParts
 from budgetrl.types import EvalWhen, StopReason, Verdict
 
 MAX_EMPTY_UPDATES = 3

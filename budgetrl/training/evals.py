@@ -109,7 +109,6 @@ class Evaluator:
         requests = [
             Request(
                 item.problem.id,
-                item.prompt,
                 item.prompt_ids,
                 0,
                 sample_seed(seed, f"entropy {step} {item.problem.id}", 0),

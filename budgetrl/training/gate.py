@@ -4,13 +4,12 @@ Groups are drawn as the next stage would draw them, from seeds of their own, so 
 measures the same. A group has signal where right and wrong answers both occur.
 """
 
-from budgetrl.engine.base import Request, sample_seed
 from budgetrl.events import GateEvent
 from budgetrl.recipe.stage_tables import Gate
 from budgetrl.rewards.registry import check_faults
+from budgetrl.training.drawing import answers
 from budgetrl.training.recorder import has_signal
 from budgetrl.training.setup import Prepared
-from budgetrl.training.trainer import training_sampling
 
 
 def measure_gate(gate: Gate, prepared: Prepared, step: int) -> GateEvent | None:
@@ -27,29 +26,12 @@ def measure_gate(gate: Gate, prepared: Prepared, step: int) -> GateEvent | None:
     Raises:
         RewardError: the answers cannot be graded.
     """
-    recipe = prepared.recipe
-    size = recipe.grpo.num_generations
+    size = prepared.recipe.grpo.num_generations
     problems = prepared.sampler.problems[: gate.prompts]
-    requests = [
-        Request(
-            problem.id,
-            prepared.renderer.text(problem),
-            prepared.renderer.ids(problem),
-            number,
-            sample_seed(recipe.seed, f"gate {problem.id}", number),
-        )
-        for problem in problems
-        for number in range(size)
-    ]
-    stopped = prepared.stopper.requested
-    drawn = prepared.engine.generate(requests, training_sampling(recipe), stopped)
-    answers = [problem.answer for problem in problems for _ in range(size)]
-    done = [(one, gold) for one, gold in zip(drawn, answers, strict=True) if one is not None]
-    if len(done) < len(requests):
+    drawn = answers(prepared, problems, size, "gate", prepared.stopper.requested)
+    if len(drawn) < size * len(problems):
         return None
-    breakdowns = prepared.reward(
-        [one.text for one, _ in done], [gold for _, gold in done], [o.num_tokens for o, _ in done]
-    )
+    breakdowns = [one.breakdown for one in drawn]
     check_faults(breakdowns)
     groups = [breakdowns[i : i + size] for i in range(0, len(breakdowns), size)]
     signal = sum(map(has_signal, groups))

@@ -13,7 +13,8 @@ from budgetrl.recipe.schema import Recipe, StageKind
 from budgetrl.training.distil import DistilMixin
 from budgetrl.training.scoring import OLD, REFERENCE, keep_promises, promise
 from budgetrl.training.sft import build_sft_trainer, longest_rows
-from budgetrl.training.trainer import TrainerParts, build_trainer
+from budgetrl.training.stage import TrainerParts
+from budgetrl.training.trainer import build_trainer
 
 
 def build(parts: TrainerParts, max_steps: int, callbacks: Sequence[Any]) -> Any:

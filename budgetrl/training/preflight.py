@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from budgetrl.engine.base import Request, sample_seed
 from budgetrl.errors import HardwareError, TrainingError, is_out_of_memory
 from budgetrl.recipe.schema import Recipe, StageKind
 from budgetrl.recipe.training_tables import OPTIMIZER_BYTES
@@ -32,12 +31,12 @@ from budgetrl.training.checkpoints import (
     trained_weights,
     weights_file,
 )
+from budgetrl.training.drawing import answers
 from budgetrl.training.free_memory import within_free_memory
 from budgetrl.training.kinds import longest_pass, rows_per_pass, with_fewer_rows
 from budgetrl.training.leftovers import kept_clean
 from budgetrl.training.progress import Progress
 from budgetrl.training.setup import Prepared, build_follower
-from budgetrl.training.trainer import training_sampling
 
 FEW_TOKENS = 8
 """Generated per completion."""
@@ -142,24 +141,11 @@ def try_generation(prepared: Prepared, recipe: Recipe) -> None:
     Raises:
         RewardError: they cannot be graded.
     """
-    problems = [
-        problem for problem in prepared.sampler.batch(0) for _ in range(recipe.grpo.num_generations)
-    ]
-    renderer = prepared.renderer
-    requests = [
-        Request(p.id, renderer.text(p), renderer.ids(p), i, sample_seed(0, p.id, i))
-        for i, p in enumerate(problems)
-    ]
-    sampling = training_sampling(recipe, min(FEW_TOKENS, recipe.sampling.max_tokens))
-    made = prepared.engine.generate(requests, sampling, prepared.stopper.requested)
-    done = [(one, p) for one, p in zip(made, problems, strict=True) if one is not None]
-    check_faults(
-        prepared.reward(
-            [one.text for one, _ in done],
-            [problem.answer for _, problem in done],
-            [one.num_tokens for one, _ in done],
-        )
-    )
+    tokens = min(FEW_TOKENS, recipe.sampling.max_tokens)
+    problems, stopped = prepared.sampler.batch(0), prepared.stopper.requested
+    samples = recipe.grpo.num_generations
+    drawn = answers(prepared, problems, samples, "preflight", stopped, tokens)
+    check_faults([one.breakdown for one in drawn])
 
 
 def try_saving(model: Any, folder: Path) -> None:

@@ -8,23 +8,17 @@ Shapes: P prompts, G completions of each, B = P * G rows in order of their group
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from budgetrl.diagnosis.groups import Group, group_facts
 from budgetrl.engine.base import Rollout
+from budgetrl.training.down_sampling import down_sample
 from budgetrl.types import Completion, Problem, RewardBreakdown, Verdict
 
-
-class RewardFunction(Protocol):
-    """Scores the completions of a step."""
-
-    def __call__(
-        self, completions: Sequence[str], golds: Sequence[str], num_tokens: Sequence[int]
-    ) -> Sequence[RewardBreakdown]:
-        """One breakdown per completion."""
-        ...
+RewardFunction = Callable[[Sequence[Completion], Sequence[str]], Sequence[RewardBreakdown]]
+"""Scores completions by their gold answers: one breakdown for each."""
 
 
 @dataclass(slots=True)
@@ -51,7 +45,7 @@ class StepRecord:
     replaced: set[int] = field(default_factory=set)
     """Groups that gave way to resampled ones."""
     slots: list[int] = field(default_factory=list)
-    """Group at each place of the update, once groups were swapped."""
+    """Group at each place of the update."""
     padding_share: float = 0.0
     """Padding among the completion tokens of the update."""
 
@@ -90,6 +84,30 @@ class StepRecord:
         """The breakdowns by group."""
         size = self.group_size
         return [self.breakdowns[i : i + size] for i in range(0, len(self.breakdowns), size)]
+
+    def live_rows(self, *, by_accuracy: bool) -> list[bool]:
+        """Which rows of the update have something to teach: groups whose rewards, or answers, vary.
+
+        Args:
+            by_accuracy: right and other answers have to occur in a group.
+        """
+        groups = [self.groups()[slot] for slot in self.slots]
+        live = [has_signal(group) if by_accuracy else not is_constant(group) for group in groups]
+        return [alive for alive in live for _ in range(self.group_size)]
+
+    def down_sample(self, count: int, scale: str) -> tuple[list[bool], list[float]]:
+        """Keep the rows of each group that differ most, with the advantages that they have alone.
+
+        Returns:
+            of each row of the update whether it is kept, and its advantage.
+        """
+        groups, size = self.groups(), self.group_size
+        rewards = [[breakdown.total for breakdown in groups[slot]] for slot in self.slots]
+        kept, advantages = down_sample(rewards, count, scale)
+        for place, slot in enumerate(self.slots):
+            own = advantages[place * size : (place + 1) * size]
+            self.advantages[slot * size : (slot + 1) * size] = own
+        return kept, advantages
 
     def facts(self) -> dict[str, Any]:
         """The fields of a step event that come from completions and rewards."""

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from budgetrl.engine.base import StopCheck
+from budgetrl.engine.logits import scoring
 from budgetrl.training.signal import Batch
 from budgetrl.training.stopper import StepAborted
 
@@ -77,14 +78,9 @@ def works_by_pieces(trainer: Any) -> bool:
         return False
     row = torch.arange(_TRIED, device=model.device)[None]
     asked = (model, row, torch.ones_like(row), _TRIED // 2)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            whole: torch.Tensor = trainer._full_logits_logps(*asked)[0]
-            pieces: torch.Tensor = trainer._chunked_logps(*asked)[0]
-    finally:
-        model.train(was_training)
+    with scoring(model):
+        whole: torch.Tensor = trainer._full_logits_logps(*asked)[0]
+        pieces: torch.Tensor = trainer._chunked_logps(*asked)[0]
     exact = inner.dtype == torch.float32
     return bool((whole - pieces).abs().max() < (1e-4 if exact else 3e-2))
 

@@ -36,10 +36,10 @@ from budgetrl.training.kinds import build
 from budgetrl.training.leftovers import Leftovers
 from budgetrl.training.log import RunLog
 from budgetrl.training.progress import Progress
+from budgetrl.training.stage import TrainerParts
 from budgetrl.training.stopper import Stopper
 from budgetrl.training.supplies import Supplier, Supply, describe, staged, tell_left_out
 from budgetrl.training.trackers import open_tracker
-from budgetrl.training.trainer import TrainerParts
 from budgetrl.training.trl_args import UNLIMITED_STEPS
 
 RENEWING = ("eval.", "data: eval.", "model: ", "versions: ")

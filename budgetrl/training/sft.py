@@ -19,9 +19,8 @@ from budgetrl.recipe.schema import Recipe
 from budgetrl.training.rates import RateCallback
 from budgetrl.training.recorder import StepRecord
 from budgetrl.training.signal import zero_gradient_loss
-from budgetrl.training.stopper import StepAborted
-from budgetrl.training.trainer import StageMixin, TrainerParts, forget_ranks
-from budgetrl.training.trl_args import check_unchanged, sft_arguments
+from budgetrl.training.stage import StageMixin, TrainerParts, open_trainer
+from budgetrl.training.trl_args import sft_arguments
 
 Batch = dict[str, torch.Tensor]
 IGNORED = -100
@@ -110,13 +109,6 @@ class SftMixin(StageMixin):
             self.parts.record.note_pass(tokens, seen[0][0], seen[1][0])
         return loss
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """One micro-batch."""
-        if self.parts.must_stop():
-            raise StepAborted
-        with self.parts.clock.time("update"):
-            return super().training_step(*args, **kwargs)  # type: ignore[misc]
-
 
 def micro_batches(
     rows: Sequence[Demonstration], count: int, max_cells: int, pad: int
@@ -170,29 +162,12 @@ def build_sft_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[A
     Raises:
         TrainingError: a library changed a value of the recipe.
     """
-    import datasets
-    import transformers
-    import trl
-
-    forget_ranks()
     recipe = parts.recipe
     passes = accumulation(recipe)
     wanted = sft_arguments(recipe, parts.folder, max_steps, passes)
-    config = trl.SFTConfig(**wanted)
-    check_unchanged(wanted, config, "trl.SFTConfig")
     placeholder = {"input_ids": [0, 0], "labels": [0, 0]}
-    trainer_class = type("BudgetSftTrainer", (SftMixin, trl.SFTTrainer), {})
-    trainer = trainer_class(
-        model=parts.engine.model,
-        args=config,
-        train_dataset=datasets.Dataset.from_list([placeholder] * passes),
-        processing_class=parts.engine.tokenizer,
-        callbacks=[RateCallback(1), *callbacks],
-    )
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.parts = parts
-    check_unchanged(wanted, trainer.args, "trl.SFTTrainer")
-    return trainer
+    callbacks = [RateCallback(1), *callbacks]
+    return open_trainer(parts, SftMixin, "SFT", wanted, [placeholder] * passes, callbacks)
 
 
 def longest_rows(recipe: Recipe, pad: int) -> Batch:

@@ -8,19 +8,17 @@ directory as `traces/STAGE.jsonl`: a resumed run learns from the same.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from budgetrl.data.demonstrations import Demonstration
 from budgetrl.data.sampler import ProblemSampler
-from budgetrl.engine.base import Request, sample_seed
 from budgetrl.engine.ends import closing_id
-from budgetrl.files import write_atomic
+from budgetrl.files import read_jsonl, write_atomic
 from budgetrl.recipe.base import RewardName
 from budgetrl.training.callbacks import StepCallback
+from budgetrl.training.drawing import answers
 from budgetrl.training.setup import Prepared
-from budgetrl.training.trainer import training_sampling
 from budgetrl.types import Problem, RewardBreakdown, Verdict
 
 TIME_SHARE = 0.5
@@ -43,7 +41,7 @@ def own_traces(prepared: Prepared, follower: StepCallback) -> ProblemSampler | N
         rows = list(_drawn(prepared, follower, _wanted(follower)))
         file.parent.mkdir(exist_ok=True)
         write_atomic(file, "".join(json.dumps(row) + "\n" for row in rows))
-    found = [_demonstration(prepared, row) for row in _read(file)]
+    found = [_demonstration(prepared, row) for row in read_jsonl(file)]
     kept: list[Any] = [row for row in found if row.num_tokens <= recipe.sft.max_tokens]
     return ProblemSampler(kept, recipe.seed, recipe.sft.rows_per_step) if kept else None
 
@@ -66,17 +64,9 @@ def _drawn(prepared: Prepared, follower: StepCallback, wanted: int) -> Iterator[
         number = asked // prepared.sampler.prompts_per_step
         problems = prepared.sampler.batch(number)
         asked += len(problems)
-        requests = list(_requests(prepared, problems, recipe.sft.samples, number))
-        answers = prepared.engine.generate(requests, training_sampling(recipe), over)
-        golds = [problem for problem in problems for _ in range(recipe.sft.samples)]
-        done = [(one, gold) for one, gold in zip(answers, golds, strict=True) if one is not None]
-        graded = prepared.reward(
-            [one.text for one, _ in done],
-            [problem.answer for _, problem in done],
-            [one.num_tokens for one, _ in done],
-        )
+        drawn = answers(prepared, problems, recipe.sft.samples, f"trace {number}", over)
         seen: set[tuple[str, str]] = set()
-        for (one, problem), breakdown in zip(done, graded, strict=True):
+        for problem, one, breakdown in drawn:
             key = (problem.id, one.text)
             if _is_good(breakdown) and not one.truncated and key not in seen and made < wanted:
                 seen.add(key)
@@ -85,23 +75,9 @@ def _drawn(prepared: Prepared, follower: StepCallback, wanted: int) -> Iterator[
                 yield {**about, "completion": one.text}
 
 
-def _requests(
-    prepared: Prepared, problems: Sequence[Problem], samples: int, number: int
-) -> Iterator[Request]:
-    seed, renderer = prepared.recipe.seed, prepared.renderer
-    for problem in problems:
-        for i in range(samples):
-            drawn = sample_seed(seed, f"trace {number} {problem.id}", i)
-            yield Request(problem.id, renderer.text(problem), renderer.ids(problem), i, drawn)
-
-
 def _is_good(breakdown: RewardBreakdown) -> bool:
     form = breakdown.components.get(RewardName.FORMAT)
     return breakdown.verdict is Verdict.CORRECT and (form is None or form > 0)
-
-
-def _read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def _demonstration(prepared: Prepared, row: dict[str, Any]) -> Demonstration:

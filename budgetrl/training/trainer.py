@@ -9,35 +9,23 @@ hands generation to the engine, leaves out rows that teach nothing, times the ph
 goes into advantages.
 """
 
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from budgetrl.data.prompts import PromptRenderer
-from budgetrl.data.sampler import ProblemSampler
 from budgetrl.engine.base import (
     SamplingSpec,
-    StopCheck,
-    TrainableEngine,
     completion_of,
     sample_seed,
 )
-from budgetrl.engine.teacher import LoadedTeacher
 from budgetrl.errors import TrainingError
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.training.checkpoints import load_trained
-from budgetrl.training.clock import PhaseClock
-from budgetrl.training.down_sampling import down_sample
-from budgetrl.training.progress import Progress
-from budgetrl.training.rates import RateCallback, Rates
-from budgetrl.training.recorder import RewardFunction, StepRecord, has_signal, is_constant
-from budgetrl.training.rewind import Rewind
-from budgetrl.training.schedule import learning_rate
+from budgetrl.training.rates import RateCallback
+from budgetrl.training.recorder import StepRecord, has_signal, is_constant
 from budgetrl.training.scoring import (
     REFERENCE_ADAPTER,
     keep_promises,
@@ -54,65 +42,13 @@ from budgetrl.training.signal import (
     swap_groups,
     zero_gradient_loss,
 )
+from budgetrl.training.stage import StageMixin, TrainerParts, open_trainer
 from budgetrl.training.stopper import StepAborted
-from budgetrl.training.trl_args import check_unchanged, grpo_arguments
+from budgetrl.training.trl_args import grpo_arguments
 from budgetrl.types import Problem
 
 MANY_LOGITS = 1 << 24
 """Of a micro-batch: 64 MiB in float32. Fewer are computed at once, which takes less time."""
-RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-"""Variables by which a trainer takes itself for one of several. TRL sets them where vLLM generates,
-for vLLM; a second trainer, after the preflight's halving, would be distributed by them."""
-
-
-@dataclass(slots=True)
-class TrainerParts:
-    """What the mixin works with."""
-
-    recipe: Recipe
-    engine: TrainableEngine
-    sampler: ProblemSampler
-    renderer: PromptRenderer
-    reward: RewardFunction
-    clock: PhaseClock
-    folder: Path
-    """Where libraries may write."""
-    must_stop: StopCheck
-    """Asked between micro-batches."""
-    rollout_over: StopCheck
-    """Asked between tokens: a stop, or the time limit of this rollout."""
-    budget_used: Callable[[], float] = lambda: 0.0
-    """Share of the budget that is used now, over all attempts, for schedules by budget."""
-    progress: Progress = field(default_factory=Progress)
-    """Which stage this is, and what was made before it."""
-    record: StepRecord | None = None
-    """The newest rolled-out batch."""
-    rewind: Rewind = field(default_factory=Rewind)
-    teacher: LoadedTeacher | None = None
-    """Of a distillation."""
-
-
-class StageMixin:
-    """Overrides of TRL's trainers that every kind of stage has; `parts` is set before training."""
-
-    parts: TrainerParts
-
-    @property
-    def rollouts(self) -> int:
-        """What everybody but TRL counts as steps: rollout batches trained on, in all stages."""
-        own = int(self.state.global_step) // self.parts.recipe.optimizer_steps  # type: ignore[attr-defined]
-        return self.parts.progress.first_step + own
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Rates:
-        """The recipe's schedule; TRL's own is told to be constant."""
-        parts = self.parts
-
-        def rate() -> float:
-            updates = parts.progress.updates_in_schedule(self.rollouts)
-            return learning_rate(parts.recipe.schedule, updates, parts.budget_used())
-
-        self.lr_scheduler = Rates(optimizer or self.optimizer, rate)  # type: ignore[attr-defined]
-        return self.lr_scheduler
 
 
 class BudgetMixin(StageMixin):
@@ -125,6 +61,12 @@ class BudgetMixin(StageMixin):
     """Whether the vocabulary's projection is applied in pieces, and again in the backward pass, as
     TRL does beside Liger kernels."""
 
+    @property
+    def record(self) -> StepRecord:
+        """Of the newest rolled-out batch."""
+        assert self.parts.record is not None
+        return self.parts.record
+
     def _generate_and_score_completions(self, inputs: Sequence[Any]) -> Batch:
         """The sampler's problems of this step instead of the placeholder rows."""
         parts, step = self.parts, self.rollouts
@@ -132,13 +74,18 @@ class BudgetMixin(StageMixin):
         parts.record = self.record_class(step + 1, parts.recipe.grpo.num_generations)
         number = parts.progress.batch_of(step)
         batch = self._roll_out(parts.sampler.batch(number))
+        self.record.slots = list(range(len(self.record.problems)))
         for draw in range(1, (parts.recipe.signal.resample_rounds or 0) + 1):
             batch = self._resample(batch, number, draw)
         device, rows = batch["advantages"].device, len(batch["advantages"])
-        if parts.recipe.signal.skip != "off":
-            live = self._live_rows()
-            if parts.recipe.signal.keep_rows is not None:
-                live = self._down_sample(batch, live, parts.recipe.signal.keep_rows)
+        signal = parts.recipe.signal
+        if signal.skip != "off":
+            live = self.record.live_rows(by_accuracy=signal.skip == "accuracy")
+            if signal.keep_rows is not None:
+                scale = parts.recipe.grpo.scale_rewards
+                kept, advantages = self.record.down_sample(signal.keep_rows, scale)
+                batch["advantages"] = torch.tensor(advantages).to(batch["advantages"])
+                live = [a and b for a, b in zip(live, kept, strict=True)]
             batch[LIVE] = torch.tensor(live, device=device)
         # Groups stay whole: each optimiser step takes its share of the prompts, in their order.
         batch[WINDOW] = torch.arange(rows, device=device) // parts.recipe.completions_per_update
@@ -146,8 +93,7 @@ class BudgetMixin(StageMixin):
 
     def _roll_out(self, problems: Sequence[Problem]) -> Batch:
         """Completions, rewards and advantages of some problems; noted in the record."""
-        parts, record = self.parts, self.parts.record
-        assert record is not None
+        parts, record = self.parts, self.record
         first = len(record.breakdowns)
         record.problems += problems
         size = record.group_size
@@ -172,11 +118,9 @@ class BudgetMixin(StageMixin):
 
     def _resample(self, batch: Batch, step: int, draw: int) -> Batch:
         """Swap groups without signal for fresh prompts, as far as those have signal."""
-        parts, record = self.parts, self.parts.record
-        assert record is not None
-        size, count = record.group_size, parts.recipe.batch.prompts_per_step
-        slots = self._slots()
-        dead = [slot for slot in range(count) if not has_signal(record.groups()[slots[slot]])]
+        parts, record = self.parts, self.record
+        size, slots = record.group_size, record.slots
+        dead = [i for i, group in enumerate(slots) if not has_signal(record.groups()[group])]
         if not dead or parts.rollout_over():
             return batch
         first = len(record.problems)
@@ -189,39 +133,8 @@ class BudgetMixin(StageMixin):
             slots[slot] = group
             into += range(slot * size, (slot + 1) * size)
             out_of += range((group - first) * size, (group - first + 1) * size)
-        record.slots = slots
         record.replaced |= set(range(first, len(record.problems))) - set(alive[: len(dead)])
         return swap_groups(batch, fresh, into, out_of) if into else batch
-
-    def _live_rows(self) -> list[bool]:
-        """Which rows of the batch enter the update."""
-        record = self.parts.record
-        assert record is not None
-        groups = record.groups()
-        by_accuracy = self.parts.recipe.signal.skip == "accuracy"
-        live = [
-            has_signal(groups[i]) if by_accuracy else not is_constant(groups[i])
-            for i in self._slots()
-        ]
-        return [alive for alive in live for _ in range(record.group_size)]
-
-    def _down_sample(self, batch: Batch, live: Sequence[bool], count: int) -> list[bool]:
-        """Of the live rows those that differ most, with the advantages that they have alone."""
-        record = self.parts.record
-        assert record is not None
-        slots, groups, size = self._slots(), record.groups(), record.group_size
-        rewards = [[breakdown.total for breakdown in groups[slot]] for slot in slots]
-        kept, advantages = down_sample(rewards, count, self.parts.recipe.grpo.scale_rewards)
-        batch["advantages"] = torch.tensor(advantages).to(batch["advantages"])
-        for place, slot in enumerate(slots):
-            own = advantages[place * size : (place + 1) * size]
-            record.advantages[slot * size : (slot + 1) * size] = own
-        return [a and b for a, b in zip(live, kept, strict=True)]
-
-    def _slots(self) -> list[int]:
-        record = self.parts.record
-        assert record is not None
-        return record.slots or list(range(self.parts.recipe.batch.prompts_per_step))
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Repacks and scores a fresh block of micro-batches before the first of them is used."""
@@ -239,8 +152,7 @@ class BudgetMixin(StageMixin):
             trim=by_tokens or parts.engine.name == EngineName.PLAIN,
             max_cells=recipe.max_cells if by_tokens else None,
         )
-        assert parts.record is not None
-        parts.record.padding_share = padding_share(self._buffered_inputs)
+        self.record.padding_share = padding_share(self._buffered_inputs)
         with parts.clock.time("logprob"):
             keep_promises(self, self._buffered_inputs, parts.must_stop)
         if recipe.optimizer_steps > 1:
@@ -302,11 +214,10 @@ class BudgetMixin(StageMixin):
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         parts, step = self.parts, self.rollouts
         inner = partial(super()._generate_single_turn, prompt_ids, *args, **kwargs)  # type: ignore[misc]
-        assert parts.record is not None
-        first = len(parts.record.completions)
+        first = len(self.record.completions)
         rows = range(first, first + len(prompt_ids))
         seeds = [sample_seed(parts.recipe.seed, f"rollout {step}", row) for row in rows]
-        self.check_prompts(parts.record.problems[first // parts.record.group_size :], prompt_ids)
+        self.check_prompts(self.record.problems[first // self.record.group_size :], prompt_ids)
         with parts.clock.time("rollout"):
             rollout = parts.engine.rollout(
                 prompt_ids, seeds, training_sampling(parts.recipe), parts.rollout_over, inner
@@ -315,7 +226,7 @@ class BudgetMixin(StageMixin):
             raise StepAborted
         with parts.clock.time("logprob"):
             gap = parts.engine.logp_gap(prompt_ids, rollout, parts.recipe.sampling.temperature)
-        parts.record.note(rollout, gap)
+        self.record.note(rollout, gap)
         # TRL would only carry them through every micro-batch.
         logps = None if parts.engine.name == EngineName.PLAIN else rollout.logps
         return rollout.ids, logps
@@ -323,14 +234,6 @@ class BudgetMixin(StageMixin):
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
         with self.parts.clock.time("reward"):
             return super()._calculate_rewards(*args, **kwargs)  # type: ignore[misc]
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """One micro-batch."""
-        if self.parts.must_stop():
-            self.parts.rewind.undo(self)
-            raise StepAborted
-        with self.parts.clock.time("update"):
-            return super().training_step(*args, **kwargs)  # type: ignore[misc]
 
 
 def score(parts: TrainerParts, completion_ids: Sequence[Sequence[int]]) -> list[float | None]:
@@ -340,11 +243,7 @@ def score(parts: TrainerParts, completion_ids: Sequence[Sequence[int]]) -> list[
     first = len(record.completions)
     completions = [completion_of(parts.engine, ids) for ids in completion_ids]
     golds = [problem.answer for problem in record.problems for _ in range(record.group_size)]
-    breakdowns = parts.reward(
-        [completion.text for completion in completions],
-        golds[first:],
-        [completion.num_tokens for completion in completions],
-    )
+    breakdowns = parts.reward(completions, golds[first:])
     record.completions += completions
     record.breakdowns += breakdowns
     return [breakdown.total for breakdown in breakdowns]
@@ -361,12 +260,6 @@ def training_sampling(recipe: Recipe, max_tokens: int | None = None) -> Sampling
         min_p=sampling.min_p,
         stop=sampling.stop,
     )
-
-
-def forget_ranks() -> None:
-    """One process, one trainer."""
-    for name in RANKS:
-        os.environ.pop(name, None)
 
 
 def _settle_reference(parts: TrainerParts) -> None:
@@ -391,35 +284,24 @@ def build_trainer(
     Raises:
         TrainingError: a library changed a value of the recipe.
     """
-    import datasets
-    import transformers
-    import trl
-
-    forget_ranks()
-    wanted = grpo_arguments(parts.recipe, parts.folder, max_steps)
-    config = trl.GRPOConfig(**wanted)
-    check_unchanged(wanted, config, "trl.GRPOConfig")
+    recipe, model = parts.recipe, parts.engine.model
 
     def reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float | None]:
         return score(parts, completion_ids)
 
-    if REFERENCE_ADAPTER in getattr(parts.engine.model, "peft_config", {}):
-        parts.engine.model.delete_adapter(REFERENCE_ADAPTER)  # of a stage before; TRL makes its own
-    placeholders = [{"prompt": ""}] * parts.sampler.prompts_per_step
-    trainer_class = type("BudgetTrainer", (mixin, trl.GRPOTrainer), {})
-    trainer = trainer_class(
-        model=parts.engine.model,
+    if REFERENCE_ADAPTER in getattr(model, "peft_config", {}):
+        model.delete_adapter(REFERENCE_ADAPTER)  # of a stage before; TRL makes its own
+    trainer = open_trainer(
+        parts,
+        mixin,
+        "GRPO",
+        grpo_arguments(recipe, parts.folder, max_steps),
+        [{"prompt": ""}] * parts.sampler.prompts_per_step,
+        [RateCallback(recipe.optimizer_steps), *callbacks],
         reward_funcs=[reward],
-        args=config,
-        train_dataset=datasets.Dataset.from_list(placeholders),
-        processing_class=parts.engine.tokenizer,
-        callbacks=[RateCallback(parts.recipe.optimizer_steps), *callbacks],
     )
     _settle_reference(parts)
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.parts = parts
     trainer.by_pieces = parts.engine.name == EngineName.PLAIN and works_by_pieces(trainer)
     # Which completions are truncated: those that none of these ends, sampling.stop included.
     trainer.eos_token_ids = sorted(parts.engine.end_ids)
-    check_unchanged(wanted, trainer.args, "trl.GRPOTrainer")
     return trainer

@@ -50,7 +50,7 @@ def requests(engine: PlainEngine) -> list[Request]:
     renderer = PromptRenderer(engine.tokenizer, RECIPE.prompt)
     problems = load_problems(RECIPE.data, lambda golds: [None] * len(golds)).problems[:12]
     made = [
-        Request(problem.id, renderer.text(problem), renderer.ids(problem), 0, seed=100 + number)
+        Request(problem.id, renderer.ids(problem), 0, seed=100 + number)
         for number, problem in enumerate(problems)
     ]
     assert len({len(request.prompt_ids) for request in made}) > 2
@@ -111,9 +111,7 @@ def test_completions_repeat_exactly_and_follow_their_seeds(
     first = engine.generate(requests, SAMPLING, never)
     torch.manual_seed(99)  # the global generator plays no part
     assert engine.generate(requests, SAMPLING, never) == first
-    others = [
-        Request(r.problem_id, r.prompt, r.prompt_ids, r.sample, r.seed + 1000) for r in requests
-    ]
+    others = [Request(r.problem_id, r.prompt_ids, r.sample, r.seed + 1000) for r in requests]
     assert texts(engine.generate(others, SAMPLING, never)) != texts(first)
 
 

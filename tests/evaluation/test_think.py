@@ -79,7 +79,7 @@ def answer(
     writer: Writer, budget: ThinkBudget = BUDGET, memory: Trajectories | None = None
 ) -> Completion | None:
     policy = ThinkingPolicy(writer, decode, frozenset([END]), budget, memory)  # type: ignore[arg-type]
-    (made,) = policy.generate([Request("p", "?", (1,), 0, 5)], SAMPLING, never)
+    (made,) = policy.generate([Request("p", (1,), 0, 5)], SAMPLING, never)
     return made
 
 

@@ -50,7 +50,7 @@ def texts(target: str) -> list[str]:
     for number in range(64):
         prompt = CHAT.format(f"{number} + {3 * number} = ?")
         ids = tuple(engine.tokenizer(prompt, add_special_tokens=False)["input_ids"])
-        requests.append(Request(str(number), prompt, ids, 0, number))
+        requests.append(Request(str(number), ids, 0, number))
     made = engine.generate(requests, GREEDY, lambda: False)
     return [one.text for one in made if one is not None]
 

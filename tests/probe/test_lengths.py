@@ -20,7 +20,7 @@ def test_a_limit_cuts_what_is_longer_and_keeps_what_is_right_within_it() -> None
 
 def test_cut_completions_count_by_what_became_of_some_of_them() -> None:
     lengths = Lengths()
-    request = Request("p", "?", (1,), 0, 1)
+    request = Request("p", (1,), 0, 1)
     whole, cut = Completion("", 10, False, (1,)), Completion("", 16, True, (1,) * 16)
     lengths.note([request] * 5, ["7"] * 5, [whole, cut, cut, cut, cut], [True] + [False] * 4)
     assert (lengths.num_cut, len(lengths.cut)) == (4, 4)

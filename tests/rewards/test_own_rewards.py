@@ -17,7 +17,7 @@ from budgetrl.rewards.own import try_once
 from budgetrl.rewards.own_files import check_function, source_hashes
 from budgetrl.rewards.pool import GradedRow
 from budgetrl.rewards.registry import RewardSum, build_reward, fault_lines, most_faults
-from budgetrl.types import Verdict
+from budgetrl.types import Completion, Verdict
 
 TIMEOUT_S = 0.3
 OWN = """
@@ -144,7 +144,7 @@ FAULTS = {
 def test_a_faulty_reward_costs_its_row_and_is_named(rewards: Any, function: str) -> None:
     reward = rewards(function)
     completions = ["fine"] * 7 + ["bad"] + ["fine"] * 8
-    made = reward(completions, ["1"] * 16, [3] * 16)
+    made = reward([Completion(text, 3, False) for text in completions], ["1"] * 16)
     if function == "waits":  # for every row
         assert [b.total for b in made] == [None] * 16
         assert "was not asked again after 2 faults" in str(made[-1].fault)
@@ -156,7 +156,7 @@ def test_a_faulty_reward_costs_its_row_and_is_named(rewards: Any, function: str)
 
 def test_a_reward_that_hangs_for_every_row_is_asked_a_few_times_only(rewards: Any) -> None:
     reward, started = rewards("hangs"), time.monotonic()
-    made = reward(["bad"] * 64, ["1"] * 64, [3] * 64)
+    made = reward([Completion("bad", 3, False)] * 64, ["1"] * 64)
     asked = sum("took more than" in str(b.fault) for b in made)
     assert asked == most_faults(64) + 1 == 4
     assert time.monotonic() - started < 64 * TIMEOUT_S
@@ -169,7 +169,7 @@ def test_a_reward_that_hangs_for_every_row_is_asked_a_few_times_only(rewards: An
 )
 def test_every_kind_of_one_number_will_do(rewards: Any, function: str) -> None:
     reward = build_one(rewards, function)
-    (made,) = reward(["x"], ["1"], [3])
+    (made,) = reward([Completion("x", 3, False)], ["1"])
     assert (made.total, made.fault) == (1.0, None)
 
 

@@ -14,7 +14,7 @@ from budgetrl.recipe.schema import Reward
 from budgetrl.rewards.own_files import find_function
 from budgetrl.rewards.pool import GradedRow, GradingPool
 from budgetrl.rewards.registry import RewardSum, build_reward, check_faults
-from budgetrl.types import RewardBreakdown, Verdict
+from budgetrl.types import Completion, RewardBreakdown, Verdict
 
 RIGHT, WRONG = "<think>a</think>\\boxed{1}", "<think>a</think>\\boxed{2}"
 OWN_REWARDS = """
@@ -60,8 +60,8 @@ def reward_of(pool: GradingPool, *specs: Mapping[str, Any], **options: Any) -> R
 def score(
     reward: RewardSum, completions: Sequence[str], gold: str = "1", tokens: int = 10
 ) -> list[RewardBreakdown]:
-    count = len(completions)
-    return reward(completions, [gold] * count, [tokens] * count)
+    made = [Completion(text, tokens, False) for text in completions]
+    return reward(made, [gold] * len(made))
 
 
 def test_the_papers_reward_is_a_fifth_of_format_plus_accuracy(pool: GradingPool) -> None:

@@ -30,7 +30,8 @@ from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.distil import PROBE, DistilMixin, DistilRecord, check_prompts
-from budgetrl.training.trainer import TrainerParts, build_trainer
+from budgetrl.training.stage import TrainerParts
+from budgetrl.training.trainer import build_trainer
 
 TEMPERATURE, TOLERANCE = 0.9, 5e-6
 SETS = (

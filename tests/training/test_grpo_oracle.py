@@ -28,8 +28,9 @@ from budgetrl.errors import TrainingError
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.training.clock import PhaseClock
-from budgetrl.training.trainer import BudgetMixin, TrainerParts, build_trainer
-from budgetrl.types import RewardBreakdown, Verdict
+from budgetrl.training.stage import TrainerParts
+from budgetrl.training.trainer import BudgetMixin, build_trainer
+from budgetrl.types import Completion, RewardBreakdown, Verdict
 
 TOLERANCE = 2e-5
 """Relative L2 distance of two gradients. The trainer computes in float32: the oracle evaluated in
@@ -177,7 +178,7 @@ def train(folder: Path, steps: int = 1, **settings: Any) -> Training:
 
 
 def dictated_reward(
-    completions: Sequence[str], golds: Sequence[str], num_tokens: Sequence[int]
+    completions: Sequence[Completion], golds: Sequence[str]
 ) -> list[RewardBreakdown]:
     return [
         RewardBreakdown(reward, {}, verdict(reward), None) for group in REWARDS for reward in group

@@ -15,7 +15,8 @@ from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.training import trainer as trainer_module
 from budgetrl.training.clock import PhaseClock
-from budgetrl.training.trainer import TrainerParts, build_trainer
+from budgetrl.training.stage import TrainerParts
+from budgetrl.training.trainer import build_trainer
 from budgetrl.types import Problem
 
 

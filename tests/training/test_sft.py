@@ -19,7 +19,7 @@ from budgetrl.training.clock import PhaseClock
 from budgetrl.training.leftovers import Leftovers
 from budgetrl.training.progress import Progress
 from budgetrl.training.sft import IGNORED, SftRecord, build_sft_trainer, micro_batches
-from budgetrl.training.trainer import TrainerParts
+from budgetrl.training.stage import TrainerParts
 from budgetrl.types import Verdict
 
 ROWS, UPDATES, RATE = 12, 2, 1e-3

@@ -1,0 +1,59 @@
+"""Answers that are drawn and graded outside an update: for a gate, for demonstrations, to rehearse.
+
+    for problem, completion, breakdown in answers(prepared, problems, 8, "gate", stopped): ...
+
+As an update of the stage would draw them, from seeds of their own, so that a resumed run draws the
+same.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from budgetrl.engine.base import Request, StopCheck, sample_seed
+from budgetrl.training.setup import Prepared
+from budgetrl.training.trainer import training_sampling
+from budgetrl.types import Completion, Problem, RewardBreakdown
+
+
+class Answer(NamedTuple):
+    """A completion of a problem, graded."""
+
+    problem: Problem
+    completion: Completion
+    breakdown: RewardBreakdown
+
+
+def answers(
+    prepared: Prepared,
+    problems: Sequence[Problem],
+    samples: int,
+    purpose: str,
+    should_stop: StopCheck,
+    max_tokens: int | None = None,
+) -> list[Answer]:
+    """So many answers to each problem; those that were not finished when stopped are left out.
+
+    Args:
+        prepared: for the stage.
+        problems: that are asked.
+        samples: of each.
+        purpose: seeds the draws, with the recipe's seed, problem and sample.
+        should_stop: asked between tokens.
+        max_tokens: of one answer; None: as many as in training.
+    """
+    recipe, renderer = prepared.recipe, prepared.renderer
+    rows = [(problem, number) for problem in problems for number in range(samples)]
+    requests = [
+        Request(
+            problem.id,
+            renderer.ids(problem),
+            number,
+            sample_seed(recipe.seed, f"{purpose} {problem.id}", number),
+        )
+        for problem, number in rows
+    ]
+    made = prepared.engine.generate(requests, training_sampling(recipe, max_tokens), should_stop)
+    pairs = zip(rows, made, strict=True)
+    done = [(problem, one) for (problem, _), one in pairs if one is not None]
+    graded = prepared.reward([one for _, one in done], [problem.answer for problem, _ in done])
+    return [Answer(*pair, breakdown) for pair, breakdown in zip(done, graded, strict=True)]
