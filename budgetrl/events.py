@@ -321,26 +321,7 @@ class RunFinished(Event):
     best_checkpoint: str | None = None
 
 
-_KINDS: dict[str, type[Event]] = {
-    model.KIND: model
-    for model in (
-        RunStarted,
-        RunResumed,
-        Changed,
-        Phase,
-        Download,
-        Step,
-        StageEvent,
-        GateEvent,
-        Evaluation,
-        Entropy,
-        Checkpoint,
-        PlanEvent,
-        RunWarning,
-        Error,
-        RunFinished,
-    )
-}
+_KINDS: dict[str, type[Event]] = {model.KIND: model for model in Event.__subclasses__()}
 
 
 def changed_value(value: Any, limit: int = 60) -> str:

@@ -53,8 +53,14 @@ from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.recipe.window import check_window, fit_answers, window_of
-from budgetrl.rundir import MANIFEST, PLAN, RECIPE, RESOLVED, RunDir
-from budgetrl.rundir import SCHEMA_VERSION as RUNDIR_VERSION
+from budgetrl.rundir import (
+    MANIFEST,
+    PLAN,
+    RECIPE,
+    RESOLVED,
+    SCHEMA_VERSION as RUNDIR_VERSION,
+    RunDir,
+)
 from budgetrl.units import duration, hours_option
 from budgetrl.usable_recipe import check_known_layers, check_local_files
 

@@ -21,9 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from budgetrl.checkpoint_files import CheckpointFolder
-from budgetrl.damage import RECIPE as RECIPE
-from budgetrl.damage import RESOLVED as RESOLVED
-from budgetrl.damage import way_on
+from budgetrl.damage import RECIPE as RECIPE, RESOLVED as RESOLVED, way_on
 from budgetrl.errors import RunDirError
 from budgetrl.event_file import EventWriter, whole_lines
 from budgetrl.events import Event, RunFinished, Stamp, parse

@@ -18,8 +18,7 @@ from torture_lab import STEPS, Lab, differences, unreadable
 from torture_scenarios import Outcome, Reference
 
 from budgetrl.account.evaluated import EvaluatedRun, read_run
-from budgetrl.display.runs_table import run_json
-from budgetrl.display.runs_table import runs as list_of_runs
+from budgetrl.display.runs_table import run_json, runs as list_of_runs
 from budgetrl.errors import BudgetRLError
 from budgetrl.events import Error, RunResumed
 from budgetrl.report.sections import run_document

@@ -20,20 +20,22 @@ import typer
 
 import budgetrl
 from budgetrl.account.text import scrub
-from budgetrl.cli import bench as bench_commands
-from budgetrl.cli import diagnose as diagnose_commands
-from budgetrl.cli import doctor as doctor_commands
-from budgetrl.cli import estimate as estimate_commands
-from budgetrl.cli import eval as eval_commands
-from budgetrl.cli import export as export_commands
-from budgetrl.cli import grade as grade_commands
-from budgetrl.cli import probe as probe_commands
-from budgetrl.cli import recipes as recipe_commands
-from budgetrl.cli import report as report_commands
-from budgetrl.cli import run as run_commands
-from budgetrl.cli import study as study_commands
-from budgetrl.cli import sweep as sweep_commands
-from budgetrl.cli import watch as watch_commands
+from budgetrl.cli import (
+    bench as bench_commands,
+    diagnose as diagnose_commands,
+    doctor as doctor_commands,
+    estimate as estimate_commands,
+    eval as eval_commands,
+    export as export_commands,
+    grade as grade_commands,
+    probe as probe_commands,
+    recipes as recipe_commands,
+    report as report_commands,
+    run as run_commands,
+    study as study_commands,
+    sweep as sweep_commands,
+    watch as watch_commands,
+)
 from budgetrl.display.output import silence
 from budgetrl.errors import BudgetRLError, ExitCode
 

@@ -12,8 +12,7 @@ from rich.text import Text
 from budgetrl.account.bill import more_updates
 from budgetrl.account.outcome import STATUS_TONES
 from budgetrl.account.text import scrub
-from budgetrl.display import glyphs as g
-from budgetrl.display import model_panels, panels
+from budgetrl.display import glyphs as g, model_panels, panels
 from budgetrl.display.layout import Panel, beside, stack
 from budgetrl.display.lines import fit, row
 from budgetrl.display.scene import Scene

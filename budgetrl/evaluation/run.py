@@ -41,8 +41,7 @@ from budgetrl.evaluation.summary import summarise
 from budgetrl.files import write_json
 from budgetrl.recipe.eval_tables import rounds_of
 from budgetrl.rewards.registry import Grader
-from budgetrl.types import Completion, EvalResult
-from budgetrl.types import Protocol as EvalProtocol
+from budgetrl.types import Completion, EvalResult, Protocol as EvalProtocol
 
 STORED_AT_ONCE = 64
 """Completions of a queue that are graded and stored together: what a kill may lose."""

@@ -16,8 +16,7 @@ from budgetrl.evaluation.think import batch_of, protocol_text
 from budgetrl.grading.rules import GRADER_VERSION
 from budgetrl.recipe.eval_tables import Rounds
 from budgetrl.recipe.schema import EngineName, Eval, Recipe
-from budgetrl.types import Problem
-from budgetrl.types import Protocol as EvalProtocol
+from budgetrl.types import Problem, Protocol as EvalProtocol
 
 
 @dataclass(frozen=True, slots=True)

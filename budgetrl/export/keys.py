@@ -1,6 +1,7 @@
 """What an entry of the table of settings is, and names in verl that several places know."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from budgetrl.export.layout import Layout
@@ -29,16 +30,22 @@ class Entry(NamedTuple):
     """Recipe keys."""
     verl: tuple[str, ...]
     """verl keys, or words where there is none."""
-    to: To | None
-    """The value of the verl key; of several, a tuple of as many. None: text for the page alone."""
     trl: str
     """Argument of TRL or Unsloth, for the page."""
     remark: str = ""
+    to: To | None = None
+    """The value of the verl key; of several, a tuple of as many. None: that of the recipe key."""
+    written: bool = True
+    """False: text for the page alone."""
 
     def values(self, recipe: Recipe, layout: Layout) -> dict[str, Any]:
         """verl key -> value."""
-        if self.to is None:
+        if not self.written:
             return {}
-        found = self.to(recipe, layout)
-        pairs = zip(self.verl, found if len(self.verl) > 1 else (found,), strict=True)
+        if self.to is None:
+            found: Any = (attrgetter(self.recipe[0])(recipe),) * len(self.verl)
+        else:
+            found = self.to(recipe, layout)
+            found = found if len(self.verl) > 1 else (found,)
+        pairs = zip(self.verl, found, strict=True)
         return {key: value for key, value in pairs if value is not UNWRITTEN}

@@ -12,84 +12,55 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from budgetrl.recipe.base import VLLM_RANKS, AlphaPolicy, EngineName, RewardName, SuiteName, Table
+from budgetrl.recipe.base import (
+    VLLM_RANKS as VLLM_RANKS,
+    AlphaPolicy as AlphaPolicy,
+    EngineName as EngineName,
+    RewardName as RewardName,
+    SuiteName as SuiteName,
+    Table as Table,
+)
 from budgetrl.recipe.eval_tables import (
-    Deviation,
-    Entropy,
-    Eval,
-    Expected,
-    Inferred,
-    Paper,
-    Select,
-    Stated,
+    Deviation as Deviation,
+    Entropy as Entropy,
+    Eval as Eval,
+    Expected as Expected,
+    Inferred as Inferred,
+    Paper as Paper,
+    Select as Select,
+    Stated as Stated,
 )
 from budgetrl.recipe.model_tables import (
-    Columns,
-    Data,
-    Engine,
-    Lora,
-    Model,
-    Prompt,
-    RecipeInfo,
-    Teacher,
+    Columns as Columns,
+    Data as Data,
+    Engine as Engine,
+    Lora as Lora,
+    Model as Model,
+    Prompt as Prompt,
+    RecipeInfo as RecipeInfo,
+    Teacher as Teacher,
     no_teacher,
 )
-from budgetrl.recipe.stage_tables import Distill, Sft, Stage, StageKind, scaled
-from budgetrl.recipe.sweep_table import Sweep
-from budgetrl.recipe.training_tables import (
-    Batch,
-    BudgetTable,
-    Checkpoint,
-    Grpo,
-    Optimizer,
-    Reward,
-    Sampling,
-    Schedule,
-    Signal,
-    Tracker,
+from budgetrl.recipe.stage_tables import (
+    Distill as Distill,
+    Sft as Sft,
+    Stage as Stage,
+    StageKind as StageKind,
+    scaled,
 )
-
-__all__ = [
-    "VLLM_RANKS",
-    "AlphaPolicy",
-    "Batch",
-    "BudgetTable",
-    "Checkpoint",
-    "Columns",
-    "Data",
-    "Deviation",
-    "Distill",
-    "Engine",
-    "EngineName",
-    "Entropy",
-    "Eval",
-    "Expected",
-    "Grpo",
-    "Inferred",
-    "Lora",
-    "Model",
-    "Optimizer",
-    "Paper",
-    "Prompt",
-    "Recipe",
-    "RecipeInfo",
-    "Reward",
-    "RewardName",
-    "Sampling",
-    "Schedule",
-    "Select",
-    "Sft",
-    "Signal",
-    "Stage",
-    "StageKind",
-    "Stated",
-    "SuiteName",
-    "Sweep",
-    "Table",
-    "Teacher",
-    "Tracker",
-]
-
+from budgetrl.recipe.sweep_table import Sweep as Sweep
+from budgetrl.recipe.training_tables import (
+    Batch as Batch,
+    BudgetTable as BudgetTable,
+    Checkpoint as Checkpoint,
+    Grpo as Grpo,
+    Optimizer as Optimizer,
+    Reward as Reward,
+    Sampling as Sampling,
+    Schedule as Schedule,
+    Signal as Signal,
+    Tracker as Tracker,
+)
 
 MOST_ANSWER_TOKENS = 256
 """After thinking, where nothing else is said."""

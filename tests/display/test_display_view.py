@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import synthetic_run as made
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from budgetrl import events
 from budgetrl.account.live import LiveRun

@@ -45,8 +45,7 @@ from budgetrl.files import read_jsonl
 from budgetrl.processor import cpu_model, cpu_speed, peak_rss_gib
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
-from budgetrl.types import EvalResult, Problem
-from budgetrl.types import Protocol as EvalProtocol
+from budgetrl.types import EvalResult, Problem, Protocol as EvalProtocol
 from budgetrl.units import GIB
 
 MEASUREMENTS = Path(__file__).resolve().parents[2] / "docs" / "measurements"

@@ -8,8 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from budgetrl.errors import UsageError
 from budgetrl.evaluation.passk import (

@@ -281,7 +281,7 @@ def test_yaml_is_read_as_the_same_values() -> None:
 def test_the_page_of_keys_is_made_of_the_mapping() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "verl_keys.py"), "--check"]
     assert subprocess.run(command, check=False).returncode == 0, "run scripts/verl_keys.py"
-    written = [key for entry in ENTRIES if entry.to for key in entry.verl]
+    written = [key for entry in ENTRIES if entry.written for key in entry.verl]
     assert len(written) == len(set(written))
 
 

@@ -3,8 +3,7 @@
 import pytest
 
 from budgetrl.engine.base import Request
-from budgetrl.probe.lengths import Lengths, candidates_of, limits_of, proposed
-from budgetrl.probe.lengths import Written as W
+from budgetrl.probe.lengths import Lengths, Written as W, candidates_of, limits_of, proposed
 from budgetrl.types import Completion
 
 

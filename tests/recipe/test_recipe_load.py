@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import tomlkit
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from budgetrl.errors import BudgetRLError, ExitCode, RecipeError, UsageError
 from budgetrl.recipe.load import list_recipes, load_recipe, recipes_root

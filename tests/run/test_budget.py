@@ -5,8 +5,7 @@ from itertools import count
 
 import pytest
 from fake_clock import FakeClock
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from budgetrl.budget import (
     EXIT_S,

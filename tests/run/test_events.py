@@ -4,8 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 from sample_events import step_event
 
 from budgetrl import events

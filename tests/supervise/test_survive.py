@@ -23,8 +23,7 @@ from budgetrl.estimation.closing import closing_s, known_closing_work_s, store_c
 from budgetrl.evaluation.claim import claimed
 from budgetrl.evaluation.mending import refuse_newer, set_aside_damaged
 from budgetrl.evaluation.run import evaluate
-from budgetrl.evaluation.suite import PromptedProblem
-from budgetrl.evaluation.suite import Suite as AskedSuite
+from budgetrl.evaluation.suite import PromptedProblem, Suite as AskedSuite
 from budgetrl.events import parse
 from budgetrl.files import clear_temporary, write_atomic
 from budgetrl.forecast import Forecaster

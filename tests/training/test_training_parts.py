@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from fake_clock import FakeClock
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from sample_events import step_event
 
 from budgetrl.budget import Budget
