@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from budgetrl.engine.plain import PlainEngine
 from budgetrl.events import Evaluation, RunWarning, Step
 from budgetrl.recipe.assets import local_path
+from budgetrl.recipe.eval_tables import CLOSE_WHOLE
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import RunDir, list_runs
 
@@ -234,3 +235,33 @@ def test_its_adapter_is_evaluated_by_vllm(
     )
     [result] = json.loads(done.stdout)
     assert (result["step"], result["adapter_equals_base"]) == (2, False)
+
+
+@pytest.mark.parametrize("rounds", [["--samples=2"], ["--samples=2..5", "--until-width=40"]])
+def test_its_thinking_is_limited_and_its_rounds_end_when_they_are_sure(
+    rounds: list[str], run: RunDir, environment: dict[str, str], folder: Path
+) -> None:
+    suite = folder / f"sums{len(rounds)}.jsonl"
+    sums = [{"problem": f"Compute {n}+{n}.", "answer": str(2 * n)} for n in range(1, 9)]
+    suite.write_text("".join(json.dumps(row) + "\n" for row in sums))
+    command = [sys.executable, "-m", "budgetrl", "eval", str(run.path), "--suite", str(suite)]
+    command += ["--think=4,12", "--think-whole", "--max-tokens=8", *rounds, "--json"]
+    done = subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True, cwd=folder
+    )
+    texts = {}
+    for one in json.loads(done.stdout):
+        limit = one["think"]["max_tokens"]
+        rows = [json.loads(row) for row in Path(one["completions_file"]).read_text().splitlines()]
+        assert 2 <= one["samples"] <= 5 and len(rows) >= 8 * one["samples"]
+        assert one["rounds"]["stopped_by"] in ("max", "width")
+        cut = [row for row in rows if row["thinking"]["forced"]]
+        assert cut and {row["thinking"]["tokens"] for row in cut} == {limit}
+        assert all(row["tokens"] <= limit + 8 for row in cut)
+        texts[limit] = {
+            (row["problem_id"], row["sample"]): row["completion"].partition(CLOSE_WHOLE)
+            for row in rows
+        }
+    assert set(texts) == {4, 12}
+    for key in texts[4].keys() & texts[12].keys():  # the shorter limit cut the longer's thinking
+        assert texts[12][key][0].startswith(texts[4][key][0].rstrip("\ufffd"))
