@@ -54,7 +54,7 @@ def load(half: str = "all") -> list[dict[str, Any]]:
 
 def story_of(run: dict[str, Any]) -> Story:
     """A recording as the rules see it."""
-    steps: list[Any] = [SimpleNamespace(**step) for step in run["steps"]]
+    steps: list[Any] = [SimpleNamespace(**{"kl_teacher": None} | step) for step in run["steps"]]
     return Story(
         steps=steps,
         held=[Held(*one) for one in run["held"]],
