@@ -30,9 +30,9 @@ from budgetrl.cli import (
     grade as grade_commands,
     probe as probe_commands,
     recipes as recipe_commands,
+    replicate as replicate_commands,
     report as report_commands,
     run as run_commands,
-    study as study_commands,
     sweep as sweep_commands,
     watch as watch_commands,
 )
@@ -74,7 +74,7 @@ app.command()(run_commands.resume)
 app.command()(estimate_commands.estimate)
 app.command()(probe_commands.probe)
 app.command()(bench_commands.bench)
-app.command()(study_commands.replicate)
+app.command()(replicate_commands.replicate)
 app.command()(sweep_commands.sweep)
 app.command()(watch_commands.watch)
 app.command()(watch_commands.runs)

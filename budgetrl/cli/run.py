@@ -31,6 +31,7 @@ from budgetrl.cli.options import (
     end_here,
     limits_of,
     read_recipe,
+    usage_of_json,
 )
 from budgetrl.errors import AbortedError, UsageError
 
@@ -83,10 +84,7 @@ def run(
     """
     from budgetrl.display.base import open_display
 
-    if as_json and display == "json":
-        raise UsageError(
-            "--json and --display json both want standard output.", hint="Leave one of them out."
-        )
+    usage_of_json(as_json, display)
     limits = replace(limits_of(hours, usd, price), end=end_here(until))
     kind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
@@ -158,21 +156,21 @@ def resume(
     from budgetrl.supervise.attempt import process_start
     from budgetrl.supervise.resume import continue_run
 
-    if as_json and display == "json":
-        raise UsageError(
-            "--json and --display json both want standard output.", hint="Leave one of them out."
-        )
+    usage_of_json(as_json, display)
     limits, accepted = limits_of(hours, usd), accepted_of(accept_changes)
     limits = replace(limits, end=end_here(until))
     if is_study(run_dir):
-        from budgetrl.cli.study import continue_study
+        from budgetrl.cli.trials import continue_study
+        from budgetrl.study.state import open_study
 
         if not limits.is_open or sets or accepted or model:
             raise UsageError(
                 "a study keeps what it was planned with: its budget, and what its runs stand on.",
                 hint="Leave --hours, --usd, --set, --model and --accept-changes out.",
             )
-        return continue_study(run_dir, process_start(), display, as_json, allow_code=allow_code)
+        return continue_study(
+            open_study(run_dir), process_start(), display, as_json, allow_code=allow_code
+        )
     kind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
     with _told_when_interrupted() as heed, open_display(kind, stream, sys.stderr) as shown:

@@ -50,13 +50,7 @@ def write_report(
         note = f"{len(runs) - len(once)} of the runs were named before, or are copies: left out."
         document = replace(document, notices=[note, *document.notices])
     folder = out or (runs[0].report if len(once) == 1 else Path("report"))
-    try:
-        return write_document(document, facts, folder, formats)
-    except OSError as error:
-        raise RunDirError(
-            f"{folder}: the report cannot be written: {error.strerror}.",
-            hint="Give another folder with --out.",
-        ) from None
+    return write_document(document, facts, folder, formats)
 
 
 def write_document(
@@ -69,10 +63,16 @@ def write_document(
 
     Raises:
         UsageError: no format, or an unknown one.
-        OSError: the folder cannot be written.
+        RunDirError: the folder cannot be written.
     """
     _check_formats(formats)
-    return list(_write(shareable_document(document), facts, folder, formats))
+    try:
+        return list(_write(shareable_document(document), facts, folder, formats))
+    except OSError as error:
+        raise RunDirError(
+            f"{folder}: the report cannot be written: {error.strerror}.",
+            hint="Give another folder with --out.",
+        ) from None
 
 
 def _history_hash(run: RunDir) -> str:

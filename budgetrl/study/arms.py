@@ -15,7 +15,7 @@ from budgetrl.errors import RecipeError, UsageError
 from budgetrl.recipe.base import AlphaPolicy, EngineName, Rank
 from budgetrl.recipe.load import find_recipe, list_recipes, load_recipe
 from budgetrl.recipe.schema import Recipe
-from budgetrl.study.specs import TrialSpec
+from budgetrl.study.specs import TrialSpec, lasting_name
 
 PAPER_RANKS = (8, 64, 256)
 FULL_RATE = 10.0
@@ -78,7 +78,7 @@ def family_of(name: str) -> Family:
     on_gpu = recipe.engine.device == "cuda"
     return Family(
         recipe.name,
-        (next((known for known, at in list_recipes().items() if at == path), str(path)),),
+        (lasting_name(path),),
         PAPER_RANKS if on_gpu else TINY_RANKS,
         budget=None,
         alpha=recipe.lora.alpha_policy,

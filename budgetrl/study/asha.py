@@ -10,7 +10,7 @@ halving does, and with several none waits while a trial may be promoted.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 ETA = 4
 """One in so many goes on."""
@@ -48,6 +48,7 @@ def next_trial(
     rungs: Sequence[int],
     busy: Mapping[int, int],
     out: Collection[int] = (),
+    order: Iterable[int] | None = None,
 ) -> tuple[int, int] | None:
     """The trial to run next, and the updates that it shall have then.
 
@@ -56,8 +57,9 @@ def next_trial(
         rungs: rising.
         busy: trials that are running, with the rung that they are on their way to.
         out: trials that failed.
+        order: which comes first at the lowest rung; None: as they stand.
     """
-    below: list[int] = [i for i in range(len(scores)) if i not in out]
+    below = [i for i in order or range(len(scores)) if i not in out]
     for level, rung in enumerate(rungs):
         waiting = [i for i in below if rung not in scores[i] and i not in busy]
         if waiting:

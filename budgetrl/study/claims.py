@@ -22,6 +22,10 @@ from budgetrl.recipe.base import rank_name, rank_order
 from budgetrl.report.arms import Arm, entropy_change
 from budgetrl.types import Interval
 
+Pair = tuple[EvaluatedRun, EvaluatedRun]
+"""Runs of one seed: at the lower rank, at the higher."""
+Part = tuple[float, Interval | None]
+"""Effect of a pair, with its interval over problems."""
 PAPER_UPDATES = 300
 """Updates of the paper's runs (section 1)."""
 LEAST_SHARE = 0.25
@@ -124,55 +128,40 @@ def _rank_claims(arms: Sequence[Arm], suite: str, whole: int) -> Iterator[Claim]
 
     And all weights against the highest rank.
     """
-    name, every = suite_name(suite), arms
-    arms = ranked = [arm for arm in every if arm.rank != "full"]
-    alike = _at_equal_scale(arms)
-    equal = _ends(alike)
-    if equal is not None:
-        low, high = equal
-        claim = f"At equal scale, {_names(low, high)} on {name}"
-        yield _compared(claim, low, high, suite, whole)
+    name = suite_name(suite)
+    ranked = [arm for arm in arms if arm.rank != "full"]
+    alike = _at_equal_scale(ranked)
+    equal, fixed = _ends(alike), _ends([arm for arm in ranked if arm not in alike] or ranked)
+    if equal is None:
+        why = "no two arms differ in the rank alone; add --alpha fixed,equal_rank"
+        yield _unsaid(f"A higher rank ends higher on {name}", why)
     else:
-        yield Claim(
-            f"A higher rank ends higher on {name}", ClaimVerdict.TOO_SHORT, None, None, 0, 0,
-            "no two arms differ in the rank alone; add --alpha fixed,equal_rank",
-        )  # fmt: skip
-    fixed = _ends([arm for arm in arms if arm not in alike] or arms)
+        claim = f"At equal scale, {_names(*equal)} on {name}"
+        yield _compared(claim, *equal, suite, whole)
     if fixed is not None and fixed != equal:
-        low, high = fixed
-        scales = f"scales {low.scale:.3g} and {high.scale:.3g}"
-        claim = f"At fixed alpha, {_names(low, high)} on {name} ({scales})"
-        yield _compared(claim, low, high, suite, whole)
-    whole_weights = [arm for arm in every if arm.rank == "full"]
-    if ranked and whole_weights:
+        scales = " and ".join(f"{arm.scale:.3g}" for arm in fixed)
+        claim = f"At fixed alpha, {_names(*fixed)} on {name} (scales {scales})"
+        yield _compared(claim, *fixed, suite, whole)
+    full = [arm for arm in arms if arm.rank == "full"]
+    if ranked and full:
         high = max(ranked, key=lambda arm: rank_order(arm.rank))
-        claim = f"{_names(high, whole_weights[0])[:1].upper()}{_names(high, whole_weights[0])[1:]}"
-        yield _compared(f"{claim} on {name}", high, whole_weights[0], suite, whole)
+        claim = f"{_names(high, full[0])} on {name}"
+        yield _compared(claim[0].upper() + claim[1:], high, full[0], suite, whole)
 
 
 def _compared(claim: str, low: Arm, high: Arm, suite: str, whole: int) -> Claim:
     """Final results of two arms, paired by problem for one seed and by seed for several."""
     pairs = _by_seed(low, high)
-    effects: list[float] = []
-    interval: Interval | None = None
-    for a, b in pairs:
-        first, second = b.stored.get((suite, "final")), a.stored.get((suite, "final"))
-        if first is None or second is None:
-            continue
-        part = _difference(first, second)
-        if part is not None:
-            effects.append(part[0])
-            interval = part[1]
-    if not effects:
-        why = "an arm has no final evaluation under the same protocol"
-        return Claim(claim, ClaimVerdict.TOO_SHORT, None, None, 0, 0, why)
-    if len(effects) > 1:
-        interval = mean_interval(effects)
-    effect, seeds = fmean(effects), len(effects)
-    share = min(run.steps for pair in pairs for run in pair) / whole
-    verdict, why = judge(effect, interval, seeds, share, across=True)
-    n = _problems(low, suite) if seeds == 1 else 0
-    return Claim(claim, verdict, effect, interval, n, seeds, why)
+    parts = [
+        part
+        for a, b in pairs
+        if (first := b.stored.get((suite, "final"))) is not None
+        and (second := a.stored.get((suite, "final"))) is not None
+        and (part := _difference(first, second)) is not None
+    ]
+    if not parts:
+        return _unsaid(claim, "an arm has no final evaluation under the same protocol")
+    return _judged(claim, parts, pairs, whole, _problems(low, suite))
 
 
 def _entropy_claims(arms: Sequence[Arm], whole: int) -> Iterator[Claim]:
@@ -180,17 +169,31 @@ def _entropy_claims(arms: Sequence[Arm], whole: int) -> Iterator[Claim]:
     ends = _ends([arm for arm in arms if arm.rank != "full"])
     if ends is None:
         return
-    low, high = ends
-    pairs = [(entropy_change(a), entropy_change(b), a, b) for a, b in _by_seed(low, high)]
-    known = [(x, y, a, b) for x, y, a, b in pairs if x is not None and y is not None]
-    if not known:
-        return
-    effects = [x - y for x, y, _, _ in known]
-    share = min(run.steps for *_, a, b in known for run in (a, b)) / whole
-    interval = mean_interval(effects)
-    verdict, why = judge(fmean(effects), interval, len(effects), share, across=True)
-    claim = f"Entropy falls more at {rank_name(high.rank)} than at {rank_name(low.rank)} (Table 2)"
-    yield Claim(claim, verdict, fmean(effects), interval, 0, len(effects), why)
+    known = [
+        (x - y, pair)
+        for pair in _by_seed(*ends)
+        if (x := entropy_change(pair[0])) is not None and (y := entropy_change(pair[1])) is not None
+    ]
+    if known:
+        low, high = (rank_name(arm.rank) for arm in ends)
+        claim = f"Entropy falls more at {high} than at {low} (Table 2)"
+        yield _judged(claim, [(x, None) for x, _ in known], [pair for _, pair in known], whole)
+
+
+def _judged(
+    claim: str, parts: Sequence[Part], pairs: Sequence[Pair], whole: int, problems: int = 0
+) -> Claim:
+    """What pairs of runs say together: one by its interval over problems, several over seeds."""
+    effects = [effect for effect, _ in parts]
+    effect, seeds = fmean(effects), len(effects)
+    interval = parts[0][1] if seeds == 1 else mean_interval(effects)
+    share = min(run.steps for pair in pairs for run in pair) / whole
+    verdict, why = judge(effect, interval, seeds, share, across=True)
+    return Claim(claim, verdict, effect, interval, problems if seeds == 1 else 0, seeds, why)
+
+
+def _unsaid(claim: str, why: str) -> Claim:
+    return Claim(claim, ClaimVerdict.TOO_SHORT, None, None, 0, 0, why)
 
 
 def _at_equal_scale(arms: Sequence[Arm]) -> list[Arm]:
@@ -215,12 +218,12 @@ def _names(low: Arm, high: Arm) -> str:
     return f"{rank_name(high.rank)} ends above {rank_name(low.rank)}"
 
 
-def _by_seed(low: Arm, high: Arm) -> list[tuple[EvaluatedRun, EvaluatedRun]]:
+def _by_seed(low: Arm, high: Arm) -> list[Pair]:
     seeds: Mapping[int | None, EvaluatedRun] = {run.seed: run for run in high.runs}
     return [(run, seeds[run.seed]) for run in low.runs if run.seed in seeds]
 
 
-def _difference(a: StoredEval, b: StoredEval) -> tuple[float, Interval | None] | None:
+def _difference(a: StoredEval, b: StoredEval) -> Part | None:
     try:
         part = difference(a, b)[1]
     except (DataError, ProtocolError, KeyError):

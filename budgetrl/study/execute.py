@@ -1,6 +1,6 @@
 """Hand out the trials of a sweep to whatever runs them, inside one budget, until all have ended.
 
-    plan_sweep(...) -> StudyDir.create(...) | open_study(...) -> run_sweep(study, pool, ...)
+    StudyDir.create(path, plan_sweep(...)) | open_study(path) -> run_sweep(study, pool, ...)
 
 A pool is this process, one trial after another, or a Ray cluster. A killed sweep goes on where it
 was: finished trials stand, one that was cut off is resumed. A trial that fails is shown and does
@@ -10,22 +10,21 @@ over stays unspent.
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-from budgetrl.account.run import last_beat
 from budgetrl.display.base import GuardedDisplay
-from budgetrl.errors import DataError, ExitCode
-from budgetrl.evaluation.rows import load_eval
-from budgetrl.history import read_history
+from budgetrl.errors import ExitCode
 from budgetrl.pace import slowness
-from budgetrl.recipe.load import LoadedRecipe
+from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import RunDir
 from budgetrl.study.asha import next_trial
+from budgetrl.study.rows import trial_row
 from budgetrl.study.specs import baseline_key
-from budgetrl.study.state import StudyDir, TrialState
-from budgetrl.study.trial import Done, Job, bring, run_trial, second_copy
+from budgetrl.study.state import StudyDir, Trial
+from budgetrl.study.trial import Done, Job, bring_newer, run_trial
 from budgetrl.supervise.ending import HARD_MARGIN_S, run_reporter
 from budgetrl.supervise.worker import Signals
 from budgetrl.types import RunStatus
@@ -88,20 +87,6 @@ class ThisProcess:
         """See `Pool`; nothing runs in between."""
 
 
-class Meter:
-    """What all cards of a pool have cost."""
-
-    def __init__(self, pool: Pool, paid_s: float, started: float) -> None:
-        self._pool, self._paid_s, self._at = pool, paid_s, started
-
-    def read(self) -> float:
-        """Seconds paid so far; gaps between attempts cost nothing."""
-        now = time.monotonic()
-        self._paid_s += self._pool.slots * (now - self._at)
-        self._at = now
-        return self._paid_s
-
-
 class Sweeping:
     """One process's work on a sweep."""
 
@@ -115,22 +100,29 @@ class Sweeping:
         allow_code: bool = False,
     ) -> None:
         self.study, self._pool, self._gpu, self._allow_code = study, pool, gpu, allow_code
-        self._loaded = [self._recipe_of(trial) for trial in study.trials]
-        self._meter = Meter(pool, study.paid_s(), started)
+        self._loaded = [trial.spec.load() for trial in study.trials]
+        self._paid_s, self._read_at = study.paid_s(), started
         self._started: float | None = started if isinstance(pool, ThisProcess) else None
         self.busy: dict[int, int] = {}
         """Running trials, with the updates that they shall make (0: their own number)."""
         self._settled: set[tuple[int, int]] = set()
-        self._lost: dict[int, int] = {}
+        self._lost: Counter[int] = Counter()
         self._noted_at = 0.0
+
+    def paid_s(self) -> float:
+        """What all cards have cost so far; gaps between attempts cost nothing."""
+        now = time.monotonic()
+        self._paid_s += self._pool.slots * (now - self._read_at)
+        self._read_at = now
+        return self._paid_s
 
     def left_s(self) -> float:
         """Wall seconds until the budget ends, without the report."""
-        return self.wall_left_s() - self.study.report_s
+        return self.wall_left_s() - self.study.sweep.report_s
 
     def wall_left_s(self) -> float:
         """Wall seconds until the budget ends."""
-        return (self.study.budget.wall_s - self._meter.read()) / self._pool.slots
+        return (self.study.sweep.budget.wall_s - self.paid_s()) / self._pool.slots
 
     def hand_out(self) -> int | None:
         """Start one trial; None where none is left, or all slots are taken."""
@@ -145,118 +137,91 @@ class Sweeping:
         self._pool.start(job)
         return index
 
-    def take_back(self, done: Done) -> TrialState:
+    def take_back(self, done: Done) -> None:
         """Note how a trial came out."""
         index, goal = done.index, self.busy.pop(done.index)
-        trial = self.study.trials[index]
-        copy = second_copy(self._loaded[index].recipe, trial.run or "")
-        run = RunDir(self.study.path / (trial.run or ""))
-        if copy is not None and last_beat(copy) > last_beat(run):
-            bring(copy, run)
+        bring_newer(
+            RunDir(self.study.path / str(self.study.trials[index].run)), self._recipe(index)
+        )
         error = done.error
         if done.lost:
-            self._lost[index] = self._lost.get(index, 0) + 1
+            self._lost[index] += 1
             if self._lost[index] < MOST_LOST:
-                return trial
+                return
             error = f"its worker was lost {MOST_LOST} times"
         self._settled.add((index, goal))
         self.study.update(index, error=error)
         self._score(index)
         self.note()
-        return self.study.trials[index]
 
     def note(self, *, every_s: float = 0.0, ahead_s: float = 0.0) -> None:
         """Write down what was paid, and will be until this process has ended."""
         if time.monotonic() - self._noted_at >= every_s:
             self._noted_at = time.monotonic()
-            self.study.note_paid(self._meter.read() + self._pool.slots * ahead_s)
+            self.study.note_paid(self.paid_s() + self._pool.slots * ahead_s)
 
     def _next(self) -> tuple[int, int] | None:
-        if self.study.rungs:
-            for index in range(len(self.study.trials)):
-                self._score(index)
-            scores = [trial.scores for trial in self.study.trials]
-            out = {index for index, goal in self._settled if goal not in scores[index]}
-            return next_trial(scores, self.study.rungs, self.busy, out)
-        waiting = (
-            index
-            for index, trial in enumerate(self.study.trials)
-            if index not in self.busy and (index, 0) not in self._settled and self._open(trial)
-        )
+        """A trial and its goal. Without ASHA all go to their own end, which is the only rung."""
+        rungs = self.study.sweep.rungs or (0,)
+        for index in range(len(self.study.trials) if self.study.sweep.rungs else 0):
+            self._score(index)
+        scores = [self._scores(trial) for trial in self.study.trials]
+        out = {index for index, goal in self._settled if goal not in scores[index]}
         # What a lost machine's worker may still hold comes last.
-        return min(((i, 0) for i in waiting), key=lambda w: self._lost.get(w[0], 0), default=None)
+        order = sorted(range(len(scores)), key=lambda index: self._lost[index])
+        return next_trial(scores, rungs, self.busy, out, order)
 
-    def _open(self, trial: TrialState) -> bool:
-        """Whether a trial has not begun, or was cut off."""
+    def _scores(self, trial: Trial) -> Mapping[int, float]:
         run = self.study.run_of(trial)
-        return run is None or run.status() not in (RunStatus.FINISHED, RunStatus.FAILED)
+        ended = run is not None and run.status() in (RunStatus.FINISHED, RunStatus.FAILED)
+        return trial.scores if self.study.sweep.rungs else {0: 0.0} if ended else {}
 
     def _score(self, index: int) -> None:
-        """Note pass@1 of a trial that stands at a rung."""
-        trial, suite = self.study.trials[index], self.study.config.get("metric")
-        run = self.study.run_of(trial)
-        if run is None or index in self.busy or not self.study.rungs:
-            return
-        steps = read_history(run).steps
-        made = steps[-1].step if steps else 0
-        if made in trial.scores or made not in self.study.rungs:
-            return
-        if run.status() is not RunStatus.FINISHED:
-            return
-        with suppress(DataError):  # no final evaluation, or a damaged one: it goes no further
-            found = load_eval(run.evals / str(suite) / "final.json", with_rows=False)
-            if found.result is not None:
-                scores = {**trial.scores, made: found.result.pass_at[1]}
-                self.study.update(index, scores=scores)
+        """Note pass@1 of a trial at a rung; one without an evaluation goes no further."""
+        trial, row = self.study.trials[index], trial_row(self.study, index)
+        steps, result = row["steps"], (row["final"] or {}).get(self.study.config.metric)
+        ended = index not in self.busy and row["status"] == RunStatus.FINISHED
+        if ended and result is not None and steps in self.study.sweep.rungs:
+            self.study.update(index, scores={**trial.scores, steps: result["pass_at"]["1"]})
 
     def _job(self, index: int, goal: int) -> Job:
-        trial, loaded = self.study.trials[index], self._loaded[index]
-        sets = _until(loaded, goal, self.study.rungs)
+        trial, loaded, rungs = self.study.trials[index], self._loaded[index], self.study.sweep.rungs
+        sets = _until(loaded.recipe, goal, rungs)
         left_s, exists = self.left_s(), self.study.run_of(trial) is not None
-        place = f"trial {index + 1} of {len(self.study.trials)}: {trial.spec.label}"
+        key = baseline_key(loaded.recipe)
         return Job(
             index=index,
-            place=place,
+            place=f"trial {index + 1} of {len(self.study.trials)}: {trial.spec.label}",
             folder=self.study.path,
             run=trial.run or RunDir.new_name(loaded.recipe.name),
             loaded=trial.spec.load(*sets) if sets and not exists else loaded,
             # Under ASHA updates end a trial, not time.
-            budget_s=left_s if goal else trial.row["budget_s"],
+            budget_s=left_s if goal else trial.row.budget_s,
             end_t=time.time() + left_s,
             most_s=left_s,
-            usd_per_hour=self.study.budget.usd_per_hour,
-            baseline=self._baseline(index),
+            usd_per_hour=self.study.sweep.budget.usd_per_hour,
+            siblings=tuple(
+                other.run
+                for number, other in enumerate(self.study.trials)
+                if other.run and number != index and baseline_key(self._recipe(number)) == key
+            ),
             command=("budgetrl", *sys.argv[1:]),
             gpu=self._gpu,
             started=self._started,
             sets=sets if exists else (),
             allow_code=self._allow_code,
-            report=not goal or goal == self.study.rungs[-1],
+            report=not goal or goal == rungs[-1],
         )
 
-    def _baseline(self, index: int) -> str | None:
-        """An earlier run on the same model that has come past its baseline."""
-        key = baseline_key(self._loaded[index].recipe)
-        for other, trial in enumerate(self.study.trials):
-            if other != index and trial.run and baseline_key(self._loaded[other].recipe) == key:
-                run = self.study.run_of(trial) or second_copy(self._loaded[other].recipe, trial.run)
-                if run is not None and run.eval_files("baseline"):
-                    return trial.run
-        return None
-
-    def _recipe_of(self, trial: TrialState) -> LoadedRecipe:
-        """The trial's recipe, with its number of updates where all make as many."""
-        if self.study.config["split"] == "steps":
-            return trial.spec.load(f"schedule.stop_after_steps={trial.row['planned_steps']}")
-        return trial.spec.load()
+    def _recipe(self, index: int) -> Recipe:
+        return self._loaded[index].recipe
 
 
-def _until(loaded: LoadedRecipe, goal: int, rungs: tuple[int, ...]) -> tuple[str, ...]:
+def _until(recipe: Recipe, goal: int, rungs: tuple[int, ...]) -> tuple[str, ...]:
     """What makes a trial stop at a rung, with the learning rate's shape of a whole run."""
     if not goal:
         return ()
-    schedule = loaded.recipe.schedule
-    length = schedule.schedule_steps or rungs[-1]
+    length = recipe.schedule.schedule_steps or rungs[-1]
     return f"schedule.schedule_steps={length}", f"schedule.stop_after_steps={goal}"
 
 
@@ -287,7 +252,7 @@ def run_sweep(
     """
     sweep = Sweeping(study, pool, started, gpu, allow_code=allow_code)
     code = hand_out_all(sweep, pool, say)
-    closing_s = min(CLOSE_S * slowness(), study.report_s / 2)
+    closing_s = min(CLOSE_S * slowness(), study.sweep.report_s / 2)
     if code is ExitCode.OK:
         end = time.monotonic() + sweep.wall_left_s() - HARD_MARGIN_S - closing_s
         command = [sys.executable, "-m", "budgetrl", "report", str(study.path), "--json"]

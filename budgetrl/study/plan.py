@@ -10,29 +10,27 @@ paid for as long as the sweep lasts: seconds are those of all cards together, wa
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from itertools import pairwise
 
 from budgetrl.budget import (
     MIN_UPDATES,
     Budget,
     Limits,
     PhaseTimes,
-    Plan,
     largest_affordable,
     plan,
 )
 from budgetrl.errors import BudgetError, UsageError
+from budgetrl.estimation.scenario import expected_samples, suite_problems
 from budgetrl.evaluation.passk import t_quantile
 from budgetrl.plan import Planned, budget_of, make_plan, replanned
-from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe
-from budgetrl.report.paper import SUITE_SIZES
+from budgetrl.recipe.suites import SUITES
 from budgetrl.study.asha import ETA, reaching, rungs_of
-from budgetrl.study.specs import TrialSpec, baseline_key, check_protocols
+from budgetrl.study.specs import Asked, TrialSpec, baseline_key, check_protocols
+from budgetrl.study.state import Share, Sweep, Trial
 from budgetrl.units import duration, hours_option
-
-Split = Literal["time", "steps", "asha"]
 
 REPORT_S = 10.0
 """Kept for the sweep's own report, and as much again per ten trials."""
@@ -40,153 +38,120 @@ SEED_SPREAD = 0.05
 """Standard deviation between seeds: the least of 5 to 15 points on AIME24 (arXiv 2504.07086)."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedTrial:
-    """One trial with its part of the budget."""
-
-    spec: TrialSpec
-    planned: Planned
-    """With the trial's own budget, and no baseline where an earlier trial has it."""
-
-    @property
-    def budget_s(self) -> float:
-        """Wall seconds of this trial."""
-        return self.planned.budget.wall_s
-
-    @property
-    def plan(self) -> Plan:
-        """What the trial's budget buys."""
-        return self.planned.plan
-
-
-@dataclass(frozen=True, slots=True)
-class SweepPlan:
-    """All trials inside one budget."""
-
-    budget: Budget
-    trials: tuple[PlannedTrial, ...]
-    report_s: float
-    slots: int = 1
-    """Cards, or cores, that work at the same time."""
-    rungs: tuple[int, ...] = ()
-    """Of ASHA."""
-
-    @property
-    def wall_s(self) -> float:
-        """Expected wall seconds."""
-        ends = [0.0] * self.slots
-        for seconds in self._parts_s():
-            ends[ends.index(min(ends))] += seconds
-        return max(ends) + self.report_s
-
-    @property
-    def total_s(self) -> float:
-        """Expected seconds of all cards."""
-        return self.slots * self.wall_s
-
-    def _parts_s(self) -> list[float]:
-        """What is run one after another, in order."""
-        if not self.rungs:
-            return [trial.plan.total_s for trial in self.trials]
-        times = [trial.planned.times for trial in self.trials]
-        return [
-            seconds
-            for level, of_rung in enumerate(_rung_costs(times, self.rungs))
-            for seconds in sorted(of_rung)[-reaching(len(times), level) :]
-        ]
-
-    def detectable(self) -> dict[str, float]:
-        """By suite, the smallest difference in pass@1 that its evaluation tells from noise.
-
-        For two points on the same P problems with n samples each and s seeds, where only sampling
-        differs: t(P - 1) sqrt(2 p (1 - p) / (n P s)) at p = 0.5, the worst case.
-        """
-        recipe, seeds = self.trials[0].planned.recipe, self.seeds
-        found = {}
-        for spec in recipe.eval:
-            problems = SUITE_SIZES.get(spec.suite) or _problems(spec.path)
-            if problems and problems > 1:
-                rounds = spec.rounds.expected(problems) * seeds
-                spread = math.sqrt(2 * 0.25 / (rounds * problems))
-                found[spec.suite] = t_quantile(problems - 1) * spread
-        return found
-
-    @property
-    def seeds(self) -> int:
-        """Of every point."""
-        return len({trial.spec.seed for trial in self.trials})
-
-    def detectable_over_seeds(self) -> float | None:
-        """The same where seeds spread by `SEED_SPREAD`: t(2 s - 2) sd sqrt(2 / s); None for one."""
-        if self.seeds < 2:
-            return None
-        return t_quantile(2 * self.seeds - 2) * SEED_SPREAD * math.sqrt(2 / self.seeds)
-
-
 def plan_sweep(
+    asked: Asked,
     specs: Sequence[TrialSpec],
     limits: Limits,
     *,
-    split: Split = "time",
     gpu: str | None = None,
     dry_run: bool = False,
     slots: int = 1,
-    mixed: bool = False,
-) -> SweepPlan:
+) -> Sweep:
     """Split a budget over trials.
 
     Args:
+        asked: what the trials are made from, and how the budget is split.
         specs: the trials, in order.
         limits: of the whole sweep, over all cards.
-        split: equal seconds or equal updates for every trial, or ASHA.
         gpu: name of the GPU to plan for.
         dry_run: plan only, so the GPU need not be here.
         slots: cards or cores that work at the same time.
-        mixed: protocols may differ.
 
     Raises:
         BudgetError: a trial would get fewer than `MIN_UPDATES`; says how many trials fit.
         UsageError, RefusedError, HardwareError: as `budgetrl.plan.make_plan`; or protocols differ.
     """
-    loaded = [spec.load() for spec in specs]
-    if not mixed:
-        check_protocols(loaded)
-    of_point: dict[tuple[str, tuple[str, ...]], Planned] = {}  # a seed changes no plan
-    for spec, one in zip(specs, loaded, strict=True):
-        if (spec.recipe, spec.sets) not in of_point:
-            planned = make_plan(one, limits, gpu=gpu, dry_run=dry_run)
-            of_point[spec.recipe, spec.sets] = planned
-    alone = [
-        replace(of_point[spec.recipe, spec.sets], loaded=one)
-        for spec, one in zip(specs, loaded, strict=True)
-    ]
-    recipes, slots = [made.recipe for made in alone], min(slots, len(specs))
+    points = {(spec.recipe, spec.sets): spec.load() for spec in specs}  # a seed changes no plan
+    if asked.comparable:
+        check_protocols(list(points.values()))
+    made = {
+        point: make_plan(loaded, limits, gpu=gpu, dry_run=dry_run)
+        for point, loaded in points.items()
+    }
+    alone = [made[spec.recipe, spec.sets] for spec in specs]
+    recipes, slots = [one.recipe for one in alone], min(slots, len(specs))
     keys = [baseline_key(recipe) for recipe in recipes]
     times = [
-        made.times if keys[:i].count(keys[i]) < slots else replace(made.times, baseline_s=0.0)
-        for i, made in enumerate(alone)
+        one.times if keys[:i].count(keys[i]) < slots else replace(one.times, baseline_s=0.0)
+        for i, one in enumerate(alone)
     ]
     budget = budget_of(recipes[0], limits, alone[0].card)
     report_s = REPORT_S * (1 + len(specs) / 10)
     share_s = budget.wall_s / slots - report_s
     rungs: tuple[int, ...] = ()
-    if split == "time":
+    if asked.split == "time":
         parts = _by_time(times, share_s, slots)
-    elif split == "steps":
-        parts = _by_steps(times, recipes, share_s, slots)
     else:
-        rungs, parts = _by_merit(times, recipes, share_s * slots)
+        rungs, parts = _by_steps(times, recipes, share_s, slots, asha=asked.split == "asha")
     trials = []
-    for spec, made, own, (seconds, steps) in zip(specs, alone, times, parts, strict=True):
+    for spec, one, own, (seconds, steps) in zip(specs, alone, times, parts, strict=True):
         if steps is not None:
-            made = replace(made, loaded=spec.load(f"schedule.stop_after_steps={steps}"))
+            spec = replace(spec, sets=(*spec.sets, f"schedule.stop_after_steps={steps}"))
+            one = replace(one, loaded=spec.load())
         own_budget = replace(budget, wall_s=seconds, usd=None)
-        trials.append(PlannedTrial(spec, replanned(made, own_budget, own)))
-    least = min(trial.plan.steps for trial in trials)
-    asked = min(recipe.schedule.stop_after_steps or MIN_UPDATES for recipe in recipes)
-    if least < min(MIN_UPDATES, asked):
+        trials.append(Trial(spec, _share(replanned(one, own_budget, own))))
+    least = min(trial.row.planned_steps for trial in trials)
+    wanted = min(recipe.schedule.stop_after_steps or MIN_UPDATES for recipe in recipes)
+    if least < min(MIN_UPDATES, wanted):
         raise _too_many(times, share_s * slots, least, budget)
-    return SweepPlan(budget, tuple(trials), report_s, slots, rungs)
+    runs_s = _in_rungs(times, rungs) if rungs else [trial.row.expected_s for trial in trials]
+    return Sweep(
+        config=asked,
+        budget=budget,
+        arms=trials,
+        report_s=report_s,
+        detectable=_detectable(recipes[0], asked.seeds),
+        detectable_over_seeds=_detectable_over_seeds(asked.seeds),
+        rungs=rungs,
+        slots=slots,
+        wall_s=_one_after_another(runs_s, slots) + report_s,
+        source=alone[0].plan.source,
+    )
+
+
+def _share(planned: Planned) -> Share:
+    recipe, made = planned.recipe, planned.plan
+    lora = recipe.lora
+    return Share(
+        recipe=recipe.name,
+        rank=lora.rank,
+        lora_scale=lora.scale,
+        budget_s=planned.budget.wall_s,
+        planned_steps=made.steps,
+        expected_s=made.total_s,
+        expected_usd=made.total_usd,
+        step_s=made.step_s,
+        baseline_s=planned.times.baseline_s,
+        alpha=None if lora.is_full else lora.resolved_alpha,
+        alpha_policy=lora.alpha_policy.value,
+    )
+
+
+def _one_after_another(runs_s: Sequence[float], slots: int) -> float:
+    """Wall seconds until the last card is done, each taking the next run when it is free."""
+    ends = [0.0] * slots
+    for seconds in runs_s:
+        ends[ends.index(min(ends))] += seconds
+    return max(ends)
+
+
+def _detectable(recipe: Recipe, seeds: int) -> dict[str, float]:
+    """By suite, the smallest difference in pass@1 that its evaluation tells from noise.
+
+    For two points on the same P problems with n samples each and s seeds, where only sampling
+    differs: t(P - 1) sqrt(2 p (1 - p) / (n P s)) at p = 0.5, the worst case.
+    """
+    known = [(e, suite_problems(e)) for e in recipe.eval if e.path or e.suite in SUITES]
+    return {
+        e.suite: t_quantile(n - 1) * math.sqrt(2 * 0.25 / (expected_samples(e) * seeds * n))
+        for e, n in known
+        if n > 1
+    }
+
+
+def _detectable_over_seeds(seeds: int) -> float | None:
+    """The same where seeds spread by `SEED_SPREAD`: t(2 s - 2) sd sqrt(2 / s); None for one."""
+    return None if seeds < 2 else t_quantile(2 * seeds - 2) * SEED_SPREAD * math.sqrt(2 / seeds)
 
 
 Parts = list[tuple[float, int | None]]
@@ -201,31 +166,43 @@ def _by_time(times: Sequence[PhaseTimes], share_s: float, slots: int) -> Parts:
 
 
 def _by_steps(
-    times: Sequence[PhaseTimes], recipes: Sequence[Recipe], share_s: float, slots: int
-) -> Parts:
-    """The largest number of updates that every trial can make; what is over widens all budgets."""
-    wanted = [recipe.schedule.stop_after_steps or 10**6 for recipe in recipes]
-
-    def costs(steps: int) -> list[float]:
-        return [_cost_s(own, steps) for own in times]
-
-    def longest(steps: int) -> float:
-        made = costs(steps)
-        return max(sum(made[i::slots]) for i in range(slots))
-
-    steps = min(*wanted, largest_affordable(longest, share_s))
-    widened = max(1.0, share_s / longest(steps))
-    return [(seconds * widened, steps) for seconds in costs(steps)]
-
-
-def _by_merit(
-    times: Sequence[PhaseTimes], recipes: Sequence[Recipe], share_s: float
+    times: Sequence[PhaseTimes],
+    recipes: Sequence[Recipe],
+    share_s: float,
+    slots: int,
+    *,
+    asha: bool,
 ) -> tuple[tuple[int, ...], Parts]:
-    """The rungs of the longest whole run with which ASHA fits.
+    """The largest number of updates that every trial can make, or the best of them under ASHA.
+
+    What is over widens all budgets.
 
     Raises:
-        UsageError: nothing can be chosen early, or the learning rate follows the money.
+        UsageError: ASHA could choose nothing early, or the learning rate follows the money.
     """
+    if asha:
+        _refuse_asha(recipes)
+    wanted = [recipe.schedule.stop_after_steps or 10**6 for recipe in recipes]
+
+    def rungs(steps: int) -> tuple[int, ...]:
+        return rungs_of(steps, len(times)) if asha else (steps,)
+
+    def wall_s(steps: int) -> float:
+        return _one_after_another(_in_rungs(times, rungs(steps)), slots)
+
+    steps = min(*wanted, largest_affordable(wall_s, share_s))
+    chosen = rungs(max(1, steps))
+    if asha and len(chosen) < 2:
+        raise UsageError(
+            f"--asha: {len(times)} trials of {steps} updates have nothing to choose from early.",
+            hint=f"Give at least {ETA} trials of more than {2 * ETA} updates, or leave it out.",
+        )
+    widened = max(1.0, share_s / wall_s(steps))
+    whole = [sum(parts) for parts in zip(*_rung_costs(times, chosen), strict=True)]
+    return chosen if asha else (), [(seconds * widened, steps) for seconds in whole]
+
+
+def _refuse_asha(recipes: Sequence[Recipe]) -> None:
     if any(recipe.schedule.by == "budget" for recipe in recipes):
         raise UsageError(
             '--asha judges trials by updates, and schedule.by = "budget" makes them differ.',
@@ -236,37 +213,22 @@ def _by_merit(
             "--asha counts the updates of one stage, and the recipe has several.",
             hint="Leave --asha out: every trial is run through all stages.",
         )
-    wanted = [recipe.schedule.stop_after_steps or 10**6 for recipe in recipes]
 
-    def cost(steps: int) -> float:
-        by_rung = _rung_costs(times, rungs_of(steps, len(times)))
-        return sum(
-            sum(sorted(of_rung)[-reaching(len(times), level) :])
-            for level, of_rung in enumerate(by_rung)
-        )
 
-    steps = min(*wanted, largest_affordable(cost, share_s))
-    rungs = rungs_of(max(1, steps), len(times))
-    if len(rungs) < 2:
-        raise UsageError(
-            f"--asha: {len(times)} trials of {steps} updates have nothing to choose from early.",
-            hint=f"Give at least {ETA} trials of more than {2 * ETA} updates, or leave it out.",
-        )
-    whole = [sum(parts) for parts in zip(*_rung_costs(times, rungs), strict=True)]
-    return rungs, [(seconds, steps) for seconds in whole]
+def _in_rungs(times: Sequence[PhaseTimes], rungs: Sequence[int]) -> list[float]:
+    """Seconds of what is run one after another, were it the dearest trials that go on."""
+    found: list[float] = []
+    for level, of_rung in enumerate(_rung_costs(times, rungs)):
+        least = sorted(of_rung)[-reaching(len(times), level)]
+        found += [seconds for seconds in of_rung if seconds >= least]
+    return found
 
 
 def _rung_costs(times: Sequence[PhaseTimes], rungs: Sequence[int]) -> list[list[float]]:
     """Seconds of every trial's part of the way to each rung: it loads and is judged each time."""
-    found, done = [], 0
-    for rung in rungs:
-        found.append(
-            [
-                _cost_s(own if done == 0 else replace(own, baseline_s=0.0), rung - done)
-                for own in times
-            ]
-        )
-        done = rung
+    found = [[_cost_s(own, rungs[0]) for own in times]]
+    for done, rung in pairwise(rungs):
+        found.append([_cost_s(replace(own, baseline_s=0.0), rung - done) for own in times])
     return found
 
 
@@ -289,35 +251,3 @@ def _too_many(
         f"show nothing; {some}.",
         hint=f"Give --hours {hours_option(all_s)}, or fewer arms: values or seeds.",
     )
-
-
-def _problems(path: str | None) -> int | None:
-    """Lines of a local suite; None for suites on the hub."""
-    if path is None:
-        return None
-    with open(local_path(path), encoding="utf-8") as file:
-        return sum(bool(line.strip()) for line in file)
-
-
-def plan_rows(made: SweepPlan) -> list[dict[str, Any]]:
-    """One row per trial, for tables and JSON."""
-    return [
-        {
-            "index": index,
-            "values": dict(arm.spec.values),
-            "recipe": arm.planned.recipe.name,
-            "rank": arm.planned.recipe.lora.rank,
-            "alpha": None
-            if arm.planned.recipe.lora.is_full
-            else arm.planned.recipe.lora.resolved_alpha,
-            "alpha_policy": arm.planned.recipe.lora.alpha_policy.value,
-            "lora_scale": arm.planned.recipe.lora.scale,
-            "seed": arm.spec.seed,
-            "budget_s": arm.budget_s,
-            "planned_steps": arm.plan.steps,
-            "step_s": arm.plan.step_s,
-            "expected_s": arm.plan.total_s,
-            "expected_usd": arm.plan.total_usd,
-        }
-        for index, arm in enumerate(made.trials)
-    ]

@@ -1,4 +1,4 @@
-"""What a sweep runs: one recipe over a grid of values and seeds, checked before anything is paid.
+"""What a sweep is asked for: one recipe over a grid of values and seeds, checked before it is paid.
 
     grid = parse_grid(["lora.rank=8,64", "schedule.learning_rate=1e-6,1e-5"])
     trials_of("quickstart", (), grid, seeds=3) -> [TrialSpec]
@@ -7,24 +7,24 @@ All trials on one model share its baseline evaluation and stand side by side, so
 everything that makes the evaluation's protocol.
 """
 
-import difflib
 import itertools
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from budgetrl.errors import RefusedError, UsageError
 from budgetrl.recipe.flat import flat_items, flat_values
 from budgetrl.recipe.load import LoadedRecipe, list_recipes, load_recipe
 from budgetrl.recipe.schema import Recipe
-from budgetrl.recipe.validate import is_key
 from budgetrl.report.best import point_words
 
 Grid = Mapping[str, Sequence[Any]]
 """Flat key -> its values."""
+Split = Literal["time", "steps", "asha"]
+"""Equal seconds or equal updates for every trial; or few, and more for the best."""
 SHOWN = 3
 """Of the keys that a message lists."""
 _OURS = {
@@ -32,6 +32,35 @@ _OURS = {
     "budget.": "a sweep has one budget for all trials: --hours or --usd",
     "sweep.": "a sweep holds no sweeps",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a sweep or study was asked for; one that goes on is asked for the same."""
+
+    family: str
+    """Name of its recipe, or of a family of the paper's."""
+    grid: Grid
+    seeds: int = 1
+    split: Split = "time"
+    kind: Literal["sweep", "study"] = "study"
+    """A study is a sweep over ranks that checks the paper's claims."""
+    metric: str | None = None
+    """Suite whose final pass@1 says which point is the best."""
+    comparable: bool = True
+    """Whether all trials must evaluate alike."""
+    recipe: str | None = None
+    sets: tuple[str, ...] = ()
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether it was made by `budgetrl sweep`, not by `replicate`."""
+        return self.kind == "sweep"
+
+    @property
+    def trials(self) -> str:
+        """What its documents call the trials."""
+        return "trials" if self.is_sweep else "arms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +87,11 @@ class TrialSpec:
         """For people."""
         name = self.recipe if self.recipe in list_recipes() else Path(self.recipe).stem
         return ", ".join([name, *point_words(self.values), f"seed {self.seed}"])
+
+
+def lasting_name(path: Path) -> str:
+    """The bundled name of a recipe, or the whole path: workers may stand in another folder."""
+    return next((name for name, at in list_recipes().items() if at == path), str(path))
 
 
 def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
@@ -98,25 +132,16 @@ def grid_of(table: Mapping[str, Any]) -> dict[str, list[Any]]:
     }
 
 
-def check_grid(recipe: Recipe, grid: Grid) -> None:
-    """Every key must be one of the recipe, with values that differ.
+def check_grid(grid: Grid) -> None:
+    """Only keys that a sweep may vary, with values that differ; whether they exist is told at load.
 
     Raises:
-        UsageError: one is not; names the nearest key.
+        UsageError: one is not for a grid.
     """
-    known = flat_values(recipe)
     for key, values in grid.items():
         ours = next((why for start, why in _OURS.items() if key.startswith(start)), None)
         if ours is not None:
             raise UsageError(f"--grid {key}: is not for a grid; {ours}.")
-        table, *rest = key.split(".")
-        if key not in known and not (rest and is_key(table, *rest)):
-            near = difflib.get_close_matches(key, known, n=SHOWN, cutoff=0.6)
-            hint = f"Did you mean {' or '.join(near)}? " if near else ""
-            raise UsageError(
-                f"--grid {key}: recipe {recipe.name} has no such key.",
-                hint=f"{hint}`budgetrl recipes show {recipe.name} --resolved` lists all.",
-            )
         if not values or len({json.dumps(value) for value in values}) < len(values):
             raise UsageError(f"--grid {key}: needs values, each of them once, not {values}.")
 

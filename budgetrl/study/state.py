@@ -1,7 +1,7 @@
 """What a sweep's directory holds besides its runs: `study.json`, the plan and how far it came.
 
-    study = StudyDir.create(path, plan, config) | open_study(path)
-    study.trials -> [TrialState]      each with its run directory, once it has begun
+    study = StudyDir.create(path, plan_sweep(...)) | open_study(path)
+    study.trials -> [Trial]           each with its run directory, once it has begun
 
 The runs lie beside it, so `budgetrl runs --out SWEEP` lists them. One process writes it, the one
 that hands out the trials.
@@ -14,33 +14,51 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from budgetrl.account.run import Account
 from budgetrl.budget import Budget
 from budgetrl.errors import RunDirError, UsageError
 from budgetrl.files import lock_exclusively, write_json
 from budgetrl.history import read_history
+from budgetrl.recipe.base import Rank
 from budgetrl.rundir import RESOLVED, RunDir
 from budgetrl.study.place import STUDY
-from budgetrl.study.specs import TrialSpec
+from budgetrl.study.specs import Asked, TrialSpec
 from budgetrl.types import RunStatus
 
-if TYPE_CHECKING:
-    from budgetrl.study.plan import SweepPlan
-
 LOCK = "study.lock"
-SCHEMA_VERSION = 2
-"""1 had a rank and a rule for alpha in place of values, and no sweeps."""
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
-class TrialState:
-    """One trial of a sweep that exists."""
+class Share:
+    """A trial's adapter and its part of the budget, as planned."""
+
+    recipe: str
+    rank: Rank
+    lora_scale: float | None
+    """alpha / r; None where all weights are trained."""
+    budget_s: float
+    """Wall seconds."""
+    planned_steps: int
+    expected_s: float
+    expected_usd: float | None = None
+    step_s: float | None = None
+    baseline_s: float = 0.0
+    """Of these seconds for the evaluation before training; 0 where an earlier trial has it."""
+    alpha: float | None = None
+    alpha_policy: str = "fixed"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One trial of a sweep: what it is, what was planned, how far it came."""
 
     spec: TrialSpec
-    row: Mapping[str, Any]
-    """As `plan_rows` makes it."""
+    row: Share
     run: str | None = None
     """Name of its run directory; None before it began."""
     error: str | None = None
@@ -48,25 +66,59 @@ class TrialState:
     scores: Mapping[int, float] = field(default_factory=dict)
     """Under ASHA: pass@1 by the updates at which it was judged."""
 
+    def plan_row(self, index: int) -> dict[str, Any]:
+        """What was planned, for tables and JSON."""
+        spec = {"values": dict(self.spec.values), "seed": self.spec.seed}
+        return {"index": index, **spec, **asdict(self.row)}
+
+
+@dataclass(slots=True)
+class Sweep:
+    """All of `study.json`: trials inside one budget."""
+
+    config: Asked
+    budget: Budget
+    arms: list[Trial]
+    report_s: float
+    """Kept for the sweep's own report."""
+    detectable: Mapping[str, float]
+    """By suite, the smallest difference in pass@1 that its evaluation tells from noise."""
+    detectable_over_seeds: float | None = None
+    """The same where seeds spread as little as they ever do; None for one seed."""
+    rungs: tuple[int, ...] = ()
+    """Updates at which ASHA judges; empty without it."""
+    slots: int = 1
+    """Cards, or cores, that were to work at the same time."""
+    wall_s: float = 0.0
+    """Expected wall seconds."""
+    source: str = ""
+    """Where the times come from, for people."""
+    on: str = "local"
+    """Where its trials run: local, ray, or the address of a Ray cluster."""
+    outside_arms_s: float = 0.0
+    """Paid seconds of all cards in which no trial ran."""
+    created: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def total_s(self) -> float:
+        """Expected seconds of all cards."""
+        return self.slots * self.wall_s
+
 
 class StudyDir:
     """The folder of one sweep or study."""
 
-    def __init__(self, path: Path, document: dict[str, Any]) -> None:
-        self.path = path
-        self._document = document
-        self.trials = [_trial(entry) for entry in document["arms"]]
+    def __init__(self, path: Path, sweep: Sweep) -> None:
+        self.path, self.sweep = path, sweep
 
     @classmethod
-    def create(cls, path: Path, made: "SweepPlan", config: Mapping[str, Any]) -> "StudyDir":
+    def create(cls, path: Path, made: Sweep) -> "StudyDir":
         """A new study in an empty or new folder.
 
         Raises:
             RunDirError: the folder cannot be made, or holds something else.
         """
-        # Not at the top: reports look for a study too, and need nothing of planning.
-        from budgetrl.study.plan import plan_rows
-
         try:
             path.mkdir(parents=True, exist_ok=True)
             taken = any(path.iterdir())
@@ -79,82 +131,43 @@ class StudyDir:
             raise RunDirError(
                 f"{path} is not empty, and no study.", hint="Give another folder with --out."
             )
-        rows = zip(made.trials, plan_rows(made), strict=True)
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "config": dict(config),
-            "budget": asdict(made.budget),
-            "report_s": made.report_s,
-            "detectable": made.detectable(),
-            "detectable_over_seeds": made.detectable_over_seeds(),
-            "rungs": list(made.rungs),
-            "outside_arms_s": 0.0,
-            "arms": [_entry(TrialState(trial.spec, row)) for trial, row in rows],
-        }
-        study = cls(path.resolve(), document)
+        study = cls(path.resolve(), made)
+        made.created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         study._write()
         return study
 
     @property
-    def config(self) -> Mapping[str, Any]:
+    def trials(self) -> list[Trial]:
+        """In the order of the grid."""
+        return self.sweep.arms
+
+    @property
+    def config(self) -> Asked:
         """What the study was asked for."""
-        return dict(self._document["config"])
-
-    @property
-    def on(self) -> str:
-        """Where its trials run: local, ray, or the address of a Ray cluster."""
-        return str(self._document.get("on", "local"))
-
-    def note_on(self, on: str) -> None:
-        """Run it elsewhere from now on."""
-        self._document["on"] = on
-        self._write()
-
-    @property
-    def budget(self) -> Budget:
-        """Of the whole study."""
-        return Budget(**self._document["budget"])
-
-    @property
-    def report_s(self) -> float:
-        """Kept for the study's report."""
-        return float(self._document["report_s"])
-
-    @property
-    def detectable(self) -> Mapping[str, float]:
-        """By suite, the smallest difference that can be told from noise."""
-        return dict(self._document["detectable"])
-
-    @property
-    def detectable_over_seeds(self) -> float | None:
-        """The same where seeds spread as little as they ever do; None for one seed."""
-        found: float | None = self._document.get("detectable_over_seeds")
-        return found
-
-    @property
-    def rungs(self) -> tuple[int, ...]:
-        """Updates at which ASHA judges; empty without it."""
-        return tuple(self._document.get("rungs", ()))
+        return self.sweep.config
 
     def update(self, index: int, **changed: Any) -> None:
         """Note how far a trial is."""
         self.trials[index] = replace(self.trials[index], **changed)
-        self._document["arms"][index] = _entry(self.trials[index])
+        self._write()
+
+    def note_on(self, on: str) -> None:
+        """Run it elsewhere from now on."""
+        self.sweep.on = on
         self._write()
 
     def note_paid(self, total_s: float) -> None:
         """Note the paid seconds of all cards, whether trials ran on them or not."""
-        self._document["outside_arms_s"] = max(0.0, total_s - self.paid_in_arms_s())
+        self.sweep.outside_arms_s = max(0.0, total_s - self.paid_in_arms_s())
         self._write()
 
-    def run_of(self, trial: TrialState) -> RunDir | None:
+    def run_of(self, trial: Trial) -> RunDir | None:
         """A trial's run; None before it began, or if it left nothing."""
         if trial.run is None or not (self.path / trial.run / RESOLVED).is_file():
             return None
         return RunDir(self.path / trial.run)
 
-    def account(self, trial: TrialState) -> Account | None:
+    def account(self, trial: Trial) -> Account | None:
         """What a trial has made and paid; None before it began."""
         run = self.run_of(trial)
         return None if run is None else Account(run, read_history(run))
@@ -163,7 +176,7 @@ class StudyDir:
         """All runs that exist, in the order of the trials."""
         return [run for trial in self.trials if (run := self.run_of(trial)) is not None]
 
-    def status(self, trial: TrialState) -> str:
+    def status(self, trial: Trial) -> str:
         """pending, failed, or as of its run directory."""
         run = self.run_of(trial)
         if run is None:
@@ -176,7 +189,7 @@ class StudyDir:
 
     def paid_s(self) -> float:
         """Seconds that the study has paid so far; gaps between attempts cost nothing."""
-        return self.paid_in_arms_s() + float(self._document["outside_arms_s"])
+        return self.paid_in_arms_s() + self.sweep.outside_arms_s
 
     def discard(self) -> None:
         """Take away a sweep of which nothing has begun."""
@@ -209,22 +222,22 @@ class StudyDir:
         """Whether a process hands out its trials now."""
         return RunDir(self.path).is_locked(LOCK)
 
-    def check_config(self, config: Mapping[str, Any]) -> None:
+    def check(self, asked: Asked) -> None:
         """A sweep goes on as it began.
 
         Raises:
             UsageError: it is asked for something else now.
         """
-        differing = [key for key, value in config.items() if self.config.get(key) != value]
-        if differing:
-            was = ", ".join(f"{key} = {self.config.get(key)}" for key in differing)
+        now = asdict(asked)
+        was = [f"{k} = {value}" for k, value in asdict(self.config).items() if now[k] != value]
+        if was:
             raise UsageError(
-                f"{self.path} is a study with another configuration ({was}).",
+                f"{self.path} is a study with another configuration ({', '.join(was)}).",
                 hint=f"Continue it with `budgetrl resume {self.path}`, or give another --out.",
             )
 
     def _write(self) -> None:
-        write_json(self.path / STUDY, self._document)
+        write_json(self.path / STUDY, asdict(self.sweep))
 
 
 def open_study(path: Path) -> StudyDir:
@@ -235,9 +248,12 @@ def open_study(path: Path) -> StudyDir:
     """
     try:
         document = json.loads((path / STUDY).read_text(encoding="utf-8"))
-        if document["schema_version"] not in (1, SCHEMA_VERSION):
-            raise ValueError(f"schema version {document['schema_version']}")
-        return StudyDir(path.resolve(), document)
+        version = document["schema_version"]
+        if version in (1, 2):
+            _renew(document)
+        elif version != SCHEMA_VERSION:
+            raise ValueError(f"schema version {version}")
+        return StudyDir(path.resolve(), TypeAdapter(Sweep).validate_python(document))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDirError(
             f"{path / STUDY}: cannot be read as a study: {error}.",
@@ -245,19 +261,16 @@ def open_study(path: Path) -> StudyDir:
         ) from None
 
 
-def _entry(trial: TrialState) -> dict[str, Any]:
-    return asdict(trial)
-
-
-def _trial(entry: Mapping[str, Any]) -> TrialState:
-    spec = entry["spec"]
-    older = {"lora.rank": spec.get("rank")} | (
-        {} if spec.get("alpha", "fixed") == "fixed" else {"lora.alpha_policy": spec["alpha"]}
-    )
-    return TrialState(
-        TrialSpec(spec["recipe"], tuple(spec["sets"]), spec["seed"], spec.get("values", older)),
-        entry["row"],
-        entry["run"],
-        entry["error"],
-        {int(steps): score for steps, score in entry.get("scores", {}).items()},
-    )
+def _renew(document: dict[str, Any]) -> None:
+    """Version 1 had a rank and a rule for alpha in place of values; 2 kept them for studies."""
+    config = document["config"]
+    ranks = {"lora.rank": config.get("ranks"), "lora.alpha_policy": config.get("alpha")}
+    config.setdefault("grid", ranks)
+    for arm in document["arms"]:
+        spec = arm["spec"]
+        alpha = spec.get("alpha", "fixed")
+        other = {} if alpha == "fixed" else {"lora.alpha_policy": alpha}
+        spec.setdefault("values", {"lora.rank": spec.get("rank"), **other})
+        if config["split"] == "steps":
+            steps = arm["row"]["planned_steps"]
+            spec["sets"] = [*spec["sets"], f"schedule.stop_after_steps={steps}"]

@@ -9,7 +9,6 @@ on its own disk; `checkpoint.mirror`, which all machines see, carries the run to
 import shutil
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,8 +54,8 @@ class Job:
     most_s: float
     """What was left of it when the job was handed out: clocks of machines differ."""
     usd_per_hour: float | None
-    baseline: str | None
-    """Name of a run on the same model whose baseline evaluations may be complete."""
+    siblings: tuple[str, ...] = ()
+    """Names of runs on the same model, whose baseline evaluations may be complete."""
     command: tuple[str, ...] = ()
     """What the user typed."""
     gpu: str | None = None
@@ -124,12 +123,8 @@ def run_trial(job: Job, display: Display, stop: threading.Event | None = None) -
 def _here(job: Job) -> RunDir | None:
     """The trial's run on this machine, brought here from its second copy if that knows more."""
     run = RunDir(job.folder / job.run)
-    copy = second_copy(job.recipe, job.run)
-    there = run.exists()
-    if copy is not None and (not there or last_beat(copy) > last_beat(run)):
-        bring(copy, run)
-        there = True
-    if not there:
+    bring_newer(run, job.recipe)
+    if not run.exists():
         return None
     until = time.monotonic() + ORPHAN_S
     while run.is_locked() or run.is_locked(SUPERVISOR_LOCK):
@@ -141,16 +136,11 @@ def _here(job: Job) -> RunDir | None:
     return run
 
 
-def second_copy(recipe: Recipe, name: str) -> RunDir | None:
-    """Of a run, if its recipe asks for one and it was made."""
-    if recipe.checkpoint.mirror is None:
-        return None
-    copy = RunDir(Path(recipe.checkpoint.mirror) / name)
-    return copy if copy.exists() else None
-
-
-def bring(copy: RunDir, run: RunDir) -> None:
-    """Put a second copy in the place of a run; it is whole at every moment or not there."""
+def bring_newer(run: RunDir, recipe: Recipe) -> None:
+    """Put a run's second copy in its place if that knows more; a run is whole or not there."""
+    copy = _second_copy(recipe, run.name)
+    if copy is None or (run.exists() and last_beat(copy) <= last_beat(run)):
+        return
     fresh = run.path.with_name(f".tmp-{run.name}")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(copy.path, fresh)
@@ -158,8 +148,16 @@ def bring(copy: RunDir, run: RunDir) -> None:
     fresh.rename(run.path)
 
 
+def _second_copy(recipe: Recipe, name: str) -> RunDir | None:
+    """Of a run, if its recipe asks for one and it was made."""
+    if recipe.checkpoint.mirror is None:
+        return None
+    copy = RunDir(Path(recipe.checkpoint.mirror) / name)
+    return copy if copy.exists() else None
+
+
 def _begin(job: Job, display: Display, started: float, stop: threading.Event | None) -> Ended:
-    source = _baseline_source(job)
+    source = next((run for name in job.siblings if (run := _with_baseline(job, name))), None)
     planned = _planned(job, has_baseline=source is not None)
     with Signals(stop) as signals:
         run = create_run(planned, job.folder, job.command, name=job.run)
@@ -220,20 +218,14 @@ def _share_baseline(source: RunDir, run: RunDir) -> None:
         run.note(prompt={"moment": moment.isoformat()})
 
 
-def _baseline_source(job: Job) -> RunDir | None:
-    """The run that has the baseline, if all its evaluations are complete and seen from here."""
-    if job.baseline is None:
-        return None
-    run: RunDir | None = RunDir(job.folder / job.baseline)
-    if run is not None and not run.exists():
-        run = second_copy(job.recipe, job.baseline)
+def _with_baseline(job: Job, name: str) -> RunDir | None:
+    """A run or its second copy that is seen from here, and has all rounds from before training."""
+    run = RunDir(job.folder / name)
+    found = run if run.exists() else _second_copy(job.recipe, name)
     wanted = {s.suite: s.rounds for s in job.recipe.eval if "baseline" in s.when}
-    return run if run is not None and has_baseline(run, wanted) else None
-
-
-def has_baseline(run: RunDir, wanted: Mapping[str, Rounds]) -> bool:
-    """Whether a run has the rounds that are wanted of every suite from before training."""
-    return bool(wanted) and all(_is_complete(run.path, name, n) for name, n in wanted.items())
+    if found is None or not wanted:
+        return None
+    return found if all(_is_complete(found.path, suite, n) for suite, n in wanted.items()) else None
 
 
 def _is_complete(run: Path, suite: str, wanted: Rounds) -> bool:

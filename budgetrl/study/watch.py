@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TextIO
 
 from budgetrl.display.base import can_be_live
-from budgetrl.study.rows import sweep_spent, trial_line
+from budgetrl.study.rows import bill_words, trial_lines
 from budgetrl.study.state import open_study
-from budgetrl.units import duration, usd
 
 TICK_S = 1.0
 
@@ -15,14 +14,8 @@ TICK_S = 1.0
 def sweep_lines(path: Path) -> list[str]:
     """All trials as they are, and the bill."""
     study = open_study(path)
-    bill = sweep_spent(study)
     running = "running" if study.is_held() else "not running"
-    money = "" if bill["spent_usd"] is None else f" ({usd(bill['spent_usd'])})"
-    return [
-        *(trial_line(study, index) for index in range(len(study.trials))),
-        f"{path.name}: {running}, {duration(bill['spent_s'])}{money} of "
-        f"{duration(bill['wall_s'])} paid",
-    ]
+    return [*trial_lines(study), f"{path.name}: {running}, {bill_words(study)} paid"]
 
 
 def print_sweep_lines(path: Path, stream: TextIO) -> None:

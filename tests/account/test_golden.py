@@ -17,6 +17,7 @@ import synthetic_run as made
 from run_builder import Story, Suite, build_run
 
 from budgetrl.account.live import LiveRun
+from budgetrl.budget import Budget
 from budgetrl.cli import main
 from budgetrl.display.frame import frame
 from budgetrl.display.glyphs import UNICODE
@@ -26,7 +27,8 @@ from budgetrl.display.scene import Scene
 from budgetrl.report.write import write_report
 from budgetrl.rundir import RunDir, open_run
 from budgetrl.study.report import study_document, write_study_report
-from budgetrl.study.state import StudyDir
+from budgetrl.study.specs import Asked, TrialSpec
+from budgetrl.study.state import Share, StudyDir, Sweep, Trial
 from budgetrl.types import RunStatus
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -101,20 +103,22 @@ def study() -> StudyDir:
     stories = (Story(rank=8, steps=80), Story(rank=32, end=None))
     names = [*(build_run(path, story).name for story in stories), None]
     arms = [
-        {
-            "spec": {"recipe": "quickstart", "sets": [], "seed": 1, "values": {"lora.rank": r}},
-            "row": {"recipe": "quickstart", "rank": r, "seed": 1, "lora_scale": 64 / r,
-                    "planned_steps": 60, "budget_s": 240.0, "expected_s": 200.0},
-            "run": name,
-            "error": None if name else "BudgetError: nothing is left",
-        }
+        Trial(
+            TrialSpec("quickstart", (), 1, {"lora.rank": r}),
+            Share("quickstart", r, 64 / r, budget_s=240.0, planned_steps=60, expected_s=200.0),
+            run=name,
+            error=None if name else "BudgetError: nothing is left",
+        )
         for r, name in zip((8, 32, 128), names, strict=True)
-    ]  # fmt: skip
-    config = {"family": "quickstart", "ranks": [8, 32, 128], "split": "time"}
-    budget = {"wall_s": 800.0, "usd": None, "usd_per_hour": 0.44}
-    return StudyDir(path, {"schema_version": 1, "config": config, "budget": budget, "arms": arms,
-                           "report_s": 10.0, "detectable": {"heldout": 0.08},
-                           "outside_arms_s": 5.0})  # fmt: skip
+    ]
+    asked = Asked("quickstart", {"lora.rank": [8, 32, 128]})
+    return StudyDir(
+        path,
+        Sweep(
+            asked, Budget(800.0, 0.44), arms, report_s=10.0, detectable={"heldout": 0.08},
+            outside_arms_s=5.0,
+        ),
+    )  # fmt: skip
 
 
 def replicated() -> str:

@@ -42,7 +42,7 @@ def job(run: RunDir, index: int) -> Job:
     return Job(
         index=index, place=f"trial {index}", folder=run.path.parent, run=run.name,
         loaded=load_recipe("quickstart"), budget_s=60.0, end_t=time.time() + 60.0, most_s=60.0,
-        usd_per_hour=None, baseline=None,
+        usd_per_hour=None,
     )  # fmt: skip
 
 

@@ -19,9 +19,11 @@ from budgetrl.recipe.load import load_recipe
 from budgetrl.report.arms import arms_of as arms_of_facts
 from budgetrl.study.arms import FAMILIES, arms_of, family_of
 from budgetrl.study.claims import ClaimVerdict, claims_of, judge
-from budgetrl.study.plan import SweepPlan, plan_sweep
-from budgetrl.study.report import _whole_run, study_document, write_study_report
-from budgetrl.study.state import StudyDir, open_study
+from budgetrl.study.claims_report import _whole_run
+from budgetrl.study.plan import plan_sweep
+from budgetrl.study.report import study_document, write_study_report
+from budgetrl.study.specs import Asked
+from budgetrl.study.state import StudyDir, Sweep, open_study
 
 FIXED = (AlphaPolicy.FIXED,)
 
@@ -31,9 +33,15 @@ def budgetrl(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
-def gpu_plan(hours: float, split: Any = "time") -> SweepPlan:
+def asked(family: str, *ranks: int, split: Any = "time") -> Asked:
+    grid = {"lora.rank": list(ranks), "lora.alpha_policy": ["fixed"]}
+    return Asked(family=family, grid=grid, split=split)
+
+
+def gpu_plan(hours: float, split: Any = "time") -> Sweep:
     specs = arms_of(FAMILIES["qwen3"], (8, 64, 256), 1, FIXED)
-    return plan_sweep(specs, Limits(hours * 3600), split=split, gpu="A40", dry_run=True)
+    wanted = asked("qwen3", 8, 64, 256, split=split)
+    return plan_sweep(wanted, specs, Limits(hours * 3600), gpu="A40", dry_run=True)
 
 
 # --- the plan
@@ -41,25 +49,24 @@ def gpu_plan(hours: float, split: Any = "time") -> SweepPlan:
 
 def test_equal_time_is_what_every_arm_gets_besides_the_one_baseline() -> None:
     made = gpu_plan(24)
-    baselines = [arm.planned.times.baseline_s for arm in made.trials]
+    baselines = [arm.row.baseline_s for arm in made.arms]
     assert baselines[0] > 0 and baselines[1:] == [0.0, 0.0]
     own = {
-        round(arm.budget_s - baseline, 6)
-        for arm, baseline in zip(made.trials, baselines, strict=True)
+        round(arm.row.budget_s - baseline, 6)
+        for arm, baseline in zip(made.arms, baselines, strict=True)
     }
     assert len(own) == 1
-    whole = sum(arm.budget_s for arm in made.trials) + made.report_s
+    whole = sum(arm.row.budget_s for arm in made.arms) + made.report_s
     assert whole == pytest.approx(made.budget.wall_s)
     assert made.total_s <= made.budget.wall_s
 
 
 def test_equal_steps_are_the_most_that_every_arm_can_make() -> None:
     made = gpu_plan(24, "steps")
-    steps = {arm.planned.recipe.schedule.stop_after_steps for arm in made.trials}
-    assert len(steps) == 1
-    assert all(arm.plan.affordable_steps >= arm.plan.steps > MIN_UPDATES for arm in made.trials)
-    seconds = [arm.budget_s for arm in made.trials]
-    assert seconds[2] - made.trials[2].planned.times.baseline_s > seconds[1], "rank 256 is slower"
+    steps = {arm.spec.load().recipe.schedule.stop_after_steps for arm in made.arms}
+    assert steps == {arm.row.planned_steps for arm in made.arms} and min(steps) > MIN_UPDATES
+    seconds = [arm.row.budget_s for arm in made.arms]
+    assert seconds[2] - made.arms[2].row.baseline_s > seconds[1], "rank 256 is slower"
     assert sum(seconds) + made.report_s <= made.budget.wall_s + 1e-6
 
 
@@ -79,18 +86,18 @@ def test_any_recipe_can_be_replicated_within_its_own_budget(tmp_path: Path) -> N
     assert arms[0].label == "mine, rank 8, alpha_policy 4x_rank, seed 1"
     assert family_of("deepscaler_8k").recipes == ("deepscaler_8k",)
     assert family_of("deepscaler_8k").ranks == (8, 64, 256)
-    study = plan_sweep(arms, Limits())
+    study = plan_sweep(asked("mine", 8, 32), arms, Limits())
     assert study.budget.wall_s == pytest.approx(made[0].budget.hours * 3600)
 
 
 def test_an_arms_plan_is_what_an_estimate_of_its_budget_says() -> None:
-    arm = gpu_plan(24).trials[0]
+    arm = gpu_plan(24).arms[0].row
     done = budgetrl(
         "estimate", "qwen3_r8", "--gpu", "A40", "--hours", f"{arm.budget_s:.3f}s", "--json"
     )
     estimated = json.loads(done.stdout)
-    assert arm.plan.affordable_steps == estimated["steps"]["affordable"]
-    assert arm.plan.step_s == pytest.approx(estimated["seconds"]["step"])
+    assert arm.planned_steps == estimated["steps"]["affordable"]
+    assert arm.step_s == pytest.approx(estimated["seconds"]["step"])
 
 
 def test_seeds_come_last_and_alpha_policies_make_arms_of_equal_scale() -> None:
@@ -148,9 +155,8 @@ def test_nothing_is_said_of_a_rank_without_arms_of_equal_scale(tmp_path: Path) -
 def study(tmp_path: Path) -> StudyDir:
     """Three arms on a CPU recipe: one finished, one crashed, one never begun."""
     specs = arms_of(FAMILIES["quickstart"], (8, 32, 128), 1, FIXED)
-    made = plan_sweep(specs, Limits(3600))
-    config = {"family": "quickstart", "ranks": [8, 32, 128], "split": "time"}
-    study = StudyDir.create(tmp_path / "study", made, config)
+    made = plan_sweep(asked("quickstart", 8, 32, 128), specs, Limits(3600))
+    study = StudyDir.create(tmp_path / "study", made)
     study.update(0, run=build_run(study.path, Story(rank=8, steps=80)).name)
     study.update(1, run=build_run(study.path, Story(rank=32, end=None)).name)
     study.update(2, error="BudgetError: nothing is left")
@@ -163,7 +169,7 @@ def test_a_study_is_read_back_and_goes_on_as_it_began(study: StudyDir) -> None:
     assert again.trials == study.trials
     assert again.paid_s() == pytest.approx(study.paid_in_arms_s())
     with pytest.raises(UsageError, match="another configuration") as caught:
-        again.check_config(dict(study.config) | {"ranks": [8]})
+        again.check(asked("quickstart", 8))
     assert "budgetrl resume" in caught.value.hint
 
 
@@ -222,7 +228,7 @@ def test_a_whole_run_is_the_papers_the_recipes_or_what_the_plan_gave(
     recipe: str, updates: int | None
 ) -> None:
     study: Any = SimpleNamespace(
-        trials=[SimpleNamespace(row={"planned_steps": n}) for n in (40, 35)]
+        trials=[SimpleNamespace(row=SimpleNamespace(planned_steps=n)) for n in (40, 35)]
     )
     runs = [SimpleNamespace(recipe=load_recipe(recipe).recipe)]
     model: Any = SimpleNamespace(arms=[SimpleNamespace(runs=runs)])

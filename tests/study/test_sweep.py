@@ -22,20 +22,27 @@ from budgetrl.report.best import Point, best_of, pareto
 from budgetrl.rundir import RunDir
 from budgetrl.study.asha import next_trial, reaching, rungs_of
 from budgetrl.study.execute import MOST_LOST, Pool, Sweeping, hand_out_all, run_sweep
-from budgetrl.study.plan import SweepPlan, plan_sweep
-from budgetrl.study.specs import parse_grid, trials_of
-from budgetrl.study.state import StudyDir, open_study
-from budgetrl.study.sweep_report import sweep_document
+from budgetrl.study.plan import plan_sweep
+from budgetrl.study.report import study_document
+from budgetrl.study.specs import Asked, parse_grid, trials_of
+from budgetrl.study.state import StudyDir, Sweep, open_study
 from budgetrl.study.trial import Done, Job
 from budgetrl.study.watch import sweep_lines
 
 GRID = {"lora.rank": [8, 32, 64], "schedule.learning_rate": [1e-4, 1e-3, 3e-3]}
 
 
-def planned(seconds: float, split: Any = "time", slots: int = 1, seeds: int = 5) -> SweepPlan:
-    specs = trials_of("quickstart", (), {"lora.rank": [8, 64]}, seeds)
-    limits = Limits(seconds, price=0.5)
-    return plan_sweep(specs, limits, split=split, slots=slots)
+def asked(grid: Any, split: Any = "time", seeds: int = 1) -> Asked:
+    return Asked(
+        family="quickstart", grid=grid, seeds=seeds, split=split, kind="sweep", metric="heldout",
+        recipe="quickstart",
+    )  # fmt: skip
+
+
+def planned(seconds: float, split: Any = "time", slots: int = 1, seeds: int = 5) -> Sweep:
+    grid = {"lora.rank": [8, 64]}
+    specs = trials_of("quickstart", (), grid, seeds)
+    return plan_sweep(asked(grid, split, seeds), specs, Limits(seconds, price=0.5), slots=slots)
 
 
 # --- what is run
@@ -66,7 +73,7 @@ def test_every_point_has_every_seed_and_seeds_come_last() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("--grid", "lora.rnk=8,64"), 2, "Did you mean lora.rank"),
+        (("--grid", "lora.rnk=8,64"), 2, "did you mean rank"),
         (("--grid", "lora.rank=8,8"), 2, "each of them once"),
         (("--grid", "lora.rank"), 2, "names no values"),
         (("--grid", "lora.rank=8", "--grid", "lora.rank=64"), 2, "twice"),
@@ -135,17 +142,19 @@ def test_no_plan_spends_more_than_the_budget_over_all_cards(split: Any, slots: i
     made = planned(3600.0, split, slots)
     assert made.total_s <= made.budget.wall_s
     if split != "asha":  # whose trials are not all run to their end
-        by_card = [sum(t.budget_s for t in made.trials[i::slots]) for i in range(slots)]
-        assert slots * (max(by_card) + made.report_s) <= made.budget.wall_s + 1e-6
-    baselines = [trial.planned.times.baseline_s > 0 for trial in made.trials]
+        ends = [0.0] * slots
+        for trial in made.arms:  # the next card that is free takes the next trial
+            ends[ends.index(min(ends))] += trial.row.budget_s
+        assert slots * (max(ends) + made.report_s) <= made.budget.wall_s + 1e-6
+    baselines = [trial.row.baseline_s > 0 for trial in made.arms]
     assert baselines == [True] * slots + [False] * (10 - slots)
 
 
 def test_what_a_sweep_can_tell_shrinks_with_seeds_and_is_unknown_over_one() -> None:
     one, three = planned(3600.0, seeds=1), planned(3600.0, seeds=3)
-    assert three.detectable()["heldout"] == pytest.approx(one.detectable()["heldout"] / 3**0.5)
-    assert one.detectable_over_seeds() is None
-    assert three.detectable_over_seeds() == pytest.approx(2.776 * 0.05 * (2 / 3) ** 0.5, rel=1e-3)
+    assert three.detectable["heldout"] == pytest.approx(one.detectable["heldout"] / 3**0.5)
+    assert one.detectable_over_seeds is None
+    assert three.detectable_over_seeds == pytest.approx(2.776 * 0.05 * (2 / 3) ** 0.5, rel=1e-3)
 
 
 # --- who goes on
@@ -281,10 +290,9 @@ class MadeUp:
 
 
 def sweep_at(path: Path, split: Any = "time", ranks: tuple[int, ...] = (8, 16, 32, 64)) -> StudyDir:
-    grid = {"lora.rank": list(ranks)}
-    made = plan_sweep(trials_of("quickstart", (), grid, 1), Limits(3600, price=1.0), split=split)
-    config = {"kind": "sweep", "family": "quickstart", "grid": grid, "seeds": 1, "comparable": True}
-    return StudyDir.create(path, made, config | {"metric": "heldout", "split": split})
+    grid, limits = {"lora.rank": list(ranks)}, Limits(3600, price=1.0)
+    specs = trials_of("quickstart", (), grid, 1)
+    return StudyDir.create(path, plan_sweep(asked(grid, split), specs, limits))
 
 
 def hand_out(study: StudyDir, pool: Pool) -> ExitCode:
@@ -307,7 +315,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudyDir]:
 
 
 def test_the_document_of_a_sweep_is_what_scripts_rely_on(whole: StudyDir) -> None:
-    document = sweep_document(whole)
+    document = study_document(whole)
     assert {"sweep_dir", "trials", "budget", "spent", "best"} <= document.keys()
     assert document["best"].keys() >= {"index", "values", "metric", "interval_95", "shrunken"}
     assert document["best"]["values"] == {"lora.rank": 64}
@@ -352,7 +360,7 @@ def test_a_sweep_that_was_cut_off_ends_with_the_same_table(tmp_path: Path, whole
     study = open_study(study.path)
     assert hand_out(study, second) == ExitCode.OK
     assert [job.index for job in first.jobs + second.jobs] == [0, 1, 2, 2, 3]
-    told = [sweep_document(open_study(at.path)) for at in (study, whole)]
+    told = [study_document(open_study(at.path)) for at in (study, whole)]
     assert [t["final"] for t in told[0]["trials"]] == [t["final"] for t in told[1]["trials"]]
     assert told[0]["best"] == told[1]["best"]
 
@@ -361,7 +369,7 @@ def test_a_lost_worker_goes_on_elsewhere_and_is_given_up_in_the_end(tmp_path: Pa
     study, pool = sweep_at(tmp_path / "sweep"), MadeUp()
     pool.lose = {0: MOST_LOST - 1, 1: MOST_LOST}
     hand_out(study, pool)
-    document = sweep_document(study)
+    document = study_document(study)
     assert [t["status"] for t in document["trials"]] == ["finished", "failed", *["finished"] * 2]
     assert "lost 3 times" in document["trials"][1]["error"]
     names = {job.run for job in pool.jobs if job.index == 0}
@@ -371,7 +379,7 @@ def test_a_lost_worker_goes_on_elsewhere_and_is_given_up_in_the_end(tmp_path: Pa
 def test_asha_ends_the_worse_early_and_they_are_whole(tmp_path: Path) -> None:
     study, pool = sweep_at(tmp_path / "sweep", "asha"), MadeUp(1)
     assert hand_out(study, pool) == ExitCode.OK
-    document = sweep_document(study)
+    document = study_document(study)
     assert [t["steps"] for t in document["trials"]] == [15, 15, 15, 60]
     assert [t["stopped_early"] for t in document["trials"]] == [True, True, True, False]
     assert {t["status"] for t in document["trials"]} == {"finished"}
@@ -383,7 +391,7 @@ def test_asha_ends_the_worse_early_and_they_are_whole(tmp_path: Path) -> None:
 
 def test_a_sweep_of_which_nothing_could_be_paid_has_failed(tmp_path: Path) -> None:
     study = sweep_at(tmp_path / "sweep")
-    study.note_paid(study.budget.wall_s + 1.0)
+    study.note_paid(study.sweep.budget.wall_s + 1.0)
 
     class Late(MadeUp):
         def start(self, job: Job) -> None:
@@ -398,7 +406,7 @@ def test_a_sweep_of_which_nothing_could_be_paid_has_failed(tmp_path: Path) -> No
             study, Late(), lambda: open_display("none", sys.stdout, sys.stderr), time.monotonic()
         )
     assert code == ExitCode.FAILED
-    assert [row["status"] for row in sweep_document(study)["trials"]] == ["failed"] * 4
+    assert [row["status"] for row in study_document(study)["trials"]] == ["failed"] * 4
 
 
 def test_one_process_at_a_time_hands_out_trials(tmp_path: Path) -> None:
@@ -423,6 +431,9 @@ def test_a_study_of_an_older_budgetrl_is_read(tmp_path: Path) -> None:
     study = sweep_at(tmp_path / "sweep")
     document = json.loads((study.path / "study.json").read_text())
     document["schema_version"] = 1
+    document["config"] = {
+        "family": "quickstart", "ranks": [8], "alpha": ["equal_rank"], "seeds": 1, "split": "time"
+    }  # fmt: skip
     for entry in document["arms"]:
         rank = entry["spec"].pop("values")["lora.rank"]
         entry["spec"] |= {"rank": rank, "alpha": "equal_rank"}
@@ -440,7 +451,7 @@ def test_a_trial_that_was_made_elsewhere_is_brought_from_its_second_copy(tmp_pat
     copy = build_run(tmp_path / "mirror", Story(end=None))
     job = Job(
         index=0, place="", folder=tmp_path / "here", run=copy.name, loaded=recipe, budget_s=60.0,
-        end_t=0.0, most_s=60.0, usd_per_hour=None, baseline=None,
+        end_t=0.0, most_s=60.0, usd_per_hour=None,
     )  # fmt: skip
     (tmp_path / "here").mkdir()
     run = _here(job)
