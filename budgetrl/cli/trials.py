@@ -176,14 +176,12 @@ def _print_plan(made: "Sweep", as_json: bool) -> int:
     from rich.console import Console
     from rich.table import Column, Table
 
-    from budgetrl.report.best import value_word
+    from budgetrl.report.best import short_keys, value_word
     from budgetrl.units import duration, usd
 
     keys = list(dict.fromkeys(key for row in rows for key in row["values"]))
-    table = Table(
-        Column("recipe", overflow="fold"), *keys, "alpha/r", "seed", "budget", "updates",
-        "s/update", "dollars", box=SIMPLE_HEAD, pad_edge=False,
-    )  # fmt: skip
+    heads = [*short_keys(keys), "alpha/r", "seed", "budget", "updates", "s/update", "dollars"]
+    table = Table(Column("recipe", overflow="fold"), *heads, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(
             row["recipe"].replace("-", "-\n"),
@@ -204,15 +202,18 @@ def _plan_lines(made: "Sweep") -> Iterator[str]:
     from budgetrl.units import duration, usd
 
     asked = made.config
+    bill = made.budget.usd_of(made.total_s)
     yield (
         f"{len(made.arms)} {asked.trials}, {made.slots} at a time: about {duration(made.wall_s)}, "
-        f"{duration(made.total_s)} of {duration(made.budget.wall_s)} are paid "
-        f"({usd(made.budget.usd_of(made.total_s))}); times from {made.source}."
+        f"{duration(made.total_s)} of {duration(made.budget.wall_s)} are paid"
+        f"{'' if bill is None else f' ({usd(bill)})'}; times from {made.source}."
     )
     yield from _asha_lines(made)
-    for suite, least in made.detectable.items():
+    judged = [suite for suite in made.detectable if asked.metric in (None, suite)]
+    for suite in judged:
         yield (
-            f"On {suite} a difference between two points below about {100 * least:.1f} points is "
+            f"On {suite} a difference between two points below about "
+            f"{100 * made.detectable[suite]:.1f} points is "
             "sampling noise, before what seeds add."
         )
     yield (

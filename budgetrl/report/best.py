@@ -9,7 +9,7 @@ Bayes, Efron and Morris 1975). Pure arithmetic.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, variance
 from typing import Any
@@ -78,10 +78,17 @@ class Best:
 
 
 def point_words(values: Mapping[str, Any]) -> list[str]:
-    """Values of a point for people, by the last parts of their keys where those differ."""
-    short = [key.split(".")[-1] for key in values]
-    names = short if len(set(short)) == len(short) else list(values)
-    return [f"{name} {value_word(v)}" for name, v in zip(names, values.values(), strict=True)]
+    """Values of a point for people."""
+    return [
+        f"{k} {value_word(v)}" for k, v in zip(short_keys(values), values.values(), strict=True)
+    ]
+
+
+def short_keys(keys: Iterable[str]) -> list[str]:
+    """Flat keys by their last parts, where those differ."""
+    whole = list(keys)
+    short = [key.split(".")[-1] for key in whole]
+    return short if len(set(short)) == len(short) else whole
 
 
 def value_word(value: Any) -> str:
