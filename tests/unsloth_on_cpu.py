@@ -31,6 +31,7 @@ rl._patch_trl_rl_trainers("sft_trainer")
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "training"))
 
+import test_distil as distilling  # noqa: E402
 import test_grpo_oracle as harness  # noqa: E402
 import test_passes as passes  # noqa: E402
 import test_preflight as rehearsal  # noqa: E402
@@ -61,7 +62,13 @@ class PatchedEngine(harness.DictatedEngine):
         model.for_training = lambda *a, **k: model.train()
         model.for_inference = lambda *a, **k: model.eval()
         model._unsloth_forced_float32 = True  # without a GPU it would choose float16
+        model.get_base_model().base_model.register_forward_pre_hook(_drop_mask, with_kwargs=True)
         super().__init__(model, *others)
+
+
+def _drop_mask(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """As unsloth/models/llama.py does in training: only padding on the right is unseen then."""
+    return args, kwargs | ({"attention_mask": None} if module.training else {})
 
 
 def changed_configurations() -> dict[str, str]:
@@ -150,6 +157,17 @@ def sft_distances() -> dict[str, float]:
     return {name: abs(logs[0][name] / value - 1) for name, value in wanted.items()}
 
 
+def distil_distances() -> dict[str, float]:
+    """How far the patched trainer's gradients towards a teacher are from the oracle's."""
+    distilling.harness.DictatedEngine = PatchedEngine
+    found = {}
+    for name, sets in distilling.WAYS.items():
+        done = distilling.Distilled(FOLDER, *sets)
+        wanted, _ = done.oracle()
+        found[name] = harness.distance(done.update.gradients, wanted)
+    return found
+
+
 def restored_tokenizer() -> dict[str, Any]:
     """What Unsloth and budgetrl make of a Llama with a byte-level vocabulary."""
     os.environ["UNSLOTH_DISABLE_TOKENIZER_JSON_REPAIR"] = "1"
@@ -182,6 +200,7 @@ def main() -> None:
         "micro_batch": rehearsed_micro_batch(),
         "sft_trainer": trl.SFTTrainer.__name__,
         "sft": sft_distances(),
+        "distil": distil_distances(),
         "tokenizer": restored_tokenizer(),
     }
     sys.stdout.write(json.dumps(found) + "\n")

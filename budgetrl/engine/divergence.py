@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from budgetrl.engine.logits import logits_of
@@ -104,7 +105,12 @@ def side_of(
     device = inner.get_input_embeddings().weight.device
     ids = torch.cat([prompt[0], completion[0]], dim=1).to(device)
     mask = torch.cat([prompt[1], completion[1]], dim=1).to(device)
-    hidden = inner.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
     # The position before a token predicts it.
-    kept = hidden[:, -completion[0].shape[1] - 1 : -1][completion[1].bool().to(device)]
+    predicts = torch.cat([torch.zeros_like(prompt[1])[:, 1:], completion[1]], dim=1).to(device)
+    # Unsloth's forward ignores the mask in training: padding has to be on the right, unseen.
+    width = int(mask.sum(dim=1).max())
+    order = torch.argsort(mask, dim=1, descending=True, stable=True)[:, :width]
+    ids, mask = ids.gather(1, order), mask.gather(1, order)
+    hidden = inner.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
+    kept = hidden[nn.functional.pad(predicts, (0, 1)).gather(1, order).bool()]
     return Side(kept, logits_of(inner))

@@ -86,8 +86,15 @@ class DistilMixin(BudgetMixin):
         loss = found.divergence / self._tokens_of_update(inputs)
         weight = parts.recipe.distill.reward_weight
         if weight:
-            loss = loss + weight * super().compute_loss(model, inputs, *args, **kwargs)
+            # In its advantages: Unsloth's loss ignores what gradients are multiplied by behind it.
+            inputs = inputs | {"advantages": weight * inputs["advantages"]}
+            loss = loss + super().compute_loss(model, inputs, *args, **kwargs)
         return loss
+
+    @property
+    def kl_weight(self) -> float:
+        """As GRPO's whole loss, times the weight of rewards."""
+        return self.parts.recipe.distill.reward_weight * super().kl_weight
 
     def _tokens_of_update(self, inputs: Batch) -> torch.Tensor:
         """Trained tokens of one optimiser step, as TRL counts them for its token-mean losses."""

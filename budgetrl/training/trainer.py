@@ -159,17 +159,22 @@ class BudgetMixin(StageMixin):
             parts.rewind.remember(self)
         return self._buffered_inputs[0]
 
+    @property
+    def kl_weight(self) -> float:
+        """Of the KL term to the reference, for a whole micro-batch."""
+        return self.parts.recipe.grpo.beta
+
     def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
         """TRL's loss; a micro-batch without rows changes nothing.
 
         Where a loss divides by the rows of a micro-batch, `repack` scaled the advantages; the KL
         term has the same weight a row by a smaller beta.
         """
-        rows, grpo = inputs["completion_ids"].shape[0], self.parts.recipe.grpo
+        rows, loss_type = inputs["completion_ids"].shape[0], self.parts.recipe.grpo.loss_type
         if rows == 0:
             return zero_gradient_loss(model)
         full_rows = self.parts.recipe.batch.micro_batch
-        self.beta = grpo.beta * row_share(grpo.loss_type, rows, full_rows)
+        self.beta = self.kl_weight * row_share(loss_type, rows, full_rows)
         return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:

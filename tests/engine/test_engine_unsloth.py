@@ -529,6 +529,12 @@ def test_the_patched_sft_trainer_has_the_loss_and_gradients_of_the_completions(
     assert max(on_cpu["sft"].values()) <= 2e-5
 
 
+def test_the_patched_trainer_distils_with_the_oracles_gradients(on_cpu: dict[str, Any]) -> None:
+    """Also where the model, as Unsloth's does in training, ignores the mask of its padding."""
+    assert len(on_cpu["distil"]) == 4
+    assert max(on_cpu["distil"].values()) <= 1e-3
+
+
 def test_a_tokenizer_that_lost_its_spaces_is_restored(on_cpu: dict[str, Any]) -> None:
     """Unsloth restores it itself unless it is told not to, as here."""
     assert on_cpu["tokenizer"] == {"unsloth": "12+7=19", "budgetrl": "12 + 7 = 19"}

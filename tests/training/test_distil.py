@@ -41,6 +41,14 @@ SETS = (
 )
 
 
+WAYS: dict[str, tuple[str, ...]] = {
+    "rows": (),
+    "tokens": ("batch.fill=tokens",),
+    "self": ("teacher.id=self", "teacher.adapter=unset"),
+    "reward": ("distill.reward_weight=0.5", "grpo.beta=0.05", "signal.skip=off"),
+}
+
+
 class Distilled:
     """One update of the real trainer on dictated completions, and an oracle in float64."""
 
@@ -78,7 +86,7 @@ class Distilled:
 
     def oracle(self) -> tuple[dict[str, torch.Tensor], float]:
         """Gradients of the mean over all tokens of KL(student || teacher), and that mean."""
-        student = copy.deepcopy(self.engine.model).double()
+        student = PlainEngine.open(self.recipe).model.double()
         with torch.no_grad():
             harness.put(student, self.update.weights)
         student.zero_grad()
@@ -105,7 +113,24 @@ class Distilled:
         loss = torch.cat(terms).mean()
         loss.backward()
         named = student.named_parameters()
-        return {n: p.grad for n, p in named if p.grad is not None}, float(loss.detach())
+        gradients = {n: p.grad for n, p in named if p.grad is not None}
+        if weight := self.recipe.distill.reward_weight:
+            for name, own in harness.expected_gradients(self.as_grpo()).items():
+                gradients[name] = gradients[name] + weight * own
+        return gradients, float(loss.detach())
+
+    def as_grpo(self) -> harness.Training:
+        """The same update for the oracle of GRPO's part."""
+        size = self.recipe.grpo.num_generations
+        return harness.Training(
+            recipe=self.recipe,
+            model=PlainEngine.open(self.recipe).model,
+            prompts=[self.renderer.ids(one) for one in self.problems for _ in range(size)],
+            completions=self.engine.drawn,
+            recorded_advantages=[],
+            updates=[self.update],
+            forwards=harness.Forwards(self.engine.model),
+        )
 
     @staticmethod
     def _log_p(model: Any, prompt: list[int], ids: list[int]) -> torch.Tensor:
@@ -113,9 +138,7 @@ class Distilled:
         return torch.log_softmax(logits / TEMPERATURE, dim=-1)
 
 
-@pytest.mark.parametrize(
-    "sets", [(), ("batch.fill=tokens",), ("teacher.id=self", "teacher.adapter=unset")]
-)
+@pytest.mark.parametrize("sets", WAYS.values(), ids=WAYS)
 def test_gradients_are_the_oracles(sets: tuple[str, ...], tmp_path: Path) -> None:
     """Through four micro-batches of uneven completions, some cut off."""
     done = Distilled(tmp_path, *sets)
