@@ -182,7 +182,7 @@ class StageEvent(Event):
     KIND = "stage"
     name: str
     training: str
-    """Its kind: grpo, sft."""
+    """Its kind: sft, grpo, distill."""
     index: int
     """From 0."""
     stages: int

@@ -52,6 +52,7 @@ when = ["step"]
 every_steps = 3
 """
 GOAL = 0.85
+MEASURED = ("grpo", "distil")
 MICRO_BATCH = 16, 64, 512
 """Rows, prompt tokens, completion tokens."""
 TEACHER = ROOT / "docs" / "example_run"
@@ -131,11 +132,11 @@ def peak_bytes(way: str) -> int:
 
 def memory() -> dict[str, Any]:
     """Peaks of both ways, each in a process of its own."""
-    command = [sys.executable, __file__, "memory", "--way"]
+    command = [sys.executable, __file__, "peak"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     peaks = {
         way: int(subprocess.check_output([*command, way], text=True, env=env).split()[-1])
-        for way in ("grpo", "distil")
+        for way in MEASURED
     }
     rows, prompt, completion = MICRO_BATCH
     return {"rows": rows, "prompt": prompt, "completion": completion, "peak_bytes": peaks}
@@ -168,28 +169,28 @@ def main() -> None:
     one.add_argument("--seed", type=int, required=True)
     one.add_argument("--out", type=Path, required=True)
     peaks = commands.add_parser("memory")
-    peaks.add_argument("--way", choices=("grpo", "distil"), help=argparse.SUPPRESS)
-    peaks.add_argument("--out", type=Path)
+    peaks.add_argument("--out", type=Path, required=True)
+    commands.add_parser("peak").add_argument("way", choices=MEASURED)
     commands.add_parser("table").add_argument("out", type=Path)
     options = parser.parse_args()
-    if options.command == "table":
-        print(json.dumps(table(options.out), indent=1))
-        return
-    if options.command == "memory" and options.way:
-        print(peak_bytes(options.way))
-        return
-    options.out.mkdir(parents=True, exist_ok=True)
-    if options.command == "memory":
-        found = memory()
-        (options.out / "memory.json").write_text(json.dumps(found, indent=1) + "\n")
-        print(json.dumps(found))
-        return
-    file = options.out / f"{options.start}_{options.way}_seed{options.seed}.json"
-    if file.exists():
-        return
-    row = run_way(options.start, options.way, options.seed, options.out)
-    file.write_text(json.dumps(row, indent=1) + "\n")
-    print(json.dumps(row))
+    match options.command:
+        case "peak":
+            print(peak_bytes(options.way))
+        case "table":
+            print(json.dumps(table(options.out), indent=1))
+        case "memory":
+            _write(options.out / "memory.json", memory())
+        case "run":
+            name = f"{options.start}_{options.way}_seed{options.seed}.json"
+            if not (options.out / name).exists():
+                row = run_way(options.start, options.way, options.seed, options.out)
+                _write(options.out / name, row)
+
+
+def _write(file: Path, found: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

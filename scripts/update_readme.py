@@ -16,6 +16,7 @@ from typing import Any
 
 from api_reference import reference
 from check_alarms import judge, load
+from ways_table import ways
 
 from budgetrl.diagnosis.rules import RULES
 from budgetrl.estimation.request import Request, answer
@@ -439,6 +440,7 @@ BLOCKS: dict[str, Callable[[Measured], str]] = {
     "torture_loaded": torture_loaded,
     "sweep": sweep,
     "stages": stages,
+    "ways": ways,
 }
 
 
