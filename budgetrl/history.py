@@ -7,7 +7,7 @@ history.steps, .evaluations, .spend, measured_times(history)
 import copy
 import statistics
 from array import array
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -271,6 +271,11 @@ def replanned_times(history: History, planned: PhaseTimes, source: str) -> Phase
     if history.checkpoints:
         known["save_s"] = max(checkpoint.seconds for checkpoint in history.checkpoints)
     return replace(planned, **known, source=source) if known else planned
+
+
+def only_stages(history: History, names: Collection[str | None]) -> History:
+    """The same run with the updates of some of its stages alone; None: of a run without any."""
+    return replace(history, steps=[step for step in history.steps if step.stage in names])
 
 
 def measured_times(history: History, report_s: float, source: str) -> PhaseTimes | None:

@@ -116,7 +116,8 @@ def predict(scenario: Scenario, machine: Machine, prompts: Prompts) -> Phases:
         f"the model's size and the speed of this machine ({machine.gflops:.0f} GFLOP/s a thread; "
         f"{reference().gflops:.0f} where the formulas were fitted)"
     )
-    return Phases(scenario, expected, length_ratios(expected, low, high), waves=1.0, source=source)
+    ratios = length_ratios(expected, low, high)
+    return Phases(scenario, expected, ratios, waves=1.0, source=source, gflops=machine.gflops)
 
 
 def _phase_terms(

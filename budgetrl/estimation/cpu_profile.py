@@ -10,7 +10,7 @@ at the lengths it had, so that other limits, prompts and suites scale.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import resources
@@ -27,7 +27,7 @@ from budgetrl.estimation.shapes import LengthPrior
 from budgetrl.files import parse_json, write_json
 from budgetrl.phases import MEASURED_ONCE, UPDATE_PHASES
 from budgetrl.processor import cpu_model
-from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.schema import Recipe, StageKind
 
 SCHEMA_VERSION = 2
 BUNDLED = "assets/profiles/cpu.json"
@@ -42,8 +42,22 @@ _MOST = 1e4
 
 
 @dataclass(frozen=True, slots=True)
+class Other:
+    """Updates of another training than GRPO."""
+
+    kind: StageKind
+    update_s: float
+    """Of one of them, by the formulas."""
+
+    @property
+    def unlike(self) -> Collection[str]:
+        """Phases that are not as in GRPO: all, but where answers are drawn and rewarded too."""
+        return ("update",) if self.kind is StageKind.DISTILL else UPDATE_PHASES
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
-    """Measured over predicted seconds, by phase."""
+    """Measured over predicted seconds, by phase; of `sft` and `distill` those of an update."""
 
     key: Mapping[str, str | int]
     """What a run must have in common: `profile_key`."""
@@ -92,22 +106,26 @@ def measured_profile(
     versions: Mapping[str, str] | None = None,
     machine: Machine | None = None,
     prompts: Prompts | None = None,
+    other: Other | None = None,
 ) -> Profile:
     """A profile of times that were measured on this machine today.
 
     Args:
-        recipe: of the run.
+        recipe: of the run; of a stage, its own.
         times: what its phases took.
         versions: of packages.
         machine: its speed; measured where absent.
         prompts: their lengths; read where absent.
+        other: the updates were not GRPO's, of which theirs say nothing.
     """
     machine = machine or this_machine(recipe)
     scenario = cpu_scenario(recipe, this_cpu())
     if times.tokens_mean is not None:
-        scenario = replace(scenario, mean_tokens=_seen(times.tokens_mean, recipe))
+        scenario = replace(scenario, mean_tokens=seen_length(times.tokens_mean, recipe))
     predicted = predict(scenario, machine, prompts or read_prompts(recipe)).seconds
     step_s, early_s = times.step_s, times.early_step_s
+    unlike = () if other is None else other.unlike
+    own = {} if other is None else {other.kind.value: times.update_s / other.update_s}
     return Profile(
         key=profile_key(recipe),
         recipe=recipe.name,
@@ -117,11 +135,13 @@ def measured_profile(
         factors={
             name: took / predicted[name]
             for name in _PHASES
-            if predicted[name] > _LEAST_S
+            if name not in unlike
+            and predicted[name] > _LEAST_S
             and ((took := getattr(times, f"{name}_s")) > _LEAST_S or name in UPDATE_PHASES)
-        },
-        tokens_mean=times.tokens_mean,
-        early=None if early_s is None or not step_s else early_s / step_s,
+        }
+        | own,
+        tokens_mean=None if "rollout" in unlike else times.tokens_mean,
+        early=None if early_s is None or not step_s or other else early_s / step_s,
         versions=dict(versions or {}),
     )
 
@@ -131,8 +151,12 @@ def store_profile(
     times: PhaseTimes,
     cache_dir: Path,
     versions: Mapping[str, str] | None = None,
+    other: Other | None = None,
+    machine: Machine | None = None,
 ) -> Path:
     """Keep what a finished run measured for the next plan of such a run on this CPU.
+
+    What it did not do, as a run of SFT rolls nothing out, stays as an earlier one measured it.
 
     Raises:
         OSError: the folder cannot be written.
@@ -140,7 +164,9 @@ def store_profile(
     """
     path = _profile_path(recipe, cache_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, measured_profile(recipe, times, versions).to_json())
+    made = measured_profile(recipe, times, versions, machine, other=other)
+    before = _read_profile(path)
+    write_json(path, (made if before is None else _completed(made, before)).to_json())
     return path
 
 
@@ -189,7 +215,7 @@ def apply_profile(
     """Phases of a run by what another took."""
     scenario = cpu_scenario(recipe, this_cpu())
     if profile.tokens_mean is not None:
-        scenario = replace(scenario, mean_tokens=_seen(profile.tokens_mean, recipe))
+        scenario = replace(scenario, mean_tokens=seen_length(profile.tokens_mean, recipe))
     early = {} if profile.early is None else {EARLY: profile.early}
     return with_measured(predict(scenario, machine, prompts), {**profile.factors, **early}, source)
 
@@ -198,6 +224,18 @@ def bundled_profile() -> Profile:
     """The profile that ships with budgetrl."""
     text = resources.files("budgetrl").joinpath(BUNDLED).read_text(encoding="utf-8")
     return _profile(json.loads(text))
+
+
+def _completed(made: Profile, before: Profile) -> Profile:
+    """With what only an earlier run measured, over formulas at the speed of this one."""
+    faster = made.gflops / before.gflops
+    earlier = {name: factor * faster for name, factor in before.factors.items()}
+    return replace(
+        made,
+        factors={**earlier, **made.factors},
+        tokens_mean=made.tokens_mean or before.tokens_mean,
+        early=made.early or before.early,
+    )
 
 
 def _not_slower(cached: Profile, shipped: Profile, machine: Machine) -> Profile:
@@ -210,7 +248,7 @@ def _not_slower(cached: Profile, shipped: Profile, machine: Machine) -> Profile:
     return replace(cached, factors=factors, early=cached.early if undisturbed else None)
 
 
-def _seen(tokens_mean: float, recipe: Recipe) -> LengthPrior:
+def seen_length(tokens_mean: float, recipe: Recipe) -> LengthPrior:
     """The mean length of an earlier run; what is learnt moves it."""
     mean = min(tokens_mean, float(recipe.sampling.max_tokens))
     return LengthPrior(mean, mean, mean, "as in the run that was measured")

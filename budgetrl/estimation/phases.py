@@ -8,7 +8,7 @@ A measured profile (`profile.py`) multiplies phases by what a real run took over
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from budgetrl.budget import PhaseTimes
@@ -51,6 +51,8 @@ class Phases:
     measured: Mapping[str, float] = field(default_factory=dict)
     """Phases that a real run gave, and the factor it found."""
     source: str = "formulas fitted to published runs; --from-run corrects them"
+    gflops: float | None = None
+    """Of the processor that the formulas were taken for; None: a GPU."""
 
     @property
     def constants(self) -> Constants:
@@ -124,7 +126,7 @@ def with_measured(phases: Phases, factors: Mapping[str, float], source: str) -> 
         if name in terms:
             seconds = factor * total(terms[name])
             terms[name] = [Term(seconds, {_MEASURED_RANGE: 1}, "measured")]
-    return Phases(phases.scenario, terms, phases.length_ratio, phases.waves, factors, source)
+    return replace(phases, terms=terms, measured=factors, source=source)
 
 
 def length_ratios(

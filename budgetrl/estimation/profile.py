@@ -25,9 +25,9 @@ from budgetrl.estimation.scenario import make_scenario, memory_of
 from budgetrl.estimation.shapes import LengthPrior
 from budgetrl.files import write_json
 from budgetrl.hardware import Gpu, find_gpu
-from budgetrl.history import History, measured_times, read_history
+from budgetrl.history import History, measured_times, only_stages, read_history
 from budgetrl.phases import MEASURED_ONCE, UPDATE_PHASES
-from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.schema import Recipe, StageKind
 from budgetrl.rundir import MANIFEST, PLAN, RunDir, open_run
 
 _PHASES = (*UPDATE_PHASES, *MEASURED_ONCE, "step_eval", "save")
@@ -44,13 +44,16 @@ def from_run(path: str | Path) -> tuple[Recipe, PhaseTimes, History]:
     run = open_run(path)
     history = read_history(run)
     recipe = written_recipe(run)
-    times = measured_times(history, report_s=3.0, source=f"run {run.name}")
+    learnt = {stage.name for stage in recipe.stages if stage.kind is StageKind.GRPO}
+    steps = only_stages(history, learnt) if recipe.stages else history
+    times = measured_times(steps, report_s=3.0, source=f"run {run.name}")
     if times is None:
         raise RunDirError(
-            f"{path}: this run has not measured enough: it needs an update and a final evaluation.",
+            f"{path}: this run has not measured enough: it needs an update of GRPO and a final "
+            "evaluation.",
             hint="Finish it with `budgetrl resume`, or give a finished run as --from-run.",
         )
-    return recipe, times, history
+    return recipe, times, steps
 
 
 def run_factors(path: str | Path) -> Measured:

@@ -20,7 +20,7 @@ from budgetrl.estimation.demonstrations import DemonstrationLengths, demonstrati
 from budgetrl.estimation.estimate import Estimate, estimate, estimate_cpu, known_factors
 from budgetrl.estimation.machine import this_machine, user_cache_dir
 from budgetrl.estimation.memory import MemoryEstimate, Verdict
-from budgetrl.estimation.scenario import make_scenario, memory_of
+from budgetrl.estimation.scenario import Scenario, make_scenario, memory_of
 from budgetrl.estimation.teaching import teaching_s
 from budgetrl.estimation.terms import Band, total
 from budgetrl.estimation.training_time import step_overhead, supervised
@@ -115,10 +115,25 @@ def estimate_stages(
             whole = estimated(part)
             times = whole.times
             if stage.kind is StageKind.DISTILL:
-                taught_s = times.update_s + teaching_s(whole, gpu, machine)
+                taught_s = _taught_s(whole, times.update_s, gpu, machine)
                 times = replace(times, update_s=taught_s, early_step_s=None)
             made.append(StageEstimate(stage, part, times, whole.memory))
     return made
+
+
+def _taught_s(whole: Estimate, update_s: float, gpu: Gpu | None, machine: Machine | None) -> float:
+    """Seconds of an update with its teacher's passes, as earlier distillations here took them."""
+    if machine is None:
+        return update_s + teaching_s(whole.scenario, gpu, None)
+    passes_s = teaching_s(whole.scenario, None, _machine_of(whole, machine))
+    factors = whole.phases.measured
+    own = factors.get("update") or 1.0
+    return (update_s / own + passes_s) * factors.get("distill", own)
+
+
+def _machine_of(made: Estimate, machine: Machine) -> Machine:
+    """The machine that measured factors are over the formulas of."""
+    return replace(machine, gflops=made.phases.gflops or machine.gflops)
 
 
 def as_completions(part: Recipe) -> Recipe:
@@ -139,24 +154,18 @@ def _sft(
     stage: Stage, part: Recipe, estimated: Estimated, gpu: Gpu | None, machine: Machine | None
 ) -> StageEstimate:
     lengths = demonstration_lengths(part)
-    rows = part.sft.rows_per_step
-    passes, padded = lengths.passes(rows, part.sft.micro_batch * part.sft.max_tokens)
     # Of a run of GRPO everything but the update is the same: evaluations, checkpoints.
     base = estimated(part)
     if gpu is None:
         assert machine is not None
-        scenario = base.scenario
-        work = Passes(
-            rows=rows,
-            micro_batches=passes,
-            prompt_tokens=lengths.prompt_tokens,
-            completion_tokens=padded - lengths.prompt_tokens,
-            adapter_params=scenario.adapter_params,
-            checkpointing=part.engine.gradient_checkpointing,
-        )
-        update_s = total(seconds(training(work, scenario.shape), machine))
+        factors = base.phases.measured
+        measured = factors.get("sft") or factors.get("update") or 1.0
+        there = _machine_of(base, machine)
+        update_s = measured * learning_s(part, base.scenario, lengths, there)
         other_s, memory = _OTHER_S, None
     else:
+        rows = part.sft.rows_per_step
+        passes, padded = lengths.passes(rows, part.sft.micro_batch * part.sft.max_tokens)
         scenario = make_scenario(as_completions(part), gpu)
         memory = memory_of(scenario)
         mean = lengths.mean - lengths.prompt_tokens
@@ -177,10 +186,26 @@ def _sft(
         )
         update_s = total(supervised(learnt, scenario.shape, gpu, scenario.constants))
         other_s = total(step_overhead(False, scenario.constants))
-    measured = base.phases.measured.get("update", 1.0) if gpu is None else 1.0
-    times = _with_update(base.times, {"update_s": update_s * measured, "other_s": other_s})
+    times = _with_update(base.times, {"update_s": update_s, "other_s": other_s})
     times = replace(times, tokens_mean=None)
     return StageEstimate(stage, part, times, memory, lengths)
+
+
+def learning_s(
+    part: Recipe, scenario: Scenario, lengths: DemonstrationLengths, machine: Machine
+) -> float:
+    """Seconds of the passes of an SFT update on a CPU, by the formulas."""
+    rows = part.sft.rows_per_step
+    passes, padded = lengths.passes(rows, part.sft.micro_batch * part.sft.max_tokens)
+    work = Passes(
+        rows=rows,
+        micro_batches=passes,
+        prompt_tokens=lengths.prompt_tokens,
+        completion_tokens=padded - lengths.prompt_tokens,
+        adapter_params=scenario.adapter_params,
+        checkpointing=part.engine.gradient_checkpointing,
+    )
+    return total(seconds(training(work, scenario.shape), machine))
 
 
 def plan_stages(

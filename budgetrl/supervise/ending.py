@@ -13,11 +13,10 @@ from typing import Any
 from budgetrl.account.ending import last_event, shortfall
 from budgetrl.account.result import result_of
 from budgetrl.account.run import Account
-from budgetrl.budget import PhaseTimes
 from budgetrl.display.base import Display
 from budgetrl.documents import read_plan, read_recipe
-from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode
-from budgetrl.estimation.cpu_profile import store_profile
+from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode
+from budgetrl.estimation.cpu_learnt import learn
 from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.events import Error
 from budgetrl.history import History, measured_times
@@ -123,17 +122,13 @@ def _learn_from(run: RunDir, attempt: Attempt, history: History, slow: float) ->
         "paid_s": paid_s,
     }
     cache = user_cache_dir()
-    with suppress(OSError):
+    with suppress(OSError, BudgetRLError):  # a file of the recipe may be gone by now
         cache.mkdir(parents=True, exist_ok=True)
         with (cache / ESTIMATES).open("a", encoding="utf-8") as table:
             table.write(json.dumps(row) + "\n")
         if recipe.engine.device == "cpu":
-            store_profile(recipe, _as_if_alone(times, slow), cache)
-
-
-def _as_if_alone(times: PhaseTimes, slow: float) -> PhaseTimes:
-    """What the phases take on a machine that does nothing else; a plan knows how busy it is."""
-    return times.scaled(1.0 / slow, times.source) if slow > BUSY else times
+            # A plan knows how busy the machine is: what is kept is what phases take alone.
+            learn(recipe, history, report_s, slow if slow > BUSY else 1.0, cache)
 
 
 def finish(run: RunDir, attempt: Attempt, history: History, closing: Closing) -> dict[str, Any]:
