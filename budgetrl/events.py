@@ -166,6 +166,8 @@ class Step(Event):
     """Share of the completions that have the most frequent answer."""
     top_gold_share: float | None = None
     """Share of the problems that have the most frequent gold answer."""
+    levels: dict[str, list[int]] | None = None
+    """Groups and right completions by the level of their problem; None where they have none."""
     clip_share: float | None = None
     """Share of the tokens whose ratio is clipped; None where a batch is used once."""
     rewards: dict[str, float | None] | None = None

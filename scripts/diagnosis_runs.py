@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -269,18 +270,26 @@ def _completions(run: RunDir, step: int) -> dict[str, Any]:
     """What an update's completions add to its event."""
     rows = list(read_jsonl(run.completions_file(step)))
     groups = [rows[i : i + 8] for i in range(0, len(rows), 8)]
+    levels = _levels()
     facts = group_facts(
         [
             Group(
                 [Verdict(row["verdict"]) for row in group],
                 [row["extracted"] for row in group],
                 group[0]["answer"],
+                levels[group[0]["problem_id"]],
             )
             for group in groups
         ]
     )
     means = {n: fmean(row["components"][n] or 0.0 for row in rows) for n in rows[0]["components"]}
     return facts | {"rewards": means}
+
+
+@cache
+def _levels() -> dict[str, str]:
+    rows = read_jsonl(asset_root() / "tiny" / "data" / "train_easy.jsonl")
+    return {row["id"]: str(row["level"]) for row in rows}
 
 
 def _rounded(value: Any) -> Any:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from budgetrl.diagnosis.rules import RULES, Rule, Severity, Sign
+from budgetrl.diagnosis.rules import RULES, Rule, Severity
+from budgetrl.diagnosis.sign import Sign
 from budgetrl.diagnosis.story import WINDOW, Story, tell
 from budgetrl.history import History
 from budgetrl.recipe.schema import Recipe

@@ -11,6 +11,8 @@ from budgetrl.types import Verdict
 
 AGREEING = 0.75
 """Share of a group that has one answer."""
+MOST_LEVELS = 16
+"""Of an update; more of them are no kinds of problems."""
 
 
 class Group(NamedTuple):
@@ -20,6 +22,8 @@ class Group(NamedTuple):
     answers: Sequence[str | None]
     """What was graded; None where there was no answer."""
     gold: str
+    level: str | None = None
+    """What kind of problem it is."""
 
 
 def group_facts(groups: Sequence[Group]) -> dict[str, Any]:
@@ -44,7 +48,19 @@ def group_facts(groups: Sequence[Group]) -> dict[str, Any]:
         "top_answer": None if top is None else top[:60],
         "top_answer_share": times / completions if completions else None,
         "top_gold_share": golds.most_common(1)[0][1] / len(groups) if groups else None,
+        "levels": _levels(groups),
     }
+
+
+def _levels(groups: Sequence[Group]) -> dict[str, list[int]] | None:
+    """Groups and right completions by level; None where problems have none."""
+    found: dict[str, list[int]] = {}
+    for group in groups:
+        if group.level is not None:
+            counts = found.setdefault(group.level[:60], [0, 0])
+            counts[0] += 1
+            counts[1] += list(group.verdicts).count(Verdict.CORRECT)
+    return found if 0 < len(found) <= MOST_LEVELS else None
 
 
 def _agreement(group: Group) -> bool | None:

@@ -139,7 +139,12 @@ class StepRecord:
             "rewards": {name: self.component_mean(name) for name in self._reward_names()},
             **group_facts(
                 [
-                    Group([b.verdict for b in group], [b.extracted for b in group], problem.answer)
+                    Group(
+                        [b.verdict for b in group],
+                        [b.extracted for b in group],
+                        problem.answer,
+                        problem.level,
+                    )
                     for problem, group in zip(self.problems, groups, strict=False)
                 ]
             ),

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from budgetrl.diagnosis.groups import Group, group_facts
-from budgetrl.diagnosis.rules import FALSE_ALARMS, HEALTHY_RUNS, RULES, Sign
+from budgetrl.diagnosis.rules import FALSE_ALARMS, HEALTHY_RUNS, RULES
+from budgetrl.diagnosis.sign import Sign
 from budgetrl.diagnosis.story import Held, Story
 from budgetrl.types import Verdict
 
@@ -22,6 +23,8 @@ USUAL: dict[str, Any] = {
     "groups_with_signal": 12, "sampling_logp_diff_mean": 1e-6, "groups_all_right": 2,
     "groups_all_wrong": 2, "groups_agreed": 6, "groups_agreed_wrong": 0, "top_answer": "7",
     "top_answer_share": 0.1, "top_gold_share": 0.1, "clip_share": None,
+    "kl_teacher": None,
+    "levels": {"1": [8, 60], "2": [8, 20]},
     "rewards": {"accuracy": 0.6, "format": 0.9},
 }  # fmt: skip
 
@@ -105,6 +108,7 @@ def test_a_healthy_story_is_left_alone_at_every_update() -> None:
         ("sampler_drifts", story(after({}, {"sampling_logp_diff_mean": 0.05}))),
         ("entropy_collapse", story(after({"entropy": 0.4}, {"entropy": 0.002}))),
         ("one_answer", story(after({}, {"top_answer_share": 0.7}))),
+        ("one_kind", story(after({}, {"levels": {"1": [7, 60], "2": [5, 2], "3": [4, 0]}}))),
     ],
 )
 def test_each_rule_speaks_where_it_should(name: str, told: Story) -> None:
@@ -127,14 +131,15 @@ def test_groups_are_told_apart() -> None:
     facts = group_facts(
         [
             Group([right] * 4, ["7"] * 4, "7"),
-            Group([wrong] * 4, ["3", "3", "3", "5"], "7"),
+            Group([wrong] * 4, ["3", "3", "3", "5"], "7", "hard"),
             Group([wrong] * 4, ["1", "2", "3", None], "4"),
-            Group([right, wrong, wrong, wrong], ["7", "6", "6", "5"], "7"),
+            Group([right, wrong, wrong, wrong], ["7", "6", "6", "5"], "7", "hard"),
             Group([Verdict.ERROR] * 4, [None] * 4, "7"),
         ]
     )
     assert (facts["groups_all_right"], facts["groups_all_wrong"]) == (1, 2)
     assert (facts["groups_agreed"], facts["groups_agreed_wrong"]) == (2, 1)
+    assert facts["levels"] == {"hard": [2, 1]}
     assert facts["top_answer"] == "7" and facts["top_gold_share"] == pytest.approx(4 / 5)
 
 

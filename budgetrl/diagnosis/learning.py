@@ -1,0 +1,168 @@
+"""Rules on what is learnt: accuracy, held-out accuracy, and what the reward gains."""
+
+import math
+from collections.abc import Callable
+
+from budgetrl.diagnosis.sign import Sign
+from budgetrl.diagnosis.story import WINDOW, Held, Story, accuracy, accuracy_error
+from budgetrl.events import Step
+
+ANSWER_REWARDS = ("accuracy", "cosine", "signed")
+"""Rewards that know whether an answer is right."""
+LOST, LOST_SIGMA = 0.08, 3.0
+"""A loss of accuracy that is one: points as a share, and standard errors."""
+HALF = 0.5
+ELSEWHERE = 0.3
+GAIN_SIGMA = 3.0
+
+
+def accuracy_fell(story: Story) -> Sign | None:
+    """Held-out accuracy, or that of training, is far below what it was."""
+    slower = f"--set schedule.learning_rate={story.learning_rate / 3:.1g}"
+    advice = (
+        f"updates are too large: start again more slowly ({slower}, or a smaller lora.alpha); "
+        "checkpoint.milestones keeps the better checkpoints, and select.use = best judges one"
+    )
+    if (fallen := _held_fell(story)) is not None:
+        best, now = fallen
+        evidence = {"best": best.accuracy, "best_step": best.step, "now": now.accuracy,
+                    "now_step": now.step}  # fmt: skip
+        says = (
+            f"held-out accuracy fell from {best.accuracy:.0%} (update {best.step}) to "
+            f"{now.accuracy:.0%} (update {now.step})"
+        )
+        return Sign(says, advice, evidence)
+    window = 4
+    if len(story.steps) < 2 * window or not story.stationary:
+        return None
+    values = [(accuracy(step) or 0.0) for step in story.steps]
+    means = [sum(values[i : i + window]) / window for i in range(len(values) - window + 1)]
+    best_mean = max(means[:-window])
+    error = accuracy_error(story.steps[-1]) * math.sqrt(2 / window)
+    if best_mean - means[-1] <= max(LOST, LOST_SIGMA * error):
+        return None
+    says = (
+        f"the accuracy of training fell from {best_mean:.0%} to {means[-1]:.0%} "
+        f"(means of {window} updates)"
+    )
+    return Sign(says, advice, {"best": best_mean, "now": means[-1]})
+
+
+def _held_fell(story: Story) -> tuple[Held, Held] | None:
+    if len(story.held) < 2:
+        return None
+    *before, now = story.held
+    best = max(before, key=lambda one: one.accuracy)
+    # The same problems: what differs is drawn twice, so this is rather strict.
+    error = math.hypot(best.error, now.error)
+    lost = best.accuracy - now.accuracy
+    return (best, now) if lost > max(LOST, LOST_SIGMA * error * 0.8) else None
+
+
+def reward_without_learning(story: Story) -> Sign | None:
+    """The reward rises, and held-out accuracy does not."""
+    gain = _gain(story, lambda step: step.reward_mean)
+    if story.taught or gain is None or len(story.held) < 2 or story.now < 2 * WINDOW:
+        return None
+    error = _reward_error(story)
+    base, now = story.held[0], story.held[-1]
+    learnt = now.accuracy - base.accuracy
+    if gain < GAIN_SIGMA * error or learnt > math.hypot(base.error, now.error) or now.step < WINDOW:
+        return None
+    return Sign(
+        f"the reward rose by {gain:.2f}, and held-out accuracy went from {base.accuracy:.0%} to "
+        f"{now.accuracy:.0%}",
+        "the model learns what is paid for, and that is not the answer: `budgetrl diagnose "
+        "--reward module:function --data FILE` attacks a reward of your own; see the completions "
+        "with the highest reward in completions/",
+        {"reward_gain": gain, "held_out_gain": learnt},
+    )
+
+
+def gain_elsewhere(story: Story) -> Sign | None:
+    """What the reward gains comes from other rewards than those that know the answer."""
+    if story.taught:
+        return None
+    paid = {name for name, weight in story.weights.items() if weight}
+    if not paid & set(ANSWER_REWARDS) and paid <= {"format", "soft_overlong"}:
+        return Sign(
+            f"no reward of this run looks at the answer, only {', '.join(sorted(paid))}",
+            'give a weight to [[rewards]] name = "accuracy"',
+            {"weights": dict(story.weights)},
+        )
+    gains = {
+        name: story.weights[name] * gain
+        for name in paid
+        if (gain := _gain(story, lambda step, name=name: (step.rewards or {}).get(name)))  # type: ignore[misc]
+        is not None
+    }
+    total = sum(gains.values())
+    answers = sum(gain for name, gain in gains.items() if name in ANSWER_REWARDS)
+    if story.now < 2 * WINDOW or total < GAIN_SIGMA * _reward_error(story):
+        return None
+    if answers >= ELSEWHERE * total:
+        return None
+    top = max(gains, key=lambda name: gains[name])
+    return Sign(
+        f"{gains[top] / total:.0%} of what the reward gained is {top}, and "
+        f"{max(0.0, answers) / total:.0%} right answers",
+        f"lower the weight of {top}, or raise that of accuracy; the completions with the highest "
+        "reward show what is paid for",
+        {"gain_by_reward": gains},
+    )
+
+
+def no_progress(story: Story) -> Sign | None:
+    """Half of the updates are made and nothing was learnt."""
+    if story.used < HALF or story.now < 2 * WINDOW:
+        return None
+    gain, now = _gain(story, accuracy), story.last(accuracy)
+    if gain is None or now is None or now > 0.9:
+        return None
+    error = accuracy_error(story.steps[-1]) * math.sqrt(2 / WINDOW)
+    learnt = story.held[-1].accuracy - story.held[0].accuracy if len(story.held) > 1 else gain
+    if story.stationary and gain > error:
+        return None
+    if len(story.held) > 1 and learnt > math.hypot(story.held[0].error, story.held[-1].error):
+        return None
+    return Sign(
+        f"after {story.used:.0%} of the updates accuracy is what it was ({now:.0%}, "
+        f"{100 * gain:+.0f} points; {100 * error:.0f} are noise)",
+        "`budgetrl probe` says whether this model can learn from these problems; a higher rate, or "
+        "more completions a problem, are worth a try only if it says so",
+        {"gain": gain, "held_out_gain": learnt},
+    )
+
+
+def plateau(story: Story) -> Sign | None:
+    """Learning has come to rest: what the updates to come would still buy."""
+    gain = _gain(story, accuracy)
+    values = story.values(accuracy)
+    third = max(WINDOW, len(values) // 3)
+    if gain is None or len(values) < 4 * WINDOW or len(values) < 2 * third:
+        return None
+    recent = sum(values[-third:]) / third - sum(values[-2 * third : -third]) / third
+    error = accuracy_error(story.steps[-1]) * math.sqrt(2 / third)
+    if recent > error or gain <= 3 * error:
+        return None
+    left = story.planned - story.now
+    buys = max(0.0, recent) * left / third
+    return Sign(
+        f"accuracy rests at {story.last(accuracy) or 0.0:.0%}: {left} updates to come would buy "
+        f"about {100 * buys:.0f} points",
+        "stop here, or give harder problems",
+        {"recent_gain": recent, "left": left},
+    )
+
+
+def _gain(story: Story, of: Callable[[Step], float | None]) -> float | None:
+    before, now = story.first(of), story.last(of)
+    return None if before is None or now is None else now - before
+
+
+def _reward_error(story: Story) -> float:
+    """Standard error of the difference of two windows' rewards."""
+    steps = story.steps[-WINDOW:]
+    spread = sum((step.reward_std or 0.0) ** 2 for step in steps) / max(1, len(steps))
+    groups = (steps[-1].groups or 1) if steps else 1
+    return max(0.01, math.sqrt(2 * 0.56 * spread / (WINDOW * max(1, groups))))

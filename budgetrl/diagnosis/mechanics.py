@@ -1,0 +1,106 @@
+"""Rules on how completions and updates are made: length, gradients, clipping, sampler, entropy."""
+
+import math
+
+from budgetrl.diagnosis.sign import Sign
+from budgetrl.diagnosis.story import WINDOW, Story, accuracy
+
+CUT = 0.25
+"""Share of completions that end at the limit, above which the limit trains the model."""
+RUNAWAY = 0.1
+GRADIENT = 5.0
+CLIPPED = 0.3
+GAP, GAP_GROWTH = 0.02, 5.0
+ENTROPY, ENTROPY_NOW = 0.01, 0.05
+
+
+def cut_short(story: Story) -> Sign | None:
+    """Many completions end at the token limit."""
+    share = story.last(lambda step: step.truncated_share)
+    if share is None or share <= CUT:
+        return None
+    return Sign(
+        f"{share:.0%} of the completions end at sampling.max_tokens = {story.max_tokens}",
+        "an answer that was cut counts as wrong, so the model learns to be short: raise "
+        "sampling.max_tokens; `budgetrl probe` says what each limit cuts and costs",
+        {"truncated_share": share, "max_tokens": story.max_tokens},
+    )
+
+
+def length_runaway(story: Story) -> Sign | None:
+    """Completions grow towards the limit."""
+    before = story.first(lambda step: step.truncated_share)
+    now = story.last(lambda step: step.truncated_share)
+    if before is None or now is None or now - before <= RUNAWAY or now > CUT:
+        return None
+    tokens = story.last(lambda step: step.completion_tokens_mean)
+    return Sign(
+        f"completions grow: {now:.0%} end at the limit of {story.max_tokens} tokens, where "
+        f"{before:.0%} did",
+        "a `soft_overlong` reward makes length cost something; a larger sampling.max_tokens gives "
+        "it room",
+        {"truncated_share": now, "at_first": before, "tokens_mean": tokens},
+    )
+
+
+def gradients(story: Story) -> Sign | None:
+    """The norm of the gradient grew far beyond what it was."""
+    norms = sorted(story.values(lambda step: step.grad_norm)[:WINDOW])
+    recent = sorted(story.values(lambda step: step.grad_norm)[-WINDOW:])
+    if len(story.steps) < 2 * WINDOW or len(norms) < WINDOW:
+        return None
+    before, now = norms[WINDOW // 2], recent[WINDOW // 2]
+    if before <= 0 or now < GRADIENT * before:
+        return None
+    return Sign(
+        f"the gradient's norm is {now / before:.0f} times what it was ({now:.2g})",
+        f"a lower rate (--set schedule.learning_rate={story.learning_rate / 3:.1g}) or a smaller "
+        "optimizer.max_grad_norm",
+        {"before": before, "now": now},
+    )
+
+
+def clipped(story: Story) -> Sign | None:
+    """Many tokens' ratios are clipped: the policy moves too far within a batch."""
+    share = story.last(lambda step: step.clip_share)
+    if share is None or share <= CLIPPED:
+        return None
+    return Sign(
+        f"{share:.0%} of the tokens' ratios are clipped",
+        "fewer batch.updates_per_rollout, or a lower rate",
+        {"clip_share": share},
+    )
+
+
+def sampler_drifts(story: Story) -> Sign | None:
+    """Sampler and trainer differ more and more: the adapter of one of them is stale."""
+    before = story.first(lambda step: step.sampling_logp_diff_mean)
+    now = story.last(lambda step: step.sampling_logp_diff_mean)
+    if before is None or now is None or now <= GAP or now <= GAP_GROWTH * before:
+        return None
+    return Sign(
+        f"sampler and trainer differ by {now:.3f} nats a token, {before:.3f} at first",
+        "completions are drawn with another adapter than is trained: `bash scripts/gpu_check.sh` "
+        "finds out where; report it",
+        {"now": now, "at_first": before},
+    )
+
+
+def entropy_collapse(story: Story) -> Sign | None:
+    """Nothing is tried any more, or will not be soon."""
+    before = story.first(lambda step: step.entropy)
+    now, right = story.last(lambda step: step.entropy), story.last(accuracy)
+    if before is None or now is None or right is None or before <= 0 or right > 0.9:
+        return None
+    floor = max(ENTROPY_NOW * before, ENTROPY)
+    updates = len(story.steps) - WINDOW
+    rate = math.log(before / max(now, 1e-9)) / updates
+    ends = story.now + (math.log(now / floor) / rate if rate > 0 and now > floor else 0)
+    if now > floor:
+        return None
+    return Sign(
+        f"entropy fell from {before:.2f} to {now:.3f} nats a token while {right:.0%} are right",
+        "hardly anything else is tried: a lower rate, grpo.beta > 0, sampling.temperature = 1, or "
+        "grpo.epsilon_high = 0.28",
+        {"entropy": now, "at_first": before, "projected_update": round(ends)},
+    )
