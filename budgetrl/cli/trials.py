@@ -104,7 +104,7 @@ def continue_study(
     from budgetrl.display.base import open_display
     from budgetrl.study.execute import ThisProcess, run_sweep
     from budgetrl.study.report import study_document
-    from budgetrl.study.rows import trial_line
+    from budgetrl.study.watch import trial_line
 
     kind: DisplayKind = "plain" if as_json and display == "auto" else display
     stream = sys.stderr if as_json else sys.stdout
@@ -140,7 +140,7 @@ def continue_study(
 
 def _outcome_lines(study: "StudyDir", document: Mapping[str, Any]) -> Iterator[str]:
     from budgetrl.study.best_report import best_words
-    from budgetrl.study.rows import bill_words, trial_lines
+    from budgetrl.study.watch import bill_words, trial_lines
 
     yield from trial_lines(study)
     if document.get("best"):

@@ -6,8 +6,8 @@ from typing import Any
 from budgetrl.report.best import FEW_SEEDS, Best, best_of, pareto, point_words, points_of
 from budgetrl.report.document import Block, Figures, Section, Text
 from budgetrl.study.asha import RISK, RULE
-from budgetrl.study.rows import trial_rows
 from budgetrl.study.state import StudyDir
+from budgetrl.study.watch import trial_rows
 from budgetrl.units import percent
 
 

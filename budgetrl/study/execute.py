@@ -21,10 +21,10 @@ from budgetrl.pace import slowness
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import RunDir
 from budgetrl.study.asha import next_trial
-from budgetrl.study.rows import trial_row
 from budgetrl.study.specs import baseline_key
-from budgetrl.study.state import StudyDir, Trial
+from budgetrl.study.state import StudyDir
 from budgetrl.study.trial import Done, Job, bring_newer, run_trial
+from budgetrl.study.watch import trial_row
 from budgetrl.supervise.ending import HARD_MARGIN_S, run_reporter
 from budgetrl.supervise.worker import Signals
 from budgetrl.types import RunStatus
@@ -140,9 +140,9 @@ class Sweeping:
     def take_back(self, done: Done) -> None:
         """Note how a trial came out."""
         index, goal = done.index, self.busy.pop(done.index)
-        bring_newer(
-            RunDir(self.study.path / str(self.study.trials[index].run)), self._recipe(index)
-        )
+        name = self.study.trials[index].run
+        assert name is not None, "it was handed out"
+        bring_newer(RunDir(self.study.path / name), self._recipe(index))
         error = done.error
         if done.lost:
             self._lost[index] += 1
@@ -151,7 +151,6 @@ class Sweeping:
             error = f"its worker was lost {MOST_LOST} times"
         self._settled.add((index, goal))
         self.study.update(index, error=error)
-        self._score(index)
         self.note()
 
     def note(self, *, every_s: float = 0.0, ahead_s: float = 0.0) -> None:
@@ -162,27 +161,26 @@ class Sweeping:
 
     def _next(self) -> tuple[int, int] | None:
         """A trial and its goal. Without ASHA all go to their own end, which is the only rung."""
-        rungs = self.study.sweep.rungs or (0,)
-        for index in range(len(self.study.trials) if self.study.sweep.rungs else 0):
-            self._score(index)
-        scores = [self._scores(trial) for trial in self.study.trials]
+        scores = [self._scores(index) for index in range(len(self.study.trials))]
         out = {index for index, goal in self._settled if goal not in scores[index]}
         # What a lost machine's worker may still hold comes last.
         order = sorted(range(len(scores)), key=lambda index: self._lost[index])
-        return next_trial(scores, rungs, self.busy, out, order)
+        return next_trial(scores, self.study.sweep.rungs or (0,), self.busy, out, order)
 
-    def _scores(self, trial: Trial) -> Mapping[int, float]:
+    def _scores(self, index: int) -> Mapping[int, float]:
+        """pass@1 by rung: a trial that stands at one has its noted, or goes no further."""
+        rungs, trial = self.study.sweep.rungs, self.study.trials[index]
         run = self.study.run_of(trial)
         ended = run is not None and run.status() in (RunStatus.FINISHED, RunStatus.FAILED)
-        return trial.scores if self.study.sweep.rungs else {0: 0.0} if ended else {}
-
-    def _score(self, index: int) -> None:
-        """Note pass@1 of a trial at a rung; one without an evaluation goes no further."""
-        trial, row = self.study.trials[index], trial_row(self.study, index)
-        steps, result = row["steps"], (row["final"] or {}).get(self.study.config.metric)
-        ended = index not in self.busy and row["status"] == RunStatus.FINISHED
-        if ended and result is not None and steps in self.study.sweep.rungs:
-            self.study.update(index, scores={**trial.scores, steps: result["pass_at"]["1"]})
+        if not rungs:
+            return {0: 0.0} if ended else {}
+        if ended and index not in self.busy:
+            row = trial_row(self.study, index)
+            made, result = row["steps"], (row["final"] or {}).get(self.study.config.metric)
+            if result is not None and made in rungs and made not in trial.scores:
+                scores = {**trial.scores, made: result["pass_at"]["1"]}
+                self.study.update(index, scores=scores)
+        return self.study.trials[index].scores
 
     def _job(self, index: int, goal: int) -> Job:
         trial, loaded, rungs = self.study.trials[index], self._loaded[index], self.study.sweep.rungs

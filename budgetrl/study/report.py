@@ -16,8 +16,8 @@ from budgetrl.report.several import several_document
 from budgetrl.report.write import FORMATS, write_document
 from budgetrl.study.best_report import best_json, best_sections
 from budgetrl.study.claims_report import claims_json, claims_section
-from budgetrl.study.rows import bill_words, trial_rows
 from budgetrl.study.state import StudyDir
+from budgetrl.study.watch import bill_words, trial_rows
 from budgetrl.units import duration
 
 

@@ -6,6 +6,7 @@ A machine that sees the sweep's directory works in it. One that does not works u
 on its own disk; `checkpoint.mirror`, which all machines see, carries the run to the next.
 """
 
+import math
 import shutil
 import threading
 import time
@@ -20,17 +21,16 @@ from budgetrl.errors import BudgetError, BudgetRLError, RunDirError
 from budgetrl.evaluation.rounds import judge_rounds
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.history import read_history
-from budgetrl.plan import Planned, create_run, make_plan, replanned
+from budgetrl.plan import make_plan, replanned
 from budgetrl.recipe.eval_tables import Rounds
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import SUPERVISOR_LOCK, RunDir
 from budgetrl.supervise.resume import continue_run
-from budgetrl.supervise.run import Ended, supervise
-from budgetrl.supervise.worker import Signals
-from budgetrl.training.attempt import Attempt
+from budgetrl.supervise.run import Ended, start_run
 from budgetrl.types import RunStatus
 
+_CUT_OFF = (RunStatus.CRASHED, RunStatus.INTERRUPTED)
 ORPHAN_S = 60.0
 """What the worker of a trial whose supervisor was killed has to save and leave."""
 
@@ -105,14 +105,16 @@ def run_trial(job: Job, display: Display, stop: threading.Event | None = None) -
     run = _here(job)
     started = time.monotonic() if job.started is None else job.started
     try:
+        if run is not None and not job.sets and run.status() not in _CUT_OFF:
+            return Done(job.index)
+        if job.left_s <= 0:
+            raise BudgetError("nothing of the sweep's budget is left for it.")
         if run is None:
             display.message(job.place)
             ended = _begin(job, display, started, stop)
-        elif job.sets or run.status() in (RunStatus.CRASHED, RunStatus.INTERRUPTED):
+        else:
             display.message(f"{job.place}, continued")
             ended = _go_on(job, run, display, started, stop)
-        else:
-            return Done(job.index)
     except BudgetRLError as error:
         # The other trials may still work; the sweep says which did not, and why.
         display.message(f"{job.place} did not run: {error.message}")
@@ -157,28 +159,21 @@ def _second_copy(recipe: Recipe, name: str) -> RunDir | None:
 
 
 def _begin(job: Job, display: Display, started: float, stop: threading.Event | None) -> Ended:
+    """Without a baseline of its own where a run on the same model has it."""
+    limits = Limits(min(job.budget_s, job.left_s), price=job.usd_per_hour)
+    planned = make_plan(job.loaded, limits, gpu=job.gpu)
     source = next((run for name in job.siblings if (run := _with_baseline(job, name))), None)
-    planned = _planned(job, has_baseline=source is not None)
-    with Signals(stop) as signals:
-        run = create_run(planned, job.folder, job.command, name=job.run)
+    if source is not None:
+        planned = replanned(planned, planned.budget, replace(planned.times, baseline_s=0.0))
+
+    def prepare(run: RunDir) -> None:
         if source is not None:
             _share_baseline(source, run)
-        display.start(run)
-        with run.supervised():
-            attempt = Attempt.first(run, started, allow_code=job.allow_code)
-            return supervise(run, attempt, display, signals, report=job.report)
 
-
-def _planned(job: Job, *, has_baseline: bool) -> Planned:
-    """The trial's plan; without a baseline where a run on the same model has it."""
-    budget_s = min(job.budget_s, job.left_s)
-    if budget_s <= 0:
-        raise BudgetError("nothing of the sweep's budget is left for it.")
-    limits = Limits(budget_s, price=job.usd_per_hour)
-    made = make_plan(job.loaded, limits, gpu=job.gpu)
-    if not has_baseline:
-        return made
-    return replanned(made, made.budget, replace(made.times, baseline_s=0.0))
+    return start_run(
+        planned, job.folder, job.command, display, started,
+        allow_code=job.allow_code, stop=stop, name=job.run, prepare=prepare, report=job.report,
+    )  # fmt: skip
 
 
 def _go_on(
@@ -188,22 +183,13 @@ def _go_on(
 
     A trial that is to make more updates than before has all that is left of the sweep's.
     """
-    attempt = Attempt.first(run, started, allow_code=False)
-    own_s = attempt.budget.wall_s - Account(run, read_history(run)).paid_s
-    left_s = job.left_s
-    if left_s <= 0:
-        raise BudgetError(f"nothing of the sweep's budget is left for {run.name}.")
+    account, left_s = Account(run, read_history(run)), job.left_s
+    own_s = (account.budget_s or math.inf) - account.paid_s
     limits = Limits() if own_s <= left_s and not job.sets else Limits(left_s)
     return continue_run(
-        run,
-        limits,
-        display,
-        started,
-        allow_code=job.allow_code,
-        sets=job.sets,
-        stop=stop,
-        report=job.report,
-    )
+        run, limits, display, started,
+        allow_code=job.allow_code, sets=job.sets, stop=stop, report=job.report,
+    )  # fmt: skip
 
 
 def _share_baseline(source: RunDir, run: RunDir) -> None:

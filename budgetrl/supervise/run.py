@@ -4,7 +4,7 @@ import atexit
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +77,9 @@ def start_run(
     on_finish: str | None = None,
     allow_code: bool = False,
     stop: threading.Event | None = None,
+    name: str | None = None,
+    prepare: Callable[[RunDir], None] | None = None,
+    report: bool = True,
 ) -> Ended:
     """Make the directory of a planned run, and run it; from here on signals end it as interrupted.
 
@@ -89,19 +92,24 @@ def start_run(
         on_finish: shell command that is run at every end, such as one that stops the machine.
         allow_code: whether rewards of the user may be imported.
         stop: once it is set the run is interrupted.
+        name: of the run directory; None: a new one.
+        prepare: puts files of other runs into it.
+        report: as in `supervise`.
 
     Raises:
         RecipeError: there are some, and they may not.
         HardwareError, SetupError, RunDirError: as `supervise`.
     """
-    for name in reward_files(planned.recipe):
-        refuse_code(name, allow_code)
+    for reward in reward_files(planned.recipe):
+        refuse_code(reward, allow_code)
     with Signals(stop) as signals:
-        run = create_run(planned, out, command)
+        run = create_run(planned, out, command, name=name)
+        if prepare is not None:
+            prepare(run)
         with run.supervised():
             display.start(run)
             attempt = Attempt.first(run, started, allow_code=allow_code, on_finish=on_finish)
-            return supervise(run, attempt, display, signals)
+            return supervise(run, attempt, display, signals, report=report)
 
 
 def supervise(
