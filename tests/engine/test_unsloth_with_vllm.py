@@ -194,7 +194,7 @@ def run(folder: Path, model: Path, environment: dict[str, str]) -> RunDir:
     """A run whose processes were all killed after its first checkpoint, and which was resumed."""
     settings = [part for value in (*SMALL, f"model.id={model}") for part in ("--set", value)]
     out = folder / "runs"
-    command = [sys.executable, "-m", "budgetrl", "run", "quickstart", *settings, "--hours", "9m"]
+    command = [sys.executable, "-m", "budgetrl", "run", "quickstart", *settings, "--hours", "1h"]
     command += ["--out", str(out), "--force", "versions", "--display", "none"]
     started = subprocess.Popen(command, env=environment, start_new_session=True, cwd=folder)
     while not list(out.glob("*/checkpoints/step_000001/checkpoint.json")):
@@ -237,31 +237,53 @@ def test_its_adapter_is_evaluated_by_vllm(
     assert (result["step"], result["adapter_equals_base"]) == (2, False)
 
 
-@pytest.mark.parametrize("rounds", [["--samples=2"], ["--samples=2..5", "--until-width=40"]])
-def test_its_thinking_is_limited_and_its_rounds_end_when_they_are_sure(
-    rounds: list[str], run: RunDir, environment: dict[str, str], folder: Path
+def test_thinking_is_limited_and_rounds_end_when_they_are_sure(
+    model: Path, environment: dict[str, str], folder: Path
 ) -> None:
-    suite = folder / f"sums{len(rounds)}.jsonl"
     sums = [{"problem": f"Compute {n}+{n}.", "answer": str(2 * n)} for n in range(1, 9)]
-    suite.write_text("".join(json.dumps(row) + "\n" for row in sums))
-    command = [sys.executable, "-m", "budgetrl", "eval", str(run.path), "--suite", str(suite)]
-    command += ["--think=4,12", "--think-whole", "--max-tokens=8", *rounds, "--json"]
-    done = subprocess.run(
-        command, env=environment, check=True, capture_output=True, text=True, cwd=folder
+    (folder / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sums))
+    rounds = {"fixed": "2", "narrow": "{ min = 2, max = 5, until_width = 40.0 }"}
+    (folder / "thinking.toml").write_text(
+        f"""
+        recipe = {{ name = "thinking", extends = ["quickstart"] }}
+        model = {{ id = "{model}", dtype = "bfloat16" }}
+        engine = {{ name = "unsloth", device = "cuda" }}
+        """
+        + "".join(
+            f"""
+            [[eval]]
+            suite = "{name}"
+            path = "{folder / "sums.jsonl"}"
+            samples = {samples}
+            k = [1]
+            max_tokens = 8
+            """
+            for name, samples in rounds.items()
+        )
     )
-    texts = {}
+    command = [sys.executable, "-m", "budgetrl", "eval", str(model), "--recipe", "thinking.toml"]
+    for name in rounds:
+        command += ["--suite", name]
+    command += ["--think=4,12", "--think-whole", "--out=evals", "--json"]
+    done = subprocess.run(
+        command, env=environment, check=False, capture_output=True, text=True, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    texts: dict[tuple[str, int], dict[Any, str]] = {}
     for one in json.loads(done.stdout):
         limit = one["think"]["max_tokens"]
-        rows = [json.loads(row) for row in Path(one["completions_file"]).read_text().splitlines()]
+        file = folder / one["completions_file"]
+        rows = [json.loads(row) for row in file.read_text().splitlines()]
         assert 2 <= one["samples"] <= 5 and len(rows) >= 8 * one["samples"]
         assert one["rounds"]["stopped_by"] in ("max", "width")
         cut = [row for row in rows if row["thinking"]["forced"]]
         assert cut and {row["thinking"]["tokens"] for row in cut} == {limit}
         assert all(row["tokens"] <= limit + 8 for row in cut)
-        texts[limit] = {
-            (row["problem_id"], row["sample"]): row["completion"].partition(CLOSE_WHOLE)
+        texts[one["suite"], limit] = {
+            (row["problem_id"], row["sample"]): row["completion"].partition(CLOSE_WHOLE)[0]
             for row in rows
         }
-    assert set(texts) == {4, 12}
-    for key in texts[4].keys() & texts[12].keys():  # the shorter limit cut the longer's thinking
-        assert texts[12][key][0].startswith(texts[4][key][0].rstrip("\ufffd"))
+    assert set(texts) == {(name, limit) for name in rounds for limit in (4, 12)}
+    for name in rounds:  # the shorter limit cut the longer one's thinking
+        short, long = texts[name, 4], texts[name, 12]
+        assert all(long[key].startswith(short[key].rstrip("\ufffd")) for key in short.keys() & long)
