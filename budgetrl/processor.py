@@ -50,6 +50,15 @@ def cpu_model() -> str:
     return match[1].strip() if match else platform.processor() or platform.machine()
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether it has units for bfloat16; without, torch works around them."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", text) is not None
+
+
 def peak_rss_gib() -> float:
     """The most memory that this process has held, as the kernel counts it (VmHWM).
 

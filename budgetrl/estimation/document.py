@@ -9,6 +9,7 @@ from budgetrl.estimation.estimate import Estimate
 from budgetrl.estimation.learning import paces
 from budgetrl.estimation.lengths import CV
 from budgetrl.estimation.scenario import LIVE_GROUPS, planned_samples
+from budgetrl.estimation.teaching import host_source, on_host
 from budgetrl.estimation.terms import suite_lengths
 from budgetrl.estimation.training_time import mfu_name
 from budgetrl.units import GIB, hours
@@ -150,6 +151,8 @@ def assumptions(made: Estimate) -> list[Assumption]:
         _suite_assumption(),
         Assumption("logprob_passes", scenario.passes().no_grad_passes, PASSES_SOURCE),
     ]
+    if on_host(scenario.recipe):
+        found.append(Assumption("teacher.device", "cpu", host_source()))
     if scenario.live_share < 1 or scenario.rollout_factor > 1:
         share = "groups without signal: Open-RS 78 % at first, few later"
         found.append(Assumption("live_groups_share", LIVE_GROUPS, share))

@@ -21,7 +21,7 @@ from budgetrl.estimation.estimate import Estimate, estimate, estimate_cpu, known
 from budgetrl.estimation.machine import this_machine, user_cache_dir
 from budgetrl.estimation.memory import MemoryEstimate, Verdict
 from budgetrl.estimation.scenario import Scenario, make_scenario, memory_of
-from budgetrl.estimation.teaching import teaching_s
+from budgetrl.estimation.teaching import host_source, on_host, teaching_s
 from budgetrl.estimation.terms import Band, total
 from budgetrl.estimation.training_time import step_overhead, supervised
 from budgetrl.estimation.workload import Update
@@ -65,7 +65,9 @@ class StageEstimate:
         need = "" if self.memory is None else f", up to {gib(self.memory.peak)}"
         if self.lengths is None:
             at_once = "" if self.together is None else f", {self.together} at once"
-            return f"completions up to {self.recipe.sampling.max_tokens} tokens{at_once}{need}"
+            answers = f"completions up to {self.recipe.sampling.max_tokens} tokens{at_once}{need}"
+            taught = self.stage.kind is StageKind.DISTILL and on_host(self.recipe)
+            return f"{answers}; teacher.device = cpu: {host_source()}" if taught else answers
         about = f"{self.lengths.kept_share:.0%} of the rows within {self.recipe.sft.max_tokens}"
         return f"{about} tokens{need} ({self.lengths.source})"
 

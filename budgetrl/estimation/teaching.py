@@ -1,9 +1,13 @@
 """Seconds that a teacher adds to an update: one pass without gradients over each row.
 
 teaching_s(scenario, gpu, machine)      scenario: of the stage as GRPO
+
+A teacher that is kept in the memory of a GPU's host computes there. Nobody knows the processor
+beside a card that is yet to be rented: it is planned as this machine's, and the estimate says so.
 """
 
 from dataclasses import replace
+from functools import cache
 
 from budgetrl.estimation.cpu_time import Machine, Passes, scoring, seconds
 from budgetrl.estimation.phases import update_work
@@ -12,6 +16,12 @@ from budgetrl.estimation.terms import total
 from budgetrl.estimation.training_time import logprobs
 from budgetrl.estimation.workload import Precision
 from budgetrl.hardware import Gpu
+from budgetrl.pace import free_cores
+from budgetrl.processor import cpu_speed, multiplies_bfloat16
+from budgetrl.recipe.schema import Recipe, Teacher
+
+_HALF_SLOWER = 3.4
+"""bfloat16 over float32 on a processor without units for it, as recipes/quickstart.toml says."""
 
 
 def teaching_s(scenario: Scenario, gpu: Gpu | None, machine: Machine | None) -> float:
@@ -25,19 +35,47 @@ def teaching_s(scenario: Scenario, gpu: Gpu | None, machine: Machine | None) -> 
     spec, shape = scenario.recipe.teacher, scenario.teacher or scenario.shape
     assert spec is not None
     lengths = scenario.lengths()
-    if gpu is None:
-        assert machine is not None
-        passes = scenario.passes()
-        work = Passes(
-            rows=passes.rows,
-            micro_batches=passes.forwards,
-            prompt_tokens=scenario.prompt_tokens,
-            completion_tokens=lengths.mean,
-            adapter_params=0,
+    if gpu is not None and not on_host(scenario.recipe):
+        precision = Precision.INT4 if spec.load_in_4bit else Precision.BF16
+        reads = replace(
+            update_work(scenario, lengths), reference=True, old_policy=False, precision=precision
         )
-        return total(seconds(scoring(work, shape), machine))
-    precision = Precision.INT4 if spec.load_in_4bit else Precision.BF16
-    reads = replace(
-        update_work(scenario, lengths), reference=True, old_policy=False, precision=precision
+        return total(logprobs(reads, shape, gpu, scenario.constants))
+    passes = scenario.passes()
+    work = Passes(
+        rows=passes.rows,
+        micro_batches=passes.forwards,
+        prompt_tokens=scenario.prompt_tokens,
+        completion_tokens=lengths.mean,
+        adapter_params=0,
     )
-    return total(logprobs(reads, shape, gpu, scenario.constants))
+    return _slower(spec) * total(seconds(scoring(work, shape), machine or host()))
+
+
+def on_host(recipe: Recipe) -> bool:
+    """Whether the teacher of a recipe for GPUs computes on the host's processor."""
+    spec = recipe.teacher
+    alone = spec is not None and not spec.is_self and spec.device == "cpu"
+    return alone and recipe.engine.device == "cuda"
+
+
+@cache
+def host() -> Machine:
+    """The processor that such a teacher is planned for: this machine's, all of it."""
+    cores = free_cores()
+    return Machine(cpu_speed(), cores, cores)
+
+
+def host_source() -> str:
+    """What is taken for granted of it, for people."""
+    there = host()
+    return (
+        f"its passes are planned for a host with this machine's processor, {there.cores} "
+        f"{'core' if there.cores == 1 else 'cores'} of {there.gflops:.0f} GFLOP/s; nothing is "
+        "known of the rented one"
+    )
+
+
+def _slower(spec: Teacher) -> float:
+    own = not spec.is_self and spec.dtype != "float32"
+    return _HALF_SLOWER if own and not multiplies_bfloat16() else 1.0

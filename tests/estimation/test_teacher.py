@@ -6,6 +6,10 @@ from sample_events import step_event
 from budgetrl.budget import Limits
 from budgetrl.display.plain import _step
 from budgetrl.errors import HardwareError
+from budgetrl.estimation import teaching
+from budgetrl.estimation.cpu_time import Machine
+from budgetrl.estimation.document import assumptions
+from budgetrl.estimation.request import Request, answer
 from budgetrl.estimation.shapes import find_shape
 from budgetrl.estimation.stages import stages_on
 from budgetrl.hardware import find_gpu
@@ -38,6 +42,29 @@ def test_a_teacher_that_is_larger_than_the_card_is_refused_with_the_way_on() -> 
     with pytest.raises(HardwareError) as refused:
         make_plan(loaded, Limits(7200), dry_run=True)
     assert "teacher.load_in_4bit = true" in f"{refused.value} {refused.value.hint}"
+
+
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_a_teacher_in_the_hosts_memory_is_planned_for_a_processor_and_the_plan_says_which(
+    monkeypatch: pytest.MonkeyPatch, bfloat16: bool
+) -> None:
+    monkeypatch.setattr(teaching, "host", lambda: Machine(100.0, 4, 4))
+    monkeypatch.setattr(teaching, "multiplies_bfloat16", lambda: bfloat16)
+    sets = ["teacher.load_in_4bit=false"]
+    (card,) = stages_on(load_recipe(RECIPE, sets).recipe, find_gpu("A40"))
+    loaded = load_recipe(RECIPE, [*sets, "teacher.device=cpu"])
+    (host,) = stages_on(loaded.recipe, find_gpu("A40"))
+    assert card.memory and host.memory and host.memory.teacher == 0
+    # 2 FLOPs for each weight and token, at 0.4 TFLOP/s instead of some 100.
+    part = host.recipe
+    tokens = part.completions_per_step * (150 + part.sampling.max_tokens / 4)
+    least_s = 2 * find_shape(TEACHER).params * tokens / 4e11
+    assert host.times.update_s > least_s * (1 if bfloat16 else 3)
+    assert host.times.update_s > 10 * card.times.update_s
+    assert "4 cores of 100 GFLOP/s" in host.remark and "GFLOP" not in card.remark
+    made = answer(Request(loaded.recipe, gpu="A40", limits=Limits(86400)))
+    (said,) = (one for one in assumptions(made) if one.key == "teacher.device")
+    assert "nothing is known of the rented one" in said.source
 
 
 def test_a_laptops_teacher_costs_its_weights() -> None:
