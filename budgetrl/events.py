@@ -179,7 +179,10 @@ class Step(Event):
 
 
 class StageEvent(Event):
-    """A stage of the training begins, goes on beyond its length, or is over."""
+    """A stage of the training begins, goes on beyond its length, is over, or let the next begin.
+
+    Earlier versions told of a gate by an event of kind "gate", too.
+    """
 
     KIND = "stage"
     name: str
@@ -200,19 +203,12 @@ class StageEvent(Event):
     """What its share of the time comes to; None where it is not limited so."""
     signal_share: float | None = None
     """On "gate": of the groups that were drawn."""
+    groups: int | None = None
+    """On "gate": drawn; as the two that follow, not told by earlier versions."""
+    groups_with_signal: int | None = None
+    wanted_share: float | None = None
     decision: Literal["go_on", "extend", "stop"] | None = None
     """On "gate": what follows."""
-
-
-class GateEvent(Event):
-    """What the next stage has to learn from was measured."""
-
-    KIND = "gate"
-    step: int
-    groups: int
-    groups_with_signal: int
-    wanted_share: float
-    passed: bool
 
 
 class Evaluation(Event):

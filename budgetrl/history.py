@@ -20,7 +20,6 @@ from budgetrl.events import (
     Error,
     Evaluation,
     Event,
-    GateEvent,
     Phase,
     PlanEvent,
     RunFinished,
@@ -68,8 +67,7 @@ class History:
     entropies: list[Entropy] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
     stages: list[StageEvent] = field(default_factory=list)
-    """Where stages of the training began and ended, in order."""
-    gates: list[GateEvent] = field(default_factory=list)
+    """Where stages of the training began and ended, and their gates, in order."""
     warnings: dict[str, RunWarning] = field(default_factory=dict)
     """Open warnings by code."""
     errors: list[Error] = field(default_factory=list)
@@ -113,8 +111,6 @@ class History:
                 told = [(one.name, one.state, one.step) for one in self.stages]
                 if (event.name, event.state, event.step) not in told:  # by an earlier attempt
                     self.stages.append(event)
-            case GateEvent():
-                self.gates.append(event)
             case Evaluation():
                 self.evaluations.append(event)
             case Entropy():
@@ -200,7 +196,6 @@ class History:
         self.steps = [step for step in self.steps if step.step <= kept]
         self.entropies = [e for e in self.entropies if e.step <= kept]
         self.stages = [one for one in self.stages if one.step <= kept]
-        self.gates = [gate for gate in self.gates if gate.step < kept]
         self.checkpoints = [c for c in self.checkpoints if c.step <= kept]
         self.evaluations = [e for e in self.evaluations if e.step <= kept and e.when != "final"]
         for span in self.spans:

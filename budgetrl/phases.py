@@ -51,7 +51,7 @@ PHASES: Mapping[str, PhaseKind] = {
     "evaluation": PhaseKind("evaluating", "train", "train", always=False, quiet=True),
     "entropy": PhaseKind("measuring entropy", "train", "train", always=False, quiet=True),
     "traces": PhaseKind("drawing demonstrations", "train", always=False),
-    "gate": PhaseKind("trying the next stage", "train", always=False),
+    "gate": PhaseKind("trying the next stage", "train", always=False, quiet=True),
     "checkpoint": PhaseKind("saving", "train", quiet=True),
     "final": PhaseKind("final evaluation", "end"),
     "report": PhaseKind("writing the report", "end"),

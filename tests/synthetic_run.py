@@ -137,7 +137,7 @@ def train(
         clock.elapsed_s += STEP_S
         left = budget_s - clock.elapsed_s
         writer.write(make_step(number, of, left))
-        writer.write(_forecast(number, of, clock.elapsed_s, left))
+        writer.write(forecast(number, of, clock.elapsed_s, left))
         if number % 10 == 0:
             clock.elapsed_s += 0.3
             path = f"checkpoints/step_{number:06d}"
@@ -146,7 +146,8 @@ def train(
             )
 
 
-def _forecast(number: int, of: int, elapsed_s: float, left: float) -> events.PlanEvent:
+def forecast(number: int, of: int, elapsed_s: float, left: float) -> events.PlanEvent:
+    """The plan after an update."""
     more = max(0, of - number)
     return events.PlanEvent(
         step=number,

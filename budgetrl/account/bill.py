@@ -169,6 +169,56 @@ def more_updates(view: LiveRun) -> tuple[int, int, int] | None:
     )
     scale = expected / plan.forecast_steps if plan.forecast_steps else 1.0
     low, high = round(plan.forecast_low * scale), round(plan.forecast_high * scale)
-    asked = view.plan.requested_steps if view.plan else None
-    cap = max(0, asked - view.steps) if asked is not None else high
-    return min(expected, cap), min(low, cap), min(max(high, expected), cap)
+    more, least, most = (
+        updates_ahead(view, view.steps, forecast)
+        for forecast in (expected, low, max(high, expected))
+    )
+    return more, least, most
+
+
+def updates_ahead(account: Account, made: int, forecast: int) -> int:
+    """Updates to come after `made`, where so many more fit at the pace of the newest ones.
+
+    That pace is the running stage's; those of later stages are as planned.
+    """
+    plan, events = account.plan, account.history.stages
+    if plan is None:
+        return forecast
+    following = plan.stages[events[-1].index + 1 :] if events else ()
+    if following:
+        stage = running_stage(account)
+        rest = stage.planned - (made - stage.first_step) if stage is not None else 0
+        return min(forecast, max(0, rest)) + sum(planned.steps for planned in following)
+    asked = plan.requested_steps
+    return forecast if asked is None else min(forecast, max(0, asked - made))
+
+
+@dataclass(frozen=True, slots=True)
+class RunningStage:
+    """The stage that a run is in."""
+
+    name: str
+    index: int
+    first_step: int
+    """Updates before it."""
+    asked: int | None
+    """Updates that it is to make; None: as many as fit."""
+    planned: int
+    """That it makes by the plan."""
+
+
+def running_stage(account: Account) -> RunningStage | None:
+    """The newest stage, if it is not over; None where a run has none, or no plan for it."""
+    events, plan = account.history.stages, account.plan
+    if not events or events[-1].state in ("ended", "gate") or plan is None:
+        return None
+    newest = events[-1]
+    if newest.index >= len(plan.stages):
+        return None
+    mine = [event for event in events if event.name == newest.name]
+    times = 1 + sum(event.state == "extended" for event in mine)
+    planned = plan.stages[newest.index]
+    asked = None if planned.requested is None else times * planned.requested
+    return RunningStage(
+        newest.name, newest.index, mine[0].step, asked, asked or times * planned.steps
+    )

@@ -20,6 +20,8 @@ def signal_share(step: Step) -> float | None:
 MEASURED: Mapping[str, Callable[[Step], float | None]] = {
     "reward": lambda step: step.reward_mean,
     "accuracy": lambda step: step.accuracy_mean,
+    "loss": lambda step: None if step.groups else step.loss,
+    "token_accuracy": lambda step: step.token_accuracy,
     "length": lambda step: step.completion_tokens_mean,
     "entropy": lambda step: step.entropy,
     "truncated": lambda step: step.truncated_share,

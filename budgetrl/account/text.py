@@ -13,6 +13,7 @@ import re
 import unicodedata
 from pathlib import Path
 
+from budgetrl.events import StageEvent
 from budgetrl.masking import masked
 from budgetrl.types import Interval
 from budgetrl.units import duration, gib, percent, usd
@@ -122,6 +123,17 @@ def interval_text(interval: Interval | None, signed: bool = False) -> str:
 def score(value: float | None, interval: Interval | None) -> str:
     """A share with its interval: "38.1 % (34.0 to 42.2)"; without one where there is none."""
     return percent(value) + (f" ({interval_text(interval)})" if interval else "")
+
+
+def gate_words(event: StageEvent) -> str:
+    """What a gate found, and what follows: "10 of 16 groups have signal, ..."."""
+    found = f"{percent(event.signal_share, 0)} of the groups have signal"
+    if event.groups is not None:
+        found = f"{event.groups_with_signal} of {event.groups} groups have signal"
+    if event.wanted_share is not None:
+        found += f", {percent(event.wanted_share, 0)} wanted"
+    decided = {"extend": "the stage is made once more", "stop": "training ends"}
+    return f"{found}: {decided.get(event.decision or '', 'the next stage may begin')}"
 
 
 def updates(count: int) -> str:

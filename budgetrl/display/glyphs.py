@@ -87,6 +87,8 @@ TONES: Mapping[Tone, str] = {"good": GOOD, "bad": BAD, "noise": WARN, "muted": L
 CURVES = {
     "accuracy": "green",
     "reward": "cyan",
+    "loss": "cyan",
+    "token_accuracy": "green",
     "length": "blue",
     "entropy": "magenta",
     "kl_teacher": "bright_cyan",

@@ -16,7 +16,7 @@ from budgetrl.phases import UPDATE_PHASES
 from budgetrl.types import RunStatus, Verdict
 from budgetrl.units import duration, percent
 
-LABEL_WIDTH = 23
+LABEL_WIDTH = 25
 RANGE_WIDTH = 18
 CHART_ROWS = 8
 END_CHART_ROWS = 3
@@ -31,21 +31,34 @@ PHASE_STYLE = {
 UNITS: dict[str, Callable[[float], str]] = {
     "accuracy": percent,
     "reward": lambda value: f"{value:.3f}",
+    "loss": lambda value: f"{value:.3f}",
+    "token_accuracy": percent,
     "length": lambda value: f"{value:.0f} tokens",
     "entropy": lambda value: f"{value:.2f} nats",
     "kl_teacher": lambda value: f"{value:.3f} nats",
     "top1_agreement": percent,
     "signal": percent,
 }
-LABELS = {"signal": "with signal", "kl_teacher": "from teacher", "top1_agreement": "as teacher"}
+LABELS = {
+    "signal": "with signal",
+    "token_accuracy": "right tokens",
+    "kl_teacher": "from teacher",
+    "top1_agreement": "as teacher",
+}
 """Of curves whose name says too little; at most twelve letters."""
+OF_DEMONSTRATIONS = ("loss", "token_accuracy")
+"""Curves that a stage without demonstrations has no use for."""
 VERDICT_STYLE = {Verdict.CORRECT: g.GOOD, Verdict.WRONG: g.BAD}
 
 
 def learning(scene: Scene) -> Panel | None:
-    """Curves of accuracy, reward, response length, entropy, teacher, groups with signal."""
+    """Curves of accuracy, reward, response length, entropy, teacher, groups with signal.
+
+    While a stage learns from demonstrations: their loss and the tokens that the model has right.
+    """
     view = scene.view
     names = [name for name in UNITS if view.series[name].measured]
+    names = [n for n in names if n not in OF_DEMONSTRATIONS or view.series[n].last is not None]
     if not names:
         return None
 
@@ -71,7 +84,7 @@ def _curve(name: str, series: Series, width: int, height: int, glyphs: g.Glyphs)
     values = series.values(max(1, room))
     last = "-" if series.last is None else unit(series.last)
     spread = f"{unit(min(values)).split()[0]} to {unit(max(values)).split()[0]}"
-    notes: list[Part] = [row((f"{label:<12}", g.LABEL), (last, g.STRONG)), (spread, g.LABEL)]
+    notes: list[Part] = [row((f"{label:<13}", g.LABEL), (last, g.STRONG)), (spread, g.LABEL)]
     lines = []
     for index, drawn in enumerate(chart(values, room, height, glyphs)):
         note = notes[index] if index < len(notes) else ""
@@ -90,7 +103,7 @@ def speed(scene: Scene) -> Panel | None:
     steps = scene.view.history.steps
     if not steps or scene.view.history.finished is not None:
         return None
-    phases = _mean_phases(steps)
+    phases = {name: seconds for name, seconds in _mean_phases(steps).items() if seconds}
     total = sum(phases.values())
     tokens = sum(step.tokens_per_s for step in steps) / len(steps)
     note = f"{duration(total)} per update, {tokens:,.0f} tokens/s"
@@ -218,13 +231,18 @@ def completion(scene: Scene, width: int) -> Panel | None:
         _text(fields.get(name), scene) for name in ("problem", "completion", "answer", "verdict")
     )
 
+    demonstrated = verdict == "shown"  # nobody grades a demonstration
+    title, wrote_by = ("demonstration", "shown") if demonstrated else ("completion", "wrote")
+
     def draw(width: int, rows: int) -> list[Text]:
         room = max(1, width - 9)
         asked = clip(wrap(problem, room), max(1, (rows - 2) // 3), scene.glyphs)
-        lines = [rule("completion", width, scene.glyphs, f"update {step}")]
+        lines = [rule(title, width, scene.glyphs, f"update {step}")]
         lines += [labelled("problem" if not i else "", t, 8) for i, t in enumerate(asked)]
         text = clip(wrap(wrote, room), rows - 1 - len(lines), scene.glyphs)
-        lines += [labelled("wrote" if not i else "", t, 8) for i, t in enumerate(text)]
+        lines += [labelled(wrote_by if not i else "", t, 8) for i, t in enumerate(text)]
+        if demonstrated:
+            return [fit(line, width, scene.glyphs) for line in lines[:rows]]
         style = next((s for v, s in VERDICT_STYLE.items() if v.value == verdict), g.WARN)
         graded = row((verdict, style), ("   the answer is ", g.LABEL), answer)
         lines.append(labelled("graded", graded, 8))

@@ -3,14 +3,16 @@
 Each function takes a scene and gives a `Panel`, or None when there is nothing to say.
 """
 
+from collections.abc import Sequence
+
 from rich.text import Text
 
-from budgetrl.account.bill import Bill, more_updates
+from budgetrl.account.bill import Bill, more_updates, running_stage
 from budgetrl.account.outcome import STATUS_TONES, ending
 from budgetrl.account.text import downloading, money, scrub, short_path
 from budgetrl.display import glyphs as g
 from budgetrl.display.layout import Panel
-from budgetrl.display.lines import Part, ends, fit, labelled, row, rule, wrap
+from budgetrl.display.lines import Part, clip, ends, fit, labelled, row, rule, wrap
 from budgetrl.display.scene import Scene
 from budgetrl.display.spark import bar
 from budgetrl.history import Span
@@ -20,6 +22,7 @@ from budgetrl.types import RunStatus
 from budgetrl.units import duration
 
 _BEFORE_TRAINING = [name for name, kind in PHASES.items() if kind.bill in ("setup", "baseline")]
+_SETUP_LABELS = {"preflight": "trial update", "train": "first update"}
 _LESS_IMPORTANT = ("also", "stopped", "attempts", "best", "saved", "report", "bill", "error")
 """Labels of the end screen that go first where rows are short."""
 LATE = 1.01
@@ -146,8 +149,11 @@ def _updates(scene: Scene) -> Text:
     if scene.status is not RunStatus.RUNNING or ending:
         return row(*made)
     plan, forecast = view.plan, more_updates(view)
-    asked = plan.requested_steps if plan else None
+    asked, stage = plan.requested_steps if plan else None, running_stage(view)
     wanted = "" if asked is None else f" of {asked} asked for"
+    if stage is not None:
+        of = "" if stage.asked is None else f" of {stage.asked}"
+        wanted += f", {view.steps - stage.first_step}{of} in {scrub(stage.name)}"
     told = ""
     if forecast is not None:
         more, low, high = forecast
@@ -179,7 +185,7 @@ def setup(scene: Scene) -> Panel | None:
 
 
 def _setup_line(scene: Scene, name: str, span: Span | None, width: int) -> Text:
-    label = "first update" if name == "train" else name
+    label = _SETUP_LABELS.get(name, name)
     if span is None:
         expected = getattr(scene.view.times, f"{name}_s", None)
         usual = f"about {duration(expected)}" if expected else ""
@@ -221,19 +227,31 @@ def warnings(scene: Scene, width: int) -> Panel | None:
         texts.append(f"{error.type}: {error.message} {error.hint}".strip())
     if not texts:
         return None
-    texts = [scrub(text) for text in texts]
-
-    marked = [f"{scene.glyphs.warning} {text}" for text in texts]
-    whole = [line for text in marked for line in wrap(text, width)]
+    marked = [f"{scene.glyphs.warning} {scrub(text)}" for text in texts]
+    whole = [wrap(text, width) for text in marked]
 
     def draw(width: int, rows: int) -> list[Text]:
-        lines = whole if len(whole) <= rows else marked
-        if len(lines) > rows:
-            rest = f"{scene.glyphs.warning} and {len(lines) - rows + 1} more warnings"
-            lines = [*lines[: rows - 1], rest]
+        if len(marked) > rows:
+            rest = f"{scene.glyphs.warning} and {len(marked) - rows + 1} more warnings"
+            lines = [*marked[: rows - 1], rest]
+        else:
+            lines = _newest_whole(whole, rows, scene.glyphs)
         return [fit(row((line, g.WARN)), width, scene.glyphs) for line in lines]
 
-    return Panel(1, min(3, len(texts)), len(whole), draw)
+    # What to do about it stands at its end: the newest one is cut last.
+    least = min(5, len(texts) - 1 + len(whole[-1]))
+    return Panel(1, least, sum(map(len, whole)), draw)
+
+
+def _newest_whole(texts: Sequence[list[str]], rows: int, glyphs: g.Glyphs) -> list[str]:
+    """A line at least of each text, and the rows that are left for the newest ones."""
+    left = rows - len(texts)
+    shown: list[str] = []
+    for lines in reversed(texts):
+        kept = clip(lines, 1 + left, glyphs)
+        left -= len(kept) - 1
+        shown = kept + shown
+    return shown
 
 
 def end(scene: Scene, width: int) -> Panel | None:

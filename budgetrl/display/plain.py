@@ -8,10 +8,11 @@ Only ASCII of its own, so that every terminal and log shows it.
 
 from typing import TextIO
 
+from budgetrl.account.bill import running_stage, updates_ahead
 from budgetrl.account.live import LiveRun
 from budgetrl.account.outcome import ending
 from budgetrl.account.series import signal_share
-from budgetrl.account.text import downloading, money, score, scrub, short_path
+from budgetrl.account.text import downloading, gate_words, money, score, scrub, short_path, updates
 from budgetrl.display.output import Output
 from budgetrl.events import (
     Changed,
@@ -20,7 +21,6 @@ from budgetrl.events import (
     Error,
     Evaluation,
     Event,
-    GateEvent,
     Phase,
     RunFinished,
     RunResumed,
@@ -115,9 +115,8 @@ class PlainDisplay:
             case Step():
                 self._paced(event)
             case StageEvent():
-                self._line(_stage(event), event.elapsed_s)
-            case GateEvent():
-                self._line(_gate(event), event.elapsed_s)
+                stage = running_stage(self.view) if self.view is not None else None
+                self._line(_stage(event, stage.asked if stage else None), event.elapsed_s)
             case Phase() if not PHASES[event.name].quiet:
                 self._line(_phase(event), event.elapsed_s)
             case Download():
@@ -162,8 +161,11 @@ class PlainDisplay:
 
     def _step(self, step: Step) -> None:
         self._held, self._last_step_s = None, step.elapsed_s
-        plan = self.view.plan if self.view is not None else None
-        self._line(_step(step, plan.requested_steps if plan else None), step.elapsed_s)
+        more, asked = step.forecast_steps, None
+        if self.view is not None:
+            more = updates_ahead(self.view, step.step, more)
+            asked = self.view.plan.requested_steps if self.view.plan else None
+        self._line(_step(step, asked, more), step.elapsed_s)
 
 
 def _phase(event: Phase) -> str:
@@ -174,20 +176,14 @@ def _phase(event: Phase) -> str:
     return f"{event.name}: started{usual}"
 
 
-def _stage(event: StageEvent) -> str:
+def _stage(event: StageEvent, asked: int | None) -> str:
     which = f"stage {event.name} ({event.training}), {event.index + 1} of {event.stages}"
     if event.state == "ended":
         return f"{which}: {event.updates} updates in {duration(event.seconds)}"
     if event.state == "gate":
-        decided = {"extend": "it is made longer", "stop": "training ends"}
-        return f"{which}: {decided.get(event.decision or '', 'the next one may begin')}"
-    return f"{which}: {'begins' if event.state == 'started' else 'is made once more'}"
-
-
-def _gate(event: GateEvent) -> str:
-    found = f"{event.groups_with_signal} of {event.groups} groups have signal"
-    verdict = "enough" if event.passed else "too few"
-    return f"gate: {found}, {event.wanted_share:.0%} wanted: {verdict}"
+        return f"gate after {event.name}: {gate_words(event)}"
+    until = "" if asked is None else f", {updates(asked)}"
+    return f"{which}: {'begins' if event.state == 'started' else 'is made once more'}{until}"
 
 
 def _evaluation(event: Evaluation) -> str:
@@ -202,17 +198,16 @@ def _evaluation(event: Evaluation) -> str:
     return f"{when}: {', '.join(parts)}; {rounds}; {duration(event.seconds)}"
 
 
-def _step(step: Step, asked: int | None) -> str:
-    made, more = str(step.step), step.forecast_steps
-    if asked is not None:
-        made, more = f"{made} of {asked}", max(0, min(more, asked - step.step))
+def _step(step: Step, asked: int | None, more: int) -> str:
+    made = str(step.step) if asked is None else f"{step.step} of {asked}"
     where = "" if step.stage is None else f"{step.stage}: "
     if not step.groups:
         loss = "-" if step.loss is None else f"{step.loss:.3f}"
         learnt = f"loss {loss}  right tokens {percent(step.token_accuracy)}"
         return (
             f"{where}update {made}  {learnt}  tokens {step.completion_tokens_mean:.0f}"
-            f"  {duration(sum(step.phase_s.values()))}  left {duration(step.remaining_s)}"
+            f"  {duration(sum(step.phase_s.values()))}"
+            f"  left {duration(step.remaining_s)}, about {more} more"
         )
     reward = "-" if step.reward_mean is None else f"{step.reward_mean:.3f}"
     entropy = "" if step.entropy is None else f"  entropy {step.entropy:.2f}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from budgetrl.account.bill import BillRow, bill_rows, stage_rows
 from budgetrl.account.evaluated import EvaluatedRun
+from budgetrl.account.text import gate_words
 from budgetrl.phases import UPDATE_PHASES
 from budgetrl.report.document import Bar, Block, Cell, Part, Table, Text, Tone
 from budgetrl.units import duration, percent, usd
@@ -81,6 +82,11 @@ def _stages(facts: EvaluatedRun) -> list[Block]:
         for row in rows
     ]
     return [Table(head, body, text_columns=2,
+                  footnotes=[
+                      f"Gate after {one.name}: {gate_words(one)}."
+                      for one in facts.history.stages
+                      if one.state == "gate"
+                  ],
                   caption="Updates by stage, without evaluations and checkpoints.")]  # fmt: skip
 
 

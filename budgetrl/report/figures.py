@@ -19,6 +19,8 @@ from budgetrl.report.ink import SERIES
 CURVES: Sequence[tuple[str, str, bool, bool]] = (
     ("reward", "Mean reward", False, False),
     ("accuracy", "Training accuracy", True, False),
+    ("loss", "Loss of demonstrations", False, True),
+    ("token_accuracy", "Right tokens of demonstrations", True, False),
     ("length", "Response length, tokens", False, False),
     ("entropy", "Entropy per token, nats", False, True),
     ("kl_teacher", "KL to the teacher, nats per token", False, True),

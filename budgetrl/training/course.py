@@ -126,14 +126,21 @@ class Course:
         following = self.recipe.stages[follower.progress.index + 1]
         prepared = self.prepared.at(follower.progress.next(following, same_data=False))
         with prepared.log.phase("gate"):
-            seen = measure_gate(stage.gate, prepared, follower.steps)
+            seen = measure_gate(stage.gate, prepared)
         if seen is None:
             return True  # somebody stops the run, which is found right after this
         extended = follower.progress.extended
         ready = seen.passed or (extended and stage.on_fail == "go_on")
         missed = "stop" if extended else "extend"
-        share = seen.groups_with_signal / max(1, seen.groups)
-        self._tell(follower, "gate", signal_share=share, decision="go_on" if ready else missed)
+        self._tell(
+            follower,
+            "gate",
+            signal_share=seen.groups_with_signal / max(1, seen.groups),
+            groups=seen.groups,
+            groups_with_signal=seen.groups_with_signal,
+            wanted_share=stage.gate.signal_share,
+            decision="go_on" if ready else missed,
+        )
         return ready
 
     def _tell(self, follower: StepCallback, state: Any, **measured: Any) -> None:

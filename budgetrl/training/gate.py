@@ -4,7 +4,8 @@ Groups are drawn as the next stage would draw them, from seeds of their own, so 
 measures the same. A group has signal where right and wrong answers both occur.
 """
 
-from budgetrl.events import GateEvent
+from typing import NamedTuple
+
 from budgetrl.recipe.stage_tables import Gate
 from budgetrl.rewards.registry import check_faults
 from budgetrl.training.drawing import answers
@@ -12,16 +13,23 @@ from budgetrl.training.recorder import has_signal
 from budgetrl.training.setup import Prepared
 
 
-def measure_gate(gate: Gate, prepared: Prepared, step: int) -> GateEvent | None:
-    """Measure the share of groups with signal, and say it.
+class Measured(NamedTuple):
+    """What a gate has found."""
+
+    groups: int
+    groups_with_signal: int
+    passed: bool
+
+
+def measure_gate(gate: Gate, prepared: Prepared) -> Measured | None:
+    """Measure the share of groups with signal.
 
     Args:
         gate: what is wanted.
         prepared: for the next stage; its model is asked.
-        step: updates made so far.
 
     Returns:
-        what was said; None where somebody stops the run first.
+        what was found; None where somebody stops the run first.
 
     Raises:
         RewardError: the answers cannot be graded.
@@ -35,12 +43,4 @@ def measure_gate(gate: Gate, prepared: Prepared, step: int) -> GateEvent | None:
     check_faults(breakdowns)
     groups = [breakdowns[i : i + size] for i in range(0, len(breakdowns), size)]
     signal = sum(map(has_signal, groups))
-    seen = GateEvent(
-        step=step,
-        groups=len(groups),
-        groups_with_signal=signal,
-        wanted_share=gate.signal_share,
-        passed=signal >= gate.signal_share * len(groups),
-    )
-    prepared.log.emit(seen)
-    return seen
+    return Measured(len(groups), signal, signal >= gate.signal_share * len(groups))

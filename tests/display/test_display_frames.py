@@ -11,6 +11,7 @@ from budgetrl.account.live import LiveRun
 from budgetrl.display.frame import frame
 from budgetrl.display.glyphs import ASCII, MONOCHROME, UNICODE, Glyphs
 from budgetrl.display.scene import Scene
+from budgetrl.rundir import PLAN
 from budgetrl.types import RunStatus
 
 HEBREW = "\u05e9\u05dc\u05d5\u05dd"
@@ -32,6 +33,35 @@ def loading(out: Path) -> made.RunDir:
 
 def training(out: Path) -> made.RunDir:
     return made.make_run(out)
+
+
+def warming(out: Path, steps: int = 3) -> made.RunDir:
+    """In the first of two stages, which learns from demonstrations."""
+    run, clock = made.create(out), made.Clock()
+    document = made.plan(300.0)
+    document["plan"]["stages"] = [
+        {"name": "warm", "kind": "sft", "step_s": 0.6, "share": None, "requested": 20, "steps": 20},
+        {"name": "rl", "kind": "grpo", "step_s": 3.1, "share": 1.0, "requested": None, "steps": 60},
+    ]
+    run.write_json(PLAN, document)
+    begins = {"name": "warm", "training": "sft", "index": 0, "stages": 2}
+    with run.writer(clock.stamp) as writer:
+        made.setup(writer, clock, 300.0)
+        writer.write(events.StageEvent(**begins, state="started", step=0))
+        writer.write(events.Phase(name="train", state="started"))
+        shown = {"problem": "1 + 1", "completion": "2", "answer": "2", "verdict": "shown"}
+        for number in range(1, steps + 1):
+            clock.elapsed_s += 0.6
+            writer.write(
+                made.make_step(
+                    number, 400, groups=None, accuracy_mean=None, reward_mean=None, loss=0.4,
+                    token_accuracy=0.93, sample=shown, stage="warm",
+                )
+            )  # fmt: skip
+        writer.write(made.forecast(steps, 400, clock.elapsed_s, 200.0))
+        if steps == 20:
+            writer.write(events.StageEvent(**begins, state="ended", step=20, updates=20))
+    return run
 
 
 def troubled(out: Path) -> made.RunDir:
@@ -65,6 +95,7 @@ STATES: list[tuple[Callable[[Path], made.RunDir], RunStatus]] = [
     (starting, RunStatus.RUNNING),
     (loading, RunStatus.RUNNING),
     (training, RunStatus.RUNNING),
+    (warming, RunStatus.RUNNING),
     (troubled, RunStatus.RUNNING),
     (finished, RunStatus.FINISHED),
     (interrupted, RunStatus.INTERRUPTED),
@@ -132,6 +163,16 @@ def test_the_forecast_follows_each_update_and_keeps_the_plans_range(tmp_path: Pa
     assert "more" not in text_of(run, RunStatus.RUNNING, 80, 24), "no update follows"
 
 
+def test_a_warm_up_shows_its_loss_and_counts_its_own_updates(tmp_path: Path) -> None:
+    shown = text_of(warming(tmp_path / "a"), RunStatus.RUNNING, 80, 24)
+    for fact in ("training, warm (1 of 2)", "3 of 20 in warm   about 77 more", "loss         0.400",
+                 "right tokens 93.0 %", "demonstration", "shown    2"):  # fmt: skip
+        assert fact in shown, fact
+    assert "graded" not in shown and "accuracy" not in shown
+    between = text_of(warming(tmp_path / "b", steps=20), RunStatus.RUNNING, 80, 24)
+    assert "updates 20 made   about 60 more" in between, "at the next stage's pace"
+
+
 def test_setup_is_shown_by_phase_with_expected_seconds(tmp_path: Path) -> None:
     shown = text_of(loading(tmp_path), RunStatus.RUNNING, 80, 24)
     assert "loading the model" in shown
@@ -190,6 +231,18 @@ def test_warnings_come_before_other_panels_and_stay_until_they_are_resolved(tmp_
         for index in range(7):
             writer.write(events.RunWarning(code=f"code_{index}", message="", resolved=True))
     assert "Number" not in text_of(run, RunStatus.RUNNING, 80, 24)
+
+
+def test_the_newest_warning_is_not_cut(tmp_path: Path) -> None:
+    run = training(tmp_path)
+    advice = "lower the learning rate"
+    with run.writer(made.Clock(140.0).stamp) as writer:
+        for code in ("old", "new"):
+            message = f"{code}: " + "something is wrong with the updates " * 5 + advice
+            writer.write(events.RunWarning(code=code, message=message))
+    shown = " ".join(text_of(run, RunStatus.RUNNING, 80, 24).split())
+    assert f"{advice} [new]" in shown and "old: something" in shown
+    assert "spent" in shown and "accuracy" in shown, "the completion gives way, not these"
 
 
 def test_a_newer_schema_is_said(tmp_path: Path) -> None:

@@ -57,6 +57,27 @@ def test_plain_lines_tell_phases_updates_evaluations_and_the_end(tmp_path: Path)
     assert told.isascii() and errors.getvalue() == ""
 
 
+def test_a_gate_is_told_in_one_line_also_where_an_earlier_version_tells_less(
+    tmp_path: Path,
+) -> None:
+    stream, run, clock = io.StringIO(), made.create(tmp_path), made.Clock(50.0)
+    gate = {"name": "warm", "training": "sft", "index": 0, "stages": 2, "state": "gate", "step": 3,
+            "signal_share": 0.625, "decision": "go_on"}  # fmt: skip
+    counted = {"groups": 16, "groups_with_signal": 10, "wanted_share": 0.1}
+    with open_display("plain", stream, io.StringIO()) as display, run.writer(clock.stamp) as writer:
+        display.start(run)
+        writer.write(events.Phase(name="gate", state="started"))
+        writer.write(events.StageEvent(**gate, **counted))
+        made.append_raw(run, {"kind": "gate", "step": 3, "groups": 16, "t": 1.0, "elapsed_s": 51.0})
+        writer.write(events.StageEvent(**gate))
+    told = [line for line in stream.getvalue().splitlines() if "gate after" in line]
+    assert told == [
+        "[    50 s] gate after warm: 10 of 16 groups have signal, 10 % wanted: "
+        "the next stage may begin",
+        "[    50 s] gate after warm: 62 % of the groups have signal: the next stage may begin",
+    ]
+
+
 def test_no_more_updates_are_promised_than_the_recipe_asks_for(tmp_path: Path) -> None:
     run, clock, stream = made.create(tmp_path), made.Clock(), io.StringIO()
     plan = run.read_json(PLAN)

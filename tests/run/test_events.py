@@ -29,7 +29,6 @@ EVERY_KIND = [
                    seconds=0.5),
     events.StageEvent(name="warm", training="sft", index=0, stages=2, state="ended", step=3,
                       seconds=9.0, updates=3, allotted_s=10.0, stage="warm"),
-    events.GateEvent(step=3, groups=16, groups_with_signal=2, wanted_share=0.1, passed=True),
     events.Checkpoint(step=3, path="checkpoints/step_000003", seconds=0.1, reason="end"),
     events.PlanEvent(step=1, step_s=2.0, reserve_s=9.0, remaining_s=30.0, forecast_steps=10,
                      forecast_low=8, forecast_high=12, ends_at_s=55.0),

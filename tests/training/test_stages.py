@@ -147,8 +147,10 @@ def test_each_boundary_is_told_and_saved(straight: RunDir) -> None:
     ]
     saved = {c.step: c.reason for c in read_history(straight).checkpoints}
     assert {3: "stage", 6: "stage", 8: "stage"}.items() <= saved.items()
-    (gate,) = read_history(straight).gates
-    assert gate.groups == 2 and gate.stage == "warm"
+    (gate,) = (e for e in straight.events() if isinstance(e, StageEvent) and e.state == "gate")
+    assert (gate.groups, gate.stage, gate.decision) == (2, "warm", "go_on")
+    assert gate.signal_share == (gate.groups_with_signal or 0) / 2
+    assert "gate" not in {e.kind for e in straight.events()}, "told once"
 
 
 def test_the_stages_problems_go_on_and_the_manifest_tells_the_demonstrations(
@@ -188,7 +190,8 @@ def test_a_gate_that_is_not_passed_extends_the_stage_once_and_stops(tmp_path: Pa
     assert [(e.state, e.step) for e in history.stages if e.name == "warm"] == [
         *(("started", 0), ("ended", 3), ("gate", 3), ("extended", 3), ("ended", 6), ("gate", 6)),
     ]
-    assert [gate.passed for gate in history.gates] == [False, False]
+    decided = [event.decision for event in history.stages if event.state == "gate"]
+    assert decided == ["extend", "stop"]
     assert [step.stage for step in history.steps] == ["warm"] * 6
     assert history.finished is not None and history.finished.final, "judged all the same"
 
