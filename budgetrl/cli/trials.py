@@ -57,7 +57,7 @@ def begin(
     if out is not None and is_study(out) and not plan:
         study = open_study(out)
         study.check(asked)
-        study.note_on(on)
+        study.note(on=on)
         return continue_study(study, started, display, as_json, gpu=gpu, allow_code=allow_code)
     with ExitStack() as held:
         recipe, pool = specs[0].load().recipe, None
@@ -78,7 +78,7 @@ def begin(
         )
         sys.stderr.writelines(f"{line}\n" for line in _asha_lines(made))
         study = StudyDir.create(out or _new_folder(asked), made)
-        study.note_on(on)
+        study.note(on=on)
         if pool is not None:
             try:
                 pool.check(study.path, recipe.checkpoint.mirror)
@@ -102,7 +102,7 @@ def continue_study(
 ) -> int:
     """Run what is left of a sweep or study where it shall run, and print how it came out."""
     from budgetrl.display.base import open_display
-    from budgetrl.study.execute import ThisProcess, run_sweep
+    from budgetrl.study.execute import Sweeping, ThisProcess
     from budgetrl.study.report import study_document
     from budgetrl.study.watch import trial_line
 
@@ -126,10 +126,10 @@ def continue_study(
             most, cuda = len(study.trials), recipe.engine.device == "cuda"
             pool = cluster = held.enter_context(open_cluster(study.sweep.on, cuda=cuda, most=most))
             cluster.check(study.path, recipe.checkpoint.mirror)
-        code = run_sweep(
-            study, pool or ThisProcess(opened), opened, started,
+        code = Sweeping(
+            study, pool or ThisProcess(opened), started,
             gpu=gpu, allow_code=allow_code, say=say if pool else None,
-        )  # fmt: skip
+        ).run(opened)  # fmt: skip
         document = study_document(study)
         lines = [json.dumps(document)] if as_json else _outcome_lines(study, document)
         sys.stdout.writelines(f"{line}\n" for line in lines)

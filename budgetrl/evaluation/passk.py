@@ -198,6 +198,15 @@ def paired_pass_difference(
 
 
 @lru_cache(maxsize=256)
+def detectable_difference(problems: int, samples: int) -> float:
+    """The smallest difference in pass@1 that stands out of sampling noise.
+
+    Between two results on the same P problems with n samples each, where only sampling differs:
+    t(P - 1) sqrt(2 p (1 - p) / (n P)) at p = 0.5, the worst case.
+    """
+    return t_quantile(problems - 1) * math.sqrt(2 * 0.25 / (samples * problems))
+
+
 def t_quantile(df: int) -> float:
     """The two-sided 95 % quantile of Student's t distribution, by bisection of its tail."""
     if df < 1:

@@ -29,6 +29,10 @@ class Cell:
     number: Mapping[str, Any] | None = None
     """What the text says, for programs: value (a share), interval_95, samples and the like."""
 
+    def to_json(self) -> dict[str, Any] | None:
+        """The number, with its footnote signs; None for a text."""
+        return None if self.number is None else {**self.number, "mark": self.marks or None}
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -50,6 +54,19 @@ class Table:
     """Leading columns that are text."""
     super_head: Sequence[tuple[str, int]] = ()
     """Titles above several columns: (title, number of columns)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Texts of the first columns, then numbers; null where there is none."""
+        return {
+            "head": list(self.head),
+            "groups": [list(group) for group in self.super_head],
+            "rows": [
+                [c if isinstance(c, str) else c.text for c in row[: self.text_columns]]
+                + [None if isinstance(c, str) else c.to_json() for c in row[self.text_columns :]]
+                for row in self.rows
+            ],
+            "footnotes": list(self.footnotes),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from typing import Any
 from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.account.text import interval_text, points, suite_name
 from budgetrl.report.arms import arms_of
+from budgetrl.report.claims import Claim, ClaimVerdict, claims_of
 from budgetrl.report.document import Cell, Section, Table, Text, Tone
 from budgetrl.report.paper_tables import ModelRows, table_1, table_2
 from budgetrl.report.several import models_of
-from budgetrl.study.claims import Claim, ClaimVerdict, claims_of
 from budgetrl.study.state import StudyDir
 
 _TONES: dict[ClaimVerdict, Tone] = {
@@ -23,11 +23,10 @@ _TONES: dict[ClaimVerdict, Tone] = {
 def claims_json(study: StudyDir, facts: Sequence[EvaluatedRun]) -> dict[str, Any]:
     """For the JSON document (CLI.md)."""
     models = models_of(arms_of(facts))
+    tables = {"table1": table_1(models), "table2": table_2(models)}
     return {
         "baseline": _baselines(models),
-        "detectable": dict(study.sweep.detectable),
-        "table1": _table_json(table_1(models)),
-        "table2": _table_json(table_2(models)),
+        **{name: None if made is None else made.to_json() for name, made in tables.items()},
         "claims": [
             {"model": model.name} | claim.to_json()
             for model, claims in _claims(study, models)
@@ -106,29 +105,3 @@ def _baselines(models: Sequence[ModelRows]) -> dict[str, Any]:
             if (evaluation := runs[0].evaluation("baseline", suite)) is not None
         }
     return found if len(found) > 1 else next(iter(found.values()), {})
-
-
-def _table_json(table: Table | None) -> dict[str, Any] | None:
-    """Texts of the first columns, then numbers: shares with intervals; null where there is none."""
-    if table is None:
-        return None
-    return {
-        "head": list(table.head),
-        "groups": [list(group) for group in table.super_head],
-        "rows": [
-            [_label(c) for c in row[: table.text_columns]]
-            + [_number(c) for c in row[table.text_columns :]]
-            for row in table.rows
-        ],
-        "footnotes": list(table.footnotes),
-    }
-
-
-def _label(cell: Cell | str) -> str:
-    return cell if isinstance(cell, str) else cell.text
-
-
-def _number(cell: Cell | str) -> dict[str, Any] | None:
-    if isinstance(cell, str) or cell.number is None:
-        return None
-    return {**cell.number, "mark": cell.marks or None}

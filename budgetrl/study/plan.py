@@ -23,7 +23,7 @@ from budgetrl.budget import (
 )
 from budgetrl.errors import BudgetError, UsageError
 from budgetrl.estimation.scenario import expected_samples, suite_problems
-from budgetrl.evaluation.passk import t_quantile
+from budgetrl.evaluation.passk import detectable_difference, t_quantile
 from budgetrl.plan import Planned, budget_of, make_plan, replanned
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.suites import SUITES
@@ -136,21 +136,15 @@ def _one_after_another(runs_s: Sequence[float], slots: int) -> float:
 
 
 def _detectable(recipe: Recipe, seeds: int) -> dict[str, float]:
-    """By suite, the smallest difference in pass@1 that its evaluation tells from noise.
-
-    For two points on the same P problems with n samples each and s seeds, where only sampling
-    differs: t(P - 1) sqrt(2 p (1 - p) / (n P s)) at p = 0.5, the worst case.
-    """
+    """By suite, where its size is known."""
     known = [(e, suite_problems(e)) for e in recipe.eval if e.path or e.suite in SUITES]
     return {
-        e.suite: t_quantile(n - 1) * math.sqrt(2 * 0.25 / (expected_samples(e) * seeds * n))
-        for e, n in known
-        if n > 1
+        e.suite: detectable_difference(n, expected_samples(e) * seeds) for e, n in known if n > 1
     }
 
 
 def _detectable_over_seeds(seeds: int) -> float | None:
-    """The same where seeds spread by `SEED_SPREAD`: t(2 s - 2) sd sqrt(2 / s); None for one."""
+    """Where seeds spread by `SEED_SPREAD`: t(2 s - 2) sd sqrt(2 / s); None for one."""
     return None if seeds < 2 else t_quantile(2 * seeds - 2) * SEED_SPREAD * math.sqrt(2 / seeds)
 
 

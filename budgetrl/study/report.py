@@ -51,6 +51,7 @@ def study_document(study: StudyDir) -> dict[str, Any]:
         asked.trials: rows,
         "budget": {**limit, "spent_s": paid_s, "spent_usd": paid_usd},
         "spent": {"wall_s": paid_s, "usd": paid_usd},
+        "detectable": dict(study.sweep.detectable),
         **(best_json(study, rows) if asked.is_sweep else claims_json(study, _facts(study))),
     }
 

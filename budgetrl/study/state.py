@@ -132,8 +132,7 @@ class StudyDir:
                 f"{path} is not empty, and no study.", hint="Give another folder with --out."
             )
         study = cls(path.resolve(), made)
-        made.created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        study._write()
+        study.note(created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         return study
 
     @property
@@ -149,17 +148,16 @@ class StudyDir:
     def update(self, index: int, **changed: Any) -> None:
         """Note how far a trial is."""
         self.trials[index] = replace(self.trials[index], **changed)
-        self._write()
+        self.note()
 
-    def note_on(self, on: str) -> None:
-        """Run it elsewhere from now on."""
-        self.sweep.on = on
-        self._write()
+    def note(self, **changed: Any) -> None:
+        """Change what is known of the sweep as a whole."""
+        self.sweep = replace(self.sweep, **changed)
+        write_json(self.path / STUDY, asdict(self.sweep))
 
     def note_paid(self, total_s: float) -> None:
         """Note the paid seconds of all cards, whether trials ran on them or not."""
-        self.sweep.outside_arms_s = max(0.0, total_s - self.paid_in_arms_s())
-        self._write()
+        self.note(outside_arms_s=max(0.0, total_s - self.paid_in_arms_s()))
 
     def run_of(self, trial: Trial) -> RunDir | None:
         """A trial's run; None before it began, or if it left nothing."""
@@ -235,9 +233,6 @@ class StudyDir:
                 f"{self.path} is a study with another configuration ({', '.join(was)}).",
                 hint=f"Continue it with `budgetrl resume {self.path}`, or give another --out.",
             )
-
-    def _write(self) -> None:
-        write_json(self.path / STUDY, asdict(self.sweep))
 
 
 def open_study(path: Path) -> StudyDir:

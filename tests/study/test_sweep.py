@@ -21,7 +21,7 @@ from budgetrl.recipe.load import load_recipe
 from budgetrl.report.best import Point, best_of, pareto
 from budgetrl.rundir import RunDir
 from budgetrl.study.asha import next_trial, reaching, rungs_of
-from budgetrl.study.execute import MOST_LOST, Pool, Sweeping, hand_out_all, run_sweep
+from budgetrl.study.execute import MOST_LOST, Pool, Sweeping
 from budgetrl.study.plan import plan_sweep
 from budgetrl.study.report import study_document
 from budgetrl.study.specs import Asked, parse_grid, trials_of
@@ -298,7 +298,7 @@ def sweep_at(path: Path, split: Any = "time", ranks: tuple[int, ...] = (8, 16, 3
 def hand_out(study: StudyDir, pool: Pool) -> ExitCode:
     """What is left of a sweep, without its report."""
     with study.held():
-        return hand_out_all(Sweeping(study, pool, time.monotonic()), pool)
+        return Sweeping(study, pool, time.monotonic()).hand_out_all()
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +310,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudyDir]:
         return open_display("none", sys.stdout, sys.stderr)
 
     with study.held():
-        assert run_sweep(study, MadeUp(), opened, time.monotonic()) == ExitCode.OK
+        assert Sweeping(study, MadeUp(), time.monotonic()).run(opened) == ExitCode.OK
     yield open_study(study.path)
 
 
@@ -402,8 +402,8 @@ def test_a_sweep_of_which_nothing_could_be_paid_has_failed(tmp_path: Path) -> No
             return [Done(self._running.pop(0).index, error="BudgetError: nothing is left.")]
 
     with study.held():
-        code = run_sweep(
-            study, Late(), lambda: open_display("none", sys.stdout, sys.stderr), time.monotonic()
+        code = Sweeping(study, Late(), time.monotonic()).run(
+            lambda: open_display("none", sys.stdout, sys.stderr)
         )
     assert code == ExitCode.FAILED
     assert [row["status"] for row in study_document(study)["trials"]] == ["failed"] * 4

@@ -6,9 +6,10 @@ What a claim says of a *rank* is judged only between arms of equal scale alpha/r
 alpha the paper's arms differ 32-fold in scale, and either could be the cause.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
@@ -19,13 +20,9 @@ from budgetrl.evaluation.compare import difference
 from budgetrl.evaluation.passk import mean_interval
 from budgetrl.evaluation.rows import StoredEval
 from budgetrl.recipe.base import rank_name, rank_order
-from budgetrl.report.arms import Arm, entropy_change
+from budgetrl.report.arms import Arm, Estimate, entropy_change
 from budgetrl.types import Interval
 
-Pair = tuple[EvaluatedRun, EvaluatedRun]
-"""Runs of one seed: at the lower rank, at the higher."""
-Part = tuple[float, Interval | None]
-"""Effect of a pair, with its interval over problems."""
 PAPER_UPDATES = 300
 """Updates of the paper's runs (section 1)."""
 LEAST_SHARE = 0.25
@@ -76,51 +73,39 @@ def claims_of(arms: Sequence[Arm], requested_steps: int | None = None) -> list[C
     """
     whole = requested_steps or PAPER_UPDATES
     suites = list(dict.fromkeys(s for arm in arms for run in arm.runs for s in run.suites))
-    found = []
-    for suite in suites:
-        for arm in arms:
-            if arm.gain(suite, 1) is not None:
-                found.append(_improves(arm, suite, whole))
+    found = [
+        _said(
+            f"Training at {arm.label} raises pass@1 on {suite_name(suite)}",
+            gain, arm.runs, whole, _problems(arm, suite), across=False,
+        )
+        for suite in suites
+        for arm in arms
+        if (gain := arm.gain(suite, 1)) is not None
+    ]  # fmt: skip
     found += [c for suite in suites for c in _rank_claims(arms, suite, whole)]
-    found += list(_entropy_claims(arms, whole))
-    return found
+    return [*found, *_entropy_claims(arms, whole)]
 
 
-def judge(
-    effect: float, interval: Interval | None, seeds: int, share_of_run: float, *, across: bool
-) -> tuple[ClaimVerdict, str]:
+def judge(found: Estimate, share_of_run: float, *, across: bool) -> tuple[ClaimVerdict, str]:
     """A verdict and its reason.
 
     Args:
-        effect: positive in the claim's direction.
-        interval: its 95 % interval; None where nothing gives one.
-        seeds: training seeds behind it.
+        found: an effect, positive in the claim's direction.
         share_of_run: updates made over those of a whole run.
         across: two trained arms are compared, so that the seeds' own spread matters.
     """
     if share_of_run < LEAST_SHARE:
         return ClaimVerdict.TOO_SHORT, f"{share_of_run:.0%} of a whole run's updates"
-    if interval is None:
+    if found.interval_95 is None:
         return ClaimVerdict.NOT_DISTINGUISHABLE, "one number has no interval; more seeds give one"
-    if across and seeds == 1 and abs(effect) <= SEED_NOISE:
+    if across and found.seeds == 1 and abs(found.value) <= SEED_NOISE:
         return ClaimVerdict.NOT_DISTINGUISHABLE, "one seed; seeds alone move results as much"
-    low, high = interval
+    low, high = found.interval_95
     if low > 0:
         return ClaimVerdict.SUPPORTED, ""
     if high < 0:
         return ClaimVerdict.CONTRADICTED, ""
     return ClaimVerdict.NOT_DISTINGUISHABLE, "the interval holds zero"
-
-
-def _improves(arm: Arm, suite: str, whole: int) -> Claim:
-    gain = arm.gain(suite, 1)
-    assert gain is not None
-    share = min(run.steps for run in arm.runs) / whole
-    verdict, why = judge(gain.value, gain.interval_95, gain.seeds, share, across=False)
-    name = f"Training at {arm.label} raises pass@1 on {suite_name(suite)}"
-    return Claim(
-        name, verdict, gain.value, gain.interval_95, _problems(arm, suite), gain.seeds, why
-    )
 
 
 def _rank_claims(arms: Sequence[Arm], suite: str, whole: int) -> Iterator[Claim]:
@@ -152,16 +137,11 @@ def _rank_claims(arms: Sequence[Arm], suite: str, whole: int) -> Iterator[Claim]
 def _compared(claim: str, low: Arm, high: Arm, suite: str, whole: int) -> Claim:
     """Final results of two arms, paired by problem for one seed and by seed for several."""
     pairs = _by_seed(low, high)
-    parts = [
-        part
-        for a, b in pairs
-        if (first := b.stored.get((suite, "final"))) is not None
-        and (second := a.stored.get((suite, "final"))) is not None
-        and (part := _difference(first, second)) is not None
-    ]
+    finals = [(b.stored.get((suite, "final")), a.stored.get((suite, "final"))) for a, b in pairs]
+    parts = [part for a, b in finals if a and b and (part := _difference(a, b)) is not None]
     if not parts:
         return _unsaid(claim, "an arm has no final evaluation under the same protocol")
-    return _judged(claim, parts, pairs, whole, _problems(low, suite))
+    return _said(claim, _together(parts), chain(*pairs), whole, _problems(low, suite))
 
 
 def _entropy_claims(arms: Sequence[Arm], whole: int) -> Iterator[Claim]:
@@ -169,27 +149,35 @@ def _entropy_claims(arms: Sequence[Arm], whole: int) -> Iterator[Claim]:
     ends = _ends([arm for arm in arms if arm.rank != "full"])
     if ends is None:
         return
-    known = [
-        (x - y, pair)
-        for pair in _by_seed(*ends)
-        if (x := entropy_change(pair[0])) is not None and (y := entropy_change(pair[1])) is not None
-    ]
+    low, high = (rank_name(arm.rank) for arm in ends)
+    pairs = [(entropy_change(a), entropy_change(b), (a, b)) for a, b in _by_seed(*ends)]
+    known = [(x - y, pair) for x, y, pair in pairs if x is not None and y is not None]
     if known:
-        low, high = (rank_name(arm.rank) for arm in ends)
+        effect = _together([(x, None) for x, _ in known])
         claim = f"Entropy falls more at {high} than at {low} (Table 2)"
-        yield _judged(claim, [(x, None) for x, _ in known], [pair for _, pair in known], whole)
+        yield _said(claim, effect, chain(*(pair for _, pair in known)), whole)
 
 
-def _judged(
-    claim: str, parts: Sequence[Part], pairs: Sequence[Pair], whole: int, problems: int = 0
-) -> Claim:
-    """What pairs of runs say together: one by its interval over problems, several over seeds."""
+def _together(parts: Sequence[tuple[float, Interval | None]]) -> Estimate:
+    """Effects with intervals over problems: that of a single seed, or all of them over seeds."""
     effects = [effect for effect, _ in parts]
-    effect, seeds = fmean(effects), len(effects)
-    interval = parts[0][1] if seeds == 1 else mean_interval(effects)
-    share = min(run.steps for pair in pairs for run in pair) / whole
-    verdict, why = judge(effect, interval, seeds, share, across=True)
-    return Claim(claim, verdict, effect, interval, problems if seeds == 1 else 0, seeds, why)
+    interval = parts[0][1] if len(parts) == 1 else mean_interval(effects)
+    return Estimate(fmean(effects), interval, len(parts))
+
+
+def _said(
+    claim: str,
+    found: Estimate,
+    runs: Iterable[EvaluatedRun],
+    whole: int,
+    problems: int = 0,
+    *,
+    across: bool = True,
+) -> Claim:
+    share = min(run.steps for run in runs) / whole
+    verdict, why = judge(found, share, across=across)
+    n = problems if found.seeds == 1 or not across else 0
+    return Claim(claim, verdict, found.value, found.interval_95, n, found.seeds, why)
 
 
 def _unsaid(claim: str, why: str) -> Claim:
@@ -218,12 +206,12 @@ def _names(low: Arm, high: Arm) -> str:
     return f"{rank_name(high.rank)} ends above {rank_name(low.rank)}"
 
 
-def _by_seed(low: Arm, high: Arm) -> list[Pair]:
+def _by_seed(low: Arm, high: Arm) -> list[tuple[EvaluatedRun, EvaluatedRun]]:
     seeds: Mapping[int | None, EvaluatedRun] = {run.seed: run for run in high.runs}
     return [(run, seeds[run.seed]) for run in low.runs if run.seed in seeds]
 
 
-def _difference(a: StoredEval, b: StoredEval) -> Part | None:
+def _difference(a: StoredEval, b: StoredEval) -> tuple[float, Interval | None] | None:
     try:
         part = difference(a, b)[1]
     except (DataError, ProtocolError, KeyError):
