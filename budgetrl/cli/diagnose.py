@@ -1,7 +1,9 @@
 """`budgetrl diagnose`: what is wrong with a run, or with a reward of your own."""
 
 import json
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,24 +60,28 @@ def _run(place: str, as_json: bool) -> int:
 
     folder = open_run(place)
     history = read_history(folder)
-    findings = find(history, read_recipe(folder))
+    status = folder.status_of(history.finished)
+    findings = find(history, read_recipe(folder), status)
     healthy = all(one.severity == "info" for one in findings)
     if as_json:
         rows = [_with_files(one, folder) for one in findings]
-        document = {"run_dir": str(folder.path), "findings": rows, "healthy": healthy}
+        document = {
+            "run_dir": str(folder.path),
+            "status": status,
+            "findings": rows,
+            "healthy": healthy,
+        }
         sys.stdout.write(json.dumps(document) + "\n")
         return ExitCode.OK
     updates = history.steps[-1].step if history.steps else 0
-    sys.stdout.write(f"{folder.name}, {updates:,} updates: ")
-    if healthy:
-        sys.stdout.write("no rule finds anything wrong.\n")
-    else:
-        wrong = sum(one.severity != "info" for one in findings)
-        sys.stdout.write(f"{wrong} finding{'s' if wrong > 1 else ''}.\n")
+    wrong = sum(one.severity != "info" for one in findings)
+    said = "no rule finds anything wrong" if healthy else _counted(wrong, "finding")
+    lines = [f"{folder.name}, {status} after {_counted(updates, 'update')}: {said}."]
     for one in findings[:CAUSES]:
-        sys.stdout.write(_shown(one, folder))
+        lines += ["", *_shown(one, folder)]
     if others := [f"{one.name} (from update {one.since_step})" for one in findings[CAUSES:]]:
-        sys.stdout.write(f"\nAlso: {', '.join(others)}.\n")
+        lines += ["", *_wrapped(f"Also: {', '.join(others)}.", "")]
+    sys.stdout.write("\n".join(lines) + "\n")
     return ExitCode.OK
 
 
@@ -87,17 +93,35 @@ def _with_files(one: "Finding", folder: "RunDir") -> dict[str, Any]:
     return values
 
 
-def _shown(one: "Finding", folder: "RunDir") -> str:
-    from budgetrl.account.text import scrub
-
-    lines = [f"\n[{one.severity}] {one.name}, from update {one.since_step} on: {one.says}."]
-    lines.append(f"  What to do: {one.advice}.")
+def _shown(one: "Finding", folder: "RunDir") -> list[str]:
+    when = f"from update {one.since_step} on" if one.rule else f"after update {one.since_step}"
+    lines = _wrapped(f"[{one.severity}] {one.name}, {when}: {_sentence(one.says)}", "")
+    lines += _wrapped(f"What to do: {_sentence(one.advice)}")
     if one.rule:
-        lines.append(f"  Rule: {one.rule}.")
+        lines += _wrapped(f"Rule: {one.rule}.")
     file = folder.completions_file(one.since_step)
     if file.is_file():
         lines.append(f"  Completions of that update: {file}")
-    return scrub("\n".join(lines)) + "\n"
+    return lines
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def _wrapped(text: str, indent: str = "  ") -> list[str]:
+    from budgetrl.account.text import scrub
+
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    more = indent or "  "
+    return textwrap.wrap(
+        scrub(text), width, initial_indent=indent, subsequent_indent=more,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _reward(name: str, data: str | None, as_json: bool) -> int:

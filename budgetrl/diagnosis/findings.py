@@ -12,6 +12,7 @@ from budgetrl.diagnosis.sign import Sign
 from budgetrl.diagnosis.story import WINDOW, Story, tell
 from budgetrl.history import History
 from budgetrl.recipe.schema import Recipe
+from budgetrl.types import RunStatus
 
 MOST_LOOKS = 200
 """Updates at which a long run is looked at."""
@@ -29,6 +30,8 @@ SAID = {
     "reward": "`budgetrl diagnose --reward module:function --data FILE` tries it on a battery",
 }
 """Warnings of single updates that say what is wrong, and what helps."""
+SAME = {"truncated": "cut_short", "no_signal": "dead_groups"}
+"""Such warnings, and the rules that say it better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,19 @@ class Finding:
         }
 
 
-def diagnose(history: History, recipe: Recipe) -> list[Finding]:
-    """Everything that the rules find in a run, the gravest and earliest first."""
-    found = [*_by_rules(tell(history, recipe)), *_said(history)]
-    return sorted(found, key=lambda one: (ORDER.index(one.severity), one.since_step))
+def diagnose(history: History, recipe: Recipe, status: RunStatus | None = None) -> list[Finding]:
+    """Everything that the rules find in a run: the gravest first, and causes before symptoms.
+
+    Args:
+        history: of the run.
+        recipe: of the run.
+        status: what its files tell; None: not asked.
+    """
+    by_rules = list(_by_rules(tell(history, recipe)))
+    named = {one.name for one in by_rules}
+    warned = [one for one in _warned(history) if SAME.get(one.name) not in named]
+    found = [*_ended(history, status), *by_rules, *warned]
+    return sorted(found, key=lambda one: ORDER.index(one.severity))
 
 
 def _by_rules(story: Story) -> Iterator[Finding]:
@@ -100,12 +112,28 @@ def _finding(rule: Rule, looks: list[Story]) -> Finding | None:
     )
 
 
-def _said(history: History) -> Iterator[Finding]:
-    """Errors that ended the run, and warnings of its last updates."""
+def _ended(history: History, status: RunStatus | None) -> Iterator[Finding]:
+    """What ended the run before its time."""
     step = history.steps[-1].step if history.steps else 0
     for error in history.errors[-1:]:
         evidence = {"type": error.type, "exit_code": error.exit_code}
         yield Finding("error", "stop", step, error.message, error.hint, evidence)
+    if status is RunStatus.CRASHED and not history.errors:
+        kept = history.checkpoints[-1].step if history.checkpoints else None
+        goes_on = "begins anew" if kept is None else f"goes on from the checkpoint of update {kept}"
+        yield Finding(
+            "crashed",
+            "stop",
+            step,
+            "its processes ended without a word: killed, out of memory, or the machine went away",
+            f"`budgetrl resume` {goes_on}; the last lines of worker.log and `dmesg` may say why",
+            {"checkpoint": kept},
+        )
+
+
+def _warned(history: History) -> Iterator[Finding]:
+    """Warnings of the last updates."""
+    step = history.steps[-1].step if history.steps else 0
     for code, warning in history.warnings.items():
         advice = SAID.get(code)
         if code.startswith("constant_"):

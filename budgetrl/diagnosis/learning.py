@@ -18,11 +18,18 @@ GAIN_SIGMA = 3.0
 
 def accuracy_fell(story: Story) -> Sign | None:
     """Held-out accuracy, or that of training, is far below what it was."""
-    slower = f"--set schedule.learning_rate={story.learning_rate / 3:.1g}"
-    advice = (
-        f"updates are too large: start again more slowly ({slower}, or a smaller lora.alpha); "
-        "checkpoint.milestones keeps the better checkpoints, and select.use = best judges one"
-    )
+    paid = _gain(story, lambda step: step.reward_mean)
+    if paid is not None and paid > GAIN_SIGMA * _reward_error(story):
+        advice = (
+            "the reward rose meanwhile, so it pays for something else than right answers: see the "
+            "completions with the highest reward in completions/"
+        )
+    else:
+        advice = (
+            "updates are too large: start again more slowly (--set schedule.learning_rate="
+            f"{story.learning_rate / 3:.1g}, or a smaller lora.alpha)"
+        )
+    advice += "; checkpoint.milestones keeps the better checkpoints, select.use = best judges one"
     if (fallen := _held_fell(story)) is not None:
         best, now = fallen
         evidence = {"best": best.accuracy, "best_step": best.step, "now": now.accuracy,
@@ -104,7 +111,7 @@ def gain_elsewhere(story: Story) -> Sign | None:
         return None
     top = max(gains, key=lambda name: gains[name])
     return Sign(
-        f"{gains[top] / total:.0%} of what the reward gained is {top}, and "
+        f"{min(1.0, gains[top] / total):.0%} of what the reward gained is {top}, and "
         f"{max(0.0, answers) / total:.0%} right answers",
         f"lower the weight of {top}, or raise that of accuracy; the completions with the highest "
         "reward show what is paid for",
@@ -114,7 +121,7 @@ def gain_elsewhere(story: Story) -> Sign | None:
 
 def no_progress(story: Story) -> Sign | None:
     """Half of the updates are made and nothing was learnt."""
-    if story.used < HALF or story.now < 2 * WINDOW:
+    if story.used < HALF or story.now < 2 * WINDOW or accuracy_fell(story) is not None:
         return None
     gain, now = _gain(story, accuracy), story.last(accuracy)
     if gain is None or now is None or now > 0.9:

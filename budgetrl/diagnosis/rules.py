@@ -46,31 +46,33 @@ RULES = (
          "accuracy by less than one", learning.reward_without_learning),
     Rule("gain_elsewhere", "warning", "less than 30 % of a reward's gain is from rewards that know "
          "the answer; or none of them has a weight", learning.gain_elsewhere),
+    Rule("sampler_drifts", "warning", "sampler and trainer differ by 0.02 nats a token and five "
+         "times what they did", mechanics.sampler_drifts),
     Rule("golds_in_doubt", "warning", "of the newest 80 groups more than 10 % of those that agree "
          "agree on another answer than the gold one (five at least), and held-out accuracy is 10 "
          "points above that of training", answers.golds_in_doubt),
-    Rule("sure_but_wrong", "warning", "the same, without held-out accuracy that would put it down "
-         "to the golds", answers.sure_but_wrong),
+    Rule("sure_but_wrong", "warning", "of the newest 80 groups more than 10 % of those that agree "
+         "agree on a wrong answer (five at least), and held-out accuracy does not put it down to "
+         "the golds", answers.sure_but_wrong),
     Rule("cut_short", "warning", "more than 25 % of the completions of five updates end at the "
          "limit", mechanics.cut_short),
     Rule("length_runaway", "warning", "10 % more of the completions end at the limit than at "
          "first", mechanics.length_runaway),
-    Rule("dead_groups", "warning", "more than 80 % of the groups of ten updates teach nothing, and "
-         "most of them are all wrong", answers.dead_groups),
-    Rule("no_progress", "warning", "after half of the updates neither accuracy nor held-out "
-         "accuracy is a standard error above its start", learning.no_progress),
     Rule("gradients", "warning", "the median gradient norm of five updates is five times that of "
          "the first five", mechanics.gradients),
     Rule("clipped", "warning", "more than 30 % of the ratios of five updates are clipped",
          mechanics.clipped),
-    Rule("sampler_drifts", "warning", "sampler and trainer differ by 0.02 nats a token and five "
-         "times what they did", mechanics.sampler_drifts),
     Rule("entropy_collapse", "warning", "entropy is below 5 % of its start, and less than 90 % of "
          "the completions are right", mechanics.entropy_collapse),
     Rule("one_answer", "warning", "40 % of the completions have one answer, twice as many as any "
          "gold", answers.one_answer),
     Rule("one_kind", "warning", "more than 80 % of the right answers of ten updates are to "
          "problems of one level, which at most half of the groups are about", answers.one_kind),
+    Rule("dead_groups", "warning", "more than 80 % of the groups of ten updates teach nothing, and "
+         "most of them are all wrong", answers.dead_groups),
+    Rule("no_progress", "warning", "after half of the updates neither accuracy nor held-out "
+         "accuracy is a standard error above its start", learning.no_progress),
     Rule("plateau", "info", "a third of the updates brought less than a standard error",
          learning.plateau),
 )  # fmt: skip
+"""Causes before what follows from them: so they are listed."""
