@@ -47,12 +47,8 @@ class Gpu:
     dense_tflops: float
     """16-bit matrix products with float32 accumulation, without sparsity."""
     bf16: bool
-    fp8: bool
-    arch: str = ""
     compute_capability: str = ""
     usable_gib_reported: float | None = None
-    max_matmul_tflops: float | None = None
-    """The best that a measured matrix product reached."""
     aliases: tuple[str, ...] = ()
     prices: tuple[Price, ...] = ()
     notes: str = ""
@@ -85,7 +81,6 @@ class DetectedGpu:
     name: str
     uuid: str
     total_gib: float
-    free_gib: float
     driver: str
     gpu: Gpu | None
     """Its row of the table with the memory measured here; None for a card the table lacks."""
@@ -195,7 +190,6 @@ def _describe(nvml: Any, handle: Any) -> DetectedGpu:
         name=name,
         uuid=str(nvml.nvmlDeviceGetUUID(handle)),
         total_gib=total_gib,
-        free_gib=memory.free / GIB,
         driver=str(nvml.nvmlSystemGetDriverVersion()),
         gpu=None if row is None else replace(row, usable_gib_reported=usable),
         used_gib=(exact or memory).used / GIB,
@@ -262,11 +256,8 @@ def _gpu(row: Mapping[str, Any]) -> Gpu:
         bandwidth_gb_s=row["bandwidth_gb_s"],
         dense_tflops=tflops or 0.0,
         bf16=bf16,
-        fp8=bool(row.get("fp8_hw", False)),
-        arch=row.get("arch", ""),
         compute_capability=str(row.get("compute_capability", "")),
         usable_gib_reported=row.get("usable_memory_gib_reported"),
-        max_matmul_tflops=row.get("measured_max_matmul_bf16_tflops"),
         aliases=tuple(row.get("aliases", ())),
         prices=tuple(prices),
         notes=row.get("notes", ""),

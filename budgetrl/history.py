@@ -81,7 +81,6 @@ class History:
     finished: RunFinished | None = None
     elapsed_s: float = 0.0
     spent_usd: float | None = None
-    gaps_s: float = 0.0
     last_t: float | None = None
     told: "array[int]" = field(default_factory=lambda: array("q"))
     """What the events tell of each update: UNTOLD, UNSTORED, or the bytes of its completions."""
@@ -203,7 +202,6 @@ class History:
                 span.seconds = max(0.0, event.elapsed_s - span.started_s)
         self.budget_s, self.finished = event.budget_s, None
         self.warnings.clear()
-        self.gaps_s += event.gap_s
 
     def _warn(self, event: RunWarning) -> None:
         self.warnings.pop(event.code, None)

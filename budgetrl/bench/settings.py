@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from budgetrl.estimation.advice import changed
 from budgetrl.recipe.schema import EngineName, Entropy, Eval, Recipe, Select, Tracker
 from budgetrl.types import EvalWhen
 
@@ -77,20 +76,16 @@ def benched(recipe: Recipe, setting: Setting, *, evaluates: bool, max_tokens: in
         max_tokens: limit of completions; shorter than the recipe's where time is short.
     """
     schedule = recipe.schedule.schedule_steps
-    short = changed(
-        changed(recipe, setting.values),
+    suites = tuple(_once(spec, recipe.eval_max_tokens(spec)) for spec in recipe.eval)
+    return recipe.but(
         {
+            **setting.values,
             "schedule.stop_after_steps": min(UPDATES, schedule or UPDATES),
             "sampling.max_tokens": max_tokens,
             "signal.on_empty": "continue",
             "checkpoint.every_steps": None,
             "checkpoint.every_minutes": 1e6,
             "checkpoint.mirror": None,
-        },
-    )
-    suites = tuple(_once(spec, recipe.eval_max_tokens(spec)) for spec in recipe.eval)
-    return short.model_copy(
-        update={
             "eval": suites if evaluates else (),
             "entropy": Entropy(prompts=0),
             "select": Select(),

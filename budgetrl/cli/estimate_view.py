@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import NamedTuple
 
 from rich.console import Console
@@ -328,16 +329,9 @@ def _sides(left: Text, right: Text, width: int) -> Text:
 
 def _wrapped(line: str, width: int, style: str, hang: int = 0) -> Text:
     """Words broken into lines; later lines hang in."""
-    lines: list[str] = []
-    current = ""
-    for word in line.split(" "):
-        room = width - (hang if lines else 0)
-        if current and len(current) + 1 + len(word) > room:
-            lines.append(current)
-            current = word
-        else:
-            current = f"{current} {word}" if current else word
-    return Text(("\n" + " " * hang).join([*lines, current]), style=style)
+    words = TextWrapper(width, subsequent_indent=" " * hang, break_long_words=False)
+    words.break_on_hyphens = False
+    return Text(words.fill(line), style=style)
 
 
 def _indented(block: Text) -> Text:

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from budgetrl.engine.ends import end_ids
 from budgetrl.errors import ModelError, first_line
+from budgetrl.recipe.schema import Recipe
 from budgetrl.types import Completion
 
 SAMPLER_VERSION = "2"
@@ -180,6 +182,40 @@ class TrainableEngine(Engine, Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a completion without special tokens; think tags are kept."""
         ...
+
+
+class ModelEngine:
+    """What engines with a Hugging Face model have in common; a subclass draws."""
+
+    name: str
+
+    def __init__(self, model: Any, tokenizer: Any, recipe: Recipe) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self._recipe = recipe
+        self.context_tokens: int | None = getattr(model.config, "max_position_embeddings", None)
+        self.end_ids: frozenset[int] = end_ids(model, tokenizer, recipe)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of a completion without special tokens; think tags are kept."""
+        text = self.tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {
+            "engine": self.name,
+            "device": str(self.model.device),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "model": self._recipe.model.id,
+            "model_revision": self._recipe.model.revision,
+            "context_tokens": self.context_tokens,
+            "trainable_parameters": sum(
+                p.numel() for p in self.model.parameters() if p.requires_grad
+            ),
+        }
 
 
 def completion_of(engine: TrainableEngine, ids: Sequence[int]) -> Completion:

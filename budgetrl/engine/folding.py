@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
+from budgetrl.engine.adapter import ADAPTER
 from budgetrl.engine.kept_share import LEAST, kept_share
-from budgetrl.engine.merging import ADAPTER, lora_layers
+from budgetrl.engine.merging import lora_layers
 
 
 class Folding:

@@ -14,10 +14,8 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 
+from budgetrl.engine.adapter import ADAPTER
 from budgetrl.engine.kept_share import LEAST, kept_share
-
-ADAPTER = "default"
-"""PEFT's name of the one adapter."""
 
 
 @contextmanager

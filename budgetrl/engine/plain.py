@@ -14,9 +14,11 @@ import peft
 import torch
 import transformers
 
+from budgetrl.engine.adapter import with_adapter
 from budgetrl.engine.base import (
     EntropyEstimate,
     InnerRollout,
+    ModelEngine,
     Request,
     Rollout,
     SamplingSpec,
@@ -25,11 +27,11 @@ from budgetrl.engine.base import (
     reading_weights,
 )
 from budgetrl.engine.decoding import Drawn, decode
-from budgetrl.engine.ends import end_ids, only_ends, some_pad
+from budgetrl.engine.ends import only_ends, some_pad
 from budgetrl.engine.folder import model_folder
 from budgetrl.engine.gap import mean_gap
 from budgetrl.engine.logits import scoring
-from budgetrl.engine.merging import ADAPTER, drawing_in, lora_layers, merged
+from budgetrl.engine.merging import drawing_in, lora_layers, merged
 from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.errors import HardwareError, ModelError, first_line
 from budgetrl.recipe.schema import AlphaPolicy, Lora, Recipe
@@ -42,18 +44,13 @@ GAP_SHARE = 16
 """One of so many: where an update has few, a comparison would take a good part of its time."""
 
 
-class PlainEngine:
+class PlainEngine(ModelEngine):
     """A Hugging Face causal language model with one LoRA adapter."""
 
     name = "plain"
 
     def __init__(self, model: Any, tokenizer: Any, recipe: Recipe) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self._recipe = recipe
-        config = model.config
-        self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
-        self.end_ids: frozenset[int] = end_ids(model, tokenizer, recipe)
+        super().__init__(model, tokenizer, recipe)
         some_pad(tokenizer, self.end_ids, model.get_input_embeddings().weight.shape[0])
 
     @classmethod
@@ -83,7 +80,7 @@ class PlainEngine:
             check_targets(recipe, layer_paths(base))
             model = peft.get_peft_model(base, lora_config(recipe.lora, source))
         else:
-            model = load_adapter(base, adapter)
+            model = with_adapter(base, adapter)
         if recipe.engine.gradient_checkpointing:
             model.enable_input_require_grads()
         return cls(model, tokenizer, recipe)
@@ -156,13 +153,6 @@ class PlainEngine:
         rows = min(GAP_ROWS, -(-len(rollout.ids) // GAP_SHARE))
         return mean_gap(self._trainer_logps, prompt_ids, rollout, temperature, rows)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of a completion without special tokens; think tags are kept."""
-        text = self.tokenizer.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return str(text)
-
     def adapter_is_zero(self) -> bool:
         """Whether what starts at zero in each layer of the adapter is exactly zero."""
         matrices: list[torch.Tensor] = []
@@ -173,18 +163,7 @@ class PlainEngine:
 
     def describe(self) -> dict[str, Any]:
         """For the manifest."""
-        return {
-            "engine": self.name,
-            "device": str(self.model.device),
-            "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
-            "threads": torch.get_num_threads(),
-            "model": self._recipe.model.id,
-            "model_revision": self._recipe.model.revision,
-            "context_tokens": self.context_tokens,
-            "trainable_parameters": sum(
-                p.numel() for p in self.model.parameters() if p.requires_grad
-            ),
-        }
+        return super().describe() | {"threads": torch.get_num_threads()}
 
     def close(self) -> None:
         """Free the model."""
@@ -263,44 +242,6 @@ def _without_dropout(config: Any) -> None:
                 setattr(part, name, 0.0)
 
 
-def load_adapter(base: Any, adapter: Path) -> Any:
-    """The base model with an adapter from a folder, which can be trained.
-
-    Raises:
-        ModelError: it is damaged, or of another model.
-    """
-    with reading_weights(f"adapter {adapter}"):
-        try:
-            config = peft.PeftConfig.from_pretrained(str(adapter))
-            config.inference_mode, config.base_model_name_or_path = False, base.name_or_path
-            model = peft.get_peft_model(base, config, adapter_name=ADAPTER)
-            loaded = model.load_adapter(str(adapter), ADAPTER, is_trainable=True)
-        except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-            raise _misfit(adapter, _reason(error)) from None
-    # PEFT only warns of these, and a layer without its weights is silently that of the base.
-    for keys, what in (
-        (loaded.missing_keys, "its file lacks {} of the tensors that its configuration asks for"),
-        (loaded.unexpected_keys, "{} of its tensors belong to no layer of the model"),
-    ):
-        if keys:
-            raise _misfit(adapter, f"{what.format(len(keys))}, such as {keys[0]}")
-    return model
-
-
-def _misfit(adapter: Path, why: str) -> ModelError:
-    return ModelError(
-        f"adapter {adapter} does not fit the model: {why}.",
-        hint="Give an adapter that was trained on the same base model, whole and unchanged.",
-    )
-
-
-def _reason(error: BaseException) -> str:
-    """What a library says, without torch's heading of a list of mismatches."""
-    lines = str(error).strip().split("\n")
-    listed = len(lines) > 1 and lines[0].endswith(":")
-    return (lines[1].strip() if listed else first_line(error))[:300].rstrip(".")
-
-
 def _whole_model(source: str, recipe: Recipe, trained: Path | None) -> tuple[Any, Any]:
     """A model of which every weight is trained, and the tokenizer of its base.
 
@@ -312,9 +253,7 @@ def _whole_model(source: str, recipe: Recipe, trained: Path | None) -> tuple[Any
         recipe: names the device.
         trained: a checkpoint's folder; None: the base itself.
     """
-    whole = recipe.model_copy(
-        update={"model": recipe.model.model_copy(update={"dtype": "float32"})}
-    )
+    whole = recipe.but({"model.dtype": "float32"})
     tokenizer = load_tokenizer(source, recipe)
     model = load_base(source if trained is None else str(trained), whole)
     # TRL loads the reference of a KL term by this name: that is the base, after a resume too.

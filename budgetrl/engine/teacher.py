@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
+from budgetrl.engine.adapter import with_adapter
 from budgetrl.engine.base import TrainableEngine
 from budgetrl.engine.divergence import Side, side_of
 from budgetrl.engine.folder import model_folder
-from budgetrl.engine.plain import load_adapter, load_base
+from budgetrl.engine.plain import load_base
 from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.engine.vocabulary import check_vocabulary
 from budgetrl.errors import ModelError
@@ -91,7 +92,7 @@ def open_teacher(recipe: Recipe, engine: TrainableEngine) -> LoadedTeacher:
         )
     model = load_base(source, own)
     if spec.adapter is not None:
-        model = load_adapter(model, Path(local_path(spec.adapter)))
+        model = with_adapter(model, Path(local_path(spec.adapter)))
     if not spec.load_in_4bit and spec.device == "model":
         model = model.to(engine.model.device)
     return LoadedTeacher(model.requires_grad_(False).eval(), False, pad, tokenizer)
@@ -99,5 +100,5 @@ def open_teacher(recipe: Recipe, engine: TrainableEngine) -> LoadedTeacher:
 
 def recipe_of(recipe: Recipe, spec: Teacher) -> Recipe:
     """The recipe as if the teacher were its model."""
-    named = {name: getattr(spec, name) for name in ("id", "revision", "dtype", "load_in_4bit")}
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update=named)})
+    names = ("id", "revision", "dtype", "load_in_4bit")
+    return recipe.but({f"model.{name}": getattr(spec, name) for name in names})

@@ -17,9 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from budgetrl.engine.adapter import put_weights
 from budgetrl.engine.base import (
     EntropyEstimate,
     InnerRollout,
+    ModelEngine,
     Request,
     Rollout,
     SamplingSpec,
@@ -27,7 +29,7 @@ from budgetrl.engine.base import (
     completion_of,
     reading_weights,
 )
-from budgetrl.engine.ends import distinct_pad, end_ids, only_ends
+from budgetrl.engine.ends import distinct_pad, only_ends
 from budgetrl.engine.folder import model_folder
 from budgetrl.engine.gap import mean_gap
 from budgetrl.engine.tested import nearest_set
@@ -72,7 +74,7 @@ def import_unsloth(recipe: Recipe, folder: Path) -> Any:
     return unsloth
 
 
-class UnslothEngine:
+class UnslothEngine(ModelEngine):
     """A model whose kernels are Unsloth's and whose completions are vLLM's."""
 
     name = "unsloth"
@@ -80,18 +82,13 @@ class UnslothEngine:
     def __init__(
         self, model: Any, tokenizer: Any, recipe: Recipe, sampling_params: Any, folder: Path
     ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
+        super().__init__(model, tokenizer, recipe)
         self.llm = model.vllm_engine
-        self._recipe = recipe
         self._sampling_params = sampling_params
         self._folder = folder
         self._switch_s: dict[str, float] = {}
         self._folding: Any = None
         self._kept_share: float | None = None
-        config = model.config
-        self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
-        self.end_ids = end_ids(model, tokenizer, recipe)
         # Unsloth's loss leaves out every pad token, and with it an end token that is one too.
         distinct_pad(tokenizer, self.end_ids)
 
@@ -134,7 +131,7 @@ class UnslothEngine:
         model = loader.get_peft_model(base, **adapter_arguments(recipe))
         check_held(model, recipe, arguments)
         if adapter is not None:
-            _load_weights(model, adapter)
+            put_weights(model, adapter)
         return cls(model, tokenizer, recipe, SamplingParams, folder)
 
     def generate(
@@ -204,13 +201,6 @@ class UnslothEngine:
 
         return mean_gap(partial(logps_of, self.model), prompt_ids, rollout, temperature, GAP_ROWS)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of a completion without special tokens; think tags are kept."""
-        text = self.tokenizer.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return str(text)
-
     def adapter_is_zero(self) -> bool:
         """Whether every B matrix is exactly zero."""
         return not any(
@@ -221,19 +211,10 @@ class UnslothEngine:
     def describe(self) -> dict[str, Any]:
         """For the manifest; what standby made of the memory share is read from vLLM."""
         config = self.llm.llm_engine.vllm_config
-        return {
-            "engine": self.name,
-            "device": str(self.model.device),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "model": self._recipe.model.id,
-            "model_revision": self._recipe.model.revision,
-            "context_tokens": self.context_tokens,
+        return super().describe() | {
             "gpu_memory_utilization": config.cache_config.gpu_memory_utilization,
             "max_num_seqs": config.scheduler_config.max_num_seqs,
             "standby": bool(config.model_config.enable_sleep_mode),
-            "trainable_parameters": sum(
-                p.numel() for p in self.model.parameters() if p.requires_grad
-            ),
         }
 
     def close(self) -> None:
@@ -326,23 +307,3 @@ def forget_prefixes(llm: Any) -> None:
             return
         llm.llm_engine.step()  # an abort may leave a batch that is still under way
     raise RuntimeError(f"vLLM would not empty its prefix cache, {RESETS} times asked.")
-
-
-def _load_weights(model: Any, adapter: Path) -> None:
-    import peft
-    from safetensors.torch import load_file
-
-    try:
-        with reading_weights(f"adapter {adapter}"):
-            weights = load_file(str(adapter / "adapter_model.safetensors"))
-    except OSError as error:
-        raise ModelError(f"adapter {adapter}: cannot be read: {error}.") from None
-    result = peft.set_peft_model_state_dict(model, weights)
-    # The base model's own tensors are missing from every adapter.
-    lacking = [key for key in result.missing_keys if ".lora_" in key and ".default" in key]
-    for keys, what in ((result.unexpected_keys, "is unknown"), (lacking, "is not in its file")):
-        if keys:
-            raise ModelError(
-                f"adapter {adapter} does not fit the model: {keys[0]} {what}.",
-                hint="Give an adapter that was trained on the same base model and targets.",
-            )

@@ -42,17 +42,8 @@ def advise(made: Estimate) -> list[str]:
     return _to_fit(made) if not made.fits else _to_gain(made)
 
 
-def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """A recipe with some values of its tables replaced ("lora.rank": 64)."""
-    for key, value in values.items():
-        table, name = key.split(".")
-        inner = getattr(recipe, table).model_copy(update={name: value})
-        recipe = recipe.model_copy(update={table: inner})
-    return recipe
-
-
 def _again(made: Estimate, change: Change) -> Estimate:
-    recipe = changed(made.scenario.recipe, change.values)
+    recipe = made.scenario.recipe.but(change.values)
     return estimate(recipe, made.scenario.gpu, made.budget, price=made.price)
 
 
@@ -87,7 +78,7 @@ def _to_fit_here(made: Estimate) -> list[str]:
         steps.append({"engine.gradient_checkpointing": True})
     for step in steps:
         values |= step
-        other = cpu_memory(replace(made.scenario, recipe=changed(recipe, values)))
+        other = cpu_memory(replace(made.scenario, recipe=recipe.but(values)))
         if other.verdict is not Verdict.NO:
             return [f"{Change(values).text}: fits ({other.peak / GIB:.1f} GiB)"]
     return [f"nothing that budgetrl can change makes it fit {made.memory.usable / GIB:.0f} GiB"]

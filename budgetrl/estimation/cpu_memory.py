@@ -13,7 +13,7 @@ from budgetrl.estimation.memory import (
     Verdict,
     layer_bytes_per_token,
 )
-from budgetrl.estimation.scenario import Scenario
+from budgetrl.estimation.scenario import Scenario, suite_problems
 from budgetrl.estimation.shapes import LINEARS
 from budgetrl.estimation.terms import Term, band
 from budgetrl.recipe.training_tables import OPTIMIZER_BYTES
@@ -46,7 +46,7 @@ def cpu_memory(scenario: Scenario, prompt_tokens: float | None = None) -> Memory
 
     evaluated = [
         (
-            min(recipe.engine.eval_batch, scenario.problems(e) * e.rounds.max),
+            min(recipe.engine.eval_batch, suite_problems(e) * e.rounds.max),
             recipe.eval_max_tokens(e),
         )
         for e in recipe.eval

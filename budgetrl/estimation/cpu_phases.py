@@ -27,7 +27,7 @@ from budgetrl.estimation.cpu_time import (
 )
 from budgetrl.estimation.lengths import Lengths
 from budgetrl.estimation.phases import Phases, length_ratios, step_evaluation, suites_at
-from budgetrl.estimation.scenario import Scenario, expected_samples, make_scenario
+from budgetrl.estimation.scenario import Scenario, expected_samples, make_scenario, suite_problems
 from budgetrl.estimation.shapes import ModelShape, find_shape, known_models
 from budgetrl.estimation.terms import Term
 from budgetrl.hardware import Gpu
@@ -184,7 +184,7 @@ def evaluation_terms(
         lengths: of completions.
     """
     recipe = scenario.recipe
-    count = scenario.problems(spec) * samples
+    count = suite_problems(spec) * samples
     rows = min(recipe.engine.eval_batch, count)
     limit = float(recipe.eval_max_tokens(spec))
     suite = Lengths.with_mean(min(lengths.mean, limit), limit)

@@ -17,6 +17,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from pydantic import StrictFloat, TypeAdapter
+
 from budgetrl.budget import PhaseTimes
 from budgetrl.data.prompt_length import model_file
 from budgetrl.estimation.cpu_phases import Prompts, cpu_scenario, predict, read_prompts
@@ -64,14 +66,14 @@ class Profile:
     recipe: str
     """Of the run, for people."""
     cpu: str
-    gflops: float
+    gflops: StrictFloat
     """`cpu_speed()` there; factors are over formulas at this speed."""
     measured: str
     """Date."""
-    factors: Mapping[str, float]
-    tokens_mean: float | None = None
+    factors: Mapping[str, StrictFloat]
+    tokens_mean: StrictFloat | None = None
     """Mean completion length of the run."""
-    early: float | None = None
+    early: StrictFloat | None = None
     """One of the first updates over later ones; None: not known."""
     versions: Mapping[str, str] | None = None
 
@@ -273,26 +275,17 @@ def _profile(data: Mapping[str, Any]) -> Profile:
     """The profile in a file's content.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: a value is missing, or no such number.
+        ValueError: a value is missing, or no such number.
     """
+    made = TypeAdapter(Profile).validate_python(data)
     for name in ("tokens_mean", "early"):
-        if data[name] is not None and not 0 < data[name] <= _MOST:
-            raise ValueError(f"{name} = {data[name]} in a profile")
-    least = {"gflops": 1 / _MOST, **dict.fromkeys(UPDATE_PHASES, 0.0)}
-    for name, number in {**data["factors"], "gflops": data["gflops"]}.items():
+        if (one := getattr(made, name)) is not None and not 0 < one <= _MOST:
+            raise ValueError(f"{name} = {one} in a profile")
+    least = dict.fromkeys(UPDATE_PHASES, 0.0)
+    for name, number in {**made.factors, "gflops": made.gflops}.items():
         if not least.get(name, 1 / _MOST) <= number <= _MOST:
             raise ValueError(f"{name} = {number} in a profile")
-    return Profile(
-        key=dict(data["key"]),
-        recipe=str(data["recipe"]),
-        cpu=str(data["cpu"]),
-        gflops=float(data["gflops"]),
-        measured=str(data["measured"]),
-        factors={str(name): float(factor) for name, factor in data["factors"].items()},
-        tokens_mean=data["tokens_mean"],
-        early=data["early"],
-        versions=data.get("versions"),
-    )
+    return made
 
 
 def _threads(recipe: Recipe) -> int:

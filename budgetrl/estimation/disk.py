@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from budgetrl.estimation.memory import weight_bytes
 from budgetrl.estimation.phases import Phases
-from budgetrl.estimation.scenario import Scenario
+from budgetrl.estimation.scenario import Scenario, suite_problems
 from budgetrl.estimation.workload import Precision
 from budgetrl.recipe.training_tables import OPTIMIZER_BYTES
 from budgetrl.retention import num_kept
@@ -46,7 +46,7 @@ def disk_of(scenario: Scenario, phases: Phases, steps: int) -> Disk:
     for spec in recipe.eval:
         times = sum(when is not EvalWhen.STEP for when in spec.when)
         times += steps // every if every and EvalWhen.STEP in spec.when else 0
-        tokens += times * scenario.problems(spec) * spec.rounds.max * scenario.lengths().mean
+        tokens += times * suite_problems(spec) * spec.rounds.max * scenario.lengths().mean
     on_gpu = recipe.engine.device == "cuda"
     return Disk(
         environment=_ENVIRONMENT[scenario.vllm] if on_gpu else _CPU_ENVIRONMENT,

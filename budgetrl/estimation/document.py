@@ -1,6 +1,7 @@
 """An estimate as the JSON document of `budgetrl estimate --json`, and what it took for granted."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +45,7 @@ def document(
         beside: of the recipe that it is compared with.
         probe: a table of solve rates, for the share of groups with signal.
     """
-    disk = made.disk
+    parts = asdict(made.disk) | {"total": made.disk.total}
     return {
         "schema_version": SCHEMA_VERSION,
         "recipe": made.scenario.recipe.name,
@@ -54,13 +55,7 @@ def document(
         "verdict_reason": made.memory.reason,
         "gpu_memory_utilization": made.memory.utilization,
         "memory_gib": {name: getattr(made.memory, name) / GIB for name in _MEMORY_PARTS},
-        "disk_gib": {
-            "environment": disk.environment / GIB,
-            "model": disk.model / GIB,
-            "checkpoints": disk.checkpoints / GIB,
-            "completions": disk.completions / GIB,
-            "total": disk.total / GIB,
-        },
+        "disk_gib": {name: size / GIB for name, size in parts.items()},
         "seconds": _seconds(made),
         "steps": {
             "affordable": made.affordable_steps,

@@ -39,11 +39,6 @@ class Lengths:
         return _with_mean(min(mean, _ALL_CUT * limit), limit, cv)
 
     @cached_property
-    def uncut_mean(self) -> float:
-        """What the mean would be without a limit."""
-        return math.exp(self.mu + self.sigma**2 / 2)
-
-    @cached_property
     def mean(self) -> float:
         """Mean length of cut and uncut answers."""
         return self._moment(1)

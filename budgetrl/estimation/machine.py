@@ -19,7 +19,7 @@ _CGROUP_LIMITS = (
 def this_cpu() -> Gpu:
     """This machine's processor as a row of the GPU table: its name and its memory."""
     gib = memory_bytes() / GIB
-    return Gpu(cpu_model(), gib, 1.0, 1.0, bf16=True, fp8=False, usable_gib_reported=gib)
+    return Gpu(cpu_model(), gib, 1.0, 1.0, bf16=True, usable_gib_reported=gib)
 
 
 def this_machine(recipe: Recipe) -> Machine:

@@ -16,7 +16,7 @@ from budgetrl.estimation.cadence import saves_every_s, step_evals_every
 from budgetrl.estimation.lengths import Lengths
 from budgetrl.estimation.memory import MemoryEstimate, weight_bytes
 from budgetrl.estimation.rollout import decode
-from budgetrl.estimation.scenario import Scenario
+from budgetrl.estimation.scenario import Scenario, suite_problems
 from budgetrl.estimation.terms import (
     Constants,
     Term,
@@ -230,22 +230,17 @@ def _setup(scenario: Scenario) -> dict[str, list[Term]]:
 
 def _preflight(scenario: Scenario) -> list[Term]:
     """Every pass over one micro-batch of the longest completions, and the adapter saved."""
-    recipe, passes = scenario.recipe, scenario.passes()
+    recipe = scenario.recipe
     limit = float(recipe.sampling.max_tokens)
-    longest = Update(
+    longest = replace(
+        update_work(scenario, scenario.lengths()),
         sequences=recipe.batch.micro_batch,
         prompt_tokens=recipe.prompt.max_tokens,
         mean=limit,
         mean_square=limit**2,
         longest_in_micro=limit,
         micro_batches=1,
-        adapter_params=scenario.adapter_params,
-        precision=scenario.precision,
-        checkpointing=recipe.engine.gradient_checkpointing,
-        reference=passes.reference,
-        old_policy=passes.old_policy,
-        padded=not scenario.vllm,
-        trainer=scenario.trainer,
+        optimizer_steps=1,
     )
     where = scenario.shape, scenario.gpu, scenario.constants
     return [*logprobs(longest, *where), *update(longest, *where), *_save(scenario)]
@@ -298,7 +293,7 @@ def step_evaluation(recipe: Recipe, suites: Sequence[list[Term]]) -> list[Term]:
 def _evaluation(scenario: Scenario, spec: Eval, lengths: Lengths, serving: Serving) -> list[Term]:
     """One suite: generation at the suite's lengths, and grading."""
     constants = scenario.constants
-    problems = scenario.problems(spec)
+    problems = suite_problems(spec)
     limit = float(scenario.recipe.eval_max_tokens(spec))
     suites = suite_lengths()
     spread = Lengths.with_mean(lengths.mean, lengths.limit, suites.cv)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 from budgetrl.budget import Budget, Limits
 from budgetrl.errors import UsageError
-from budgetrl.estimation.advice import changed
 from budgetrl.estimation.cpu_profile import phases_by_run, planned_phases
 from budgetrl.estimation.estimate import (
     Estimate,
@@ -95,7 +94,7 @@ def price_of(recipe: Recipe, gpu: Gpu, override: float | None = None) -> Price |
 def _on_gpu(request: Request) -> Request:
     """A CPU recipe for which a GPU is named is planned as it would run there."""
     if request.recipe.engine.device == "cpu":
-        return replace(request, recipe=changed(request.recipe, {"engine.device": "cuda"}))
+        return replace(request, recipe=request.recipe.but({"engine.device": "cuda"}))
     return request
 
 

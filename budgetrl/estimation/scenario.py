@@ -123,10 +123,6 @@ class Scenario:
         precision = Precision.INT4 if spec.load_in_4bit else Precision.BF16
         return weight_bytes(shape, precision, 4 if spec.dtype == "float32" else 2)
 
-    def problems(self, spec: Eval) -> int:
-        """Problems of a suite."""
-        return suite_problems(spec)
-
     def memory_work(self) -> MemoryWork:
         """What has to be held in memory."""
         recipe, engine = self.recipe, self.recipe.engine
@@ -142,7 +138,7 @@ class Scenario:
             micro_batch=recipe.batch.micro_batch,
             sequence_tokens=recipe.prompt.max_tokens + recipe.sampling.max_tokens,
             sequences=recipe.completions_per_step,
-            eval_sequences=max((self.problems(e) * e.rounds.max for e in recipe.eval), default=0),
+            eval_sequences=max((suite_problems(e) * e.rounds.max for e in recipe.eval), default=0),
             window_tokens=recipe.sequence_tokens,
             reference=self.passes().no_grad_passes > 0,
             live_context=live,

@@ -6,7 +6,6 @@ Not kept in the run's recipe: a run that is resumed on another card gets that ca
 """
 
 from budgetrl.errors import ModelError
-from budgetrl.estimation.advice import changed
 from budgetrl.estimation.scenario import make_scenario, memory_of
 from budgetrl.hardware import DetectedGpu, Gpu, detect_gpu
 from budgetrl.recipe.schema import EngineName, Recipe
@@ -27,10 +26,10 @@ def with_share(recipe: Recipe) -> Recipe:
         memory = memory_of(make_scenario(longest, found.gpu or _unlisted(found)))
     except ModelError:
         return recipe
-    return changed(recipe, {"engine.gpu_memory_utilization": memory.utilization})
+    return recipe.but({"engine.gpu_memory_utilization": memory.utilization})
 
 
 def _unlisted(found: DetectedGpu) -> Gpu:
     """A card that the table lacks, of which only the memory is asked."""
     gib = found.total_gib
-    return Gpu(found.name, gib, 1.0, 1.0, bf16=True, fp8=False, usable_gib_reported=gib)
+    return Gpu(found.name, gib, 1.0, 1.0, bf16=True, usable_gib_reported=gib)

@@ -9,7 +9,7 @@ begins, so its estimate is the surest of a plan.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from budgetrl.budget import EXIT_S, Budget, PhaseTimes, Plan, StagePlan, divided, plan
@@ -26,10 +26,11 @@ from budgetrl.estimation.terms import Band, total
 from budgetrl.estimation.training_time import step_overhead, supervised
 from budgetrl.estimation.workload import Update
 from budgetrl.hardware import Gpu
+from budgetrl.phases import UPDATE_PHASES
 from budgetrl.recipe.schema import Recipe, Stage, StageKind
 from budgetrl.units import gib
 
-_UPDATE = ("rollout_s", "reward_s", "logprob_s", "update_s", "other_s")
+_UPDATE = tuple(f"{name}_s" for name in UPDATE_PHASES)
 _OTHER_S = 0.01
 """Of an SFT update on a CPU, besides its passes."""
 
@@ -142,14 +143,9 @@ def as_completions(part: Recipe) -> Recipe:
     """An SFT stage as memory sees it: completions that fill its window, and no reference."""
     window = part.sft.max_tokens
     room = max(1, window - part.prompt.max_tokens)
-    tables: dict[str, Any] = {
-        "sampling": part.sampling.model_copy(update={"max_tokens": room, "expected_tokens": None}),
-        "batch": part.batch.model_copy(
-            update={"micro_batch": part.sft.micro_batch, "updates_per_rollout": 1}
-        ),
-        "grpo": part.grpo.model_copy(update={"beta": 0.0}),
-    }
-    return part.model_copy(update=tables)
+    sampling = {"sampling.max_tokens": room, "sampling.expected_tokens": None}
+    batch = {"batch.micro_batch": part.sft.micro_batch, "batch.updates_per_rollout": 1}
+    return part.but({**sampling, **batch, "grpo.beta": 0.0})
 
 
 def _sft(
@@ -273,22 +269,14 @@ def _mean_times(
 
 def _with_update(times: PhaseTimes, seconds_of: Mapping[str, float]) -> PhaseTimes:
     """Times with another update; phases of it that are not given take none."""
-    return replace(
-        times,
-        rollout_s=seconds_of.get("rollout_s", 0.0),
-        reward_s=seconds_of.get("reward_s", 0.0),
-        logprob_s=seconds_of.get("logprob_s", 0.0),
-        update_s=seconds_of.get("update_s", 0.0),
-        other_s=seconds_of.get("other_s", 0.0),
-        early_step_s=None,
-    )
+    update: dict[str, Any] = {name: seconds_of.get(name, 0.0) for name in _UPDATE}
+    return replace(times, **update, early_step_s=None)
 
 
 def stage_documents(staged: Sequence[StageEstimate], made: Plan) -> list[dict[str, Any]]:
     """For plan.json: each stage's plan, and the times that its forecasts begin with."""
     return [
-        {field.name: getattr(part, field.name) for field in fields(part)}
-        | {"times": {name.name: getattr(one.times, name.name) for name in fields(one.times)}}
+        asdict(part) | {"times": asdict(one.times)}
         for one, part in zip(staged, made.stages, strict=True)
     ]
 

@@ -14,13 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+from budgetrl.engine.adapter import ADAPTER_WEIGHTS as ADAPTER_WEIGHTS
 from budgetrl.errors import ModelError
 from budgetrl.files import parse_json
 from budgetrl.hub.repo import is_hub_id
 from budgetrl.recipe.assets import PREFIX, asset_root
 
 ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 """Of a checkpoint of a run that trained all weights."""
 _CHANGE_NOTHING = {
@@ -104,6 +104,28 @@ def same_base(one: str, other: str) -> bool:
     """Whether two references name the same model, owner and folder apart."""
     names = (ref.rstrip("/").rpartition("/")[2].rpartition(":")[2].lower() for ref in (one, other))
     return next(names) == next(names)
+
+
+def adapter_on(folder: Path, base: str, whose: str, key: str) -> AdapterConfig:
+    """The configuration of an adapter that is to be put on a base.
+
+    Args:
+        folder: with configuration and weights.
+        base: the model.
+        whose: what messages call the adapter.
+        key: of the recipe, by which it names the base.
+
+    Raises:
+        ModelError: a file is missing or of no use, or it was trained on another base.
+    """
+    config = AdapterConfig.read(folder)
+    weights_hash(folder)
+    if config.base and not same_base(config.base, base):
+        raise ModelError(
+            f"{whose} {folder} was trained on {config.base}, and {key} is {base}.",
+            hint=f"Take an adapter of the same base, or name its own as {key}.",
+        )
+    return config
 
 
 def weights_hash(folder: Path) -> str:

@@ -8,7 +8,7 @@ No torch: whether its tensors fit the layers is for the engine to say.
 from pathlib import Path
 
 from budgetrl.errors import ModelError
-from budgetrl.evaluation.identity import AdapterConfig, same_base, weights_hash
+from budgetrl.evaluation.identity import adapter_on, weights_hash
 from budgetrl.recipe.schema import AlphaPolicy, Recipe
 
 
@@ -21,13 +21,7 @@ def check_start(recipe: Recipe) -> None:
     if recipe.model.adapter is None:
         return
     folder = Path(recipe.model.adapter)
-    config = AdapterConfig.read(folder)
-    weights_hash(folder)
-    if config.base and not same_base(config.base, recipe.model.id):
-        raise ModelError(
-            f"adapter {folder} was trained on {config.base}, and model.id is {recipe.model.id}.",
-            hint="Start from an adapter of the same base, or name its base as model.id.",
-        )
+    config = adapter_on(folder, recipe.model.id, "adapter", "model.id")
     lora = recipe.lora
     held = {"rank": config.rank, "alpha": config.alpha, "rslora": config.rslora}
     wanted = {

@@ -9,8 +9,8 @@ No torch: whether its tensors fit the layers is for the engine to say.
 from pathlib import Path
 
 from budgetrl.engine.vocabulary import check_vocabulary, words_of
-from budgetrl.errors import ModelError, RecipeError
-from budgetrl.evaluation.identity import AdapterConfig, same_base, weights_hash
+from budgetrl.errors import RecipeError
+from budgetrl.evaluation.identity import adapter_on
 from budgetrl.hub.peek import read_range
 from budgetrl.hub.pins import Pin, Pins
 from budgetrl.recipe.assets import local_path
@@ -36,14 +36,7 @@ def check_teacher(recipe: Recipe) -> None:
         )
     if spec.adapter is None:
         return
-    folder = Path(local_path(spec.adapter))
-    config = AdapterConfig.read(folder)
-    weights_hash(folder)
-    if config.base and not same_base(config.base, spec.id):
-        raise ModelError(
-            f"teacher.adapter {folder} was trained on {config.base}, and teacher.id is {spec.id}.",
-            hint="Name the adapter's own base as teacher.id.",
-        )
+    adapter_on(Path(local_path(spec.adapter)), spec.id, "teacher.adapter", "teacher.id")
 
 
 def check_words(recipe: Recipe, pins: Pins) -> None:

@@ -136,7 +136,8 @@ def _write_weights(target: Target, dtype: str, draft: Path) -> tuple[float, floa
 
 def _merge(model: Any) -> Iterator[tuple[float, float]]:
     """Adds each layer's delta d in float32; yields sum(f d) and sum(d d), f what it changed by."""
-    from budgetrl.engine.merging import ADAPTER, lora_layers
+    from budgetrl.engine.adapter import ADAPTER
+    from budgetrl.engine.merging import lora_layers
 
     for layer in lora_layers(model):
         delta = layer.get_delta_weight(ADAPTER).detach().float()
@@ -162,13 +163,9 @@ def _add(weight: Any, delta: Any) -> tuple[float, float]:
 
 def _on_cpu(recipe: Recipe, dtype: str) -> Recipe:
     """The plain engine in the base's own type; weights of 4 bits come from the whole base."""
-    engine = {"name": EngineName.PLAIN, "device": "cpu", "gradient_checkpointing": False}
-    return recipe.model_copy(
-        update={
-            "model": recipe.model.model_copy(update={"dtype": dtype, "load_in_4bit": False}),
-            "engine": recipe.engine.model_copy(update=engine),
-        }
-    )
+    engine = {"engine.name": EngineName.PLAIN, "engine.device": "cpu"}
+    model = {"model.dtype": dtype, "model.load_in_4bit": False}
+    return recipe.but({**model, **engine, "engine.gradient_checkpointing": False})
 
 
 def _write_beside(folder: Path, recipe: Recipe, draft: Path) -> None:

@@ -135,7 +135,9 @@ def trl_values(recipe: Recipe) -> dict[str, Any]:
     """Every argument that is written, with its value."""
     steps = recipe.schedule.stop_after_steps
     assert steps is not None
-    values = grpo_arguments(_for_vllm_or_plain(recipe), Path("checkpoints"), steps)
+    # Unsloth's arguments are not TRL's: what it adds is left out.
+    plain = recipe.but({"engine.name": EngineName.PLAIN})
+    values = grpo_arguments(plain, Path("checkpoints"), steps)
     return {
         "model_name_or_path": local_path(recipe.model.id),
         "model_revision": recipe.model.revision or "main",
@@ -171,15 +173,6 @@ def _adapter(lora: Lora) -> dict[str, Any]:
         else list(lora.targets),
         "use_rslora": lora.alpha_policy is AlphaPolicy.RSLORA,
     }
-
-
-def _for_vllm_or_plain(recipe: Recipe) -> Recipe:
-    """Unsloth's arguments are not TRL's: what it adds is left out."""
-    if recipe.engine.name is not EngineName.UNSLOTH:
-        return recipe
-    return recipe.model_copy(
-        update={"engine": recipe.engine.model_copy(update={"name": EngineName.PLAIN})}
-    )
 
 
 def _vllm(recipe: Recipe) -> dict[str, Any]:

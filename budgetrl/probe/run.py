@@ -304,10 +304,9 @@ def _limits(loaded: LoadedRecipe, lengths: Lengths, window: int | None) -> list[
     limit = recipe.sampling.max_tokens
 
     def cost(tokens: int, mean: float) -> float | None:
-        changed = {"max_tokens": tokens, "expected_tokens": max(1.0, min(mean, float(tokens)))}
-        sampling = recipe.sampling.model_copy(update=changed)
+        expected = {"sampling.expected_tokens": max(1.0, min(mean, float(tokens)))}
         try:
-            other = replace(loaded, recipe=recipe.model_copy(update={"sampling": sampling}))
+            other = replace(loaded, recipe=recipe.but({"sampling.max_tokens": tokens, **expected}))
             return _plan(other).step_s
         except BudgetRLError:  # such a limit cannot be run here, which the plan itself says
             return None

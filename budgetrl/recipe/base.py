@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,15 @@ class Table(BaseModel):
     """Base of all recipe tables: no unknown keys, no changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def but(self, values: Mapping[str, Any]) -> Self:
+        """The same with other values, by flat names such as "lora.rank"; nobody checks them."""
+        made = self
+        for key, value in values.items():
+            name, _, inner = key.partition(".")
+            whole = getattr(made, name).but({inner: value}) if inner else value
+            made = made.model_copy(update={name: whole})
+        return made
 
 
 class RewardName(StrEnum):

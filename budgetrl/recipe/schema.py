@@ -138,13 +138,12 @@ class Recipe(Table):
 
     def with_micro_batch(self, count: int) -> Self:
         """The same update in other pieces: equal up to rounding."""
-        batch = self.batch.model_copy(update={"micro_batch": count})
-        share = count / self.batch.micro_batch
+        made, share = self.but({"batch.micro_batch": count}), count / self.batch.micro_batch
+        if not self.stages:
+            return made
         stages = tuple(stage.with_smaller_passes(share) for stage in self.stages)
-        sft = self.sft.model_copy(update={"micro_batch": scaled(self.sft.micro_batch, share)})
-        return self.model_copy(
-            update={"batch": batch, "stages": stages, "sft": sft} if stages else {"batch": batch}
-        )
+        rows = scaled(self.sft.micro_batch, share)
+        return made.but({"stages": stages, "sft.micro_batch": rows})
 
     def smaller_micro_batch(self) -> int | None:
         """The next one to try when memory is short: half, or the next divisor below; None after 1.

@@ -55,9 +55,7 @@ def fit_answers(recipe: Recipe, window: int | None) -> Recipe:
     if window is None or all(spec.think is None for spec in recipe.eval):
         return recipe
     room = window - recipe.prompt.max_tokens
-    return recipe.model_copy(
-        update={"eval": tuple(_fitted(recipe, spec, room) for spec in recipe.eval)}
-    )
+    return recipe.but({"eval": tuple(_fitted(recipe, spec, room) for spec in recipe.eval)})
 
 
 def _fitted(recipe: Recipe, spec: Eval, room: int) -> Eval:
@@ -67,7 +65,7 @@ def _fitted(recipe: Recipe, spec: Eval, room: int) -> Eval:
     left = min(recipe.answer_tokens(spec), room - think.max_tokens - think.appended)
     if left < 1:
         return spec
-    return spec.model_copy(update={"think": think.model_copy(update={"answer_tokens": left})})
+    return spec.but({"think.answer_tokens": left})
 
 
 def window_of(config: Path) -> int | None:

@@ -66,9 +66,10 @@ def with_base(recipe: Recipe, place: str | None) -> tuple[Recipe, list[Change]]:
             f"--model {place}: no model folder (it needs config.json).",
             hint="Name the folder to which the base model of the run was moved.",
         )
-    model = recipe.model.model_copy(update={"id": str(folder)})
-    changes = [{"key": "model.id", "from": recipe.model.id, "to": model.id}]
-    return recipe.model_copy(update={"model": model}), changes if model != recipe.model else []
+    if (now := str(folder)) == recipe.model.id:
+        return recipe, []
+    change = {"key": "model.id", "from": recipe.model.id, "to": now}
+    return recipe.but({"model.id": now}), [change]
 
 
 def _refuse_fixed(recipe: Recipe, text: str) -> None:

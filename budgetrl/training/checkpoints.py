@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 
 from budgetrl.checkpoint_files import CheckpointFile
+from budgetrl.engine.adapter import ADAPTER, put_weights
 from budgetrl.errors import first_line
 from budgetrl.evaluation.identity import ADAPTER_WEIGHTS, WEIGHTS
 from budgetrl.files import write_json
@@ -57,20 +58,19 @@ def save_trained(model: Any, folder: Path) -> None:
     Only the adapter that is trained: with beta > 0 TRL keeps a frozen copy of the start beside it.
     """
     if has_adapter(model):
-        model.save_pretrained(str(folder), safe_serialization=True, selected_adapters=["default"])
+        model.save_pretrained(str(folder), safe_serialization=True, selected_adapters=[ADAPTER])
     else:
         model.save_pretrained(str(folder), max_shard_size=_ONE_FILE)
     card = folder / "README.md"
     card.unlink(missing_ok=True)
 
 
-def load_trained(model: Any, folder: Path, adapter: str = "default") -> None:
+def load_trained(model: Any, folder: Path, adapter: str = ADAPTER) -> None:
     """Put saved weights into a model that has them in the same shape, as its trained adapter."""
-    import peft
     from safetensors.torch import load_file
 
     if has_adapter(model):
-        peft.set_peft_model_state_dict(model, load_file(str(folder / ADAPTER_WEIGHTS)), adapter)
+        put_weights(model, folder, adapter)
         return
     missing, unexpected = model.load_state_dict(load_file(str(folder / WEIGHTS)), strict=False)
     tied = set(getattr(model, "all_tied_weights_keys", ()))  # saved once

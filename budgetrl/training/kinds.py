@@ -41,8 +41,7 @@ def with_fewer_rows(recipe: Recipe, kind: StageKind) -> Recipe | None:
     """The same updates in smaller passes; None where one has a single row."""
     if kind is StageKind.SFT:
         half = recipe.sft.micro_batch // 2
-        sft = recipe.sft.model_copy(update={"micro_batch": half})
-        return recipe.model_copy(update={"sft": sft}) if half else None
+        return recipe.but({"sft.micro_batch": half}) if half else None
     smaller = recipe.smaller_micro_batch()
     return None if smaller is None else recipe.with_micro_batch(smaller)
 

@@ -25,7 +25,6 @@ A40 = DetectedGpu(
     name="NVIDIA A40",
     uuid="GPU-1",
     total_gib=44.99,
-    free_gib=44.4,
     driver="580.95.05",
     gpu=find_gpu("A40"),
     used_gib=0.0,

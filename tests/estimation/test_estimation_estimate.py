@@ -123,7 +123,7 @@ def test_without_standby_a_stated_share_has_to_leave_room_for_the_update_too() -
 
 def test_the_share_is_that_of_the_card_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = recipe_of("deepscaler_r256")
-    a40 = DetectedGpu("NVIDIA A40", "GPU-1", 44.99, 44.5, "580.65", A40)
+    a40 = DetectedGpu("NVIDIA A40", "GPU-1", 44.99, "580.65", A40)
     unlisted = replace(a40, name="Something new", total_gib=80.0, gpu=None)
     shares = []
     for here in (None, a40, unlisted):
