@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from budgetrl.rewards.battery import Attacked, Verdicted
     from budgetrl.rundir import RunDir
 
-CAUSES = 3
-"""Findings that are shown whole; others are named."""
-
 
 def diagnose(
     run: Annotated[
@@ -53,7 +50,7 @@ def diagnose(
 
 
 def _run(place: str, as_json: bool) -> int:
-    from budgetrl.diagnosis.findings import diagnose as find
+    from budgetrl.diagnosis.findings import CAUSES, diagnose as find
     from budgetrl.documents import read_recipe
     from budgetrl.history import read_history
     from budgetrl.rundir import open_run

@@ -18,6 +18,8 @@ MOST_LOOKS = 200
 """Updates at which a long run is looked at."""
 SPELL = 3
 """Looks in a row that make a finding, where it is over at the end."""
+CAUSES = 3
+"""Findings that are shown whole; others are named."""
 ORDER: tuple[Severity, ...] = ("stop", "warning", "info")
 SAID = {
     "unparsable": "prompt.template has to ask for the answer in \\boxed{}; look at completions/",

@@ -7,6 +7,7 @@ from typing import Any
 from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.account.outcome import STATUS_TONES, difference_sentence, paid, stopped, tone_of
 from budgetrl.account.text import points, suite_name
+from budgetrl.diagnosis.findings import CAUSES, Finding, diagnose
 from budgetrl.events import changed_value
 from budgetrl.masking import masked_tree
 from budgetrl.recipe.schema import Lora, Recipe, StageKind, Teacher
@@ -89,6 +90,7 @@ def _sections(facts: EvaluatedRun) -> Iterator[Section]:
     from budgetrl.report.thinking import thinking_blocks
 
     yield Section("At a glance", [Tiles(_tiles(facts))])
+    yield Section("What went wrong", list(_went_wrong(facts)))
     yield Section("Outcome", list(outcome_blocks(facts)))
     yield Section("Accuracy and thinking", list(thinking_blocks(facts)))
     taught = facts.recipe is not None and facts.recipe.distils
@@ -146,9 +148,33 @@ def _tiles(facts: EvaluatedRun) -> list[Tile]:
     return tiles
 
 
+def _findings(facts: EvaluatedRun) -> list[Finding]:
+    """What the rules of `budgetrl diagnose` find; what ended the run stands at the top."""
+    if facts.recipe is None:
+        return []
+    found = diagnose(facts.history, facts.recipe)
+    return [one for one in found if one.rule and one.severity != "info"]
+
+
+def _went_wrong(facts: EvaluatedRun) -> Iterator[Block]:
+    if found := _findings(facts):
+        yield Listing(
+            [
+                (f"From update {one.since_step} on", f"{one.says[0].upper()}{one.says[1:]}. What "
+                f"to do: {one.advice}. ({one.name})")
+                for one in found[:CAUSES]
+            ]
+        )  # fmt: skip
+        more = ", ".join(f"{one.name} (from update {one.since_step})" for one in found[CAUSES:])
+        also = f" Also: {more}." if more else ""
+        yield Text(f"By the rules of `budgetrl diagnose`, causes first.{also}", "muted")
+
+
 def _warnings(facts: EvaluatedRun) -> Iterator[Block]:
+    told = {one.name for one in _findings(facts)}
     for warning in facts.history.warnings.values():
-        yield Text(f"{warning.message} ({warning.code})", "noise")
+        if warning.code not in told:
+            yield Text(f"{warning.message} ({warning.code})", "noise")
     for error in facts.history.errors:
         yield Text(f"{error.type}: {error.message} {error.hint}".strip(), "bad")
 

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from budgetrl.account.evaluated import read_run
 from budgetrl.cli import main
 from budgetrl.diagnosis.findings import diagnose
 from budgetrl.events import Error
 from budgetrl.history import History
 from budgetrl.recipe.load import load_recipe
+from budgetrl.report.document import Listing
+from budgetrl.report.sections import run_document
+from budgetrl.rundir import open_run
 from budgetrl.types import RunStatus
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "example_run"
@@ -49,6 +53,19 @@ def test_a_killed_run_is_told_of_with_what_was_wrong_before(
     assert main(["diagnose", str(killed), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["status"], document["healthy"]) == ("crashed", False)
+
+
+def test_a_report_says_near_its_top_what_went_wrong_and_a_healthy_one_does_not(
+    killed: Path,
+) -> None:
+    document = run_document(read_run(open_run(str(killed))))
+    sections = {section.title: section for section in document.sections}
+    assert list(sections)[:3] == ["At a glance", "What went wrong", "Outcome"]
+    listing = sections["What went wrong"].blocks[0]
+    assert isinstance(listing, Listing)
+    assert any("(accuracy_fell)" in text and "What to do" in text for _, text in listing.items)
+    healthy = run_document(read_run(open_run(str(EXAMPLE))))
+    assert "What went wrong" not in [section.title for section in healthy.sections]
 
 
 def test_an_error_says_why_a_run_ended() -> None:
