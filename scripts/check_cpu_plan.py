@@ -187,12 +187,12 @@ def _cpu_of_updates(supervisor: "subprocess.Popen[bytes]", out: Path) -> Iterato
     before, seen = 0.0, 0
     while supervisor.poll() is None:
         time.sleep(0.02)
-        worker = _child_of(supervisor.pid)
+        worker = child_of(supervisor.pid)
         events = next(out.glob("*/events.jsonl"), None)
         if worker is None or events is None:
             continue
         text = events.read_text(encoding="utf-8")
-        spent = _cpu_s(worker)
+        spent = cpu_seconds(worker)
         if '"name": "train"' not in text:
             before = spent
         elif text.count('"kind": "step"') > seen:
@@ -201,7 +201,7 @@ def _cpu_of_updates(supervisor: "subprocess.Popen[bytes]", out: Path) -> Iterato
             before = spent
 
 
-def _child_of(process: int) -> int | None:
+def child_of(process: int) -> int | None:
     try:
         found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     except OSError:
@@ -209,7 +209,7 @@ def _child_of(process: int) -> int | None:
     return int(found[0]) if found else None
 
 
-def _cpu_s(process: int) -> float:
+def cpu_seconds(process: int) -> float:
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:

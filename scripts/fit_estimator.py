@@ -1,11 +1,13 @@
 """Fit the estimator's constants to measured runs, and say how well they predict runs left out.
 
-    python scripts/fit_estimator.py FILE.jsonl... [--write]
+    python scripts/fit_estimator.py FILE.jsonl... [--write] [--record]
 
 A few constants only (PRIORS), each with a prior: the loss is the absolute log error of every
 covered row, rows of one source sharing one vote, plus the squared distance from the prior. Then
 every source is left out once and predicted by constants fitted without it. --write puts the
-constants into budgetrl/assets/estimator.json. No row has constants of its own.
+constants into budgetrl/assets/estimator.json. No row has constants of its own. --record puts the
+errors of rows left out into docs/measurements/estimate.json, beside those of check_estimator.py for
+the first two files.
 """
 
 import argparse
@@ -14,14 +16,19 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from calibration_rows import Case, decode_case, read_rows, step_case
+from check_estimator import check, summary
 
 from budgetrl.estimation.terms import load_constants, read_constants
+from budgetrl.files import write_json
 
-ASSET = Path(__file__).resolve().parent.parent / "budgetrl/assets/estimator.json"
+ROOT = Path(__file__).resolve().parent.parent
+ASSET = ROOT / "budgetrl/assets/estimator.json"
+RECORD = ROOT / "docs/measurements/estimate.json"
 
 
 class Prior(NamedTuple):
@@ -45,6 +52,8 @@ PRIORS = {
     "dequant_bytes_old": Prior(5.0, 1.6),
     "trl_micro_step_s": Prior(0.37, 1.5),
 }
+KINDS = ("decode", "LoRA", "step")
+"""Of rows; "LoRA" are the decode rows with an adapter."""
 PRIOR_WEIGHT = 0.2
 PASSES = 3
 SEARCH_STEPS = 9
@@ -123,10 +132,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--write", action="store_true", help="update the constants of the package")
+    parser.add_argument("--record", action="store_true", help="keep the errors for the docs")
     arguments = parser.parse_args()
     covered = cases([row for file in arguments.files for row in read_rows(file)])
     values = fit(covered)
-    print(_summary(covered, values, leave_one_source_out(covered)))
+    held_out = leave_one_source_out(covered)
+    print(_summary(covered, values, held_out))
+    if arguments.record:
+        date = datetime.now(UTC).date().isoformat()
+        found = summary(check(arguments.files[:2], load_constants()))
+        write_json(RECORD, {"date": date, "summary": found, "left_out": _left_out(held_out)})
     if arguments.write:
         data = read_constants()
         for name, value in values.items():
@@ -152,7 +167,7 @@ def _summary(
         "| rows | n | median error, fitted | median error, source left out |",
         "|---|---|---|---|",
     ]
-    for kind in ("decode", "LoRA", "step"):
+    for kind in KINDS:
         inside = [_off(c, log_error(c, values)) for c in covered if _is(c, kind)]
         outside = [_off(c, error) for c, error, _ in held_out if _is(c, kind)]
         if inside:
@@ -163,8 +178,23 @@ def _summary(
     return "\n".join(lines)
 
 
+def _left_out(held_out: Sequence[tuple[Case, float, Any]]) -> dict[str, dict[str, float]]:
+    """By kind of row: how many of how many sources, and their errors."""
+    found = {}
+    for kind in KINDS:
+        rows = [(case.source, _off(case, error)) for case, error, _ in held_out if _is(case, kind)]
+        errors = [error for _, error in rows]
+        found[kind] = {
+            "n": len(rows),
+            "sources": len({source for source, _ in rows}),
+            "median_abs_rel_error": statistics.median(errors),
+            "largest_abs_rel_error": max(errors),
+        }
+    return found
+
+
 def _is(case: Case, kind: str) -> bool:
-    """Whether a row counts for a line: "LoRA" are those of the decode rows that have an adapter."""
+    """Whether a row is of a kind."""
     return case.kind == kind or ((kind, case.kind) == ("LoRA", "decode") and "LoRA" in case.label)
 
 

@@ -125,7 +125,22 @@ def estimate(found: Measured) -> str:
     return (
         "Predictions against published measurements that nobody made for budgetrl "
         f"(`scripts/check_estimator.py`, {found['date']}; rows that the model does not cover are "
-        "listed there with the reason):\n\n" + "\n".join(lines)
+        "listed there with the reason):\n\n" + "\n".join(lines) + _left_out(found["left_out"])
+    )
+
+
+def _left_out(found: Measured) -> str:
+    """Errors of published rows by constants that their source had no part in."""
+    decode, adapter, step = (found[kind] for kind in ("decode", "LoRA", "step"))
+    return (
+        "\n\nRows kept back, each source predicted by constants that were fitted without it "
+        "(`scripts/fit_estimator.py`, with the rows of `scripts/published_lora.jsonl`): generation "
+        f"is off by {_percent(decode['median_abs_rel_error'])} in the median ({decode['n']} rows "
+        f"of {decode['sources']} sources), with an adapter beside the weights by "
+        f"{_percent(adapter['median_abs_rel_error'])} ({adapter['n']} rows of "
+        f"{adapter['sources']} sources, the worst {_percent(adapter['largest_abs_rel_error'])}), "
+        f"an update by {_percent(step['median_abs_rel_error'])} ({step['n']} rows). No published "
+        "row has a rank of 64 or more and a wide batch, as the paper's recipes do."
     )
 
 
