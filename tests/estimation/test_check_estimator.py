@@ -73,14 +73,6 @@ def test_a_row_from_before_vllm_0_8_is_v0_and_pays_nothing_for_v1s_adapter_kerne
     assert before == told != after
 
 
-def test_a_loop_without_unsloth_pays_for_no_recompilation(tmp_path: Path) -> None:
-    plain = {**STEP, "engine": "plain PyTorch rollout, LoRA"}
-    unsloth = {**STEP, "engine": "Unsloth, plain PyTorch rollout, LoRA", "mean_completion": 500}
-    rows = check(written(tmp_path, plain, unsloth))["rows"]
-    without, with_it = (row["predicted"] for row in rows)
-    assert without < with_it - 0.4
-
-
 @pytest.mark.skipif(not FILES.is_dir(), reason="the published rows lie beside the project")
 def test_updates_of_published_runs_are_predicted_no_worse_than_before() -> None:
     """Before the decode constants were fitted to adapters: 14.4 % in the median, 55.3 % at 90 %."""

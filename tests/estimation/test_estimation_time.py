@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -7,7 +8,7 @@ from budgetrl.estimation.rollout import decode
 from budgetrl.estimation.shapes import find_shape
 from budgetrl.estimation.terms import Constants, Term, band, draws, load_constants, total
 from budgetrl.estimation.training_time import logprobs, update
-from budgetrl.estimation.workload import Generation, Precision, Server, Serving, Update
+from budgetrl.estimation.workload import Generation, Precision, Server, Serving, Trainer, Update
 from budgetrl.hardware import Gpu, find_gpu
 
 QWEN = find_shape("Qwen/Qwen2.5-1.5B-Instruct")
@@ -52,6 +53,18 @@ def update_work(count: int, lengths: Lengths, adapter: int | None, passes: int =
         reference=passes > 0,
         old_policy=passes > 1,
     )
+
+
+def test_only_unsloth_pays_for_recompilation_and_only_trl_for_trls_passes() -> None:
+    shape, lengths = find_shape("Qwen/Qwen2.5-1.5B-Instruct"), lengths_of(500)
+    work = update_work(64, lengths, shape.lora_params(32))
+    unsloth, trl, loop = (
+        total(update(replace(work, trainer=trainer), shape, find_gpu("A40"), CONSTANTS))
+        for trainer in (Trainer.UNSLOTH, Trainer.TRL, Trainer.PLAIN)
+    )
+    assert unsloth - loop == pytest.approx(CONSTANTS["recompile_s"])
+    of_a_pass = CONSTANTS["trl_micro_step_s"] - CONSTANTS["micro_step_s"]
+    assert trl - loop == pytest.approx(work.micro_batches * of_a_pass)
 
 
 @pytest.mark.parametrize(("model", "count", "seconds"), WORKED)
