@@ -246,7 +246,8 @@ def evaluate(
         UsageError: no such target or suite, or a value that makes no sense.
         ModelError, DataError, HardwareError, RunDirError: as of `budgetrl eval`.
     """
-    from budgetrl.evaluation.judge import evaluate_target, suite_specs
+    from budgetrl.evaluation.judge import evaluate_target
+    from budgetrl.evaluation.specs import suite_specs
     from budgetrl.evaluation.target import find_target
     from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
 

@@ -22,7 +22,7 @@ from budgetrl.budget import EXIT_S, RESERVE_FACTOR, Budget, Limits, PhaseTimes, 
 from budgetrl.documents import Standing
 from budgetrl.engine.tested import installed_versions, refuse_untested
 from budgetrl.engine.unsloth_settings import refuse_unkept
-from budgetrl.errors import BudgetError, HardwareError, RecipeError, RunDirError, UsageError
+from budgetrl.errors import BudgetError, HardwareError, RunDirError, UsageError
 from budgetrl.estimation import stages
 from budgetrl.estimation.advice import refuse_unfit
 from budgetrl.estimation.closing import closing_s, known_closing_work_s
@@ -62,7 +62,7 @@ from budgetrl.rundir import (
     RunDir,
 )
 from budgetrl.units import duration, hours_option
-from budgetrl.usable_recipe import check_known_layers, check_local_files
+from budgetrl.usable_recipe import check_known_layers, check_local_files, refuse_threads
 
 BUSY = 1.2
 """A machine on which work gets on slower than this is busy with something else."""
@@ -100,20 +100,6 @@ class Planned:
     def recipe(self) -> Recipe:
         """The resolved recipe."""
         return self.loaded.recipe
-
-
-def refuse_threads(recipe: Recipe) -> None:
-    """More threads than cores only wait for one another.
-
-    Raises:
-        RecipeError: engine.threads is above the cores of this machine.
-    """
-    cores, threads = os.cpu_count(), recipe.engine.threads
-    if recipe.engine.device == "cpu" and cores and threads and threads > cores:
-        raise RecipeError(
-            f"engine.threads = {threads} is above the {cores} cores of this machine.",
-            hint='Set engine.threads = "auto", or a number up to that.',
-        )
 
 
 def make_plan(
@@ -187,15 +173,10 @@ def make_plan(
         times = made.times
     if not force_fit:
         refuse_unfit(made)
-    rounds = max(map(expected_samples, recipe.eval), default=1)
     staged = _staged(settled, card, slow)
-    if staged:
-        if not force_fit:
-            stages.refuse_unfit(staged)
-        times, made_plan = plan_stages(times, staged, budget, exit_s=exit_s, rounds=rounds)
-    else:
-        requested = recipe.schedule.stop_after_steps
-        made_plan = plan(times, budget, requested, exit_s=exit_s, rounds=rounds)
+    if not force_fit:
+        stages.refuse_unfit(staged)
+    times, made_plan = _planned(recipe, times, staged, budget, exit_s)
     planned = Planned(
         loaded, budget, times, made_plan, card, made.memory, pins, slow, staged, exit_s
     )
@@ -205,14 +186,23 @@ def make_plan(
 
 def replanned(planned: Planned, budget: Budget, times: PhaseTimes) -> Planned:
     """The same run with another budget or other times, such as without a baseline evaluation."""
-    recipe, exit_s = planned.recipe, planned.exit_s
-    rounds = max(map(expected_samples, recipe.eval), default=1)
-    if planned.staged:
-        times, made = plan_stages(times, planned.staged, budget, exit_s=exit_s, rounds=rounds)
-    else:
-        stop = recipe.schedule.stop_after_steps
-        made = plan(times, budget, stop, exit_s=exit_s, rounds=rounds)
+    times, made = _planned(planned.recipe, times, planned.staged, budget, planned.exit_s)
     return replace(planned, budget=budget, times=times, plan=made)
+
+
+def _planned(
+    recipe: Recipe,
+    times: PhaseTimes,
+    staged: Sequence[StageEstimate],
+    budget: Budget,
+    exit_s: float,
+) -> tuple[PhaseTimes, Plan]:
+    """What the budget buys, and the times that the updates of all stages have on the mean."""
+    rounds = max(map(expected_samples, recipe.eval), default=1)
+    if staged:
+        return plan_stages(times, staged, budget, exit_s=exit_s, rounds=rounds)
+    requested = recipe.schedule.stop_after_steps
+    return times, plan(times, budget, requested, exit_s=exit_s, rounds=rounds)
 
 
 def _staged(recipe: Recipe, card: Gpu | None, slow: float) -> list[StageEstimate]:

@@ -3,13 +3,14 @@
 No tokenizer and no torch: the rest the worker checks before its first evaluation.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from budgetrl.data.demonstrations import read_examples
 from budgetrl.data.difficulty import solve_rates
 from budgetrl.data.rows import load_problems, load_suite
-from budgetrl.errors import ModelError
+from budgetrl.errors import ModelError, RecipeError
 from budgetrl.estimation.shapes import find_shape
 from budgetrl.evaluation.fingerprints import reward_files
 from budgetrl.evaluation.start import check_start
@@ -22,6 +23,20 @@ from budgetrl.recipe.window import check_window, window_of
 from budgetrl.rewards.own import try_once
 from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.registry import refuse_code
+
+
+def refuse_threads(recipe: Recipe) -> None:
+    """More threads than cores only wait for one another.
+
+    Raises:
+        RecipeError: engine.threads is above the cores of this machine.
+    """
+    cores, threads = os.cpu_count(), recipe.engine.threads
+    if recipe.engine.device == "cpu" and cores and threads and threads > cores:
+        raise RecipeError(
+            f"engine.threads = {threads} is above the {cores} cores of this machine.",
+            hint='Set engine.threads = "auto", or a number up to that.',
+        )
 
 
 def check_local_files(recipe: Recipe, rewards: Mapping[str, str] | None = None) -> None:

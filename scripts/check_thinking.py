@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from budgetrl.evaluation.judge import Evaluated, evaluate_target, suite_specs
+from budgetrl.evaluation.judge import Evaluated, evaluate_target
+from budgetrl.evaluation.specs import suite_specs
 from budgetrl.evaluation.target import find_target
 
 

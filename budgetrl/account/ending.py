@@ -13,7 +13,7 @@ from budgetrl.account.run import Account
 from budgetrl.errors import DataError, ExitCode, ProtocolError
 from budgetrl.evaluation.compare import difference
 from budgetrl.evaluation.rows import load_eval
-from budgetrl.evaluation.summary import summarise
+from budgetrl.evaluation.summary import summarise_stored
 from budgetrl.events import Error, RunFinished, Scores
 from budgetrl.recipe.schema import Recipe
 from budgetrl.types import EvalResult, EvalWhen, Spend, StopReason
@@ -23,11 +23,7 @@ from budgetrl.units import duration, usd
 def brief(results: Mapping[str, EvalResult]) -> dict[str, Scores]:
     """Results by suite, without their protocols."""
     return {
-        suite: Scores(
-            pass_at=dict(result.pass_at),
-            interval_95=dict(result.interval_95),
-            samples=result.samples,
-        )
+        suite: Scores.model_validate({name: getattr(result, name) for name in Scores.model_fields})
         for suite, result in results.items()
     }
 
@@ -47,16 +43,7 @@ def stored_results(evals: Path, when: str) -> dict[str, EvalResult]:
         with suppress(DataError):
             stored = load_eval(file)
             if (rounds := stored.rounds()) > 0:
-                found[file.parent.name] = summarise(
-                    stored.rows,
-                    stored.problem_ids,
-                    rounds,
-                    stored.ks,
-                    protocol=stored.protocol,
-                    when=when,
-                    step=stored.step,
-                    seconds=stored.seconds,
-                )
+                found[file.parent.name] = summarise_stored(stored, rounds, when=when)
     return found
 
 

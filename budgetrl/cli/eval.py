@@ -82,7 +82,8 @@ def eval_(
     The same call again continues where it was stopped; a time limit cuts rounds, never problems.
     """
     from budgetrl.display.output import aside
-    from budgetrl.evaluation.judge import evaluate_target, suite_specs
+    from budgetrl.evaluation.judge import evaluate_target
+    from budgetrl.evaluation.specs import suite_specs
     from budgetrl.evaluation.target import base_of, find_target
     from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
     from budgetrl.supervise.worker import worker_environment

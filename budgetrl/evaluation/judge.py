@@ -5,7 +5,6 @@
 The same call continues the same files: their names are a hash of target and protocol.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -14,8 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple
-
-from pydantic import ValidationError
 
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_suite
@@ -31,14 +28,14 @@ from budgetrl.evaluation.rounds import judge_rounds
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.evaluation.run import Progress, evaluate, never
 from budgetrl.evaluation.suite import PromptedProblem, Suite, prompted, suite_in
-from budgetrl.evaluation.summary import summarise
+from budgetrl.evaluation.summary import summarise_stored
 from budgetrl.evaluation.target import Target
 from budgetrl.evaluation.think import think_budget, thinking
 from budgetrl.hub.config import window_in
 from budgetrl.hub.fetch import Watch
 from budgetrl.hub.pins import Pin, Pins, bring, pin, pinned
 from budgetrl.recipe.assets import local_path
-from budgetrl.recipe.schema import Eval, Recipe, SuiteName
+from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.recipe.window import check_window, fit_answers, window_of
 from budgetrl.rewards.pool import GradingPool
 from budgetrl.types import EvalResult, Problem, Protocol
@@ -78,102 +75,6 @@ class Evaluated:
             "protocol": asdict(self.protocol),
             "completions_file": str(self.completions_file),
         }
-
-
-def suite_specs(
-    recipe: Recipe,
-    names: Sequence[str],
-    *,
-    samples: int | tuple[int, int] | None = None,
-    until_width: float | None = None,
-    ks: Sequence[int] | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    seed: int | None = None,
-    think: Sequence[int] | None = None,
-    think_whole: bool = False,
-) -> list[Eval]:
-    """The evaluations that are asked for.
-
-    Args:
-        recipe: knows suites of its own.
-        names: suites or JSONL paths; all of the recipe where empty.
-        samples: replaces each suite's own number, as the following do; least and most.
-        until_width: points of the interval at which rounds between them end.
-        ks: k of pass@k.
-        max_tokens: of one completion.
-        temperature: 0 is greedy.
-        seed: of the sampling.
-        think: limits of thinking; each suite comes once for each, the longest first, so that the
-            shorter ones can take their thinking from it.
-        think_whole: everything is thinking, for models without think tags.
-
-    Raises:
-        UsageError: an unknown suite, or a value that makes no sense.
-    """
-    chosen = [_spec(recipe, name) for name in names] or list(recipe.eval)
-    if not chosen:
-        raise UsageError(
-            "no suite is given, and the target has none of its own.",
-            hint=f"--suite takes {', '.join(SuiteName)}, or a JSONL file.",
-        )
-    changed = {
-        "samples": _samples(samples, until_width), "k": None if ks is None else tuple(ks),
-        "max_tokens": max_tokens, "temperature": temperature, "seed": seed,
-    }  # fmt: skip
-    given = {key: value for key, value in changed.items() if value is not None}
-    if think is None:
-        return [_changed(spec, given) for spec in chosen]
-    limits = sorted(set(think), reverse=True)
-    return [_changed(spec, given | _think(spec, n, think_whole)) for spec in chosen for n in limits]
-
-
-def _think(spec: Eval, limit: int, whole: bool) -> dict[str, Any]:
-    """As the suite has it, with another limit."""
-    own = {} if spec.think is None else spec.think.model_dump()
-    return {"think": own | {"max_tokens": limit} | ({"whole": True} if whole else {})}
-
-
-def _samples(samples: int | tuple[int, int] | None, until_width: float | None) -> Any:
-    if isinstance(samples, tuple):
-        return {"min": samples[0], "max": samples[1], "until_width": until_width}
-    if until_width is not None:
-        raise UsageError(
-            "--until-width alone has no end.",
-            hint="Say how many samples at the least and at the most: --samples 2..32",
-        )
-    return samples
-
-
-def _spec(recipe: Recipe, name: str) -> Eval:
-    own = {spec.suite: spec for spec in recipe.eval}
-    if name in own:
-        return own[name]
-    if name in set(SuiteName):
-        return Eval(suite=name)
-    path = Path(name).expanduser()
-    if path.is_file():
-        stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in path.stem).lstrip("._-")
-        return Eval(suite=stem or "suite", path=str(path.resolve()))
-    known = [*own, *(suite for suite in SuiteName if suite not in own)]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    raise UsageError(
-        f"unknown suite {name!r}, and no such file.",
-        hint=f"{hint}Known: {', '.join(known)}; or give the path of a JSONL file.",
-    )
-
-
-def _changed(spec: Eval, given: dict[str, Any]) -> Eval:
-    samples = given.get("samples", spec.rounds.min)
-    if "k" not in given:
-        least = samples["min"] if isinstance(samples, dict) else samples
-        given = given | {"k": tuple(k for k in spec.k if k <= least) or (1,)}
-    try:
-        return Eval.model_validate(spec.model_dump() | given)
-    except ValidationError as error:
-        what = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
-        raise UsageError(f"suite {spec.suite}: {what}.") from None
 
 
 def evaluate_target(
@@ -224,7 +125,7 @@ def _evaluate(
     on_download: OnDownload,
 ) -> list[Evaluated]:
     # vLLM makes room for what is asked for here, which may be more than the recipe's own.
-    asked = target.recipe.model_copy(update={"eval": tuple(specs)})
+    asked = target.recipe.but({"eval": tuple(specs)})
     pins = pin(asked, training=False)
     bring(pins, on_download)
     asked = pinned(asked, pins)
@@ -243,8 +144,7 @@ def _evaluate(
         items_of = [_prompted(renderer, problems) for _, problems in suites]
         if target.fits_window:
             longest = max(len(item.prompt_ids) for items in items_of for item in items)
-            known = asked.prompt.model_copy(update={"max_tokens": longest})
-            fitted = asked.model_copy(update={"prompt": known})
+            fitted = asked.but({"prompt.max_tokens": longest})
             specs = fit_answers(fitted, engine.context_tokens).eval
         remarks = [*renderer.remarks().values()] if renderer is not None else []
         for spec, items in zip(specs, items_of, strict=True):
@@ -269,11 +169,8 @@ def _evaluate(
             policy = thinking(engine, budget, drawn[ask.spec.suite], ahead)
             results.append(_one(target, ask, policy, pool, applied, should_stop, on_progress))
         order = [spec.suite for spec in specs]
-        return sorted(results, key=lambda one: (order.index(one.protocol.suite), _limit(one)))
-
-
-def _limit(one: Evaluated) -> int:
-    return one.protocol.max_tokens
+        places = [(order.index(o.protocol.suite), o.protocol.max_tokens, o) for o in results]
+        return [one for *_, one in sorted(places, key=lambda place: place[:2])]
 
 
 class _Ask(NamedTuple):
@@ -356,10 +253,7 @@ def _stored_baseline(place: Path, protocol: Protocol, spec: Eval) -> tuple[Path,
     made = judge_rounds(stored.rows, stored.problem_ids, spec.rounds)
     if stored.protocol != protocol or made.stopped_by is None:
         return None
-    result = summarise(
-        stored.rows, stored.problem_ids, made.target, spec.k, protocol=protocol,
-        when=stored.when, step=stored.step, seconds=stored.seconds,
-    )  # fmt: skip
+    result = summarise_stored(stored, made.target, spec.k)
     return stored.completions_file, replace(result, rounds=made.to_json())
 
 
@@ -398,9 +292,8 @@ def _window(recipe: Recipe, pins: Pins) -> int | None:
 def _check_windows(recipe: Recipe, specs: Sequence[Eval], window: int | None) -> None:
     """Completions must fit the model's window, by the limits that are asked for here."""
     longest = max(recipe.eval_tokens(spec) for spec in specs) - recipe.prompt.max_tokens
-    sampling = recipe.sampling.model_copy(update={"max_tokens": longest})
     try:
-        check_window(recipe.model_copy(update={"eval": (), "sampling": sampling}), window)
+        check_window(recipe.but({"eval": (), "sampling.max_tokens": longest}), window)
     except RecipeError as error:
         room = (window or 0) - recipe.prompt.max_tokens
         fits = f"--max-tokens {room} fits." if room > 0 else "Give --recipe with shorter prompts."

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from budgetrl.errors import DataError
 from budgetrl.evaluation.passk import maj_at_k, pass_at_k, pass_interval
-from budgetrl.evaluation.rows import EvalRow
+from budgetrl.evaluation.rows import EvalRow, StoredEval
 from budgetrl.evaluation.think_facts import think_facts
 from budgetrl.types import EvalResult, Protocol, Verdict
 
@@ -84,6 +84,26 @@ def summarise(
         correct_tokens_mean=_tokens(counted, lambda row: row.correct),
         wrong_tokens_mean=_tokens(counted, lambda row: not row.correct),
         think=think_facts(protocol.think, counted),
+    )
+
+
+def summarise_stored(
+    stored: StoredEval, rounds: int, ks: Sequence[int] | None = None, when: str | None = None
+) -> EvalResult:
+    """The same of a stored evaluation; k and the name of the moment are its own where absent.
+
+    Raises:
+        DataError: too many rows without a verdict.
+    """
+    return summarise(
+        stored.rows,
+        stored.problem_ids,
+        rounds,
+        stored.ks if ks is None else ks,
+        protocol=stored.protocol,
+        when=when or stored.when,
+        step=stored.step,
+        seconds=stored.seconds,
     )
 
 

@@ -210,13 +210,7 @@ class StepCallback(TrainerCallback):
             "fractions_done": sorted(self._fractions_done),
             "empty_updates": self._empty_updates,
             "solve_rates": None if rates is None else rates.to_json(),
-            **self._stage_state(),
-        }
-
-    def _stage_state(self) -> dict[str, Any]:
-        if self.progress.stage is None:
-            return {}
-        return {"stage": self.progress.to_json(self.ledger.clock())}
+        } | ({"stage": self.progress.to_json(self.ledger.clock())} if self.progress.stage else {})
 
     def take_over(self, before: "StepCallback") -> None:
         """Go on after the stage before this one."""

@@ -19,6 +19,8 @@ from budgetrl.training.trainer import training_sampling
 from budgetrl.types import EvalResult, EvalWhen
 
 Moment = Literal["baseline", "step", "final"]
+_ASKED = ("temperature", "top_p", "max_tokens")
+"""Of a protocol, what an evaluation's event says."""
 
 
 @dataclass(slots=True)
@@ -133,27 +135,12 @@ class Evaluator:
 
 def _differs(told: Evaluation, event: Evaluation) -> bool:
     """Whether an announced evaluation was another one; equal scores alone do not tell."""
-    names = ("pass_at", "temperature", "top_p", "max_tokens", "samples", "problems")
+    names = ("pass_at", *_ASKED, "samples", "problems")
     return any(getattr(told, name) != getattr(event, name) for name in names)
 
 
 def _event(result: EvalResult, when: Moment) -> Evaluation:
-    protocol = result.protocol
-    return Evaluation(
-        suite=result.suite,
-        when=when,
-        step=result.step,
-        problems=result.problems,
-        samples=result.samples,
-        pass_at=dict(result.pass_at),
-        interval_95=dict(result.interval_95),
-        truncated_share=result.truncated_share,
-        unparsable_share=result.unparsable_share,
-        completion_tokens_mean=result.completion_tokens_mean,
-        temperature=protocol.temperature,
-        top_p=protocol.top_p,
-        max_tokens=protocol.max_tokens,
-        rounds=None if result.rounds is None else dict(result.rounds),
-        think=None if result.think is None else dict(result.think),
-        seconds=result.seconds,
-    )
+    told = [name for name in Evaluation.model_fields if hasattr(result, name)]
+    values = {name: getattr(result, name) for name in told}
+    values |= {name: getattr(result.protocol, name) for name in _ASKED}
+    return Evaluation.model_validate(values | {"when": when})

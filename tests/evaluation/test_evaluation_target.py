@@ -16,9 +16,10 @@ from budgetrl.cli import main
 from budgetrl.engine.applied import adapter_effect, prove_applied
 from budgetrl.engine.plain import PlainEngine
 from budgetrl.errors import DataError, ModelError, RunDirError, UsageError
-from budgetrl.evaluation.judge import evaluate_target, suite_specs
+from budgetrl.evaluation.judge import evaluate_target
 from budgetrl.evaluation.rows import load_eval, load_rows
 from budgetrl.evaluation.run import Progress
+from budgetrl.evaluation.specs import suite_specs
 from budgetrl.evaluation.target import find_target
 from budgetrl.events import Checkpoint
 from budgetrl.recipe.assets import local_path

@@ -12,11 +12,11 @@ from budgetrl.cli.eval import _samples
 from budgetrl.engine.base import Request, SamplingSpec, StopCheck
 from budgetrl.errors import UsageError
 from budgetrl.estimation.scenario import planned_samples
-from budgetrl.evaluation.judge import suite_specs
 from budgetrl.evaluation.passk import mean_interval
 from budgetrl.evaluation.rounds import judge_rounds, said_of, width_of
 from budgetrl.evaluation.rows import EvalRow, load_rows
 from budgetrl.evaluation.run import evaluate
+from budgetrl.evaluation.specs import suite_specs
 from budgetrl.evaluation.suite import PromptedProblem, Suite, protocol_of
 from budgetrl.recipe.eval_tables import Eval, Rounds
 from budgetrl.recipe.load import load_recipe

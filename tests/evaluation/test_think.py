@@ -12,9 +12,10 @@ from budgetrl.cli import main
 from budgetrl.engine.base import Request, SamplingSpec, StopCheck
 from budgetrl.engine.thinking import ThinkBudget, ThinkingPolicy, Trajectories
 from budgetrl.errors import RecipeError, UsageError
-from budgetrl.evaluation.judge import evaluate_target, suite_specs
+from budgetrl.evaluation.judge import evaluate_target
 from budgetrl.evaluation.rows import load_eval, load_rows
 from budgetrl.evaluation.run import never
+from budgetrl.evaluation.specs import suite_specs
 from budgetrl.evaluation.target import find_target
 from budgetrl.plan import make_plan
 from budgetrl.recipe.load import load_recipe

@@ -15,7 +15,8 @@ from hub_sets import model_files, put_open_rs, put_sets
 from huggingface_hub import constants
 
 from budgetrl.errors import ExitCode
-from budgetrl.evaluation.judge import evaluate_target, suite_specs
+from budgetrl.evaluation.judge import evaluate_target
+from budgetrl.evaluation.specs import suite_specs
 from budgetrl.evaluation.target import find_target
 from budgetrl.rundir import RunDir, list_runs
 
