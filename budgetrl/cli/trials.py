@@ -102,6 +102,7 @@ def continue_study(
 ) -> int:
     """Run what is left of a sweep or study where it shall run, and print how it came out."""
     from budgetrl.display.base import open_display
+    from budgetrl.display.output import aside
     from budgetrl.study.execute import Sweeping, ThisProcess
     from budgetrl.study.report import study_document
     from budgetrl.study.watch import trial_line
@@ -119,6 +120,8 @@ def continue_study(
 
     with ExitStack() as held:
         held.enter_context(study.held())
+        # Ray prints what its nodes complain of, whatever it is told.
+        shown = held.enter_context(aside(sys.stdout, sys.stderr)) if as_json else sys.stdout
         if pool is None and study.sweep.on != "local":
             from budgetrl.study.cluster import open_cluster
 
@@ -132,9 +135,8 @@ def continue_study(
         ).run(opened)  # fmt: skip
         document = study_document(study)
         lines = [json.dumps(document)] if as_json else _outcome_lines(study, document)
-        sys.stdout.writelines(f"{line}\n" for line in lines)
-        # Before the cluster is let go: Ray may end this process if this machine's part is gone.
-        sys.stdout.flush()
+        shown.writelines(f"{line}\n" for line in lines)
+        shown.flush()  # Ray may end the process when it is let go, if its node is gone
     return code
 
 

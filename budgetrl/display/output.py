@@ -137,18 +137,22 @@ def silence(stream: TextIO) -> None:
 
 
 @contextmanager
-def aside(stream: TextIO, other: TextIO) -> Iterator[None]:
-    """What libraries print on a stream goes to another: a document stays alone on it."""
+def aside(stream: TextIO, other: TextIO) -> Iterator[TextIO]:
+    """What libraries print on a stream goes to another: a document stays alone on it.
+
+    Gives a stream that goes where the first one did.
+    """
     try:
         own, elsewhere = stream.fileno(), other.fileno()
     except (OSError, ValueError, AttributeError):
-        yield
+        yield stream
         return
     stream.flush()
     kept = os.dup(own)
     os.dup2(elsewhere, own)
     try:
-        yield
+        with open(kept, "w", encoding=stream.encoding, closefd=False) as alone:
+            yield alone
     finally:
         stream.flush()
         os.dup2(kept, own)

@@ -7,6 +7,7 @@ Ray starts processes, places them and says when one is gone; money, state and re
 (docs/decisions/0006). The only importer of ray.
 """
 
+import logging
 import os
 import threading
 import time
@@ -54,10 +55,11 @@ class TrialActor:
 class Cluster:
     """The pool of all cards of a Ray cluster."""
 
-    def __init__(self, ray: Any, *, cuda: bool, most: int) -> None:
-        self._ray, self._cuda, self._most = ray, cuda, most
+    def __init__(self, ray: Any, on: str, *, cuda: bool, most: int) -> None:
+        self._ray, self._on, self._cuda, self._most = ray, on, cuda, most
         self._kind = "GPU" if cuda else "CPU"
         self._counted, self._counted_at = 0, -COUNT_S
+        self._node, self._cut_off = ray.get_runtime_context().get_node_id(), False
         self._idle: list[Any] = []
         self._running: dict[Any, tuple[Job, Any]] = {}
         """Result to come -> its job and actor."""
@@ -69,7 +71,9 @@ class Cluster:
         """See `Pool`: what is there now, as many as there are trials for."""
         if time.monotonic() - self._counted_at >= COUNT_S:
             self._counted_at = time.monotonic()
-            self._counted = int(self._ray.cluster_resources().get(self._kind, 0))
+            alive = {n["NodeID"]: n["Resources"] for n in self._ray.nodes() if n["Alive"]}
+            self._counted = int(sum(has.get(self._kind, 0) for has in alive.values()))
+            self._cut_off = self._node not in alive
         return max(1, min(self._counted, self._most))
 
     def require(self) -> None:
@@ -127,6 +131,8 @@ class Cluster:
 
     def finished(self) -> list[Done]:
         """See `Pool`."""
+        if self._cut_off:
+            self._reconnect()
         ready, _ = self._ray.wait(list(self._running), timeout=WAIT_S)
         return [self._outcome(result) for result in ready]
 
@@ -137,6 +143,23 @@ class Cluster:
                 self._ray.kill(actor)
             else:
                 actor.stop.remote()
+
+    def _reconnect(self) -> None:
+        """Ray starts nothing more for a process whose own node is gone: hang on another one.
+
+        Its trials save and leave with it, and go on.
+
+        Raises:
+            RefusedError: this machine has no other node.
+        """
+        jobs = [job for job, _ in self._running.values()]
+        for known in (self._running, self._waiting, self._idle):
+            known.clear()
+        self._ray.shutdown()
+        _connect(self._ray, self._on)
+        self._node, self._cut_off = self._ray.get_runtime_context().get_node_id(), False
+        for job in jobs:
+            self.start(job)
 
     def _new_actor(self) -> Any:
         offline = os.environ.get("HF_HUB_OFFLINE")
@@ -197,10 +220,19 @@ def open_cluster(on: str, *, cuda: bool, most: int) -> Iterator[Cluster]:
         )
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    import logging
-
     import ray
 
+    _connect(ray, on)
+    try:
+        pool = Cluster(ray, on, cuda=cuda, most=most)
+        pool.require()
+        yield pool
+    finally:
+        with suppress(ray.exceptions.RayError):
+            ray.shutdown()
+
+
+def _connect(ray: Any, on: str) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         ray.init(address="auto" if on == "ray" else on, **quiet)
@@ -212,13 +244,6 @@ def open_cluster(on: str, *, cuda: bool, most: int) -> Iterator[Cluster]:
             ) from None
         cores = len(os.sched_getaffinity(0))
         ray.init(num_cpus=cores, object_store_memory=STORE_BYTES, include_dashboard=False, **quiet)
-    try:
-        pool = Cluster(ray, cuda=cuda, most=most)
-        pool.require()
-        yield pool
-    finally:
-        with suppress(ray.exceptions.RayError):
-            ray.shutdown()
 
 
 def _check_version() -> None:

@@ -79,7 +79,7 @@ def test_a_killed_worker_is_told_and_the_trial_goes_on_elsewhere(
 
 def test_a_cluster_without_cards_is_refused_for_a_gpu_recipe(pool: Cluster) -> None:
     with pytest.raises(HardwareError, match="has no GPU"):
-        Cluster(ray, cuda=True, most=2).require()
+        Cluster(ray, "ray", cuda=True, most=2).require()
 
 
 def test_every_machine_must_see_the_sweep_or_the_second_copies(
@@ -103,3 +103,19 @@ def test_nothing_answers_at_a_wrong_address(monkeypatch: pytest.MonkeyPatch) -> 
         open_cluster("127.0.0.1:1", cuda=False, most=1),
     ):
         pass
+
+
+def test_a_sweep_whose_own_node_is_gone_goes_on_from_another(
+    pool: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = build_run(tmp_path, Story(end=None))
+    with run.supervised():
+        pool.start(job(run, 0))
+        before = worker_of(pool, 0)
+        monkeypatch.setattr(pool, "_node", "of a raylet that was killed")
+        monkeypatch.setattr(pool, "_counted_at", 0.0)
+        assert pool.slots == 2
+        assert pool.finished() == []
+        assert worker_of(pool, 0) != before, "it runs again, in a process of the new connection"
+        os.kill(worker_of(pool, 0), signal.SIGKILL)
+        assert all_done(pool, 1) == {0: Done(0, lost=True)}
