@@ -1,7 +1,6 @@
 """`budgetrl eval`."""
 
 import json
-import os
 import signal
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetrl.cli.options import Hours, Json, MovedModel, Offline, limits_of
+from budgetrl.cli.options import Hours, Json, MovedModel, Offline, limits_of, quiet_libraries
 from budgetrl.errors import AbortedError, BudgetError, ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -86,10 +85,9 @@ def eval_(
     from budgetrl.evaluation.specs import suite_specs
     from budgetrl.evaluation.target import base_of, find_target
     from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
-    from budgetrl.supervise.worker import worker_environment
 
     started = time.monotonic()
-    os.environ.update(worker_environment())
+    quiet_libraries()
     limit_s = limits_of(hours).wall_s
     found = find_target(target, recipe, model)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from budgetrl.cli.options import Json, MovedModel, Offline, Sets, read_recipe
+from budgetrl.cli.options import Json, MovedModel, Offline, Sets, quiet_libraries, read_recipe
 from budgetrl.errors import UsageError
 
 OF_RECIPES, OF_RUNS = ("verl", "trl"), ("merged", "adapter")
@@ -39,6 +39,7 @@ def export(
     """
     from budgetrl.rundir import EVENTS, MANIFEST
 
+    quiet_libraries()
     is_run = any((Path(source) / name).is_file() for name in (MANIFEST, EVENTS))
     if is_run and to in OF_RECIPES:
         raise UsageError(
@@ -82,7 +83,7 @@ def _export_merged(source: str, out: Path, model: str | None, as_json: bool) -> 
     from budgetrl.export.merged import export_merged
 
     with aside(sys.stdout, sys.stderr):
-        made = export_merged(source, out, model)
+        made = export_merged(source, out, model, lambda text: print(text, file=sys.stderr))
     if as_json:
         sys.stdout.write(json.dumps(made.to_json()) + "\n")
     else:

@@ -49,6 +49,13 @@ Json = Annotated[
 ]
 
 
+def quiet_libraries() -> None:
+    """Progress bars and warnings of libraries are not for people; before one is imported."""
+    from budgetrl.supervise.worker import worker_environment
+
+    os.environ.update(worker_environment())
+
+
 def _go_offline(value: bool) -> None:
     if value:  # before huggingface_hub is imported, which reads it once
         os.environ["HF_HUB_OFFLINE"] = "1"

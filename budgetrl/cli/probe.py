@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetrl.cli.options import Json, Offline, Sets, limits_of, read_recipe
+from budgetrl.cli.options import Json, Offline, Sets, limits_of, quiet_libraries, read_recipe
 from budgetrl.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -32,18 +32,16 @@ def probe(
     Evaluates the base model in rounds and rolls out groups of the training data. The table of
     solve rates can be given to the run, as signal.solve_rates beside signal.order = "difficulty".
     """
-    import os
     import time
 
     from budgetrl.display.output import aside
     from budgetrl.probe.run import probe as run_probe
     from budgetrl.supervise.attempt import process_start
-    from budgetrl.supervise.worker import worker_environment
 
     started = process_start()
     limit_s = limits_of(hours).wall_s
     assert limit_s is not None
-    os.environ.update(worker_environment())
+    quiet_libraries()
     loaded = read_recipe(recipe, sets or ())
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = out / f"{loaded.recipe.name}--{stamp}"

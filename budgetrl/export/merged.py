@@ -8,7 +8,7 @@ an adapter is measured (`engine.kept_share`), for a small one may be lost in bfl
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from budgetrl.export.folder import new_folder, refuse_existing, refuse_small_dis
 from budgetrl.files import write_atomic
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.report.card import model_card
+from budgetrl.units import gib
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _BESIDE = ("*.jinja", "*.model", "merges.txt", "LICENSE*", "NOTICE*")
@@ -61,13 +62,16 @@ class MergedModel(NamedTuple):
         }
 
 
-def export_merged(source: str, out: Path, base: str | None = None) -> MergedModel:
+def export_merged(
+    source: str, out: Path, base: str | None = None, tell: Callable[[str], None] = lambda _: None
+) -> MergedModel:
     """Write base and adapter as one model, with tokenizer, template and card.
 
     Args:
         source: a run, one of its checkpoints, or an adapter folder.
         out: a new folder.
         base: where the run's local base model lies now.
+        tell: what is done now, for who waits.
 
     Raises:
         UsageError: the folder exists, or the source has no adapter.
@@ -84,7 +88,9 @@ def export_merged(source: str, out: Path, base: str | None = None) -> MergedMode
 
     folder = Path(model_folder(target.recipe))
     weights = [file for file in model_files(folder) if file.suffix in (".safetensors", ".bin")]
-    refuse_small_disk(out, sum(file.stat().st_size for file in weights))
+    size = sum(file.stat().st_size for file in weights)
+    refuse_small_disk(out, size)
+    tell(f"merging into {target.recipe.model.id}, {gib(size)}: reads, adds and writes all of it")
     dtype = stored_dtype(folder) or target.recipe.model.dtype
     with new_folder(out) as draft:
         projection, least = _write_weights(target, dtype, draft)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,16 @@ def test_merged_model_answers_as_base_and_adapter_do(
     together, merged = texts(str(adapter)), texts(str(tmp_path / "model"))
     assert len(set(together)) > 8
     assert merged == together != texts(str(BASE))
+
+
+def test_only_our_own_words_are_printed_beside_the_document(adapter: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    command = ["budgetrl", "export", str(adapter), "--to", "merged", "--out", str(out), "--json"]
+    # A process of its own: libraries ask once whether they may draw progress bars.
+    made = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
+    assert [made.returncode, json.loads(made.stdout)["dtype"]] == [0, "float32"]
+    (told,) = made.stderr.splitlines()
+    assert told.startswith("merging into ") and "MiB" in told
 
 
 def test_the_bases_own_files_lie_beside_the_weights(

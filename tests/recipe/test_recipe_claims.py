@@ -71,3 +71,18 @@ def test_bundled_recipes_keep_their_own_words() -> None:
     assert not any(
         " in place of " in load_recipe(name).recipe.recipe.summary for name in list_recipes()
     )
+
+
+def test_a_recipe_that_trains_otherwise_is_not_summed_up_as_its_parent(tmp_path: Path) -> None:
+    sets = ["lora.rank=8", "grpo.beta=0.1", "schedule.learning_rate=1e-6"]
+    made = load_recipe(PAPERS, sets).recipe.recipe
+    assert made.summary == f"{PAPERS} with lora.rank = 8, grpo.beta = 0.1"
+    assert load_recipe(PAPERS, ["lora.rank=64"]).recipe.recipe == load_recipe(PAPERS).recipe.recipe
+    child = tmp_path / "mine.toml"
+    child.write_text(
+        f'[recipe]\nextends = ["{PAPERS}"]\nname = "mine"\n'
+        '[lora]\nrank = "full"\n[engine]\nname = "plain"\ndevice = "cuda"\n'
+    )
+    assert load_recipe(child).recipe.recipe.summary == f"{PAPERS} with lora.rank = full"
+    child.write_text(child.read_text().replace("\n[lora]", '\nsummary = "My own"\n[lora]'))
+    assert load_recipe(child).recipe.recipe.summary == "My own"
