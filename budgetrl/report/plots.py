@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -100,6 +100,10 @@ class Panel:
     marks: Sequence[tuple[float, str]] = ()
     """Vertical lines: where stages of the training begin, with their names."""
     size: tuple[float, float] = (3.6, 2.5)
+
+
+TEXT = 0.3
+"""Share of a panel's width that a text takes."""
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:
@@ -213,14 +217,26 @@ def _draw_line(axes: Any, line: Line) -> None:
     axes.plot(line.x, smoothed(line.y, window), color=colour, linewidth=1.8, label=line.label)
 
 
+def _free_side(lines: Sequence[Line], value: float) -> Literal["left", "right"]:
+    """The side on which lines are farther away from a value, and a text over none of them."""
+    points = [(x, abs(y - value)) for line in lines for x, y in zip(line.x, line.y, strict=True)]
+    if not points:
+        return "right"
+    low, high = min(points)[0], max(points)[0]
+    left = min(gap for x, gap in points if x <= low + TEXT * (high - low))
+    right = min(gap for x, gap in points if x >= high - TEXT * (high - low))
+    return "left" if left > right else "right"
+
+
 def _finish(axes: Any, panel: Panel) -> None:
     axes.set_xlabel(panel.x_label)
     axes.margins(x=0.03)
     for value, text in panel.facts:
         axes.axhline(value, color=INK["paper"], linewidth=1.1, linestyle=(0, (4, 3)))
+        side = _free_side(panel.lines, value)
         axes.annotate(
-            text, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-            fontsize=8, color=INK["muted"],
+            text, (0.99 if side == "right" else 0.01, value), xycoords=("axes fraction", "data"),
+            ha=side, va="bottom", fontsize=8, color=INK["muted"],
         )  # fmt: skip
     if panel.zero:
         axes.set_ylim(bottom=0)
