@@ -160,7 +160,7 @@ def test_answers_of_lower_limits_are_drawn_ahead_and_are_the_same() -> None:
     text, memory = f"<think>{'1+2+' * 10}</think>9", Trajectories()
     limits = [replace(BUDGET, max_tokens=limit) for limit in (40, 12, 8)]
     writer = Writer(text)
-    requests = [Request("p", "?", (1,), sample, 5) for sample in range(4)]
+    requests = [Request("p", (1,), sample, 5) for sample in range(4)]
     for place, budget in enumerate(limits):
         policy = ThinkingPolicy(
             writer, decode, frozenset([END]), budget, memory, limits[place + 1 :]
