@@ -6,7 +6,8 @@
 Measured are the engine's own rollouts and the trainer's own forward and backward passes, of the
 quickstart's model and of random models, in CPU seconds on one thread (other work on the machine
 does not count), in wall seconds on more. Non-negative least squares of relative errors; --write
-puts the constants into budgetrl/assets/cpu_estimator.json.
+puts the constants into budgetrl/assets/cpu_estimator.json, and the factors of the profile that
+ships over them: what it measured in seconds stays.
 """
 
 import argparse
@@ -27,7 +28,19 @@ from make_random_model import config_of, write_tokenizer
 from budgetrl.budget import Budget
 from budgetrl.engine.base import SamplingSpec
 from budgetrl.engine.plain import PlainEngine
-from budgetrl.estimation.cpu_time import ASSET, Batch, Passes, generation, training
+from budgetrl.estimation.cpu_phases import cpu_scenario, predict, read_prompts
+from budgetrl.estimation.cpu_profile import BUNDLED, SCHEMA_VERSION, bundled_profile
+from budgetrl.estimation.cpu_time import (
+    ASSET,
+    Batch,
+    Machine,
+    Passes,
+    forget,
+    formulas,
+    generation,
+    training,
+)
+from budgetrl.estimation.machine import this_cpu
 from budgetrl.estimation.shapes import ModelShape, find_shape
 from budgetrl.files import read_jsonl, write_json
 from budgetrl.ledger import Ledger
@@ -42,6 +55,7 @@ from budgetrl.training.setup import build_follower, prepare
 from budgetrl.training.stopper import Stopper
 
 OUT = Path(__file__).resolve().parents[1] / "budgetrl" / ASSET
+PROFILE = Path(__file__).resolve().parents[1] / "budgetrl" / BUNDLED
 RANK = 16
 RANDOM = {
     "random-25m": {
@@ -228,7 +242,26 @@ def main() -> None:
             "gflops": float(np.median(speeds)),
             "measured": datetime.now(UTC).date().isoformat(),
         }
+        before = predicted_there()
         write_json(OUT, asset)
+        forget()
+        rescale(before, predicted_there())
+
+
+def predicted_there() -> Mapping[str, float]:
+    """What the formulas say of the run whose profile ships, on the machine that made it."""
+    recipe = load_recipe("quickstart").recipe
+    machine = Machine(bundled_profile().gflops)
+    return predict(cpu_scenario(recipe, this_cpu()), machine, read_prompts(recipe)).seconds
+
+
+def rescale(before: Mapping[str, float], now: Mapping[str, float]) -> None:
+    """Factors of the profile that ships, over new formulas: the seconds stay what they were."""
+    profile = json.loads(PROFILE.read_text(encoding="utf-8"))
+    profile |= {"schema_version": SCHEMA_VERSION, "formulas": formulas()}
+    for name, factor in profile["factors"].items():
+        profile["factors"][name] = round(factor * before[name] / now[name], 4)
+    write_json(PROFILE, profile)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pydantic import StrictFloat, TypeAdapter
 from budgetrl.budget import PhaseTimes
 from budgetrl.data.prompt_length import model_file
 from budgetrl.estimation.cpu_phases import Prompts, cpu_scenario, predict, read_prompts
-from budgetrl.estimation.cpu_time import Machine
+from budgetrl.estimation.cpu_time import Machine, formulas
 from budgetrl.estimation.machine import this_cpu, this_machine
 from budgetrl.estimation.phases import EARLY, Phases, with_measured
 from budgetrl.estimation.shapes import LengthPrior
@@ -31,7 +31,7 @@ from budgetrl.phases import MEASURED_ONCE, UPDATE_PHASES
 from budgetrl.processor import cpu_model
 from budgetrl.recipe.schema import Recipe, StageKind
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUNDLED = "assets/profiles/cpu.json"
 BUSY_FACTOR = 1.5
 """Over a shipped profile: a last run that was slower counts as disturbed."""
@@ -68,6 +68,8 @@ class Profile:
     cpu: str
     gflops: StrictFloat
     """`cpu_speed()` there; factors are over formulas at this speed."""
+    formulas: str
+    """Which formulas: `cpu_time.formulas`."""
     measured: str
     """Date."""
     factors: Mapping[str, StrictFloat]
@@ -133,6 +135,7 @@ def measured_profile(
         recipe=recipe.name,
         cpu=cpu_model(),
         gflops=round(machine.gflops, 2),
+        formulas=formulas(),
         measured=datetime.now(UTC).date().isoformat(),
         factors={
             name: took / predicted[name]
@@ -263,10 +266,11 @@ def _profile_path(recipe: Recipe, cache_dir: Path) -> Path:
 
 
 def _read_profile(path: Path) -> Profile | None:
-    """A cached profile; None where there is none, or it is of another version, cut or absurd."""
+    """A cached profile; None where there is none, or it is over other formulas, cut or absurd."""
     try:
         data = parse_json(path.read_text(encoding="utf-8"))
-        return _profile(data) if data["schema_version"] == SCHEMA_VERSION else None
+        usable = (data["schema_version"], data["formulas"]) == (SCHEMA_VERSION, formulas())
+        return _profile(data) if usable else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

@@ -10,6 +10,7 @@ thread of the machine of the fit (`scripts/fit_cpu_plan.py` writes it); they sca
 speed that `processor.cpu_speed` measures.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -164,6 +165,18 @@ def cpu_constants() -> Constants:
 def reference() -> Machine:
     """The machine of the fit."""
     return Machine(_asset()["reference"]["gflops"])
+
+
+@cache
+def formulas() -> str:
+    """Tells these constants from earlier and later ones, over which other factors were measured."""
+    return hashlib.sha256(json.dumps(_asset(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def forget() -> None:
+    """Read the constants anew, after they were fitted."""
+    for known in (cpu_constants, reference, formulas):
+        known.cache_clear()
 
 
 def _asset() -> dict[str, dict[str, Any]]:

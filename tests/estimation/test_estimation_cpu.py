@@ -32,6 +32,7 @@ from budgetrl.estimation.cpu_time import (
     Batch,
     Machine,
     Passes,
+    formulas,
     generation,
     reference,
     seconds,
@@ -259,6 +260,14 @@ def test_a_cached_profile_with_absurd_numbers_is_not_used(
     (data if key == "gflops" else data["factors"])[key] = value
     file.write_text(json.dumps(data))
     assert "the model's size" in planned_phases(recipe, tmp_path).source
+
+
+def test_a_profile_over_other_formulas_is_not_used(tmp_path: Path) -> None:
+    recipe = recipe_of()
+    file = store_profile(recipe, MEASURED, tmp_path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"formulas": "earlier ones"}))
+    assert "the model's size" in planned_phases(recipe, tmp_path).source
+    assert bundled_profile().formulas == formulas(), "scripts/fit_cpu_plan.py --write rescales it"
 
 
 def test_a_profile_file_says_what_was_measured_where() -> None:
