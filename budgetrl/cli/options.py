@@ -67,6 +67,7 @@ Offline = Annotated[
         "--offline", help="Ask no model hub: its cache only.", callback=_go_offline, is_eager=True
     ),
 ]
+PlanOnly = Annotated[bool, typer.Option("--plan", "--dry-run", help="Print the plan and stop.")]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Allow rewards of your own (module:function).")
 ]

@@ -11,6 +11,7 @@ from budgetrl.cli.options import (
     Hours,
     Json,
     Offline,
+    PlanOnly,
     Price,
     Usd,
     end_here,
@@ -56,7 +57,7 @@ def replicate(
     gpu: Annotated[
         str | None, typer.Option("--gpu", metavar="NAME|FILE", help="GPU to plan for.")
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print the plan and stop.")] = False,
+    plan: PlanOnly = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Study directory; an existing one goes on."),

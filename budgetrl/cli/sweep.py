@@ -13,6 +13,7 @@ from budgetrl.cli.options import (
     Hours,
     Json,
     Offline,
+    PlanOnly,
     Price,
     Sets,
     Usd,
@@ -67,7 +68,7 @@ def sweep(
     gpu: Annotated[
         str | None, typer.Option("--gpu", metavar="NAME|FILE", help="GPU to plan for.")
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print the plan and stop.")] = False,
+    plan: PlanOnly = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Sweep directory; an existing one goes on."),

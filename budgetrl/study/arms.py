@@ -38,21 +38,11 @@ class Family:
     """The recipes' own rule."""
 
 
-FAMILIES: Mapping[str, Family] = {
-    family.name: family
-    for family in (
-        *(
-            Family(name, (name,))
-            for name in ("deepscaler", "qwen2.5_instruct", "llama3.2", "qwen2.5_math", "qwen3")
-        ),
-        Family("quickstart", ("quickstart",), TINY_RANKS, "9m"),
-        Family(
-            "miniature",
-            ("miniature/generalist", "miniature/cold", "miniature/specialist"),
-            TINY_RANKS,
-            "40m",
-        ),
-    )
+_OF_THE_PAPER = ("deepscaler", "qwen2.5_instruct", "llama3.2", "qwen2.5_math", "qwen3")
+_STARTS = ("miniature/generalist", "miniature/cold", "miniature/specialist")
+FAMILIES: Mapping[str, Family] = {name: Family(name, (name,)) for name in _OF_THE_PAPER} | {
+    "quickstart": Family("quickstart", ("quickstart",), TINY_RANKS, "9m"),
+    "miniature": Family("miniature", _STARTS, TINY_RANKS, "40m"),
 }
 
 

@@ -156,7 +156,11 @@ class Cluster:
         for known in (self._running, self._waiting, self._idle):
             known.clear()
         self._ray.shutdown()
-        _connect(self._ray, self._on)
+        try:
+            _connect(self._ray, self._on)
+        except RefusedError as error:
+            hint = "Start it again, and go on with `budgetrl resume`."
+            raise RefusedError(f"Ray on this machine is gone: {error.message}", hint=hint) from None
         self._node, self._cut_off = self._ray.get_runtime_context().get_node_id(), False
         for job in jobs:
             self.start(job)

@@ -13,14 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from budgetrl.budget import (
-    MIN_UPDATES,
-    Budget,
-    Limits,
-    PhaseTimes,
-    largest_affordable,
-    plan,
-)
+from budgetrl.budget import MIN_UPDATES, Budget, Limits, PhaseTimes, largest_affordable, plan
 from budgetrl.errors import BudgetError, UsageError
 from budgetrl.estimation.scenario import expected_samples, suite_problems
 from budgetrl.evaluation.passk import detectable_difference, t_quantile
@@ -169,7 +162,7 @@ def _by_steps(
 ) -> tuple[tuple[int, ...], Parts]:
     """The largest number of updates that every trial can make, or the best of them under ASHA.
 
-    What is over widens all budgets.
+    What is over widens the budgets of trials that all run to their end.
 
     Raises:
         UsageError: ASHA could choose nothing early, or the learning rate follows the money.
@@ -191,7 +184,7 @@ def _by_steps(
             f"--asha: {len(times)} trials of {steps} updates have nothing to choose from early.",
             hint=f"Give at least {ETA} trials of more than {2 * ETA} updates, or leave it out.",
         )
-    widened = max(1.0, share_s / wall_s(steps))
+    widened = 1.0 if asha else max(1.0, share_s / wall_s(steps))
     whole = [sum(parts) for parts in zip(*_rung_costs(times, chosen), strict=True)]
     return chosen if asha else (), [(seconds * widened, steps) for seconds in whole]
 
@@ -213,8 +206,8 @@ def _in_rungs(times: Sequence[PhaseTimes], rungs: Sequence[int]) -> list[float]:
     """Seconds of what is run one after another, were it the dearest trials that go on."""
     found: list[float] = []
     for level, of_rung in enumerate(_rung_costs(times, rungs)):
-        least = sorted(of_rung)[-reaching(len(times), level)]
-        found += [seconds for seconds in of_rung if seconds >= least]
+        by_cost = sorted(range(len(times)), key=of_rung.__getitem__)
+        found += [of_rung[index] for index in sorted(by_cost[-reaching(len(times), level) :])]
     return found
 
 

@@ -63,11 +63,12 @@ def _facts(study: StudyDir) -> list[EvaluatedRun]:
 def _document(study: StudyDir, facts: Sequence[EvaluatedRun]) -> Document:
     made, asked = several_document(facts), study.config
     concluded = best_sections(study) if asked.is_sweep else [claims_section(study, facts)]
+    failures = [f"{arm.spec.label} did not run: {arm.error}" for arm in study.trials if arm.error]
     return replace(
         made,
         title=f"{asked.kind.capitalize()} {asked.family}: {len(study.trials)} {asked.trials}",
         sections=[*concluded, *made.sections, Section("Plan and bill by trial", [_bill(study)])],
-        notices=[*_failures(study), *made.notices],
+        notices=[*failures, *made.notices],
     )
 
 
@@ -89,7 +90,3 @@ def _bill(study: StudyDir) -> Table:
     caption = f"In all {bill_words(study)}. What is left over stays unspent."
     head = ["Trial", "status", "alpha/r", "planned updates", "updates", "planned", "bill"]
     return Table(head, rows, caption=caption, text_columns=2)
-
-
-def _failures(study: StudyDir) -> list[str]:
-    return [f"{arm.spec.label} did not run: {arm.error}" for arm in study.trials if arm.error]

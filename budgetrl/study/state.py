@@ -258,7 +258,7 @@ def open_study(path: Path) -> StudyDir:
 
 def _renew(document: dict[str, Any]) -> None:
     """Version 1 had a rank and a rule for alpha in place of values; 2 kept them for studies."""
-    config = document["config"]
+    document["schema_version"], config = SCHEMA_VERSION, document["config"]
     ranks = {"lora.rank": config.get("ranks"), "lora.alpha_policy": config.get("alpha")}
     config.setdefault("grid", ranks)
     for arm in document["arms"]:

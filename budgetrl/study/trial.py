@@ -22,7 +22,7 @@ from budgetrl.evaluation.rounds import judge_rounds
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.history import read_history
 from budgetrl.plan import make_plan, replanned
-from budgetrl.recipe.eval_tables import Rounds
+from budgetrl.recipe.eval_tables import Eval
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import SUPERVISOR_LOCK, RunDir
@@ -208,15 +208,14 @@ def _with_baseline(job: Job, name: str) -> RunDir | None:
     """A run or its second copy that is seen from here, and has all rounds from before training."""
     run = RunDir(job.folder / name)
     found = run if run.exists() else _second_copy(job.recipe, name)
-    wanted = {s.suite: s.rounds for s in job.recipe.eval if "baseline" in s.when}
-    if found is None or not wanted:
-        return None
-    return found if all(_is_complete(found.path, suite, n) for suite, n in wanted.items()) else None
+    wanted = [spec for spec in job.recipe.eval if "baseline" in spec.when]
+    whole = found is not None and wanted and all(_is_complete(found, spec) for spec in wanted)
+    return found if whole else None
 
 
-def _is_complete(run: Path, suite: str, wanted: Rounds) -> bool:
+def _is_complete(run: RunDir, spec: Eval) -> bool:
     try:
-        stored = load_eval(run / "evals" / suite / "baseline.json")
-        return judge_rounds(stored.rows, stored.problem_ids, wanted).stopped_by is not None
+        stored = load_eval(run.evals / spec.suite / "baseline.json")
+        return judge_rounds(stored.rows, stored.problem_ids, spec.rounds).stopped_by is not None
     except BudgetRLError:  # absent or damaged: the next trial makes its own
         return False
