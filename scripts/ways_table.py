@@ -58,11 +58,14 @@ def teacher_cost(found: Measured) -> str:
 def seconds_to_goal(found: Measured) -> str:
     """Seconds of training at which held-out accuracy first met the goal."""
     rows = [row for row in found["rows"] if row.get("on_the_way")]
-    seconds = {(row["way"], row["seed"]): row["goal_s"] for row in rows}
+    needed = {(row["way"], row["seed"]): row["goal_s"] for row in rows}
     lines, halves = [], 0
     for seed in dict.fromkeys(row["seed"] for row in rows):
-        times = {way: seconds.get((way, seed)) for way in WAYS}
-        cells = ("not reached" if s is None else f"{s:.0f} s" for s in times.values())
+        times = {way: needed.get((way, seed), {}).get("cpu_s") for way in WAYS}
+        cells = (
+            "not reached" if s is None else f"{s:.0f} ({needed[way, seed]['s']:.0f})"
+            for way, s in times.items()
+        )
         slow, fast = times["grpo"], times["distil"]
         ratio = None if slow is None or fast is None else fast / slow
         halves += ratio is not None and ratio <= 0.5
@@ -73,9 +76,10 @@ def seconds_to_goal(found: Measured) -> str:
         f"|---|{'---|' * len(WAYS)}---|",
     ]
     return (
-        f"From `quickstart`, training seconds until {percent(found['goal'])} of the held-out "
-        "problems were right, read between evaluations of one sample every 3 updates, which are "
-        f"not in these seconds; distillation needed at most half of GRPO's in {halves} of "
+        "From `quickstart`, CPU seconds of training (in brackets: by the wall) until "
+        f"{percent(found['goal'])} of the held-out problems were right, read between evaluations "
+        "of one sample every 3 updates, which are not in these seconds; distillation needed at "
+        f"most half of GRPO's in {halves} of "
         f"{len(lines)} seeds:\n\n" + "\n".join(head + lines)
     )
 
