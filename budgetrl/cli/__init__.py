@@ -36,6 +36,7 @@ from budgetrl.cli import (
     sweep as sweep_commands,
     watch as watch_commands,
 )
+from budgetrl.cli.look import Command, Group
 from budgetrl.display.output import silence
 from budgetrl.errors import BudgetRLError, ExitCode
 
@@ -45,6 +46,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 app = typer.Typer(
     name="budgetrl",
+    cls=Group,
     help="The most reinforcement learning out of one GPU and a fixed budget.",
     epilog="Start here: budgetrl run quickstart   (a laptop is enough)",
     no_args_is_help=True,
@@ -69,23 +71,26 @@ def _root(
     pass
 
 
-app.command()(run_commands.run)
-app.command()(run_commands.resume)
-app.command()(estimate_commands.estimate)
-app.command()(probe_commands.probe)
-app.command()(bench_commands.bench)
-app.command()(replicate_commands.replicate)
-app.command()(sweep_commands.sweep)
-app.command()(watch_commands.watch)
-app.command()(watch_commands.runs)
-app.command()(diagnose_commands.diagnose)
-app.command(name="eval")(eval_commands.eval_)
-app.command()(report_commands.report)
-app.command()(report_commands.compare)
-app.command()(export_commands.export)
+for command in (
+    run_commands.run,
+    run_commands.resume,
+    estimate_commands.estimate,
+    probe_commands.probe,
+    bench_commands.bench,
+    replicate_commands.replicate,
+    sweep_commands.sweep,
+    watch_commands.watch,
+    watch_commands.runs,
+    diagnose_commands.diagnose,
+    eval_commands.eval_,
+    report_commands.report,
+    report_commands.compare,
+    export_commands.export,
+    grade_commands.grade,
+    doctor_commands.doctor,
+):
+    app.command(name=command.__name__.rstrip("_"), cls=Command)(command)
 app.add_typer(recipe_commands.app, name="recipes")
-app.command()(grade_commands.grade)
-app.command()(doctor_commands.doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetrl.cli.options import AllowCode, Json, Sets, read_recipe
+from budgetrl.cli.options import AllowCode, Json, RecipeRef, Sets, read_recipe
 from budgetrl.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def bench(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a bundled one.")],
+    recipe: RecipeRef,
     minutes: Annotated[
         float, typer.Option("--minutes", metavar="M", min=0.1, help="What the bench may take.")
     ] = 10.0,

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def diagnose(
     run: Annotated[
-        str | None, typer.Argument(help="A run: going on, finished, interrupted or crashed.")
+        str | None,
+        typer.Argument(metavar="RUN", help="A run: going on, finished, interrupted or crashed."),
     ] = None,
     reward: Annotated[
         str | None,

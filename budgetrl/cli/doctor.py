@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def doctor(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="The recipe that this machine is wanted for, by name or path."),
+        typer.Argument(metavar="RECIPE", help="What this machine is wanted for, by name or path."),
     ] = None,
     out: Out = Path("runs"),
     as_json: Json = False,

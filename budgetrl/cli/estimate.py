@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from budgetrl.cli.options import (
+    Gpu,
     Hours,
     Json,
     Offline,
     Price,
+    RecipeRef,
     Sets,
     Usd,
     limits_of,
@@ -22,18 +24,15 @@ from budgetrl.errors import UsageError
 
 
 def estimate(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a bundled one.")],
-    gpu: Annotated[
-        str | None,
-        typer.Option("--gpu", metavar="NAME|FILE", help="GPU name, or a .json file with its row."),
-    ] = None,
+    recipe: RecipeRef,
+    gpu: Gpu = None,
     all_gpus: Annotated[
         bool, typer.Option("--all-gpus", help="Compare all known GPUs, best value marked.")
     ] = False,
     hours: Hours = None,
     usd: Usd = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Plan for this many updates instead.")
+        int | None, typer.Option("--steps", metavar="N", help="Plan for this many updates instead.")
     ] = None,
     price: Price = None,
     from_run: Annotated[

@@ -25,10 +25,20 @@ PROGRESS_S = 10.0
 
 
 def eval_(
-    target: Annotated[str, typer.Argument(help="A run, checkpoint, adapter folder, model or id.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="A run, a checkpoint or adapter folder, a model folder or its hub id.",
+        ),
+    ],
     suites: Annotated[
         list[str] | None,
-        typer.Option("--suite", metavar="NAME|PATH", help="Suite; the run's own where left out."),
+        typer.Option(
+            "--suite",
+            metavar="NAME|PATH",
+            help="What to solve, such as amc23 or a file; else the run's own.",
+        ),
     ] = None,
     samples: Annotated[
         str | None,
@@ -46,12 +56,14 @@ def eval_(
         str | None, typer.Option("--k", metavar="LIST", help="k of pass@k, such as 1,8,16.")
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=1, help="Of one completion.")
+        int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Of one completion.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", min=0.0, help="0 is greedy.")
+        float | None, typer.Option("--temperature", metavar="T", min=0.0, help="0 is greedy.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the sampling.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", min=0, help="Of the sampling.")
+    ] = None,
     think: Annotated[
         str | None,
         typer.Option(
@@ -67,7 +79,9 @@ def eval_(
     hours: Hours = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="Prompt and engine for a target that is not of a run."),
+        typer.Option(
+            "--recipe", metavar="RECIPE", help="Prompt and engine for a target of no run."
+        ),
     ] = None,
     model: MovedModel = None,
     out: Annotated[
@@ -76,7 +90,7 @@ def eval_(
     offline: Offline = False,
     as_json: Json = False,
 ) -> int:
-    """Evaluate a policy: pass@k with intervals, every completion stored.
+    """Evaluate a run, an adapter or a model: pass@k with intervals, every completion stored.
 
     The same call again continues where it was stopped; a time limit cuts rounds, never problems.
     """

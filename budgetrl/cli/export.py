@@ -26,7 +26,9 @@ def export(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.")],
-    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="GPUs that verl has.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", metavar="N", min=1, help="That verl has.")
+    ] = None,
     sets: Sets = None,
     model: MovedModel = None,
     offline: Offline = False,

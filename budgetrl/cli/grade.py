@@ -10,7 +10,9 @@ from budgetrl.rewards import DEFAULT_TIMEOUT_S
 
 
 def grade(
-    file: Annotated[Path, typer.Argument(help='JSON lines with "completion" and "gold".')],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help='JSON lines with "completion" and "gold".')
+    ],
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", help="Processes that grade.")
     ] = 2,

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from budgetrl.display.base import DisplayKind
     from budgetrl.recipe.load import LoadedRecipe
 
+RecipeRef = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe file, or the name of a bundled one: `budgetrl recipes list`.",
+    ),
+]
 Hours = Annotated[
     str | None,
     typer.Option("--hours", metavar="TIME", help="Time limit: 24 (hours), 1.5h, 90m or 45s."),
@@ -25,7 +32,8 @@ Usd = Annotated[
     str | None, typer.Option("--usd", metavar="AMOUNT", help="Money limit, such as 5 or $5.")
 ]
 Price = Annotated[
-    str | None, typer.Option("--price", metavar="USD", help="Price of one hour, in dollars.")
+    str | None,
+    typer.Option("--price", metavar="USD", help="Price of one hour in dollars, such as 0.40."),
 ]
 Until = Annotated[
     str | None,
@@ -41,6 +49,15 @@ Sets = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Override a recipe value, e.g. lora.rank=8; =unset removes an inherited one.",
+    ),
+]
+Gpu = Annotated[
+    str | None,
+    typer.Option(
+        "--gpu",
+        metavar="NAME|FILE",
+        help="GPU to plan for, such as A40 or H100, or a .json file with its row; else the one "
+        "that is here. `budgetrl estimate RECIPE --all-gpus` lists them.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of run directories.")]
@@ -69,7 +86,8 @@ Offline = Annotated[
 ]
 PlanOnly = Annotated[bool, typer.Option("--plan", "--dry-run", help="Print the plan and stop.")]
 AllowCode = Annotated[
-    bool, typer.Option("--allow-code", help="Allow rewards of your own (module:function).")
+    bool,
+    typer.Option("--allow-code", help="Run the recipe's rewards of your own (module:function)."),
 ]
 AcceptChanges = Annotated[
     str | None,
@@ -89,12 +107,20 @@ MovedModel = Annotated[
 ]
 OnFinish = Annotated[
     str | None,
-    typer.Option("--on-finish", metavar="CMD", help="Shell command to run at the very end."),
+    typer.Option(
+        "--on-finish",
+        metavar="CMD",
+        help="Shell command to run at the very end, such as 'sudo poweroff'.",
+    ),
 ]
 
 DisplayOption = Annotated[
     Literal["auto", "live", "plain", "json", "none"],
-    typer.Option("--display", help="How the run is shown; auto: live on a terminal, else plain."),
+    typer.Option(
+        "--display",
+        metavar="HOW",
+        help="live, plain, json or none; auto is live on a terminal, else plain.",
+    ),
 ]
 
 

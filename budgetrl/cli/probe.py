@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def probe(
-    recipe: Annotated[str, typer.Argument(help="The recipe that the money would be spent on.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="What the money would be spent on.")
+    ],
     hours: Annotated[
         str, typer.Option("--hours", metavar="TIME", help="What the probe itself may take.")
     ] = "20m",

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from budgetrl.account.text import scrub
+from budgetrl.cli.look import Command, Group
 from budgetrl.cli.options import Json, Sets
 from budgetrl.errors import BudgetRLError, ExitCode, RecipeError, UsageError
 
 if TYPE_CHECKING:
     from budgetrl.recipe.load import LoadedRecipe
 
-app = typer.Typer(help="Recipes: list, show, copy, check.", no_args_is_help=True)
+app = typer.Typer(cls=Group, help="Recipes: list, show, copy, check.", no_args_is_help=True)
 
 OVERLAY_BASE = "deepscaler_r64"
 """The recipe that overlays are checked on."""
@@ -24,7 +25,7 @@ OVERLAY_BASE = "deepscaler_r64"
 RecipeName = Annotated[str, typer.Argument(metavar="NAME|PATH", help="A bundled name or a file.")]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(as_json: Json = False) -> None:
     """All bundled recipes, with what each is for."""
     from budgetrl.recipe.load import list_recipes, load_recipe
@@ -42,7 +43,7 @@ def list_(as_json: Json = False) -> None:
     sys.stdout.write("\n".join([*lines, "", *_overlay_lines(width)]) + "\n")
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     recipe: RecipeName,
     resolved: Annotated[
@@ -75,10 +76,10 @@ def show(
     sys.stdout.write(f"{_header(loaded)}\n\n{body.rstrip()}\n{_stages(loaded)}")
 
 
-@app.command()
+@app.command(cls=Command)
 def copy(
     recipe: RecipeName,
-    dest: Annotated[Path, typer.Argument(help="A new file, or a folder for it.")],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="A new file, or a folder for it.")],
     bare: Annotated[
         bool, typer.Option("--bare", help="Without comments, which your changes may make false.")
     ] = False,
@@ -117,10 +118,10 @@ class Checked(NamedTuple):
     error: str | None
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     paths: Annotated[
-        list[str] | None, typer.Argument(metavar="[PATH...]", help="Files; else all bundled ones.")
+        list[str] | None, typer.Argument(metavar="PATH", help="Files; else all bundled ones.")
     ] = None,
     as_json: Json = False,
 ) -> int:

@@ -8,6 +8,7 @@ import typer
 
 from budgetrl.cli.options import (
     DisplayOption,
+    Gpu,
     Hours,
     Json,
     Offline,
@@ -35,7 +36,11 @@ def replicate(
     ],
     ranks: Annotated[
         str | None,
-        typer.Option("--ranks", metavar="LIST", help="Adapter ranks, such as 8,64,256,full."),
+        typer.Option(
+            "--ranks",
+            metavar="LIST",
+            help="Adapter ranks, such as 8,64,256,full; else the family's, which the plan shows.",
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="Seeds 1 to N.")] = 1,
     alpha: Annotated[
@@ -54,9 +59,7 @@ def replicate(
     hours: Hours = None,
     usd: Usd = None,
     price: Price = None,
-    gpu: Annotated[
-        str | None, typer.Option("--gpu", metavar="NAME|FILE", help="GPU to plan for.")
-    ] = None,
+    gpu: Gpu = None,
     plan: PlanOnly = False,
     out: Annotated[
         Path | None,

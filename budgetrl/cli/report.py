@@ -12,7 +12,7 @@ from budgetrl.cli.options import Json
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run directories, or one study.")
+        list[Path], typer.Argument(metavar="RUN", help="Run directories, or one study or sweep.")
     ],
     out: Annotated[
         Path | None,
@@ -46,8 +46,10 @@ def report(
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="A run, an evaluation's .json, or its completions.")],
-    b: Annotated[Path, typer.Argument(help="What it is compared with.")],
+    a: Annotated[
+        Path, typer.Argument(metavar="A", help="A run, an evaluation's .json, or its completions.")
+    ],
+    b: Annotated[Path, typer.Argument(metavar="B", help="What it is compared with.")],
     as_json: Json = False,
 ) -> None:
     """Difference A - B in pass@k, paired over the same problems and rounds.

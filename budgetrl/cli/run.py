@@ -17,6 +17,7 @@ from budgetrl.cli.options import (
     AcceptChanges,
     AllowCode,
     DisplayOption,
+    Gpu,
     Hours,
     Json,
     MovedModel,
@@ -24,6 +25,7 @@ from budgetrl.cli.options import (
     OnFinish,
     Out,
     Price,
+    RecipeRef,
     Sets,
     Until,
     Usd,
@@ -51,27 +53,28 @@ class Force(StrEnum):
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a bundled one.")],
+    recipe: RecipeRef,
     hours: Hours = None,
     usd: Usd = None,
     price: Price = None,
     until: Until = None,
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            "--gpu", metavar="NAME|FILE", help="GPU to plan for; else the one that is here."
-        ),
-    ] = None,
+    gpu: Gpu = None,
     out: Out = Path("runs"),
     sets: Sets = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Sets recipe.seed.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Sets recipe.seed.")
+    ] = None,
     display: DisplayOption = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check, estimate, print the plan; write nothing.")
     ] = False,
     force: Annotated[
         list[Force] | None,
-        typer.Option("--force", help="Start although it may not fit, or versions are untested."),
+        typer.Option(
+            "--force",
+            metavar="fit|versions",
+            help="Start although it may not fit, or versions are untested.",
+        ),
     ] = None,
     on_finish: OnFinish = None,
     allow_code: AllowCode = False,
@@ -131,7 +134,9 @@ def run(
 
 
 def resume(
-    run_dir: Annotated[Path, typer.Argument(help="The run or study directory to continue.")],
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Directory of a run, a study or a sweep.")
+    ],
     hours: Hours = None,
     usd: Usd = None,
     until: Until = None,

@@ -10,11 +10,13 @@ import typer
 from budgetrl.cli.options import (
     AllowCode,
     DisplayOption,
+    Gpu,
     Hours,
     Json,
     Offline,
     PlanOnly,
     Price,
+    RecipeRef,
     Sets,
     Usd,
     end_here,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a bundled one.")],
+    recipe: RecipeRef,
     grid: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,9 +67,7 @@ def sweep(
     asha: Annotated[
         bool, typer.Option("--asha", help="End bad trials early: one in four goes on at each rung.")
     ] = False,
-    gpu: Annotated[
-        str | None, typer.Option("--gpu", metavar="NAME|FILE", help="GPU to plan for.")
-    ] = None,
+    gpu: Gpu = None,
     plan: PlanOnly = False,
     out: Annotated[
         Path | None,
@@ -88,8 +88,8 @@ def sweep(
 ) -> int:
     """One recipe over a grid of values and seeds, in one budget for all trials and cards.
 
-    Each trial is a normal run. Grid, seeds, budget and metric can stand in the recipe's [sweep]
-    table instead. The same command with --out, or `budgetrl resume DIR`, continues.
+    Each trial is a normal run. Grid, seeds, budget and metric can stand in the table `sweep` of
+    the recipe instead. The same command with --out, or `budgetrl resume DIR`, continues.
     """
     from budgetrl.study.specs import check_grid, lasting_name, trials_of
     from budgetrl.supervise.attempt import process_start

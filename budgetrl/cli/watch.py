@@ -10,12 +10,14 @@ from typing import Annotated
 
 import typer
 
+from budgetrl.cli.options import Json, Out
 from budgetrl.errors import ExitCode
 
 
 def watch(
     run: Annotated[
-        str | None, typer.Argument(help="Run directory; the newest under ./runs if left out.")
+        str | None,
+        typer.Argument(metavar="RUN", help="Run or sweep; else the newest run under ./runs."),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print one frame and leave.")] = False,
 ) -> None:
@@ -61,10 +63,8 @@ def watch(
 
 
 def runs(
-    out: Annotated[Path, typer.Option(help="Folder that holds the run directories.")] = Path(
-        "runs"
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    out: Out = Path("runs"),
+    as_json: Json = False,
 ) -> None:
     """List runs, oldest first: status, updates, spent, gain."""
     from budgetrl.account.text import scrub
