@@ -261,12 +261,13 @@ def test_a_closed_reader_silences_the_display_and_the_run_goes_on(tmp_path: Path
 
 def test_what_libraries_print_does_not_reach_a_document(tmp_path: Path) -> None:
     with (tmp_path / "out").open("w") as document, (tmp_path / "err").open("w") as beside:
-        with aside(document, beside):
+        with aside(document, beside) as alone:
             document.write("a library in Python\n")
             document.flush()
             os.write(document.fileno(), b"a library in C\n")
-        document.write("{}")
-    assert (tmp_path / "out").read_text() == "{}"
+            alone.write("[")
+        document.write("]")
+    assert (tmp_path / "out").read_text() == "[]"
     assert (tmp_path / "err").read_text() == "a library in Python\na library in C\n"
     with aside(io.StringIO(), io.StringIO()):
         pass  # no descriptors: nothing to turn aside
