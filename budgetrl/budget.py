@@ -8,8 +8,8 @@ What is paid and learned while a run lasts is in `ledger` and `forecast`. Everyt
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from budgetrl.errors import BudgetError, UsageError
 
@@ -230,6 +230,10 @@ class Plan:
     def total_usd(self) -> float | None:
         """Expected bill, if a price is known."""
         return usd_of(self.total_s, self.usd_per_hour)
+
+    def to_json(self) -> dict[str, Any]:
+        """For readers of JSON, who want its sums too."""
+        return asdict(self) | {"steps": self.steps, "total_usd": self.total_usd}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,13 @@
     read_recipe(run).batch.micro_batch
     read_plan(run).budget.wall_s
     prompt_moment(run)                  the day that its prompts tell
-    read_standings(run)[-1].fingerprints
+    read_manifest(run).attempts[-1].fingerprints
 
 For those who go on with a run. Readers that show one (`display`, `report`) make do with what is
 there.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from budgetrl.budget import Budget, PhaseTimes, Plan
 from budgetrl.damage import way_on
 from budgetrl.errors import RunDirError
-from budgetrl.hub.pins import MANIFEST_KEY, Pins, from_json, pinned
+from budgetrl.hub.pins import Pins, from_json, pinned
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
 
@@ -52,15 +51,37 @@ class Standing:
     """What was changed on purpose before it: key, from, to."""
 
 
-def read_standings(run: RunDir) -> list[Standing]:
-    """What each attempt of a run stood on, oldest first; empty for a run of an older budgetrl.
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a run's manifest says to those who go on with it; what is absent is not known."""
+
+    attempts: list[Standing] = field(default_factory=list)
+    """What each stood on, oldest first; none of a run of an older budgetrl."""
+    budgetrl: str = "another version"
+    """That made it."""
+    created: str | None = None
+    prompt: dict[str, Any] = field(default_factory=dict)
+    """How prompts are made, once a worker has loaded the tokenizer."""
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    gpu: dict[str, Any] | None = None
+    engine: dict[str, Any] = field(default_factory=dict)
+    hub: dict[str, Any] | None = None
+    """Pins."""
+    hub_moved: list[str] = field(default_factory=list)
+    """Which branches have moved since."""
+    micro_batch: int | None = None
+    """Completions per pass that the last rehearsal has left."""
+
+
+def read_manifest(run: RunDir) -> Manifest:
+    """What a run was made with and stands on.
 
     Raises:
-        RunDirError: the manifest is damaged.
+        RunDirError: its file is damaged.
     """
-    entries = (run.read_json(MANIFEST) or {}).get("attempts", [])
     try:
-        return TypeAdapter(list[Standing]).validate_python(entries)
+        return TypeAdapter(Manifest).validate_python(run.read_json(MANIFEST) or {})
     except ValidationError as error:
         raise _damaged(run.file(MANIFEST), error) from None
 
@@ -90,16 +111,13 @@ def read_pins(run: RunDir) -> Pins:
 
 def _pins_of(run: RunDir, recipe: Recipe) -> Pins:
     try:
-        manifest = run.read_json(MANIFEST) or {}
+        manifest = read_manifest(run)
     except RunDirError:  # who needs the manifest itself will say so
         return {}
-    return from_json(recipe, manifest.get(MANIFEST_KEY) or _older(recipe, manifest))
-
-
-def _older(recipe: Recipe, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Before there were pins only the model's commit was written down, by its engine."""
-    commit = (manifest.get("engine") or {}).get("model_revision")
-    return {"model": {"id": recipe.model.id, "commit": commit}} if commit else {}
+    # Before there were pins only the model's commit was written down, by its engine.
+    commit = manifest.engine.get("model_revision")
+    older = {"model": {"id": recipe.model.id, "commit": commit}} if commit else {}
+    return from_json(recipe, manifest.hub or older)
 
 
 def written_recipe(run: RunDir) -> Recipe:
@@ -148,8 +166,8 @@ def planned_times(run: RunDir, stage: str | None = None) -> PhaseTimes | None:
 
 def rehearsed_micro_batch(run: RunDir, recipe: Recipe) -> int:
     """Completions per pass that the last rehearsal has left of a recipe's."""
-    rehearsed = (run.read_json(MANIFEST) or {}).get("micro_batch", recipe.batch.micro_batch)
-    return int(min(recipe.batch.micro_batch, rehearsed))
+    used = recipe.batch.micro_batch
+    return min(used, read_manifest(run).micro_batch or used)
 
 
 def prompt_moment(run: RunDir) -> datetime | None:
@@ -160,8 +178,8 @@ def prompt_moment(run: RunDir) -> datetime | None:
     Raises:
         RunDirError: it cannot be read.
     """
-    manifest = run.read_json(MANIFEST) or {}
-    text = manifest.get("prompt", {}).get("moment") or manifest.get("created")
+    manifest = read_manifest(run)
+    text = manifest.prompt.get("moment") or manifest.created
     try:
         return None if text is None else datetime.fromisoformat(text)
     except (TypeError, ValueError):

@@ -351,18 +351,13 @@ def plan_document(planned: Planned) -> dict[str, Any]:
         "grace_s": planned.recipe.budget.grace_s,
         "budget": asdict(budget),
         "times": asdict(planned.times),
-        "plan": plan_json(made),
+        "plan": made.to_json(),
         "samples": planned_samples(planned.recipe),
         "reserved_s": made.report_s,
         "slow": planned.slow,
         "gpu_memory_utilization": planned.memory and planned.memory.utilization,
         **({"stages": stage_documents(planned.staged, made)} if planned.staged else {}),
     }
-
-
-def plan_json(made: Plan) -> dict[str, Any]:
-    """A plan for readers of JSON, who want its sums too."""
-    return asdict(made) | {"steps": made.steps, "total_usd": made.total_usd}
 
 
 def manifest(command: Sequence[str], card: Gpu | None) -> dict[str, Any]:

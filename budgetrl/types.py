@@ -215,13 +215,9 @@ class EvalResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`; unknown keys are ignored."""
-        known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
-        for key in ("pass_at", "interval_95", "maj_at"):
-            known[key] = {
-                int(k): tuple(v) if isinstance(v, list) else v for k, v in data.get(key, {}).items()
-            }
-        known["protocol"] = Protocol(**data["protocol"])
-        return cls(**known)
+        from pydantic import TypeAdapter  # most readers of these types do without
+
+        return TypeAdapter(cls).validate_python(data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 from budgetrl.bench.settings import LEAST_TOKENS, UPDATES, Setting, benched, settings_of
 from budgetrl.budget import Limits
 from budgetrl.display.base import NoDisplay
-from budgetrl.documents import written_recipe
+from budgetrl.documents import read_manifest, read_plan, written_recipe
 from budgetrl.errors import (
     OUT_OF_MEMORY_EXIT,
     BudgetError,
@@ -33,7 +33,7 @@ from budgetrl.pace import free_cores
 from budgetrl.phases import UPDATE_PHASES
 from budgetrl.plan import create_run, make_plan
 from budgetrl.recipe.load import LoadedRecipe
-from budgetrl.rundir import MANIFEST, PLAN, RunDir
+from budgetrl.rundir import RunDir
 from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.gpu_lock import gpu_of, hold_gpu
 from budgetrl.supervise.worker import Signals, Worker
@@ -266,15 +266,16 @@ def _why(run: RunDir, history: History, exit_code: int) -> str:
 
 def _store(run: RunDir) -> Path | None:
     """The profile of the recipe as it is, where the next estimate and plan find it."""
-    manifest, report_s = run.read_json(MANIFEST), run.read_json(PLAN)["times"]["report_s"]
+    report_s = read_plan(run).times.report_s
     times = measured_times(read_history(run), report_s, source=f"bench {run.name}")
     if times is None:
         return None
-    if manifest["gpu"] is not None:
-        return store_gpu_profile(run, user_cache_dir())
-    return store_profile(written_recipe(run), times, user_cache_dir(), manifest["versions"])
+    manifest, cache = read_manifest(run), user_cache_dir()
+    if manifest.gpu is not None:
+        return store_gpu_profile(run, cache)
+    return store_profile(written_recipe(run), times, cache, manifest.versions)
 
 
 def _machine(run: RunDir) -> str:
-    manifest = run.read_json(MANIFEST)
-    return str(manifest["machine"]["cpu"] if manifest["gpu"] is None else manifest["gpu"]["name"])
+    manifest = read_manifest(run)
+    return str(manifest.machine["cpu"] if manifest.gpu is None else manifest.gpu["name"])

@@ -195,51 +195,54 @@ def _stop_check(ends_at: float | None, caught: Sequence[int]) -> Callable[[], bo
     return over
 
 
-def _progress() -> Callable[[str, "Progress"], None]:
+class _Line:
     """Progress on standard error: one line that changes on a terminal, else now and then one."""
+
+    def __init__(self, every_s: float, since: float = 0.0) -> None:
+        self._live = sys.stderr.isatty()
+        self._every_s = every_s if self._live else PROGRESS_S
+        self._last = since
+
+    def show(self, whole: bool, text: Callable[[], str]) -> None:
+        """Show a text, if it is the last or was not shown for a while."""
+        if not whole and time.monotonic() - self._last < self._every_s:
+            return
+        self._last = time.monotonic()
+        line = f"\r\x1b[K{text()}" if self._live else text()
+        sys.stderr.write(line + ("\n" if whole or not self._live else ""))
+        sys.stderr.flush()
+
+
+def _progress() -> Callable[[str, "Progress"], None]:
+    """How far a suite is."""
     from budgetrl.units import duration
 
-    live = sys.stderr.isatty()
-    last = [0.0]
+    line = _Line(0.0)
 
     def show(suite: str, now: "Progress") -> None:
         whole = now.done >= now.total
-        if not live and not whole and time.monotonic() - last[0] < PROGRESS_S:
-            return
-        last[0] = time.monotonic()
-        text = f"{suite}: {now.done:,} of {now.total:,} completions"
-        if not whole:
-            text += f", about {duration(now.remaining_s)} left"
-        end = "\n" if whole or not live else ""
-        sys.stderr.write(f"\r\x1b[K{text}{end}" if live else f"{text}{end}")
-        sys.stderr.flush()
+        left = "" if whole else f", about {duration(now.remaining_s)} left"
+        line.show(whole, lambda: f"{suite}: {now.done:,} of {now.total:,} completions{left}")
 
     return show
 
 
 def _download(over: Callable[[], bool], caught: Sequence[int]) -> Callable[["Pin", "Watch"], None]:
-    """As `_progress`, of what comes from the hub; ends it where the evaluation would be ended."""
+    """How far a download is; ends it where the evaluation would be ended."""
     from budgetrl.account.text import downloading
 
-    live = sys.stderr.isatty()
-    last = [time.monotonic()]
+    line = _Line(0.5, time.monotonic())
 
     def show(pin: "Pin", now: "Watch") -> None:
-        whole = now.done >= now.total
+        repo, whole = pin.need.repo.id, now.done >= now.total
         if not whole and caught:
             raise AbortedError("stopped by Ctrl-C; what was downloaded is kept.")
         if not whole and over():
             raise BudgetError(
-                f"the time was over before {pin.need.repo.id} was downloaded; its parts are kept.",
+                f"the time was over before {repo} was downloaded; its parts are kept.",
                 hint="Give more with --hours; the same command continues.",
             )
-        if not whole and time.monotonic() - last[0] < (0.5 if live else PROGRESS_S):
-            return
-        last[0] = time.monotonic()
-        text = downloading(pin.need.repo.id, now.done, now.total, now.elapsed_s)
-        end = "\n" if whole or not live else ""
-        sys.stderr.write(f"\r\x1b[K{text}{end}" if live else f"{text}{end}")
-        sys.stderr.flush()
+        line.show(whole, lambda: downloading(repo, now.done, now.total, now.elapsed_s))
 
     return show
 

@@ -3,12 +3,11 @@
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from budgetrl.doctor.check import Check, Level, level_of
 from budgetrl.errors import BudgetRLError
 from budgetrl.hub.layout import Need
-from budgetrl.hub.pins import Pin, needs_of, settle
+from budgetrl.hub.pins import Pin, needs_of, settle_all
 from budgetrl.hub.repo import endpoint, is_installed, is_offline, token
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Recipe
@@ -33,23 +32,10 @@ def hub_checks(recipe: Recipe) -> Iterator[Check]:
     yield _network(reason, level if needs else "note")
     if reason is not None:
         return
-    found = dict(zip(asked, _settled(asked), strict=True))
+    found = dict(zip(asked, settle_all(asked), strict=True))
     yield _token(list(found.values()))
     for need, result in found.items():
         yield _access(need, result, level if need in needs else "note")
-
-
-def _settled(needs: list[Need]) -> list[Pin | BudgetRLError]:
-    """What the hub, or offline its cache, has of each."""
-    with ThreadPoolExecutor(len(needs)) as pool:
-        jobs = [pool.submit(settle, need) for need in needs]
-    found: list[Pin | BudgetRLError] = []
-    for job in jobs:
-        error = job.exception()
-        if error is not None and not isinstance(error, BudgetRLError):
-            raise error
-        found.append(job.result() if error is None else error)
-    return found
 
 
 def _network(reason: str | None, level: Level) -> Check:

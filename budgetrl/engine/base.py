@@ -84,17 +84,7 @@ def reading_weights(owner: str) -> Iterator[None]:
         ) from None
 
 
-class Policy(Protocol):
-    """Whoever answers prompts: an engine, or one whose thinking is limited."""
-
-    def generate(
-        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
-    ) -> list[Completion | None]:
-        """One completion per request; None for those that were not finished when stopped."""
-        ...
-
-
-class Engine(Policy, Protocol):
+class Engine(Protocol):
     """A loaded model with its tokenizer and its current adapter: the policy that answers."""
 
     name: str
@@ -104,6 +94,12 @@ class Engine(Policy, Protocol):
     """The PEFT model that is trained; None for engines that cannot train."""
     context_tokens: int | None
     """The model's window: prompt and completion together; None if unlimited."""
+
+    def generate(
+        self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
+    ) -> list[Completion | None]:
+        """One completion per request; None for those that were not finished when stopped."""
+        ...
 
     def entropy(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck

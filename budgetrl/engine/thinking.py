@@ -1,6 +1,6 @@
 """Budget forcing: a policy whose thinking has a limit of its own, and an answer after it.
 
-    policy = ThinkingPolicy(engine, engine.decode, end_ids, budget, memory)
+    policy = ThinkingPolicy(engine, budget, memory)
     policy.generate(...)     at the limit of thinking the closing text is appended, and the answer
                              is written; below the least, its end is replaced by the nudge
 
@@ -16,14 +16,14 @@ model has (evaluation.think).
 """
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from budgetrl.engine.base import (
-    Policy,
     Request,
     SamplingSpec,
     StopCheck,
+    TrainableEngine,
     sample_seed,
 )
 from budgetrl.types import Completion, Thinking
@@ -127,12 +127,10 @@ def _key(request: Request) -> tuple[str, int, int]:
 
 
 class ThinkingPolicy:
-    """A policy under a budget of thinking.
+    """An engine under a budget of thinking.
 
     Args:
-        policy: draws; gives the token ids of its completions.
-        decode: ids to text.
-        end_ids: tokens that end a completion.
+        engine: draws.
         budget: of thinking and answer.
         memory: of the same protocol under higher limits, drawn before.
         ahead: lower limits that are asked for next; their answers are drawn with these.
@@ -140,14 +138,12 @@ class ThinkingPolicy:
 
     def __init__(
         self,
-        policy: Policy,
-        decode: Callable[[Sequence[int]], str],
-        end_ids: frozenset[int],
+        engine: TrainableEngine,
         budget: ThinkBudget,
         memory: Trajectories | None = None,
         ahead: Sequence[ThinkBudget] = (),
     ) -> None:
-        self._policy, self._decode, self._ends = policy, decode, end_ids
+        self._engine, self._decode, self._ends = engine, engine.decode, engine.end_ids
         self._budget, self._ahead = budget, tuple(ahead)
         self._memory = Trajectories() if memory is None else memory
 
@@ -296,7 +292,7 @@ class ThinkingPolicy:
         if not some:
             return found
         spec = replace(sampling, max_tokens=max(rooms[i] for i in some))
-        made = self._policy.generate([requests[i] for i in some], spec, should_stop)
+        made = self._engine.generate([requests[i] for i in some], spec, should_stop)
         for i, completion in zip(some, made, strict=True):
             found[i] = None if completion is None else list(completion.ids[: rooms[i]])
         return found

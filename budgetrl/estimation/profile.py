@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.budget import PhaseTimes
-from budgetrl.documents import written_recipe
+from budgetrl.documents import read_manifest, written_recipe
 from budgetrl.errors import BudgetRLError, RunDirError, UsageError
 from budgetrl.estimation.estimate import PROFILE_SCHEMA_VERSION, Measured, gpu_profile_path
 from budgetrl.estimation.phases import Phases, make_phases
@@ -28,7 +28,7 @@ from budgetrl.hardware import Gpu, find_gpu
 from budgetrl.history import History, measured_times, only_stages, read_history
 from budgetrl.phases import MEASURED_ONCE, UPDATE_PHASES
 from budgetrl.recipe.schema import Recipe, StageKind
-from budgetrl.rundir import MANIFEST, PLAN, RunDir, open_run
+from budgetrl.rundir import RunDir, open_run
 
 _PHASES = (*UPDATE_PHASES, *MEASURED_ONCE, "step_eval", "save")
 _LEAST_S = 0.05
@@ -113,7 +113,7 @@ def store_gpu_profile(run: RunDir, cache_dir: Path) -> Path:
     recipe, gpu = written_recipe(run), _gpu_of_run(run, written_recipe(run))
     today = datetime.now(UTC).date().isoformat()
     document = profile_document(recipe, gpu, run_factors(run.path).factors, today)
-    document["versions"] = (run.read_json(MANIFEST) or {}).get("versions", {})
+    document["versions"] = read_manifest(run).versions
     path = gpu_profile_path(gpu, recipe.name, cache_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, document)
@@ -121,12 +121,9 @@ def store_gpu_profile(run: RunDir, cache_dir: Path) -> Path:
 
 
 def _gpu_of_run(run: RunDir, recipe: Recipe) -> Gpu:
-    """The GPU that a run was made on, from its manifest, its plan or its recipe."""
-    for name in (MANIFEST, PLAN):
-        entry = (run.read_json(name) or {}).get("gpu")
-        text = entry.get("name") if isinstance(entry, dict) else entry
-        if text:
-            return find_gpu(str(text))
+    """The GPU that a run was made on, from its manifest or its recipe."""
+    if (made_on := read_manifest(run).gpu) is not None:
+        return find_gpu(str(made_on["name"]))
     if recipe.budget.gpu is None:
         raise UsageError(
             f"{run.path}: nothing says which GPU this run was made on.",

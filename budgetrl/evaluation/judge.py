@@ -19,7 +19,7 @@ from budgetrl.data.rows import load_suite
 from budgetrl.data.usable import check_suite_prompts, remark_on_room
 from budgetrl.documents import prompt_moment
 from budgetrl.engine import open_engine
-from budgetrl.engine.base import Engine, Policy, StopCheck
+from budgetrl.engine.base import Engine, StopCheck
 from budgetrl.engine.thinking import Trajectories
 from budgetrl.errors import DataError, RecipeError, RunDirError, UsageError
 from budgetrl.estimation.share import with_share
@@ -30,7 +30,7 @@ from budgetrl.evaluation.run import Progress, evaluate, never
 from budgetrl.evaluation.suite import PromptedProblem, Suite, prompted, suite_in
 from budgetrl.evaluation.summary import summarise_stored
 from budgetrl.evaluation.target import Target
-from budgetrl.evaluation.think import think_budget, thinking
+from budgetrl.evaluation.think import Policy, think_budget, thinking
 from budgetrl.hub.config import window_in
 from budgetrl.hub.fetch import Watch
 from budgetrl.hub.pins import Pin, Pins, bring, pin, pinned

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from budgetrl.engine.base import (
-    Policy,
     QueueingEngine,
     Request,
     SamplingSpec,
@@ -38,6 +37,7 @@ from budgetrl.evaluation.rows import (
 )
 from budgetrl.evaluation.suite import PromptedProblem, Suite
 from budgetrl.evaluation.summary import summarise
+from budgetrl.evaluation.think import Policy
 from budgetrl.files import write_json
 from budgetrl.recipe.eval_tables import rounds_of
 from budgetrl.rewards.registry import Grader

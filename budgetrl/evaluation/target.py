@@ -20,7 +20,7 @@ from budgetrl.checkpoint_files import (
     damaged_files,
     read_checkpoint,
 )
-from budgetrl.documents import read_recipe, read_standings
+from budgetrl.documents import read_manifest, read_recipe
 from budgetrl.errors import ModelError, RunDirError, UsageError
 from budgetrl.evaluation.fingerprints import base_fingerprint
 from budgetrl.evaluation.identity import (
@@ -323,7 +323,7 @@ def _standing_recipe(run: RunDir, base: str | None) -> Recipe:
         ModelError: the base model is gone, or another one.
     """
     recipe = _recipe_of(run)
-    standings = read_standings(run)
+    standings = read_manifest(run).attempts
     known = standings[-1].fingerprints.get("model", {}) if standings else {}
     if base is not None:
         place = Path(base).expanduser().resolve()

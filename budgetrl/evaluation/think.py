@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from budgetrl.data.prompts import CLOSE_THINK, OPEN_THINK
-from budgetrl.engine.base import Engine, Policy, QueueingEngine
+from budgetrl.engine.base import Engine, QueueingEngine
 from budgetrl.engine.thinking import ThinkBudget, ThinkingPolicy, Trajectories
 from budgetrl.errors import RecipeError
 from budgetrl.recipe.base import RewardName
 from budgetrl.recipe.eval_tables import CLOSE, CLOSE_WHOLE
 from budgetrl.recipe.schema import Eval, Recipe
 
+Policy = Engine | ThinkingPolicy
+"""Whoever answers the prompts of an evaluation."""
 AT_ONCE = 512
 """Completions of a pass where the engine queues: what a kill may lose."""
 
@@ -67,10 +69,8 @@ def thinking(
     ahead: Sequence[ThinkBudget] = (),
 ) -> Policy:
     """An engine, under a budget of thinking where there is one; see `ThinkingPolicy`."""
-    if budget is None:
-        policy: Policy = engine
-        return policy
-    return ThinkingPolicy(engine, engine.decode, engine.end_ids, budget, memory, ahead)
+    policy: Policy = engine
+    return policy if budget is None else ThinkingPolicy(engine, budget, memory, ahead)
 
 
 def batch_of(recipe: Recipe, engine: Engine, budget: ThinkBudget | None) -> int:

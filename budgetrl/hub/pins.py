@@ -8,7 +8,7 @@ A run's manifest keeps the pins, so that every attempt and every evaluation of i
 files, whatever the branch has become.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -128,20 +128,24 @@ def pin(recipe: Recipe, *, training: bool = True) -> Pins:
         return {}
     if any(need.what == "data" for need in needs):
         import datasets  # noqa: F401  # not first in several threads at once
+    found = settle_all(needs)
+    if errors := [one for one in found if isinstance(one, BudgetRLError)]:
+        errors[0].message = "\n".join(dict.fromkeys(error.message for error in errors))
+        raise errors[0]
+    return {one.need.key: one for one in found if isinstance(one, Pin)}
+
+
+def settle_all(needs: Sequence[Need]) -> list[Pin | BudgetRLError]:
+    """What the hub, or offline its cache, has of each, or why it has not."""
     with ThreadPoolExecutor(len(needs)) as pool:
-        jobs = [pool.submit(settle, need) for need in needs]
-    errors = [error for job in jobs if (error := job.exception()) is not None]
-    for error in errors:
-        if not isinstance(error, BudgetRLError):
-            raise error
-    if errors:
-        first = errors[0]
-        assert isinstance(first, BudgetRLError)
-        others = dict.fromkeys(e.message for e in errors[1:] if isinstance(e, BudgetRLError))
-        others.pop(first.message, None)
-        first.message = "\n".join([first.message, *others])
-        raise first
-    return {need.key: job.result() for need, job in zip(needs, jobs, strict=True)}
+        return list(pool.map(_settled_or_why, needs))
+
+
+def _settled_or_why(need: Need) -> Pin | BudgetRLError:
+    try:
+        return settle(need)
+    except BudgetRLError as error:
+        return error
 
 
 @cache
@@ -234,12 +238,10 @@ def pinned(recipe: Recipe, pins: Pins) -> Recipe:
         hub_id, commit = commits.get(key, (None, None))
         suite = SUITES.get(getattr(table, "suite", ""))
         named = table.id or (suite.id if suite else None)
-        return (
-            table.model_copy(update={"revision": commit}) if commit and hub_id == named else table
-        )
+        return table.but({"revision": commit}) if commit and hub_id == named else table
 
-    return recipe.model_copy(
-        update={
+    return recipe.but(
+        {
             "model": at("model", recipe.model),
             "teacher": recipe.teacher and at("teacher", recipe.teacher),
             "data": at("data", recipe.data),

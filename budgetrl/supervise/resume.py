@@ -16,7 +16,7 @@ from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.mending import refuse_newer
 from budgetrl.history import History, read_history, replanned_times
 from budgetrl.hub.pins import still_there, to_download
-from budgetrl.plan import DOWNLOAD_RATE, plan_json
+from budgetrl.plan import DOWNLOAD_RATE
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import PLAN, RESOLVED, RESULT, RunDir
@@ -145,7 +145,7 @@ def _write_down(
     planned = run.read_json(PLAN)
     planned["plan"] |= {"requested_steps": recipe.total_steps}
     if not history.steps:
-        planned["plan"] |= plan_json(_plan_again(recipe, attempt, history, times))
+        planned["plan"] |= _plan_again(recipe, attempt, history, times).to_json()
     budget = {"budget": asdict(attempt.budget), "grace_s": attempt.grace_s}
     run.write_json(PLAN, planned | budget | {"times": asdict(times)})
 

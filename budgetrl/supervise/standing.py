@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from budgetrl.documents import Standing, read_standings
+from budgetrl.documents import Standing, read_manifest
 from budgetrl.errors import ModelError, RefusedError, RunDirError
 from budgetrl.evaluation.fingerprints import (
     PARTS,
@@ -22,7 +22,7 @@ from budgetrl.evaluation.fingerprints import (
 )
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import MANIFEST, RunDir
+from budgetrl.rundir import RunDir
 from budgetrl.supervise.changes import Change
 
 
@@ -51,16 +51,16 @@ def next_standing(
         RunDirError: the fingerprints are of a format that this version does not know.
         RecipeError, DataError, ModelError: a file of the recipe is gone.
     """
-    standings = read_standings(run)
+    manifest = read_manifest(run)
+    standings = manifest.attempts
     last = standings[-1] if standings else None
     known = last is not None and last.fingerprints.get("schema_version") == SCHEMA_VERSION
     if not known and not {"data", "reward", "model"} <= set(accepted):
-        made_by = (run.read_json(MANIFEST) or {}).get("budgetrl", "another version")
         raise RunDirError(
             f"{run.path}: its manifest has no fingerprints that this version can read, so nobody "
             "can say whether data, rewards and base model are what they were.",
-            hint=f"Continue it with the budgetrl that made it ({made_by}), or say that you know: "
-            "--accept-changes data,reward,model.",
+            hint=f"Continue it with the budgetrl that made it ({manifest.budgetrl}), or say that "
+            "you know: --accept-changes data,reward,model.",
         )
     _refuse_lost_base(recipe)
     files = reward_files(recipe, last.reward_files if last is not None else None)
@@ -87,7 +87,7 @@ def write_standing(run: RunDir, standing: Standing) -> None:
     Raises:
         OSError: the run directory cannot be written.
     """
-    earlier = [one for one in read_standings(run) if one.attempt < standing.attempt]
+    earlier = [one for one in read_manifest(run).attempts if one.attempt < standing.attempt]
     run.note(attempts=[asdict(one) for one in [*earlier, standing]])
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from budgetrl.documents import read_standings
+from budgetrl.documents import read_manifest, read_plan, written_recipe
 from budgetrl.evaluation.mending import set_aside_damaged
 from budgetrl.event_file import EventWriter
 from budgetrl.events import (
@@ -22,7 +22,7 @@ from budgetrl.ledger import Ledger
 from budgetrl.losses import find_losses
 from budgetrl.phases import PhaseName
 from budgetrl.recipe.schema import Recipe
-from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
+from budgetrl.rundir import RunDir
 
 
 class RunLog:
@@ -80,7 +80,7 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
     log.history = before.copy()
     budget_s, price = log.ledger.budget.wall_s, log.ledger.budget.usd_per_hour
     if before.started is None:
-        plan = run.read_json(PLAN)["plan"]
+        plan = read_plan(run).plan.to_json()
         log.emit(RunStarted(recipe=recipe.name, budget_s=budget_s, usd_per_hour=price, plan=plan))
     newest = run.newest_checkpoint()
     if before.started is not None or newest is not None:
@@ -90,7 +90,7 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
         from_step = newest.step if newest else 0
         reached = max(run.stored_completions(), default=0)
         micro = recipe.batch.micro_batch
-        wanted = run.read_json(RESOLVED)["recipe"]["batch"]["micro_batch"]
+        wanted = written_recipe(run).batch.micro_batch
         smaller = micro if micro != wanted else None
         log.emit(
             RunResumed(
@@ -101,10 +101,11 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
                 reached=reached,
             )
         )
-        changed = [change for entry in read_standings(run) for change in entry.changes]
+        manifest = read_manifest(run)
+        changed = [change for entry in manifest.attempts for change in entry.changes]
         for change in changed[len(before.changes) :]:
             log.emit(Changed.model_validate(change))
-        for note in (run.read_json(MANIFEST) or {}).get("hub_moved", ()):
+        for note in manifest.hub_moved:
             log.warn("hub_moved", note)
         if unused := run.set_aside_after(from_step):
             log.warn(

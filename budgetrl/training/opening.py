@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from budgetrl.budget import BASELINE_SHARE, affordable_rounds
+from budgetrl.documents import read_plan
 from budgetrl.forecast import Forecaster
 from budgetrl.history import History
 from budgetrl.pace import slowness
-from budgetrl.rundir import PLAN
 from budgetrl.types import EvalResult
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def open_with_baseline(follower: "StepCallback", before: History) -> dict[str, E
 def _has_room(follower: "StepCallback") -> bool:
     """Whether both evaluations, an update and a checkpoint fit as planned, on today's machine."""
     forecaster = follower.forecaster
-    planned_slow = float((follower.run.read_json(PLAN) or {}).get("slow", 1.0))
-    factor = max(1.0, slowness() / planned_slow)
+    factor = max(1.0, slowness() / read_plan(follower.run).slow)
     left_s = follower.ledger.remaining_s - end_margin_s()
     rounds = affordable_rounds(
         left_s,

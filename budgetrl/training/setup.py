@@ -12,7 +12,7 @@ from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.data.usable import load_usable
 from budgetrl.diagnosis.story import tell
-from budgetrl.documents import planned_times, prompt_moment, read_standings
+from budgetrl.documents import planned_times, prompt_moment, read_manifest
 from budgetrl.engine.base import TrainableEngine
 from budgetrl.engine.teacher import LoadedTeacher, open_teacher
 from budgetrl.estimation.scenario import expected_samples
@@ -25,7 +25,7 @@ from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
 from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.registry import RewardSum
-from budgetrl.rundir import MANIFEST, RunDir
+from budgetrl.rundir import RunDir
 from budgetrl.training.alarms import Alarms, Watch
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import read_state
@@ -95,16 +95,15 @@ def prepare(
         RecipeError: prompts and completions exceed the model's window.
     """
     check_window(recipe, engine.context_tokens)
-    manifest = run.read_json(MANIFEST) or {}
-    moment = prompt_moment(run)
+    manifest, moment = read_manifest(run), prompt_moment(run)
     renderer = PromptRenderer(engine.tokenizer, recipe.prompt, moment)
-    if "fingerprint" not in manifest.get("prompt", {}):
+    if "fingerprint" not in manifest.prompt:
         for code, remark in renderer.remarks().items():
             log.warn(code, remark)
     usable = load_usable(recipe, renderer, pool.gold_problems, engine.context_tokens)
     tell_left_out(usable, recipe, log)
     problems, suites = usable.problems, usable.suites
-    standings = read_standings(run)
+    standings = manifest.attempts
     supplier = Supplier(
         recipe=recipe,
         renderer=renderer,
@@ -117,20 +116,19 @@ def prepare(
     )
     recipes = list(recipe.parts)
     supplies = tuple(supplier.of(part, stage) for part, stage in staged(recipe, recipes))
-    manifest |= {
-        "engine": engine.describe(),
-        "data": describe(usable.loaded) | {"used": len(problems)},
-        "suites": {name: describe(suite) for name, suite in suites.items()},
-        "prompt": {
+    run.note(
+        engine=engine.describe(),
+        data=describe(usable.loaded) | {"used": len(problems)},
+        suites={name: describe(suite) for name, suite in suites.items()},
+        prompt={
             "fingerprint": renderer.fingerprint(),
             "prefilled": renderer.prefilled,
             "date": renderer.date,
             "moment": None if moment is None else moment.isoformat(),
         },
-        "grader": GRADER_VERSION,
+        grader=GRADER_VERSION,
         **supplier.manifest(),
-    }
-    run.write_json(MANIFEST, manifest)
+    )
     evaluator = Evaluator(
         run=run,
         recipe=recipe,

@@ -43,6 +43,11 @@ class Writer:
         self.asked: list[tuple[str, int]] = []
         self.calls: list[int] = []
 
+    end_ids = frozenset([END])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return decode(ids)
+
     def generate(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
     ) -> list[Completion | None]:
@@ -79,7 +84,7 @@ BUDGET = ThinkBudget(
 def answer(
     writer: Writer, budget: ThinkBudget = BUDGET, memory: Trajectories | None = None
 ) -> Completion | None:
-    policy = ThinkingPolicy(writer, decode, frozenset([END]), budget, memory)  # type: ignore[arg-type]
+    policy = ThinkingPolicy(writer, budget, memory)  # type: ignore[arg-type]
     (made,) = policy.generate([Request("p", (1,), 0, 5)], SAMPLING, never)
     return made
 
@@ -162,9 +167,7 @@ def test_answers_of_lower_limits_are_drawn_ahead_and_are_the_same() -> None:
     writer = Writer(text)
     requests = [Request("p", (1,), sample, 5) for sample in range(4)]
     for place, budget in enumerate(limits):
-        policy = ThinkingPolicy(
-            writer, decode, frozenset([END]), budget, memory, limits[place + 1 :]
-        )  # type: ignore[arg-type]
+        policy = ThinkingPolicy(writer, budget, memory, limits[place + 1 :])  # type: ignore[arg-type]
         made = policy.generate(requests, SAMPLING, never)
         assert made == [answer(Writer(text), budget)] * 4
     # Thinking once, and answers in two passes: all in one would hold more than the longest alone.
