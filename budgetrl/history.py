@@ -162,13 +162,24 @@ class History:
         return open_spans[-1] if open_spans else None
 
     def phase_seconds(self, elapsed_s: float | None = None) -> dict[str, float]:
-        """Paid seconds by phase over all attempts; running ones until now, or the last event."""
+        """Paid seconds by phase over all attempts, each without the phases that ran inside it.
+
+        Args:
+            elapsed_s: until when a phase counts that lasts; None: the last event.
+        """
         now_s = self.elapsed_s if elapsed_s is None else elapsed_s
         totals: dict[str, float] = {}
-        for span in self.spans:
-            seconds = now_s - span.started_s if span.seconds is None else span.seconds
+        around: list[tuple[str, float]] = []  # name and end of the phases around this one
+        for span in sorted(self.spans, key=lambda span: (span.attempt, span.started_s)):
+            lasting = now_s - span.started_s
+            seconds = max(0.0, lasting if span.seconds is None else span.seconds)
+            while around and around[-1][1] <= span.started_s + 1e-3:
+                around.pop()
+            if around:
+                totals[around[-1][0]] -= seconds
             totals[span.name] = totals.get(span.name, 0.0) + seconds
-        return totals
+            around.append((span.name, span.started_s + seconds))
+        return {name: max(0.0, seconds) for name, seconds in totals.items()}
 
     def step_phase_seconds(self) -> dict[str, float]:
         """Seconds by phase within updates, summed over all updates."""

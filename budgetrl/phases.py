@@ -61,11 +61,6 @@ UPDATE_PHASES = ("rollout", "reward", "logprob", "update", "other")
 """Of one update; "other" is what is left of its wall time."""
 
 
-def phases_of(bill: str) -> tuple[str, ...]:
-    """The phases of a part of the bill that stand in no other phase, in their order."""
-    return tuple(n for n, kind in PHASES.items() if kind.bill == bill and kind.inside is None)
-
-
 ONCE = tuple(n for n, kind in PHASES.items() if kind.bill != "train" and kind.inside is None)
 """What a run has once, and a plan has times for; the phases of an update come again."""
 MEASURED_ONCE = tuple(name for name in ONCE if name not in ("download", "report"))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from budgetrl.account.live import LiveRun
 from budgetrl.account.run import Account
-from budgetrl.phases import PHASES, UPDATE_PHASES, phases_of
+from budgetrl.phases import PHASES, UPDATE_PHASES
 from budgetrl.types import RunStatus
 
 
@@ -23,25 +23,9 @@ class BillRow(NamedTuple):
     """A part of the row above."""
 
 
-def exclusive_seconds(account: Account) -> dict[str, float]:
-    """Paid seconds by phase over all attempts, each without the phases that ran inside it."""
-    totals: dict[str, float] = {}
-    open_spans: list[tuple[str, float]] = []  # name and end of the phases around this one
-    for span in sorted(account.history.spans, key=lambda span: (span.attempt, span.started_s)):
-        lasting = account.history.elapsed_s - span.started_s
-        seconds = max(0.0, lasting if span.seconds is None else span.seconds)
-        while open_spans and open_spans[-1][1] <= span.started_s + 1e-3:
-            open_spans.pop()
-        if open_spans:
-            totals[open_spans[-1][0]] -= seconds
-        totals[span.name] = totals.get(span.name, 0.0) + seconds
-        open_spans.append((span.name, span.started_s + seconds))
-    return {name: max(0.0, seconds) for name, seconds in totals.items()}
-
-
 def bill_rows(account: Account) -> list[BillRow]:
     """The phases in order; they add up to what was paid."""
-    paid, times, plan = exclusive_seconds(account), account.times, account.plan
+    paid, times, plan = account.history.phase_seconds(), account.times, account.plan
     steps = account.history.step_phase_seconds()
     num_planned = plan.steps if plan else 0
     download_s = times.download_s if times else 0.0
@@ -131,12 +115,13 @@ def bill_of(view: LiveRun, status: RunStatus, now: float) -> Bill:
     history, plan = view.history, view.plan
     paid = view.elapsed_s(now)
     seconds = history.phase_seconds(paid)
-    baseline = seconds.get("baseline", 0.0)
-    end = sum(seconds.get(name, 0.0) for name in phases_of("end"))
+    setup, baseline, end = (
+        sum(s for name, s in seconds.items() if PHASES[name].bill == part)
+        for part in ("setup", "baseline", "end")
+    )
     if history.finished is not None:
         # After the worker's last event only the report and the exit are paid.
         end += max(0.0, paid - history.elapsed_s)
-    setup = sum(seconds.get(name, 0.0) for name in phases_of("setup"))
     if "train" not in seconds and not view.steps:
         setup = paid - baseline - end
     train = max(0.0, paid - setup - baseline - end)
