@@ -14,6 +14,8 @@ from budgetrl.errors import ExitCode, RefusedError
 if TYPE_CHECKING:
     from budgetrl.budget import Limits
     from budgetrl.display.base import DisplayKind, GuardedDisplay
+    from budgetrl.recipe.schema import Recipe
+    from budgetrl.study.cluster import Cluster
     from budgetrl.study.execute import Pool
     from budgetrl.study.specs import Asked, TrialSpec
     from budgetrl.study.state import StudyDir, Sweep
@@ -57,15 +59,12 @@ def begin(
     if out is not None and is_study(out) and not plan:
         study = open_study(out)
         study.check(asked)
-        study.note(on=on)
-        return continue_study(study, started, display, as_json, gpu=gpu, allow_code=allow_code)
+        return continue_study(
+            study, started, display, as_json, on=on, gpu=gpu, allow_code=allow_code
+        )
     with ExitStack() as held:
-        recipe, pool = specs[0].load().recipe, None
-        if on != "local":
-            from budgetrl.study.cluster import open_cluster
-
-            cuda = recipe.engine.device == "cuda"
-            pool = held.enter_context(open_cluster(on, cuda=cuda, most=len(specs)))
+        recipe = specs[0].load().recipe
+        pool = _cluster(held, on, recipe, len(specs))
         made = plan_sweep(
             asked, specs, limits, gpu=gpu, dry_run=plan or pool is not None,
             slots=1 if pool is None else pool.slots,
@@ -77,8 +76,8 @@ def begin(
             f"{duration(made.budget.wall_s)} of {'all cards' if pool else 'this machine'}\n"
         )
         sys.stderr.writelines(f"{line}\n" for line in _asha_lines(made))
+        made.on = on
         study = StudyDir.create(out or _new_folder(asked), made)
-        study.note(on=on)
         if pool is not None:
             try:
                 pool.check(study.path, recipe.checkpoint.mirror)
@@ -96,6 +95,7 @@ def continue_study(
     display: "DisplayKind",
     as_json: bool,
     *,
+    on: str | None = None,
     gpu: str | None = None,
     allow_code: bool = False,
     pool: "Pool | None" = None,
@@ -122,13 +122,13 @@ def continue_study(
         held.enter_context(study.held())
         # Ray prints what its nodes complain of, whatever it is told.
         shown = held.enter_context(aside(sys.stdout, sys.stderr)) if as_json else sys.stdout
-        if pool is None and study.sweep.on != "local":
-            from budgetrl.study.cluster import open_cluster
-
+        if pool is None:
+            study.note(on=on or study.sweep.on)
             recipe = study.trials[0].spec.load().recipe
-            most, cuda = len(study.trials), recipe.engine.device == "cuda"
-            pool = cluster = held.enter_context(open_cluster(study.sweep.on, cuda=cuda, most=most))
-            cluster.check(study.path, recipe.checkpoint.mirror)
+            cluster = _cluster(held, study.sweep.on, recipe, len(study.trials))
+            if cluster is not None:
+                cluster.check(study.path, recipe.checkpoint.mirror)
+                pool = cluster
         code = Sweeping(
             study, pool or ThisProcess(opened), started,
             gpu=gpu, allow_code=allow_code, say=say if pool else None,
@@ -138,6 +138,15 @@ def continue_study(
         shown.writelines(f"{line}\n" for line in lines)
         shown.flush()  # Ray may end the process when it is let go, if its node is gone
     return code
+
+
+def _cluster(held: ExitStack, on: str, recipe: "Recipe", most: int) -> "Cluster | None":
+    """The pool of a Ray cluster, while it is held; None for this process."""
+    if on == "local":
+        return None
+    from budgetrl.study.cluster import open_cluster
+
+    return held.enter_context(open_cluster(on, cuda=recipe.engine.device == "cuda", most=most))
 
 
 def _outcome_lines(study: "StudyDir", document: Mapping[str, Any]) -> Iterator[str]:
