@@ -8,6 +8,7 @@ It has the attributes of `events.Step` but for the sample and whatever a newer b
 from collections import namedtuple
 from collections.abc import Collection
 from functools import cache
+from math import isfinite
 from operator import itemgetter
 from types import NoneType
 from typing import Any, cast, get_args
@@ -18,7 +19,6 @@ from budgetrl.events import SCHEMA_VERSION, Step
 
 _MARK, _MARK_WITHIN = b'"kind": "step"', 64
 """Near the start of a line."""
-INFINITE = float("inf")
 _LEFT_OUT = ("schema_version", "kind", "sample")
 
 
@@ -45,23 +45,30 @@ class _Shape:
         self._kind: Any = _kind(tuple(fields))
         self._values = itemgetter(*fields)
         self._allowed = [_types(f.annotation) for f in fields.values()]
-        self._usual: set[tuple[type, ...]] = set()
-        """Types of the values of steps that were looked at closely."""
+        self._floats_of: dict[tuple[type, ...], itemgetter[Any]] = {}
+        """Where floats are among values of these types; of steps that were looked at closely."""
 
     def fill(self, data: dict[str, Any]) -> Step | None:
         """The slim step, or None where a value is missing or of another type."""
         try:
-            values = self._values(self._defaults | data)
+            values = self._values(data)
         except KeyError:
-            return None
+            try:
+                values = self._values(self._defaults | data)
+            except KeyError:
+                return None
         types = tuple(map(type, values))
-        if types not in self._usual:
+        floats = self._floats_of.get(types)
+        if floats is None:
             if any(kind not in allowed for kind, allowed in zip(types, self._allowed, strict=True)):
                 return None
-            self._usual.add(types)
-        if INFINITE in values or -INFINITE in values:
+            places = [at for at, kind in enumerate(types) if kind is float]
+            if len(places) < 2:
+                return None
+            floats = self._floats_of[types] = itemgetter(*places)
+        if not isfinite(sum(floats(values))):  # the quickest way to see one that is not
             return None
-        return cast(Step, self._kind(*values))
+        return cast(Step, self._kind._make(values))
 
 
 def _kind(names: tuple[str, ...]) -> Any:

@@ -44,6 +44,9 @@ from torture_scenarios import (
     reference_run,
     signal_run,
 )
+from torture_warm import begin_warm
+
+from budgetrl.supervise.worker import worker_environment
 
 Scenario = Callable[[], Outcome]
 
@@ -114,6 +117,8 @@ def torture(lab: Lab, options: argparse.Namespace) -> dict[str, Any]:
     if options.cuts:
         victim, reference = interrupted_run(lab), reference or reference_run(lab)
         names = [f"cut{index}" for index in range(options.cuts)]
+        if options.warm:
+            begin_warm(lab.environment("warm") | worker_environment())
         with ThreadPoolExecutor(options.jobs) as pool:
             cuts = [
                 pool.submit(cut_run, lab, victim, reference, name, _rng(options, name))
@@ -170,6 +175,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ints", type=int, default=2)
     parser.add_argument("--disk-full", type=int, default=6)
     parser.add_argument("--cuts", type=int, default=0, help="files cut at a random byte")
+    parser.add_argument("--warm", action="store_true", help="cuts: processes are forked, imported")
     parser.add_argument("--loaded", type=int, default=0, help="budgets beside burning processes")
     parser.add_argument("--burners", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)

@@ -156,7 +156,12 @@ class Lab:
         command = [sys.executable, "-m", "budgetrl", *arguments, "--display", "none", "--json"]
         if limit is not None:
             command = ["bash", "-c", 'ulimit -S -f "$0"; exec "$@"', str(limit), *command]
-        environment = os.environ | {
+        environment = self.environment(name) | slow
+        return Process(command, environment, self.root / "logs" / name)
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Of the processes of a scenario."""
+        return os.environ | {
             MARK: str(self.root / name),
             "HF_TOKEN": SECRET,
             "WANDB_API_KEY": SECRET,
@@ -165,7 +170,6 @@ class Lab:
             "XDG_CACHE_HOME": str(self.root / "cache" / name),
             "PYTHONPATH": f"{self.root / 'code'}{os.pathsep}{ROOT}",
         }
-        return Process(command, environment | slow, self.root / "logs" / name)
 
 
 def _sums() -> Iterator[tuple[int, int]]:
@@ -286,9 +290,9 @@ def unreadable(run: RunDir, *, at_rest: bool) -> list[str]:
     """
     found = []
     for file in sorted(run.path.rglob("*.json*")):
-        if file.is_file() and not any(
-            part.startswith(".") for part in file.relative_to(run.path).parts
-        ):
+        parts = file.relative_to(run.path).parts
+        set_aside = file.suffix == ".damaged" or any(p.startswith((".", "unused_")) for p in parts)
+        if file.is_file() and not set_aside:
             found += _broken(file, at_rest)
     for folder in (run.path / "checkpoints").iterdir():
         if folder.name.startswith("."):

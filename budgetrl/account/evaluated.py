@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from budgetrl.account.bill import BillRow, bill_rows
 from budgetrl.account.run import Account
 from budgetrl.errors import DataError, ProtocolError
 from budgetrl.evaluation.compare import difference
@@ -39,6 +40,11 @@ class EvaluatedRun(Account):
             )
         lost = find_losses(self.run, self.history).sentences()
         return [*found, *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in lost)]
+
+    @cached_property
+    def bill(self) -> Sequence[BillRow]:
+        """What the money went for, by phase."""
+        return bill_rows(self)
 
     @cached_property
     def suites(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from budgetrl.account.bill import BillRow, bill_rows, stage_rows
+from budgetrl.account.bill import BillRow, stage_rows
 from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.account.text import gate_words
 from budgetrl.phases import UPDATE_PHASES
@@ -25,7 +25,7 @@ INKS: Mapping[str, str] = {
 
 def bill_blocks(facts: EvaluatedRun) -> list[Block]:
     """The table of the bill and where the time of the updates went."""
-    rows = bill_rows(facts)
+    rows = facts.bill
     if not facts.paid_s:
         return [Text("Nothing was paid yet.", "muted")]
     money = facts.usd_per_hour is not None

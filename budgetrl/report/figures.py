@@ -3,7 +3,7 @@
 Drawing is `plots`; importing this module loads matplotlib.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.account.series import MEASURED, signal_share
 from budgetrl.account.text import suite_name
-from budgetrl.events import Evaluation, StageEvent, Step
+from budgetrl.events import Evaluation, Event, StageEvent, Step
 from budgetrl.report import plots
 from budgetrl.report.document import Figure
 from budgetrl.report.ink import SERIES
@@ -56,10 +56,11 @@ def money_label(facts: EvaluatedRun) -> str:
     return "US dollars" if facts.usd_per_hour is not None else "minutes paid"
 
 
-def cost(facts: EvaluatedRun, elapsed_s: float) -> float:
-    """Dollars, or minutes where no price is known."""
-    usd = facts.usd_of(elapsed_s)
-    return elapsed_s / 60 if usd is None else usd
+def costs(facts: EvaluatedRun, made: Iterable[Event]) -> list[float]:
+    """What was paid by then: dollars, or minutes where no price is known."""
+    usd = facts.usd_of(1.0)
+    per_second = 1 / 60 if usd is None else usd
+    return [event.elapsed_s * per_second for event in made]
 
 
 def measured(facts: EvaluatedRun, name: str) -> list[tuple[float, float]]:
@@ -74,7 +75,7 @@ def learning_curves(facts: EvaluatedRun) -> list[Figure]:
     if len(steps) < 2:
         return []
     x_all = [float(step.step) for step in steps]
-    money = [cost(facts, step.elapsed_s) for step in steps]
+    money = costs(facts, steps)
     top = (money_label(facts), x_all, money) if money[-1] > money[0] else None
     drawings = []
     for name, title, percent, zero in CURVES:
@@ -116,12 +117,13 @@ def frontier(facts: EvaluatedRun) -> list[Figure]:
     for ink, suite in zip(SERIES, facts.suites, strict=False):
         evaluations = _by_step(facts, suite)
         if len(evaluations) > 1:
-            paid = [cost(facts, e.elapsed_s) for e in evaluations]
+            paid = costs(facts, evaluations)
             lines.append(_with_interval(suite_name(suite), paid, evaluations, ink))
+    stages = begun(facts)
     if lines:
         panel = plots.Panel(
             "Held-out pass@1, 95 % interval", money_label(facts), lines, percent=True,
-            marks=[(cost(facts, stage.elapsed_s), stage.name) for stage in begun(facts)],
+            marks=list(zip(costs(facts, stages), (stage.name for stage in stages), strict=True)),
         )  # fmt: skip
         alt = "; ".join(f"{line.label}: {line.y[0]:.3f} to {line.y[-1]:.3f}" for line in lines)
         drawings.append(Drawing("frontier", panel, alt))
@@ -139,8 +141,9 @@ def frontier(facts: EvaluatedRun) -> list[Figure]:
 
 def _signal_per_cost(facts: EvaluatedRun) -> list[tuple[float, float]]:
     found = []
-    for before, after in pairwise(facts.history.steps):
-        start, end = cost(facts, before.elapsed_s), cost(facts, after.elapsed_s)
+    steps = facts.history.steps
+    paid = pairwise(costs(facts, steps))
+    for (before, after), (start, end) in zip(pairwise(steps), paid, strict=True):
         signal = after.groups_with_signal or 0
         taught_by_reward = signal_share(after) is not None
         if taught_by_reward and end > start and before.attempt == after.attempt:

@@ -11,7 +11,7 @@ from budgetrl.report import plots
 from budgetrl.report.arms import Arm, arms_of, mean_curve
 from budgetrl.report.cells import NOTHING, gain_cell
 from budgetrl.report.document import Block, Cell, Document, Figures, Section, Table, Text
-from budgetrl.report.figures import Drawing, cost, draw_all, measured, money_label
+from budgetrl.report.figures import Drawing, costs, draw_all, measured, money_label
 from budgetrl.report.ink import SERIES
 from budgetrl.report.paper import merged, paper_numbers
 from budgetrl.report.paper_tables import ModelRows, table_1, table_2
@@ -241,7 +241,7 @@ def _frontier(model: ModelRows, suite: str, title: str, inks: Mapping[str, str])
         run = arm.runs[0]
         mine = run.scored(suite)
         if len(mine) > 1:
-            x = [cost(run, e.elapsed_s) for e in mine]
+            x = costs(run, mine)
             y = [e.pass_at[1] for e in mine]
             lines.append(plots.Line(arm.label, x, y, points=True, ink=inks[arm.label]))
     if not lines:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from budgetrl.account.bill import bill_rows
 from budgetrl.account.evaluated import EvaluatedRun
 
 SCHEMA_VERSION = 1
@@ -24,7 +23,7 @@ def summary(facts: EvaluatedRun) -> dict[str, Any]:
         "spent": {"wall_s": facts.paid_s, "usd": facts.paid_usd},
         "budget_s": facts.budget_s,
         "suites": {suite: _suite(facts, suite) for suite in facts.suites},
-        "bill": [row._asdict() for row in bill_rows(facts)],
+        "bill": [row._asdict() for row in facts.bill],
         "warnings": [warning.message for warning in facts.history.warnings.values()],
         "notes": [*facts.notes, *facts.cut.values()],
     }
