@@ -12,6 +12,7 @@ Signals and delays are real, so a seed repeats the choices and not the microseco
 
 import argparse
 import json
+import math
 import os
 import platform
 import random
@@ -75,6 +76,18 @@ def one_pass(
         yield partial(disk_run, lab, reference, name, _rng(options, name), what)
 
 
+def cuts(
+    lab: Lab, reference: Reference, options: argparse.Namespace, started: float
+) -> Iterator[Outcome]:
+    """One file cut in each of many copies of an interrupted run, as many as there is time for."""
+    victim = interrupted_run(lab)
+    if options.warm:
+        begin_warm(lab.environment("warm") | worker_environment())
+    for name in (f"cut{index}" for index in range(options.cuts)):
+        if time.monotonic() - started < 60 * options.minutes:
+            yield cut_run(lab, victim, reference, name, _rng(options, name))
+
+
 def loaded(lab: Lab, options: argparse.Namespace) -> Iterator[Outcome]:
     """Random budgets, three at a time, beside processes that burn."""
     rng = _rng(options, "loaded")
@@ -115,18 +128,10 @@ def torture(lab: Lab, options: argparse.Namespace) -> dict[str, Any]:
                 outcomes.append(future.result())
                 _tell(outcomes[-1])
     if options.cuts:
-        victim, reference = interrupted_run(lab), reference or reference_run(lab)
-        names = [f"cut{index}" for index in range(options.cuts)]
-        if options.warm:
-            begin_warm(lab.environment("warm") | worker_environment())
-        with ThreadPoolExecutor(options.jobs) as pool:
-            cuts = [
-                pool.submit(cut_run, lab, victim, reference, name, _rng(options, name))
-                for name in names
-            ]
-            for future in cuts:
-                outcomes.append(future.result())
-                _tell(outcomes[-1])
+        reference = reference or reference_run(lab)
+        for outcome in cuts(lab, reference, options, started):
+            outcomes.append(outcome)
+            _tell(outcome)
     for outcome in loaded(lab, options):
         outcomes.append(outcome)
         _tell(outcome)
@@ -146,6 +151,17 @@ def torture(lab: Lab, options: argparse.Namespace) -> dict[str, Any]:
         "faults": faults,
         "scenarios": [asdict(outcome) for outcome in outcomes],
     }
+
+
+def merged(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several documents of this script as one."""
+    whole = documents[0] | {"seed": [document["seed"] for document in documents]}
+    for key in ("counts", "failed"):
+        whole[key] = {kind: sum(d[key][kind] for d in documents) for kind in documents[0][key]}
+    for key in ("faults", "scenarios"):
+        whole[key] = [entry for document in documents for entry in document[key]]
+    whole["seconds"] = round(sum(document["seconds"] for document in documents), 1)
+    return whole
 
 
 def _tell(outcome: Outcome) -> None:
@@ -175,11 +191,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ints", type=int, default=2)
     parser.add_argument("--disk-full", type=int, default=6)
     parser.add_argument("--cuts", type=int, default=0, help="files cut at a random byte")
-    parser.add_argument("--warm", action="store_true", help="cuts: processes are forked, imported")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no cut begins later")
+    parser.add_argument("--warm", action="store_true", help="cuts: processes begin imported")
     parser.add_argument("--loaded", type=int, default=0, help="budgets beside burning processes")
     parser.add_argument("--burners", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="scenarios at the same time")
+    parser.add_argument("--merge", type=Path, nargs="+", help="documents to print as one instead")
     parser.add_argument("--keep", type=Path, help="a new folder in which everything stays")
     parser.add_argument("--json", action="store_true", help="print the whole document")
     return parser.parse_args(arguments)
@@ -188,8 +206,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Torture; exit 1 if anything was lost."""
     options = parse()
-    with _lab(options.keep) as lab:
-        document = torture(lab, options)
+    if options.merge:
+        document = merged([json.loads(file.read_text()) for file in options.merge])
+    else:
+        with _lab(options.keep) as lab:
+            document = torture(lab, options)
     shown = document if options.json else {k: document[k] for k in ("counts", "failed", "faults")}
     print(json.dumps(shown, indent=1))
     return 1 if document["faults"] else 0
