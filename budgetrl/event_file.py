@@ -2,11 +2,15 @@
 
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from budgetrl.errors import RunDirError
 from budgetrl.events import Event, Stamp, parse, to_line
+
+BUFFER_BYTES = 1 << 16
+"""Small enough for the processor's cache."""
 
 
 class EventWriter:
@@ -70,6 +74,28 @@ class EventWriter:
         return 0.0, 0.0
 
 
+def each_whole_line(file: Path) -> Iterator[bytes]:
+    """Lines with their line feeds, in little memory; a torn last one is left out.
+
+    Args:
+        file: may be absent.
+
+    Raises:
+        RunDirError: it cannot be read.
+    """
+    try:
+        with file.open("rb", buffering=BUFFER_BYTES) as opened:
+            yield from (line for line in opened if line.endswith(b"\n"))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: OSError) -> RunDirError:
+    return RunDirError(f"{file}: cannot be read: {error.strerror}.")
+
+
 def whole_lines(file: Path, offset: int, block: int = -1) -> tuple[list[bytes], int]:
     """Lines from a byte offset on, and the offset to continue from; a torn one is left.
 
@@ -91,6 +117,6 @@ def whole_lines(file: Path, offset: int, block: int = -1) -> tuple[list[bytes], 
     except (FileNotFoundError, NotADirectoryError):
         return [], offset
     except OSError as error:
-        raise RunDirError(f"{file}: cannot be read: {error.strerror}.") from None
+        raise _unreadable(file, error) from None
     whole = data.rfind(b"\n") + 1
     return data[:whole].splitlines(), offset + whole

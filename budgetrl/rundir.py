@@ -23,7 +23,7 @@ from typing import Any, Self
 from budgetrl.checkpoint_files import CheckpointFolder
 from budgetrl.damage import RECIPE as RECIPE, RESOLVED as RESOLVED, way_on
 from budgetrl.errors import RunDirError
-from budgetrl.event_file import EventWriter, whole_lines
+from budgetrl.event_file import EventWriter, each_whole_line, whole_lines
 from budgetrl.events import Event, RunFinished, Stamp, parse
 from budgetrl.files import (
     PRIVATE_MODE,
@@ -49,8 +49,6 @@ EXPORTED = "adapter"
 PRIVATE = (RECIPE, RESOLVED, PLAN)
 """Hold what a resumption needs as it was given, secrets too; never copied into a report."""
 
-BLOCK_BYTES = 1 << 20
-"""Of the event file, at a time."""
 HEARTBEAT_FRESH_S = 5.0
 """A heartbeat comes each second; one older than this says that nobody writes it."""
 
@@ -241,13 +239,8 @@ class RunDir(CheckpointFolder):
         return (event for event in parsed if event is not None)
 
     def lines(self) -> Iterator[bytes]:
-        """All whole lines of the event file, read block by block."""
-        offset = 0
-        while True:
-            lines, offset = self.tail_lines(offset, BLOCK_BYTES)
-            if not lines:
-                return
-            yield from lines
+        """All whole lines of the event file, one by one, so that a long one has room."""
+        return each_whole_line(self.file(EVENTS))
 
     def tail(self, offset: int) -> tuple[list[Event], int]:
         """Events from a byte offset on, and the offset to continue from.

@@ -65,8 +65,9 @@ def costs(facts: EvaluatedRun, made: Iterable[Event]) -> list[float]:
 
 def measured(facts: EvaluatedRun, name: str) -> list[tuple[float, float]]:
     """A curve of `series.MEASURED` by update."""
-    value = MEASURED[name]
-    return [(float(s.step), y) for s in facts.history.steps if (y := value(s)) is not None]
+    steps = facts.history.steps
+    values = map(MEASURED[name], steps)
+    return [(float(s.step), y) for s, y in zip(steps, values, strict=True) if y is not None]
 
 
 def learning_curves(facts: EvaluatedRun) -> list[Figure]:

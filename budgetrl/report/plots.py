@@ -284,10 +284,10 @@ def _second_axis(axes: Any, label: str, x: Sequence[float], values: Sequence[flo
     """
     low, high = axes.get_xlim()
     above = axes.get_xaxis_transform()
-    for tick in MaxNLocator(4).tick_values(values[0], values[-1]):
+    ticks = MaxNLocator(4).tick_values(values[0], values[-1])
+    for tick, at in zip(ticks, np.interp(ticks, values, x), strict=True):
         if values[0] <= tick <= values[-1]:
-            at = float(np.interp(tick, values, x))
-            axes.text(at, 1.03, f"{tick:.4g}", transform=above, ha="center", size=8,
+            axes.text(float(at), 1.03, f"{tick:.4g}", transform=above, ha="center", size=8,
                       color=INK["muted"])  # fmt: skip
     axes.text(high, 1.13, label, transform=above, ha="right", size=8, color=INK["muted"])
     axes.set_xlim(low, high)
