@@ -7,7 +7,7 @@ history.steps, .evaluations, .spend, measured_times(history)
 import copy
 import statistics
 from array import array
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -38,6 +38,9 @@ UNTOLD, UNSTORED = -2, -1
 """Of an update: no event tells of it; its completions were not stored, or no event says so."""
 MOST_STEPS = 10**7
 """A damaged line may name any number."""
+
+BLOCK_BYTES = 1 << 17
+"""Of events, at a time."""
 
 RECENT_STEPS = 20
 """Updates that say what the next ones take."""
@@ -78,6 +81,8 @@ class History:
     """The newest, of any repository."""
     plan: PlanEvent | None = None
     budget_s: float | None = None
+    micro_batch: int | None = None
+    """Of a resumed attempt, where it is not the recipe's."""
     finished: RunFinished | None = None
     elapsed_s: float = 0.0
     spent_usd: float | None = None
@@ -212,6 +217,7 @@ class History:
             if span.seconds is None:
                 span.seconds = max(0.0, event.elapsed_s - span.started_s)
         self.budget_s, self.finished = event.budget_s, None
+        self.micro_batch = event.micro_batch
         self.warnings.clear()
 
     def _warn(self, event: RunWarning) -> None:
@@ -238,16 +244,42 @@ def fold(events: Iterable[Event]) -> History:
     return history
 
 
+class Followed:
+    """The history of a run that goes on: what is new is read, and nothing again."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.history = History()
+        self._run, self._offset = run, 0
+
+    def read(self) -> list[Step]:
+        """Fold in what was written since the last call; the updates of it."""
+        made: list[Step] = []
+        while True:
+            lines, self._offset = self._run.tail_lines(self._offset, BLOCK_BYTES)
+            if not lines:
+                return made
+            made += _fold_lines(self.history, lines)
+
+
 def read_history(run: RunDir) -> History:
     """The history of a run directory; of updates the numbers, so that 50,000 have room."""
     history = History()
-    for line in run.lines():
+    for _ in _fold_lines(history, run.lines()):
+        pass
+    return history
+
+
+def _fold_lines(history: History, lines: Iterable[bytes]) -> Iterator[Step]:
+    """Fold in lines; yields updates."""
+    for line in lines:
         lean = lean_step(line)
         if lean is not None:
             history.add_lean(lean)
+            yield lean
         elif (event := parse(line)) is not None:
             history.add(event)
-    return history
+            if isinstance(event, Step):
+                yield event
 
 
 def replanned_times(history: History, planned: PhaseTimes, source: str) -> PhaseTimes:

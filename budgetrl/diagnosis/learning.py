@@ -43,7 +43,8 @@ def accuracy_fell(story: Story) -> Sign | None:
     if len(story.steps) < 2 * window or not story.stationary:
         return None
     values = [(accuracy(step) or 0.0) for step in story.steps]
-    means = [sum(values[i : i + window]) / window for i in range(len(values) - window + 1)]
+    windows = zip(*(values[i:] for i in range(window)), strict=False)
+    means = [sum(four) / window for four in windows]
     best_mean = max(means[:-window])
     error = accuracy_error(story.steps[-1]) * math.sqrt(2 / window)
     if best_mean - means[-1] <= max(LOST, LOST_SIGMA * error):
@@ -144,9 +145,11 @@ def no_progress(story: Story) -> Sign | None:
 def plateau(story: Story) -> Sign | None:
     """Learning has come to rest: what the updates to come would still buy."""
     gain = _gain(story, accuracy)
+    if gain is None or gain <= 0:
+        return None
     values = story.values(accuracy)
     third = max(WINDOW, len(values) // 3)
-    if gain is None or len(values) < 4 * WINDOW or len(values) < 2 * third:
+    if len(values) < 4 * WINDOW or len(values) < 2 * third:
         return None
     recent = sum(values[-third:]) / third - sum(values[-2 * third : -third]) / third
     error = accuracy_error(story.steps[-1]) * math.sqrt(2 / third)

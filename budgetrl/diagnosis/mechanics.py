@@ -45,9 +45,9 @@ def length_runaway(story: Story) -> Sign | None:
 
 def gradients(story: Story) -> Sign | None:
     """The norm of the gradient grew far beyond what it was."""
-    norms = sorted(story.values(lambda step: step.grad_norm)[:WINDOW])
-    recent = sorted(story.values(lambda step: step.grad_norm)[-WINDOW:])
-    if len(story.steps) < 2 * WINDOW or len(norms) < WINDOW:
+    norms = sorted(story.firsts(lambda step: step.grad_norm, WINDOW))
+    recent = sorted(story.lasts(lambda step: step.grad_norm, WINDOW))
+    if len(story.steps) < 2 * WINDOW or min(len(norms), len(recent)) < WINDOW:
         return None
     before, now = norms[WINDOW // 2], recent[WINDOW // 2]
     if before <= 0 or now < GRADIENT * before:

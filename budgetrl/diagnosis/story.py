@@ -5,8 +5,10 @@ story.until(12)                       as it was known after update 12
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from statistics import fmean
 
 from budgetrl.events import Evaluation, Step
@@ -15,6 +17,9 @@ from budgetrl.recipe.schema import Recipe
 
 WINDOW = 5
 """Updates that are taken together."""
+NEAR = 200
+"""Updates at either end in which the first and the newest values are looked for: rules are asked
+again and again, of runs of any length."""
 WITHIN_GROUPS = 0.56
 """Variance of a mean over completions, as a share of what as many groups of one completion had:
 (1 + (G - 1) r) / G with half of the variance between problems (r = 0.5) and G = 8."""
@@ -49,7 +54,7 @@ class Story:
 
     def until(self, step: int) -> "Story":
         """As it was known right after an update; its evaluation comes later."""
-        steps = [one for one in self.steps if one.step <= step]
+        steps = self.steps[: bisect_right(self.steps, step, key=lambda one: one.step)]
         return replace(self, steps=steps, held=[h for h in self.held if h.step < step])
 
     @property
@@ -71,15 +76,28 @@ class Story:
         """A series without what was not measured."""
         return [value for step in self.steps if (value := of(step)) is not None]
 
+    def firsts(self, of: Callable[[Step], float | None], count: int) -> list[float]:
+        """The first values, of the updates near the start."""
+        return _some(islice(self.steps, NEAR), of, count)
+
+    def lasts(self, of: Callable[[Step], float | None], count: int) -> list[float]:
+        """The newest values, of the updates near the end; backwards."""
+        return _some(islice(reversed(self.steps), NEAR), of, count)
+
     def first(self, of: Callable[[Step], float | None], window: int = WINDOW) -> float | None:
         """Mean over the first updates; None where too few were made to compare two windows."""
-        values = self.values(of)
-        return fmean(values[:window]) if len(values) >= 2 * window else None
+        values = self.firsts(of, 2 * window)
+        return fmean(values[:window]) if len(values) == 2 * window else None
 
     def last(self, of: Callable[[Step], float | None], window: int = WINDOW) -> float | None:
         """Mean over the newest updates."""
-        values = self.values(of)
-        return fmean(values[-window:]) if len(values) >= window else None
+        values = self.lasts(of, window)
+        return fmean(values) if len(values) == window else None
+
+
+def _some(steps: Iterable[Step], of: Callable[[Step], float | None], count: int) -> list[float]:
+    measured = (value for step in steps if (value := of(step)) is not None)
+    return list(islice(measured, count))
 
 
 def accuracy(step: Step) -> float | None:

@@ -6,7 +6,6 @@ from contextlib import suppress
 
 from budgetrl.documents import read_recipe, rehearsed_micro_batch
 from budgetrl.errors import OUT_OF_MEMORY_EXIT
-from budgetrl.events import RunResumed
 from budgetrl.history import History
 from budgetrl.processor import boot_id
 from budgetrl.rundir import HEARTBEAT, RunDir
@@ -27,8 +26,7 @@ def smaller_micro_batch(run: RunDir, used: int | None) -> int | None:
 
 def resumed_micro_batch(run: RunDir, history: History) -> int | None:
     """What a resumed run has instead of the recipe's: as before, or less if that was too much."""
-    resumptions = [event for event in run.events() if isinstance(event, RunResumed)]
-    used = resumptions[-1].micro_batch if resumptions else None
+    used = history.micro_batch
     error = history.errors[-1] if history.errors else None
     if error and error.exit_code == OUT_OF_MEMORY_EXIT and error.attempt == history.attempt:
         return smaller_micro_batch(run, used) or used

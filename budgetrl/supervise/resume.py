@@ -14,7 +14,7 @@ from budgetrl.documents import Standing, pinned_recipe, read_pins, read_plan, wr
 from budgetrl.errors import BudgetError, RunDirError, UsageError
 from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.mending import refuse_newer
-from budgetrl.history import History, read_history, replanned_times
+from budgetrl.history import Followed, History, replanned_times
 from budgetrl.hub.pins import still_there, to_download
 from budgetrl.plan import DOWNLOAD_RATE
 from budgetrl.recipe.flat import flat_values
@@ -79,7 +79,9 @@ def continue_run(
         written, moved = with_base(written, model)
         recipe = pinned_recipe(run, written)
         changes += moved
-        history = read_history(run)
+        followed = Followed(run)
+        followed.read()
+        history = followed.history
         if run.is_locked():
             raise RunDirError(
                 f"{run.path} is running.", hint=f"Look at it with `budgetrl watch {run.path}`."
@@ -122,7 +124,7 @@ def continue_run(
             raise RunDirError(f"{run.path} cannot be continued: {reason_of(error)}.") from None
         display.start(run)
         with Signals(stop) as signals:
-            return supervise(run, attempt, display, signals, report=report)
+            return supervise(run, attempt, display, signals, report=report, followed=followed)
 
 
 def _write_down(

@@ -24,7 +24,7 @@ from budgetrl.errors import (
 )
 from budgetrl.evaluation.fingerprints import reward_files
 from budgetrl.events import Error, RunFinished
-from budgetrl.history import History, read_history
+from budgetrl.history import Followed, History
 from budgetrl.plan import Planned, create_run
 from budgetrl.rewards.registry import refuse_code
 from budgetrl.rundir import RunDir
@@ -119,6 +119,7 @@ def supervise(
     signals: Signals,
     *,
     report: bool = True,
+    followed: Followed | None = None,
 ) -> Ended:
     """Run workers until the run has ended, then make the report.
 
@@ -128,6 +129,7 @@ def supervise(
         display: shows the run.
         signals: noted while the caller holds them.
         report: False where the run goes on soon.
+        followed: its events, as far as the caller has read them.
 
     Raises:
         HardwareError: another run has the GPU; a new run's directory is gone.
@@ -142,7 +144,7 @@ def supervise(
             raise
         # Not if another run has the GPU, for its machine must go on.
         call_at_end(attempt.on_finish, run)
-        ended = _to_its_end(run, attempt, display, signals, gpu, report)
+        ended = _to_its_end(run, attempt, display, signals, gpu, report, followed or Followed(run))
         display.close(ended.finished)
         return ended
 
@@ -164,18 +166,19 @@ def _to_its_end(
     signals: Signals,
     gpu: int | None,
     report: bool,
+    followed: Followed,
 ) -> Ended:
     """One worker after the other, and the report."""
     tried: set[int] = set()
     slow_s = 0.0
     closing = Closing()
     while True:
-        worker = Worker(run, attempt, signals, display, closing, gpu)
+        worker = Worker(run, attempt, signals, display, closing, gpu, followed)
         exit_code = worker.watch()
         if not run.exists():
             raise RunDirError(f"the run directory {run.path} was removed while the run lasted.")
         slow_s = max(slow_s, worker.slow_s)
-        history = read_history(run)
+        history = followed.history
         ended = history.finished
         if ended is not None and ended.attempt == attempt.number:
             break
@@ -206,7 +209,7 @@ def _to_its_end(
         tried.add(from_step)
         attempt = replace(attempt, number=attempt.number + 1)
     with closing.measured():
-        history = read_history(run)
+        followed.read()
         _raise_setup_error(run, attempt, history)
         if history.finished is None:
             account, received = Account(run, history), signals.received

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import budgetrl
 from budgetrl.display.base import Display
 from budgetrl.errors import RunDirError
-from budgetrl.events import Step
+from budgetrl.history import Followed
 from budgetrl.rundir import RunDir
 from budgetrl.supervise.attempt import heartbeat
 from budgetrl.supervise.closing import Closing
@@ -97,13 +97,15 @@ class Worker:
         display: Display,
         closing: Closing,
         gpu: int | None = None,
+        followed: Followed | None = None,
     ) -> None:
         self._run, self._attempt = run, attempt
         self._inherited = () if gpu is None else (gpu,)
         self._signals, self._display, self._closing = signals, display, closing
         self._kill_at = attempt.deadline
         self._next_beat = 0.0
-        self._read_to = run.events_size()
+        self._followed = followed or Followed(run)
+        self._followed.read()  # what earlier workers have trained is counted
         self.trained_s = attempt.trained_s
         """Training seconds of all workers so far."""
         self.slow_s = 0.0
@@ -166,8 +168,7 @@ class Worker:
 
     def count_training(self) -> None:
         """Add what the newest events tell."""
-        new, self._read_to = self._run.tail(self._read_to)
-        self.trained_s += sum(sum(e.phase_s.values()) for e in new if isinstance(e, Step))
+        self.trained_s += sum(sum(step.phase_s.values()) for step in self._followed.read())
 
     def _forward(self, worker: "subprocess.Popen[bytes]") -> None:
         self._signals.look()

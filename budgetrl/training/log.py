@@ -17,7 +17,7 @@ from budgetrl.events import (
     Stamp,
     Step,
 )
-from budgetrl.history import History, read_history
+from budgetrl.history import History
 from budgetrl.ledger import Ledger
 from budgetrl.losses import find_losses
 from budgetrl.phases import PhaseName
@@ -126,5 +126,5 @@ def _tell_losses(run: RunDir, log: RunLog, from_step: int) -> None:
     """What is damaged or missing of the updates that are kept, said before it costs anything."""
     if damaged := set_aside_damaged(run.evals):
         log.warn("damaged_evaluation", "; ".join(damaged))
-    if lost := find_losses(run, read_history(run)).up_to(from_step).sentences():
+    if lost := find_losses(run, log.history).up_to(from_step).sentences():
         log.warn("lost", "; ".join(lost))

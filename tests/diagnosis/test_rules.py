@@ -11,7 +11,7 @@ import pytest
 from budgetrl.diagnosis.groups import Group, group_facts
 from budgetrl.diagnosis.rules import FALSE_ALARMS, HEALTHY_RUNS, RULES
 from budgetrl.diagnosis.sign import Sign
-from budgetrl.diagnosis.story import Held, Story
+from budgetrl.diagnosis.story import Held, Story, accuracy
 from budgetrl.types import Verdict
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
@@ -115,6 +115,21 @@ def test_each_rule_speaks_where_it_should(name: str, told: Story) -> None:
     signs = spoke(told)
     assert name in signs
     assert signs[name].says and signs[name].advice and signs[name].evidence
+
+
+def test_windows_of_a_long_run_are_found_without_reading_all_of_it() -> None:
+    told = story(rising(0.2, 0.8, count=5000))
+    asked: list[int] = []
+
+    def never_measured(step: Any) -> float | None:
+        asked.append(step.step)
+        return None
+
+    assert told.first(never_measured) is None and told.last(never_measured) is None
+    assert len(asked) <= 1000
+    assert told.until(100).now == 100
+    assert told.first(accuracy) == pytest.approx(0.2, abs=0.01)
+    assert told.last(accuracy) == pytest.approx(0.8, abs=0.01)
 
 
 def test_agreed_wrong_answers_are_put_down_to_golds_only_where_held_out_ones_are_right() -> None:

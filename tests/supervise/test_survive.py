@@ -27,7 +27,7 @@ from budgetrl.evaluation.suite import PromptedProblem, Suite as AskedSuite
 from budgetrl.events import parse
 from budgetrl.files import clear_temporary, write_atomic
 from budgetrl.forecast import Forecaster
-from budgetrl.history import read_history
+from budgetrl.history import Followed, read_history
 from budgetrl.lean_steps import lean_step
 from budgetrl.losses import find_losses
 from budgetrl.pace import Pace, slowness
@@ -352,6 +352,18 @@ def test_unusual_lines_are_left_to_the_careful_reader(run: RunDir, old: bytes, n
     line = next(line for line in run.lines() if b'"kind": "step"' in line)
     assert old in line
     assert lean_step(line.replace(old, new, 1)) is None
+
+
+def test_a_run_that_goes_on_is_read_once(run: RunDir) -> None:
+    file = run.path / "events.jsonl"
+    whole = file.read_bytes()
+    followed, seen = Followed(run), []
+    for size in (*range(0, len(whole), 700), len(whole)):
+        file.write_bytes(whole[:size])
+        seen += [step.step for step in followed.read()]
+    assert seen == list(range(1, STEPS + 1))
+    assert followed.read() == []
+    assert followed.history == read_history(run)
 
 
 def test_what_is_told_of_updates_takes_eight_bytes_each(run: RunDir) -> None:
