@@ -182,7 +182,7 @@ def _parquet(file: Path, columns: Sequence[str]) -> Iterator[Row]:
     from pyarrow import parquet
 
     try:
-        opened = parquet.ParquetFile(io.BytesIO(_content(file)))
+        opened = parquet.ParquetFile(pyarrow.BufferReader(_in_arrow(_content(file))))
         held = opened.schema_arrow.names
         wanted = {name if name in held else name.split(".")[0] for name in columns}
         is_whole = wanted - _OPTIONAL <= set(held)
@@ -194,6 +194,19 @@ def _parquet(file: Path, columns: Sequence[str]) -> Iterator[Row]:
                 number += 1
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file}: not a whole Parquet file: {error}.") from None
+
+
+def _in_arrow(data: bytes) -> Any:
+    """A copy in memory of Arrow's own.
+
+    It reads in threads of its own. One of them that comes to an object of Python while Python ends
+    ends the process with SIGABRT, after everything was done.
+    """
+    import pyarrow
+
+    copy = pyarrow.allocate_buffer(len(data))
+    memoryview(copy).cast("B")[:] = data
+    return copy
 
 
 _READERS: Mapping[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {

@@ -2,10 +2,12 @@
 
 import csv
 import gzip
+import io
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,23 @@ def test_a_folder_is_all_its_files_or_those_of_the_split(tmp_path: Path) -> None
     assert answers_of(tmp_path / "set", split="test") == ANSWERS[5:]
     with pytest.raises(DataError, match=r"no file of split 'dev'.*It has: test, train"):
         answers_of(tmp_path / "set", split="dev")
+
+
+def test_no_thread_of_arrow_reads_from_an_object_of_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does while Python ends ends the process with SIGABRT."""
+    readers: set[int] = set()
+
+    class Watched(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            readers.add(threading.get_ident())
+            return super().read(size)
+
+    as_parquet(tmp_path / "rows.parquet", ROWS)
+    monkeypatch.setattr(io, "BytesIO", Watched)
+    assert answers_of(tmp_path / "rows.parquet") == ANSWERS
+    assert readers <= {threading.get_ident()}
 
 
 def test_nested_columns_messages_and_lists_of_answers(tmp_path: Path) -> None:
