@@ -357,10 +357,11 @@ def open_run(path: str | os.PathLike[str]) -> RunDir:
     """
     folder = Path(path).expanduser()
     if not (folder / RESOLVED).is_file():
-        wrong = f"no run directory {str(path)!r}"
+        wrong, near = f"no run directory {str(path)!r}", Path("runs", folder.name)
         if folder.is_dir():
             wrong = f"{path} is not a run directory: it holds no {RESOLVED}"
-        raise RunDirError(f"{wrong}.", hint="`budgetrl runs` lists the runs under ./runs.")
+        meant = f"Did you mean {near}? " if (near / RESOLVED).is_file() else ""
+        raise RunDirError(f"{wrong}.", hint=f"{meant}`budgetrl runs` lists the runs under ./runs.")
     run = RunDir(folder.resolve())
     try:
         made_by = run.read_json(MANIFEST) or {}

@@ -46,8 +46,8 @@ def export(
     if is_run and to in OF_RECIPES:
         raise UsageError(
             f"{source} is a run, and --to {to} takes a recipe.",
-            hint=f"Export its recipe: `budgetrl export {source}/recipe.toml --to {to}`; what it "
-            "trained goes with --to merged or --to adapter.",
+            hint=f"Export its recipe: `budgetrl export {source}/recipe.toml --to {to} --out DIR`; "
+            "what it trained goes with --to merged or --to adapter.",
         )
     if to in OF_RUNS and (sets or gpus):
         raise UsageError(f"--set and --gpus are for recipes, not for --to {to}.")

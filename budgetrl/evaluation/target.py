@@ -5,6 +5,7 @@
 No torch: whether model and adapter fit together is for the engine to say.
 """
 
+import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -43,7 +44,7 @@ from budgetrl.pace import free_cores
 from budgetrl.recipe.assets import PREFIX, local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import AlphaPolicy, Recipe
-from budgetrl.rundir import EXPORTED, RESOLVED, RunDir, open_run
+from budgetrl.rundir import EXPORTED, RESOLVED, RunDir, list_runs, open_run
 
 OF_VERL = "lora_adapter"
 """The folder in which verl's merger leaves an adapter, inside that of its base."""
@@ -113,6 +114,12 @@ def find_target(text: str, recipe_ref: str | None = None, base: str | None = Non
     if text.startswith(PREFIX):
         local_path(text)
         return _of_model(text, None, recipe_ref)
+    if not path.exists() and (beside := [run.name for run in list_runs(path.parent)]):
+        near = difflib.get_close_matches(path.name, beside, n=1)  # no id: a run, misspelt
+        meant = f"Did you mean {path.parent / near[0]}? " if near else ""
+        raise RunDirError(
+            f"no run directory {text!r}.", hint=f"{meant}`budgetrl runs` lists the runs."
+        )
     if (named := _HUB_ID.fullmatch(text)) and not path.exists():
         return _of_repository(Repo("model", named[1], named[2]), recipe_ref)
     what = "holds no run, checkpoint, adapter or model" if path.exists() else "no such target"

@@ -196,7 +196,7 @@ def find_recipe(ref: str | Path) -> Path:
             f"{name} is an overlay, no recipe by itself.",
             hint=f'Name it in a recipe of yours: extends = ["deepscaler_r64", "{name}"].',
         )
-    near = difflib.get_close_matches(name, bundled, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, bundled, n=3)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     raise RecipeError(
         f"no recipe file {text!r}, and no bundled recipe of that name.",
@@ -306,7 +306,9 @@ def _parse_set(text: str, merged: Mapping[str, Any]) -> dict[str, Any]:
     key, equals, raw = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts) or len(parts) < 2:
-        raise UsageError(f"--set {text!r} is not of the form table.key=value.")
+        raise UsageError(
+            f"--set {text!r} is not of the form table.key=value.", hint="Such as lora.rank=8."
+        )
     try:
         value: Any = _as_json(tomllib.loads(f"value = {raw}")["value"])
     except (ValueError, RecursionError):

@@ -24,7 +24,7 @@ from budgetrl.evaluation.target import find_target
 from budgetrl.events import Checkpoint
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
-from budgetrl.rundir import RESOLVED, RunDir
+from budgetrl.rundir import RESOLVED, RunDir, open_run
 
 MODEL = "asset:tiny/quickstart"
 
@@ -369,6 +369,18 @@ def test_a_run_of_another_version_is_named(
     run.write_json(RESOLVED, {"recipe": {"tables": "of the future"}, "sources": {}})
     with pytest.raises(RunDirError, match="another version"):
         find_target(str(run.path))
+
+
+def test_a_misspelt_run_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = RunDir.create(tmp_path / "runs", "quickstart").name
+    (tmp_path / "runs" / name / RESOLVED).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunDirError, match="no run directory 'runs/quick") as caught:
+        find_target(f"runs/{name[:-1]}")
+    assert f"Did you mean runs/{name}?" in caught.value.hint
+    with pytest.raises(RunDirError, match="no run directory 'quick") as caught:
+        open_run(name)
+    assert f"Did you mean runs/{name}?" in caught.value.hint
 
 
 def test_unknown_targets_and_suites_are_refused_with_a_way_out(tmp_path: Path) -> None:
