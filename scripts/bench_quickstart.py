@@ -20,7 +20,7 @@ from typing import Any
 
 from budgetrl.budget import PhaseTimes
 from budgetrl.events import PlanEvent
-from budgetrl.history import read_history
+from budgetrl.history import History, read_history
 from budgetrl.processor import cpu_model, cpu_speed
 from budgetrl.rundir import open_run
 
@@ -53,8 +53,6 @@ def measure_seed(out: Path, seed: int) -> dict[str, Any]:
     planned = PhaseTimes(**run.read_json("plan.json")["times"])
     steps = history.steps
     seconds = [sum(step.phase_s.values()) for step in steps]
-    phases = history.step_phase_seconds()
-    own = phases["other"] / sum(phases.values())
     between = (steps[-1].elapsed_s - steps[0].elapsed_s) if len(steps) > 1 else None
     inside = sum(seconds[1:]) + sum(
         c.seconds for c in history.checkpoints if steps[0].step <= c.step < steps[-1].step
@@ -74,10 +72,16 @@ def measure_seed(out: Path, seed: int) -> dict[str, Any]:
         "plan_source": planned.source,
         "forecast_at_5_s": None if forecast_s is None else round(forecast_s, 1),
         "forecast_error": None if forecast_s is None else round(forecast_s / wall_s - 1, 4),
-        "phase_s": {name: round(value, 2) for name, value in phases.items()},
-        "own_share": round(own, 4),
+        **_phases(history),
         "phases_over_wall": None if between is None else round(inside / between, 4),
     }
+
+
+def _phases(history: History) -> dict[str, Any]:
+    """Where the updates' time went, and the share that is neither torch's nor the grader's."""
+    phases = history.step_phase_seconds()
+    own = phases["other"] / sum(phases.values())
+    return {"phase_s": {k: round(v, 2) for k, v in phases.items()}, "own_share": round(own, 4)}
 
 
 def measure_pair(out: Path, seed: int, old: Path) -> dict[str, Any]:
@@ -96,6 +100,7 @@ def measure_pair(out: Path, seed: int, old: Path) -> dict[str, Any]:
         row[side] = {"exit_code": code, "cpu_s": round(cpu_s, 1), "wall_s": round(wall_s, 1)}
         if code == 0:
             row[side] |= {key: result[key] for key in ("steps", "baseline", "final", "difference")}
+            row[side] |= _phases(read_history(open_run(result["run_dir"])))
     return row
 
 

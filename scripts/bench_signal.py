@@ -5,7 +5,8 @@
 Three sides take turns within one process, on the same model, problems, held-out set and seeds:
 `trl`, the GRPOTrainer as its documentation shows it, with the fastest of a few obvious settings;
 `skip`, ours with signal.skip = "exact" alone; `ours`, with the order by difficulty as well. All
-use the accuracy reward alone and the same grader, so what is dead is the same for all.
+use the accuracy reward alone and the same grader, so what is dead is the same for all. How long
+each takes to an accuracy: `scripts/time_to_accuracy.py`.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,19 +28,26 @@ from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.engine.base import Request, SamplingSpec, sample_seed
-from budgetrl.engine.merging import merged
 from budgetrl.engine.plain import PlainEngine
 from budgetrl.evaluation.passk import mean_interval
-from budgetrl.processor import cpu_model
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Eval, Recipe
-from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.registry import build_reward
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.stage import TrainerParts
 from budgetrl.training.trainer import build_trainer
 from budgetrl.training.trl_args import UNLIMITED_STEPS, grpo_arguments
 from budgetrl.types import Verdict
+
+try:
+    from budgetrl.engine.merging import lora_layers, merged
+    from budgetrl.processor import cpu_model
+    from budgetrl.rewards.pool import GradingPool
+except ImportError:  # the older build that time_to_accuracy.py trains with
+    from budgetrl.estimation.cpu import cpu_model
+    from budgetrl.rewards.worker import GradingPool
+
+    from budgetrl.engine.plain import lora_layers, merged
 
 SIDES = ("trl", "skip", "ours")
 MIXES = ("hard", "easy")
@@ -56,6 +64,8 @@ class Tally:
     """What one side did in its time."""
 
     seconds: float = 0.0
+    cpu_s: float = 0.0
+    """CPU seconds of this process."""
     steps: int = 0
     groups: int = 0
     signal: int = 0
@@ -74,7 +84,11 @@ class Tally:
         return 60 * self.signal / self.seconds
 
 
-def recipe_of(mix: str, side: str, seed: int, learning_rate: float) -> Recipe:
+IsOver = Callable[[Any, Tally], bool]
+"""Asked after each update, with the engine: whether to end."""
+
+
+def recipe_of(mix: str, side: str, seed: int, learning_rate: float, *more: str) -> Recipe:
     """The quickstart with the accuracy reward alone, as a side trains it."""
     sets = ["rewards.format.weight=0", f'data.path="asset:tiny/data/train_{mix}.jsonl"']
     sets += [f"recipe.seed={seed}", "batch.micro_batch=32", 'signal.on_empty="continue"']
@@ -83,13 +97,18 @@ def recipe_of(mix: str, side: str, seed: int, learning_rate: float) -> Recipe:
         sets.append('signal.skip="exact"')
     if side == "ours":
         sets.append('signal.order="difficulty"')
-    return load_recipe("quickstart", sets).recipe
+    return load_recipe("quickstart", [*sets, *more]).recipe
+
+
+def no_longer_than(limit_s: float) -> IsOver:
+    """Ends when another update would last beyond the limit."""
+    return lambda _, tally: tally.seconds + tally.seconds / tally.steps > limit_s
 
 
 def train_ours(
-    recipe: Recipe, pool: GradingPool, folder: Path, limit_s: float
+    recipe: Recipe, pool: GradingPool, folder: Path, is_over: IsOver
 ) -> tuple[Any, Tally]:
-    """budgetrl's trainer for a fixed time."""
+    """budgetrl's trainer."""
     import transformers
 
     tally = Tally()
@@ -123,25 +142,28 @@ def train_ours(
                 tally.add_group(right)
                 if rates is not None:
                     rates.observe(problem, sum(right), len(right))
-            _count_step(tally, clock, start, limit_s, control)
+            _count_step(tally, clock, start)
+            control.should_training_stop = is_over(engine, tally)
 
     trainer = build_trainer(parts, UNLIMITED_STEPS, [Follow()])
-    start = time.monotonic()
+    start = _now()
     clock.take()
     trainer.train()
     return engine, tally
 
 
 def train_trl(
-    recipe: Recipe, pool: GradingPool, folder: Path, limit_s: float, merge: bool, micro: int
+    recipe: Recipe, pool: GradingPool, folder: Path, is_over: IsOver, merge: bool, micro: int
 ) -> tuple[Any, Tally]:
-    """TRL's own trainer for a fixed time: its sampler, its generation, all its groups."""
+    """TRL's own trainer: its sampler, its generation, all its groups; PEFT's own layers."""
     import datasets
     import transformers
     import trl
 
     tally = Tally()
     engine = PlainEngine.open(recipe)
+    for layer in lora_layers(engine.model):
+        vars(layer).pop("forward", None)  # that of budgetrl
     renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
     problems = load_problems(recipe.data, pool.gold_problems).problems
     size = recipe.grpo.num_generations
@@ -175,7 +197,8 @@ def train_trl(
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             state.log_history.clear()
             if "grad_norm" in (logs or {}):
-                _count_step(tally, clock, start, limit_s, control)
+                _count_step(tally, clock, start)
+                control.should_training_stop = is_over(engine, tally)
 
     rows = [{"prompt": renderer.messages(p.text), "answer": p.answer} for p in problems]
     accumulation = recipe.completions_per_step // micro
@@ -194,21 +217,22 @@ def train_trl(
         callbacks=[Follow()],
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    start = time.monotonic()
+    start = _now()
     clock.take()
     trainer.train()
     return engine, tally
 
 
-def _count_step(
-    tally: Tally, clock: PhaseClock, start: float, limit_s: float, control: Any
-) -> None:
+def _now() -> tuple[float, float]:
+    """Seconds of the wall's clock, and of this process's."""
+    return time.monotonic(), time.process_time()
+
+
+def _count_step(tally: Tally, clock: PhaseClock, start: tuple[float, float]) -> None:
     tally.steps += 1
     for name, seconds in clock.take().items():
         tally.phases[name] = tally.phases.get(name, 0.0) + seconds
-    tally.seconds = time.monotonic() - start
-    if tally.seconds + tally.seconds / tally.steps > limit_s:
-        control.should_training_stop = True
+    tally.seconds, tally.cpu_s = (now - then for now, then in zip(_now(), start, strict=True))
 
 
 def held_out_accuracy(engine: Any, recipe: Recipe, mix: str, pool: GradingPool) -> float:
@@ -235,7 +259,7 @@ def best_trl_settings(
     speeds = {}
     for merge, micro in itertools.product((True, False), (64, 32, 16)):
         recipe = recipe_of("hard", "trl", 1, learning_rate)
-        _, tally = train_trl(recipe, pool, folder, seconds, merge, micro)
+        _, tally = train_trl(recipe, pool, folder, no_longer_than(seconds), merge, micro)
         speeds[merge, micro] = tally.steps / tally.seconds
         gc.collect()
     merge, micro = max(speeds, key=lambda key: speeds[key])
@@ -250,10 +274,11 @@ def run_side(
     recipe: Recipe, side: str, mix: str, pool: GradingPool, folder: Path, limit_s: float, best: Any
 ) -> Tally:
     """One side on one mix and seed: train for the time, then evaluate."""
+    is_over = no_longer_than(limit_s)
     if side == "trl":
-        engine, tally = train_trl(recipe, pool, folder, limit_s, best["merge"], best["micro_batch"])
+        engine, tally = train_trl(recipe, pool, folder, is_over, best["merge"], best["micro_batch"])
     else:
-        engine, tally = train_ours(recipe, pool, folder, limit_s)
+        engine, tally = train_ours(recipe, pool, folder, is_over)
     tally.accuracy = held_out_accuracy(engine, recipe, mix, pool)
     print(
         f"{mix} seed {recipe.seed} {side}: {tally.steps} updates in {tally.seconds:.0f} s, "

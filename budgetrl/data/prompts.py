@@ -49,6 +49,8 @@ class PromptRenderer:
             tokenizer, prompt.chat_template, prompt.template_kwargs, moment or STANDARD_MOMENT
         )
         self._made = lru_cache(MADE_AT_ONCE)(self._make)
+        self.encode = lru_cache(MADE_AT_ONCE)(self._encode)
+        """Token ids of a rendered prompt, without a second start token."""
         probe = self.messages(PROBE)
         text = self._template.render(probe)
         self._refuse_losses(text)
@@ -74,10 +76,6 @@ class PromptRenderer:
     def ids(self, problem: Problem) -> tuple[int, ...]:
         """Token ids of the rendered prompt."""
         return self._made(problem)[1]
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a rendered prompt, without a second start token."""
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def closing(self) -> str:
         """What the chat template prints after an answer; nothing where it cannot end with one."""
@@ -114,6 +112,9 @@ class PromptRenderer:
                 "prompt.chat_template.",
             )
         return text, self.encode(text)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _refuse_losses(self, text: str) -> None:
         if PROBE not in text:

@@ -32,6 +32,7 @@ from budgetrl.engine.folder import model_folder
 from budgetrl.engine.gap import mean_gap
 from budgetrl.engine.logits import scoring
 from budgetrl.engine.merging import drawing_in, lora_layers, merged
+from budgetrl.engine.one_product import train_with_one_product
 from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.errors import HardwareError, ModelError, first_line
 from budgetrl.recipe.schema import AlphaPolicy, Lora, Recipe
@@ -81,6 +82,7 @@ class PlainEngine(ModelEngine):
             model = peft.get_peft_model(base, lora_config(recipe.lora, source))
         else:
             model = with_adapter(base, adapter)
+        train_with_one_product(model)
         if recipe.engine.gradient_checkpointing:
             model.enable_input_require_grads()
         return cls(model, tokenizer, recipe)

@@ -44,14 +44,19 @@ def keep_promises(trainer: Any, batches: Sequence[Batch], must_stop: StopCheck) 
     from trl.models.utils import disable_gradient_checkpointing
 
     model, kwargs = trainer.model, trainer.args.gradient_checkpointing_kwargs
-    with torch.no_grad(), disable_gradient_checkpointing(model, kwargs):
-        for key in (OLD, REFERENCE):
-            promised = [batch for batch in batches if key in batch and len(batch[key])]
-            with _policy(trainer, key) if promised else nullcontext():
-                for batch in promised:
-                    if must_stop():
-                        raise StepAborted
-                    batch[key] = logps(trainer, batch, key)
+    for key in (OLD, REFERENCE):
+        promised = [batch for batch in batches if key in batch and len(batch[key])]
+        if not promised:
+            continue
+        with (
+            torch.no_grad(),
+            disable_gradient_checkpointing(model, kwargs),
+            _policy(trainer, key),
+        ):
+            for batch in promised:
+                if must_stop():
+                    raise StepAborted
+                batch[key] = logps(trainer, batch, key)
 
 
 def logps(trainer: Any, batch: Batch, key: str = OLD) -> torch.Tensor:

@@ -11,6 +11,7 @@ goes into advantages.
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ from budgetrl.types import Problem
 
 MANY_LOGITS = 1 << 24
 """Of a micro-batch: 64 MiB in float32. Fewer are computed at once, which takes less time."""
+
+    def _clip_grad_norm(self, *args: Any) -> Any:
+        with self.parts.clock.time("update"):
+            return super()._clip_grad_norm(*args)  # type: ignore[misc]
 
 
 class BudgetMixin(StageMixin):
@@ -105,8 +110,8 @@ class BudgetMixin(StageMixin):
                 batch: Batch = super()._generate_and_score_completions(rows)  # type: ignore[misc]
         finally:
             self._rolling_out = False
-        scored = zip(batch["prompt_ids"], batch["prompt_mask"].bool(), strict=True)
-        self.check_prompts(problems, [ids[mask].tolist() for ids, mask in scored])
+        scored = zip(batch["prompt_ids"].tolist(), batch["prompt_mask"].tolist(), strict=True)
+        self.check_prompts(problems, [[*compress(ids, mask)] for ids, mask in scored])
         groups = record.groups()[first // size :]
         constant = [is_constant(group) for group in groups for _ in range(size)]
         # Equal rewards teach nothing; what float32 leaves of their mean is noise.
