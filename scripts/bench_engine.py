@@ -86,8 +86,9 @@ class Side:
         from budgetrl.training.stage import TrainerParts
         from budgetrl.training.trainer import build_trainer
 
-        sets = [f"model.id={model}", "lora.rank=16", "lora.alpha=16", "sampling.max_tokens=64"]
-        sets.append("batch.micro_batch=4")
+        sets = [f"model.id={model}", "batch.micro_batch=4", "sampling.max_tokens=64"]
+        if not model.startswith("asset:"):  # the quickstart's keeps its own
+            sets += ["lora.rank=16", "lora.alpha=16"]
         if distils:
             sets += [f"teacher.id={model}", "teacher.adapter=unset"]
             (self.recipe,) = load_recipe("quickstart_distill", sets).recipe.parts
@@ -186,8 +187,11 @@ def _peak(reset: bool = False) -> int:
 
 def serve(model: str) -> None:
     """Measure what stdin asks for, a line of JSON each."""
+    import budgetrl
+
     answers, sys.stdout = sys.stdout, sys.stderr
     side = Side(model)
+    print(json.dumps(budgetrl.__file__), file=answers, flush=True)
     for line in sys.stdin:
         name, *rest = json.loads(line)
         rest[0] = Case(*rest[0])
@@ -206,11 +210,18 @@ class Worker:
         self._process = subprocess.Popen(
             command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+        imported = self._answer()
+        if not Path(imported).is_relative_to(checkout):
+            raise SystemExit(f"the side of {checkout} has imported {imported}")
 
     def ask(self, *question: Any) -> Any:
         """What it measured."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
         print(json.dumps(question), file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
         answer = self._process.stdout.readline()
         if not answer:
             raise SystemExit("a side has ended")
