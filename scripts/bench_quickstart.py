@@ -2,9 +2,10 @@
 
     python scripts/bench_quickstart.py --seeds 1,2,3
     python scripts/bench_quickstart.py --budgets 12 --low 20 --high 120
-    python scripts/bench_quickstart.py --seeds 1 --old OLD    by another checkout as well
+    python scripts/bench_quickstart.py --seeds 1 --old OLD --json FILE    pairs with another build
 
-Every run is the real command in its own process. The result belongs into recipes/LOG.md.
+Every run is the real command in its own process. The result belongs into recipes/LOG.md. Of pairs,
+FILE's other seeds are kept.
 """
 
 import argparse
@@ -14,28 +15,33 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 from budgetrl.budget import PhaseTimes
+from budgetrl.evaluation.passk import mean_interval
 from budgetrl.events import PlanEvent
 from budgetrl.history import History, read_history
 from budgetrl.processor import cpu_model, cpu_speed
 from budgetrl.rundir import open_run
 
 
-def run_quickstart(
-    out: Path, *options: str, checkout: Path | None = None
-) -> tuple[int, dict[str, Any], float]:
-    """Exit code, final JSON and wall seconds of one `budgetrl run quickstart`."""
-    env = os.environ | ({} if checkout is None else {"PYTHONPATH": str(checkout)})
+def quickstart_command(out: Path, *options: str) -> list[str]:
+    """The real command."""
     command = [sys.executable, "-m", "budgetrl", "run", "quickstart", "--out", str(out)]
-    command += ["--display", "none", "--json", *options]
+    return [*command, "--display", "none", "--json", *options]
+
+
+def run_quickstart(out: Path, *options: str) -> tuple[int, dict[str, Any], float]:
+    """Exit code, final JSON and wall seconds of one `budgetrl run quickstart`."""
     start = time.monotonic()
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=env, cwd=checkout
-    )
+    command = quickstart_command(out, *options)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     wall_s = time.monotonic() - start
     print(f"  {' '.join(options)}: exit {done.returncode}, {wall_s:.1f} s", file=sys.stderr)
     return done.returncode, json.loads(done.stdout), wall_s
@@ -87,21 +93,49 @@ def _phases(history: History) -> dict[str, Any]:
 def measure_pair(out: Path, seed: int, old: Path) -> dict[str, Any]:
     """The same quickstart by two checkouts: CPU seconds of all its processes, and its gain.
 
-    Without a limit that counts: other work on the machine would end one of them early.
+    Both at once: what else the machine does slows a CPU second of both alike. Without a limit that
+    counts: it would end one of them early.
     """
-    row: dict[str, Any] = {"seed": seed}
-    for side, checkout in (("old", old), ("new", Path(__file__).resolve().parents[1])):
-        before = os.times()
-        code, result, wall_s = run_quickstart(
-            out / side, "--seed", str(seed), "--hours", "60m", checkout=checkout
-        )
-        after = os.times()
-        cpu_s = sum(after[2:4]) - sum(before[2:4])
-        row[side] = {"exit_code": code, "cpu_s": round(cpu_s, 1), "wall_s": round(wall_s, 1)}
-        if code == 0:
-            row[side] |= {key: result[key] for key in ("steps", "baseline", "final", "difference")}
-            row[side] |= _phases(read_history(open_run(result["run_dir"])))
-    return row
+
+    def measured(side: str, checkout: Path) -> dict[str, Any]:
+        answer = out / f"{side}.json"
+        with answer.open("w") as file:
+            command = quickstart_command(out / side, "--seed", str(seed), "--hours", "60m")
+            env = os.environ | {"PYTHONPATH": str(checkout)}
+            run = subprocess.Popen(
+                command, env=env, cwd=checkout, stdout=file, stderr=subprocess.DEVNULL
+            )
+            _, status, used = os.wait4(run.pid, 0)
+        if status:
+            raise SystemExit(f"{side}, seed {seed}: {answer.read_text()}")
+        result = json.loads(answer.read_text())
+        row = {key: result[key] for key in ("steps", "baseline", "final", "difference")}
+        cpu_s = round(used.ru_utime + used.ru_stime, 1)
+        print(f"seed {seed}, {side}: {cpu_s} s of CPU", file=sys.stderr)
+        return {"cpu_s": cpu_s} | row | _phases(read_history(open_run(result["run_dir"])))
+
+    sides = {"old": old, "new": Path(__file__).resolve().parents[1]}
+    with ThreadPoolExecutor() as pool:
+        rows = pool.map(measured, sides, sides.values())
+    return {"seed": seed} | dict(zip(sides, rows, strict=True))
+
+
+def paired(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All pairs: how much faster the whole run is, and by how much the mean gain differs."""
+    gains = [
+        row["new"]["difference"]["heldout"]["pass_at"]["1"]
+        - row["old"]["difference"]["heldout"]["pass_at"]["1"]
+        for row in rows
+    ]
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": cpu_model(),
+        "old": "2efa2f2",
+        "faster": median(row["old"]["cpu_s"] / row["new"]["cpu_s"] for row in rows),
+        "gain_difference": fmean(gains),
+        "interval_95": mean_interval(gains) if len(gains) > 1 else None,
+        "rows": list(rows),
+    }
 
 
 def measure_budget(out: Path, budget_s: float) -> dict[str, Any]:
@@ -127,11 +161,17 @@ def main() -> None:
     parser.add_argument("--low", type=float, default=20.0)
     parser.add_argument("--high", type=float, default=120.0)
     parser.add_argument("--old", type=Path, help="a checkout to run each seed with as well")
+    parser.add_argument("--json", type=Path, help="where pairs are kept")
     options = parser.parse_args()
+    if (options.old is None) != (options.json is None):
+        parser.error("--old and --json belong together")
     if options.old:
-        with tempfile.TemporaryDirectory() as folder:
-            for seed in map(int, options.seeds.split(",")):
-                print(json.dumps(measure_pair(Path(folder), seed, options.old)), flush=True)
+        for seed in map(int, options.seeds.split(",")):
+            with tempfile.TemporaryDirectory() as folder:
+                row = measure_pair(Path(folder), seed, options.old.resolve())
+            known = json.loads(options.json.read_text())["rows"] if options.json.exists() else []
+            rows = sorted([r for r in known if r["seed"] != seed] + [row], key=itemgetter("seed"))
+            options.json.write_text(json.dumps(paired(rows), indent=1) + "\n")
         return
     report: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
