@@ -45,12 +45,14 @@ class Watch:
     Args:
         accuracy: of an engine as it is.
         goal: of two evaluations in a row.
-        limit_s: seconds of the clock that end it as well.
+        limit_s: seconds of training that end it as well.
+        clock: the one that a tally's seconds are of.
     """
 
     accuracy: Callable[[Any], float]
     goal: float
     limit_s: float
+    clock: Callable[[], float] = time.process_time
     curve: list[tuple[float, int, float]] = field(default_factory=list)
     """Seconds, updates and accuracy at each evaluation."""
     seconds: float = 0.0
@@ -61,9 +63,9 @@ class Watch:
         self.seconds = tally.cpu_s - self._off_s
         last = self.curve[-1][0] if self.curve else 0.0
         if self.seconds - last >= max(EVERY_S, EVERY_SHARE * last):
-            before = time.process_time()
+            before = self.clock()
             self.curve.append((self.seconds, tally.steps, self.accuracy(engine)))
-            self._off_s += time.process_time() - before
+            self._off_s += self.clock() - before
         return self.reached is not None or self.seconds >= self.limit_s
 
     @property
