@@ -3,11 +3,11 @@
     git worktree add --detach OLD 2efa2f2
     python scripts/time_to_accuracy.py OLD --mix hard --seeds 1,2,3 --json FILE
 
-The sides train as in `scripts/bench_signal.py`, each in a process of its own on one thread, one
-after the other. The clock is the CPU time of that process without its evaluations, of which there
-is one every two seconds, and later after each 5 % more; it ends at the first of two evaluations in
-a row that reach the goal.
-What FILE has of other sides, seeds and mixes is kept, so a measurement can be made piece by piece.
+The sides train as in `scripts/bench_signal.py`, each in a process of its own on one thread, all at
+once: what else the machine does slows a CPU second of all alike. The clock is the CPU time of that
+process without its evaluations, of which there is one every two seconds, and later after each 5 %
+more; it ends at the first of two evaluations in a row that reach the goal. What FILE has of other
+sides, seeds and mixes is kept, so a measurement can be made piece by piece.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,22 +134,25 @@ def main() -> None:
         side, mix, seed, limit_s = options.one
         print(json.dumps(train(side, mix, int(seed), float(limit_s))), file=answers)
         return
-    if options.old is None:
-        parser.error("which checkout is the older build?")
+    if options.old is None or options.json is None:
+        parser.error("a checkout of the older build and --json are needed")
+    checkouts = dict.fromkeys(SETTINGS, HERE) | {"old": options.old.resolve()}
+    sides = options.sides.split(",")
     for seed in options.seeds.split(","):
-        for side in options.sides.split(","):
-            checkout = options.old.resolve() if side == "old" else HERE
-            row = train_by(checkout, side, options.mix, seed, f"{options.limit}")
-            report = _report(row, options.json)
-            if options.json:
+        with ThreadPoolExecutor(len(sides)) as pool:
+            runs = [
+                pool.submit(train_by, checkouts[side], side, options.mix, seed, f"{options.limit}")
+                for side in sides
+            ]
+            for run in as_completed(runs):
+                report = _report(run.result(), options.json)
                 options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(report, indent=1))
 
 
-def _report(row: dict[str, Any], file: Path | None) -> dict[str, Any]:
+def _report(row: dict[str, Any], file: Path) -> dict[str, Any]:
     from bench_signal import LEARNING_RATE, cpu_model
 
-    known = json.loads(file.read_text(encoding="utf-8"))["rows"] if file and file.exists() else []
+    known = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
     place = ("mix", "seed", "side")
     rows = [one for one in known if any(one[key] != row[key] for key in place)] + [row]
     sides = list(SETTINGS)

@@ -16,12 +16,13 @@ from typing import Any
 
 from api_reference import reference
 from check_alarms import judge, load
+from speed_tables import engine, points, quickstart_pairs, speed_goals, time_to_accuracy
 from ways_table import ways
 
 from budgetrl.diagnosis.rules import RULES
 from budgetrl.estimation.request import Request, answer
 from budgetrl.recipe.load import list_recipes, load_recipe
-from budgetrl.units import GIB, duration, gib, usd
+from budgetrl.units import duration, gib, usd
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASUREMENTS = ROOT / "docs" / "measurements"
@@ -197,22 +198,6 @@ def signal(found: Measured) -> str:
     )
 
 
-def engine(found: Measured) -> str:
-    """The plain engine against an earlier one."""
-    lines = ["| model | what | before | now | ratio |", "|---|---|---|---|---|"]
-    for row in found["rows"]:
-        memory = row["unit"] == "bytes"
-        old, new = (row[side] / (GIB if memory else 1) for side in ("old", "new"))
-        sizes = f"{old:.2f} GiB | {new:.2f} GiB" if memory else f"{old:.0f} | {new:.0f}"
-        lines.append(f"| {row['model']} | {row['measure']} | {sizes} | {row['ratio']:.2f}x |")
-    return (
-        f"Against commit {found['old']}, in turn, tokens for a CPU second of one thread, medians; "
-        f"{found['cpu']}, {found['date']}, with other work on the machine "
-        "(`scripts/bench_engine.py`). Greedy texts are the same, gradients to 5e-6:\n\n"
-        + "\n".join(lines)
-    )
-
-
 def _other_rate() -> str:
     """The same bench at the learning rate that plain TRL likes better."""
     other = json.loads((MEASUREMENTS / "signal_1e-3.json").read_text(encoding="utf-8"))
@@ -226,11 +211,8 @@ def _other_rate() -> str:
 
 def _accuracy_gain(mix: Measured) -> str:
     """Plain TRL's accuracy and ours, and the difference with its interval."""
-    low, high = mix["interval_95"]
-    return (
-        f"{_percent(mix['accuracy']['trl'])} -> {_percent(mix['accuracy']['ours'])}: "
-        f"{100 * mix['accuracy_difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-    )
+    gain = points(mix["accuracy_difference"], mix["interval_95"])
+    return f"{_percent(mix['accuracy']['trl'])} -> {_percent(mix['accuracy']['ours'])}: {gain}"
 
 
 def stages(found: Measured) -> str:
@@ -343,6 +325,7 @@ COMPUTED: dict[str, Callable[[], str]] = {
     "rules": rules,
     "recipes": recipes,
     "cards": cards,
+    "speed_goals": speed_goals,
     "quickstart_line": quickstart_line,
     "reference": reference,
     "decisions": decisions,
@@ -451,6 +434,8 @@ BLOCKS: dict[str, Callable[[Measured], str]] = {
     "cpu_plan": cpu_plan,
     "signal": signal,
     "engine": engine,
+    "quickstart_pairs": quickstart_pairs,
+    "time_to_accuracy": time_to_accuracy,
     "hub_faults": hub_faults,
     "torture_loaded": torture_loaded,
     "sweep": sweep,
