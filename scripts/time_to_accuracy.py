@@ -103,7 +103,11 @@ def train(side: str, mix: str, seed: int, limit_s: float) -> dict[str, Any]:
             bench.train_ours(recipe, pool, Path(name), watch.is_over)
     curve = [[round(seconds, 2), steps, accuracy] for seconds, steps, accuracy in watch.curve]
     row = {"mix": mix, "seed": seed, "side": side, "goal": GOALS[mix], "seconds": watch.reached}
-    return row | {"trained_s": watch.seconds, "curve": curve}
+    return row | {
+        "learning_rate": recipe.schedule.learning_rate,
+        "trained_s": watch.seconds,
+        "curve": curve,
+    }
 
 
 def train_by(checkout: Path, *question: str) -> dict[str, Any]:
@@ -150,7 +154,7 @@ def main() -> None:
 
 
 def _report(row: dict[str, Any], file: Path) -> dict[str, Any]:
-    from bench_signal import LEARNING_RATE, cpu_model
+    from budgetrl.processor import cpu_model
 
     known = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
     place = ("mix", "seed", "side")
@@ -160,7 +164,7 @@ def _report(row: dict[str, Any], file: Path) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": cpu_model(),
-        "learning_rate": LEARNING_RATE,
+        "learning_rate": row.pop("learning_rate"),
         "old": "2efa2f2",
         "settings": SETTINGS,
         "rows": rows,
