@@ -157,13 +157,14 @@ def train_trl(
 ) -> tuple[Any, Tally]:
     """TRL's own trainer: its sampler, its generation, all its groups; PEFT's own layers."""
     import datasets
+    import peft
     import transformers
     import trl
 
     tally = Tally()
     engine = PlainEngine.open(recipe)
     for layer in lora_layers(engine.model):
-        vars(layer).pop("forward", None)  # that of budgetrl
+        layer.__class__ = peft.tuners.lora.Linear  # as PEFT makes it
     renderer = PromptRenderer(engine.tokenizer, recipe.prompt)
     problems = load_problems(recipe.data, pool.gold_problems).problems
     size = recipe.grpo.num_generations

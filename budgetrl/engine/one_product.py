@@ -9,8 +9,6 @@ so a resumed run computes the same bits. Not for weights of fewer bits, which wo
 adapter away.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,8 +21,8 @@ from budgetrl.engine.merging import lora_layers
 def train_with_one_product(model: Any) -> None:
     """Give each adapted linear layer of a PEFT model the choice."""
     for layer in lora_layers(model):
-        if isinstance(layer, lora.Linear) and type(layer.get_base_layer()) is torch.nn.Linear:
-            layer.forward = partial(_forward, layer, layer.forward)
+        if type(layer) is lora.Linear and type(layer.get_base_layer()) is torch.nn.Linear:
+            layer.__class__ = OneProduct
 
 
 def is_less_work(tokens: int, rank: int, outputs: int, inputs: int) -> bool:
@@ -37,29 +35,31 @@ def is_less_work(tokens: int, rank: int, outputs: int, inputs: int) -> bool:
     return weight * (tokens + 3 * rank) < 3 * rank * (inputs + outputs) * tokens
 
 
-def _forward(
-    layer: Any, peft_forward: Callable[..., torch.Tensor], x: torch.Tensor, *args: Any, **named: Any
-) -> torch.Tensor:
-    name = None if args or named else _only_adapter(layer)
-    if name is not None:
-        base, tokens = layer.get_base_layer(), x.numel() // x.shape[-1]
-        if is_less_work(tokens, layer.r[name], *base.weight.shape):
-            return linear(x, base.weight + layer.get_delta_weight(name), base.bias)
-    return peft_forward(x, *args, **named)
+class OneProduct(lora.Linear):
+    """PEFT's layer, which an adapted one becomes in place: parameters and their names stay."""
 
+    def forward(self, x: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
+        """The layer's output for activations (..., inputs)."""
+        name = None if args or named else self._only_adapter()
+        if name is not None:
+            base, tokens = self.get_base_layer(), x.numel() // x.shape[-1]
+            if is_less_work(tokens, self.r[name], *base.weight.shape):
+                return linear(x, base.weight + self.get_delta_weight(name), base.bias)
+        usual: torch.Tensor = super().forward(x, *args, **named)
+        return usual
 
-def _only_adapter(layer: Any) -> str | None:
-    """The one that acts on a layer beside its weight; None where there is more to it than A and B.
+    def _only_adapter(self) -> str | None:
+        """The one that acts beside the weight; None where there is more to it than A and B.
 
-    So far PEFT's other kinds (DoRA and the like), dropout, a bias, and fewer bits.
-    """
-    if layer.merged or layer.disable_adapters:
-        return None
-    names = [name for name in layer.active_adapters if name in layer.lora_A]
-    plain = len(names) == 1 and (
-        names[0] not in layer.lora_variant
-        and not layer.lora_bias[names[0]]
-        and isinstance(layer.lora_dropout[names[0]], torch.nn.Identity)
-        and layer.get_base_layer().weight.dtype == torch.float32
-    )
-    return names[0] if plain else None
+        So far PEFT's other kinds (DoRA and the like), dropout, a bias, and fewer bits.
+        """
+        if self.merged or self.disable_adapters:
+            return None
+        names = [name for name in self.active_adapters if name in self.lora_A]
+        plain = len(names) == 1 and (
+            names[0] not in self.lora_variant
+            and not self.lora_bias[names[0]]
+            and isinstance(self.lora_dropout[names[0]], torch.nn.Identity)
+            and self.get_base_layer().weight.dtype == torch.float32
+        )
+        return names[0] if plain else None
