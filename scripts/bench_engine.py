@@ -75,6 +75,7 @@ class Side:
 
     def __init__(self, model: str, distils: bool = False) -> None:
         import torch
+        from either_build import TrainerParts
 
         from budgetrl.data.prompts import PromptRenderer
         from budgetrl.data.rows import load_problems
@@ -83,7 +84,6 @@ class Side:
         from budgetrl.estimation.shapes import find_shape
         from budgetrl.recipe.load import load_recipe
         from budgetrl.training.clock import PhaseClock
-        from budgetrl.training.stage import TrainerParts
         from budgetrl.training.trainer import build_trainer
 
         sets = [f"model.id={model}", "batch.micro_batch=4", "sampling.max_tokens=64"]

@@ -23,31 +23,22 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from either_build import GradingPool, TrainerParts, cpu_model, lora_layers, merged, request
+
 from budgetrl.data.difficulty import SolveRates
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.data.sampler import ProblemSampler
-from budgetrl.engine.base import Request, SamplingSpec, sample_seed
+from budgetrl.engine.base import SamplingSpec, sample_seed
 from budgetrl.engine.plain import PlainEngine
 from budgetrl.evaluation.passk import mean_interval
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.rewards.registry import build_reward
 from budgetrl.training.clock import PhaseClock
-from budgetrl.training.stage import TrainerParts
 from budgetrl.training.trainer import build_trainer
 from budgetrl.training.trl_args import UNLIMITED_STEPS, grpo_arguments
 from budgetrl.types import Verdict
-
-try:
-    from budgetrl.engine.merging import lora_layers, merged
-    from budgetrl.processor import cpu_model
-    from budgetrl.rewards.pool import GradingPool
-except ImportError:  # the older build that time_to_accuracy.py trains with
-    from budgetrl.estimation.cpu import cpu_model
-    from budgetrl.rewards.worker import GradingPool
-
-    from budgetrl.engine.plain import lora_layers, merged
 
 SIDES = ("trl", "skip", "ours")
 MIXES = ("hard", "easy")
@@ -244,7 +235,7 @@ def held_out_accuracy(engine: Any, recipe: Recipe, mix: str, pool: GradingPool) 
     problems = load_suite(spec, pool.gold_problems).problems
     for sample in range(EVAL_SAMPLES):
         requests = [
-            Request(p.id, renderer.ids(p), sample, sample_seed(1, p.id, sample)) for p in problems
+            request(p.id, renderer.ids(p), sample, sample_seed(1, p.id, sample)) for p in problems
         ]
         sampling = SamplingSpec(1.0, 1.0, recipe.sampling.max_tokens)
         found = engine.generate(requests, sampling, lambda: False)

@@ -80,6 +80,10 @@ class StageMixin:
         self.lr_scheduler = Rates(optimizer or self.optimizer, rate)  # type: ignore[attr-defined]
         return self.lr_scheduler
 
+    def _clip_grad_norm(self, *args: Any) -> Any:
+        with self.parts.clock.time("update"):
+            return super()._clip_grad_norm(*args)  # type: ignore[misc]
+
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """One micro-batch."""
         if self.parts.must_stop():

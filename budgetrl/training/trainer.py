@@ -51,10 +51,6 @@ from budgetrl.types import Problem
 MANY_LOGITS = 1 << 24
 """Of a micro-batch: 64 MiB in float32. Fewer are computed at once, which takes less time."""
 
-    def _clip_grad_norm(self, *args: Any) -> Any:
-        with self.parts.clock.time("update"):
-            return super()._clip_grad_norm(*args)  # type: ignore[misc]
-
 
 class BudgetMixin(StageMixin):
     """Overrides of `GRPOTrainer`."""
