@@ -4,13 +4,14 @@ with new_folder(out) as draft: write into draft          afterwards it is out
 """
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from budgetrl.errors import RefusedError, UsageError
-from budgetrl.files import fsync_folder, temporary_beside
+from budgetrl.files import fsync_folder, make_public, temporary_beside
 from budgetrl.units import gib
 
 ROOM = 1.05
@@ -63,6 +64,9 @@ def new_folder(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         draft.mkdir()
         yield draft
+        for file in draft.rglob("*"):
+            if file.is_file() and not os.access(file, os.X_OK):  # scripts have theirs
+                make_public(file)
         draft.rename(out)
         fsync_folder(out.parent)
     except OSError as error:

@@ -25,6 +25,7 @@ from budgetrl.evaluation.mending import refuse_newer, set_aside_damaged
 from budgetrl.evaluation.run import evaluate
 from budgetrl.evaluation.suite import PromptedProblem, Suite as AskedSuite
 from budgetrl.events import parse
+from budgetrl.export.folder import new_folder
 from budgetrl.files import clear_temporary, write_atomic
 from budgetrl.forecast import Forecaster
 from budgetrl.history import Followed, read_history
@@ -309,6 +310,23 @@ def test_half_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) 
     mask = os.umask(0)
     os.umask(mask)
     assert (tmp_path / "c").stat().st_mode & 0o777 == 0o644 & ~mask
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_all_files_of_an_exported_folder_have_one_mode(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with new_folder(tmp_path / "out") as draft:
+            (draft / "sub").mkdir()
+            for name in ("model.safetensors", "sub/part.safetensors"):
+                (draft / name).touch(0o600)  # as safetensors does
+            write_atomic(draft / "config.json", "{}")
+            write_atomic(draft / "run.sh", "true", 0o755)
+    finally:
+        os.umask(before)
+    modes = {p.name: p.stat().st_mode & 0o777 for p in (tmp_path / "out").rglob("*.*")}
+    assert modes.pop("run.sh") == 0o755 & ~mask
+    assert set(modes.values()) == {0o644 & ~mask} and len(modes) == 3
 
 
 def test_a_damaged_file_is_named_with_a_way_on(run: RunDir, tmp_path: Path) -> None:
