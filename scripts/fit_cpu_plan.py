@@ -231,15 +231,16 @@ def main() -> None:
     values = {**fit(found, ROLLOUT, shapes), **fit(found, UPDATE, shapes)}
     print(json.dumps(values, indent=1))
     if options.write:
-        speeds = [row["gflops"] for row in found if row["threads"] == 1]
+        speed = float(np.median([row["gflops"] for row in found if row["threads"] == 1]))
         asset = json.loads(OUT.read_text(encoding="utf-8"))
-        for name, value in values.items():
-            old = asset["constants"][name]
-            low, high = old["low"] / old["value"], old["high"] / old["value"]
-            old |= {"value": value, "low": low * value, "high": high * value}
+        faster = speed / asset["reference"]["gflops"]
+        for name, old in asset["constants"].items():
+            if f"{name}_serial" in asset["constants"]:  # seconds; those not fitted stay, elsewhere
+                times = values.get(name, old["value"] / faster) / old["value"]
+                old |= {end: times * old[end] for end in ("value", "low", "high")}
         asset["reference"] = {
             "cpu": cpu_model(),
-            "gflops": float(np.median(speeds)),
+            "gflops": speed,
             "measured": datetime.now(UTC).date().isoformat(),
         }
         before = predicted_there()

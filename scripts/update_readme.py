@@ -176,6 +176,21 @@ def cpu_plan(found: Measured) -> str:
     )
 
 
+def stage_plans(found: Measured) -> str:
+    """Each stage of a CPU run: its plan over what it took."""
+    names = {"sft": "SFT", "grpo": "GRPO", "distill": "distillation"}
+    lines = ["| stage | planned on a new machine | planned by an earlier run |", "|---|---|---|"]
+    for kind, name in names.items():
+        cells = (found["summary"][f"{kind}, {how}"] for how in ("new machine", "run"))
+        lines.append(f"| {name} | {' | '.join(f'{ratio:.2f}' for ratio in cells)} |")
+    return (
+        "Seconds of an update that each stage of `quickstart_warm` and `quickstart_distill` was "
+        "planned to take, over the CPU seconds that it took; 1.00 is a plan that held "
+        f"({found['cpu']}, {found['date']}, `scripts/check_stage_plan.py`):\n\n"
+        + "\n".join(lines)
+    )
+
+
 def signal(found: Measured) -> str:
     """Groups with signal per minute against plain TRL."""
     lines = [
@@ -432,6 +447,7 @@ BLOCKS: dict[str, Callable[[Measured], str]] = {
     "estimate": estimate,
     "plans": plans,
     "cpu_plan": cpu_plan,
+    "stage_plans": stage_plans,
     "signal": signal,
     "engine": engine,
     "quickstart_pairs": quickstart_pairs,

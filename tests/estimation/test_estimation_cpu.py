@@ -205,7 +205,8 @@ def test_what_a_run_took_scales_with_the_work(tmp_path: Path) -> None:
         recipe_of("eval.heldout.samples=1", "eval.heldout.k=[1]"), tmp_path
     ).seconds
     twice = planned_phases(recipe_of("sampling.max_tokens=128"), tmp_path).seconds
-    assert once["baseline"] == pytest.approx(MEASURED.baseline_s / 4, rel=0.25)
+    # fewer rows in a batch waste a little: each token of it has a part that does not shrink
+    assert MEASURED.baseline_s / 5 <= once["baseline"] <= MEASURED.baseline_s / 3
     assert once["imports"] == pytest.approx(MEASURED.imports_s, rel=1e-3)
     assert twice["rollout"] >= MEASURED.rollout_s
 
