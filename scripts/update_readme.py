@@ -186,8 +186,7 @@ def stage_plans(found: Measured) -> str:
     return (
         "Seconds of an update that each stage of `quickstart_warm` and `quickstart_distill` was "
         "planned to take, over the CPU seconds that it took; 1.00 is a plan that held "
-        f"({found['cpu']}, {found['date']}, `scripts/check_stage_plan.py`):\n\n"
-        + "\n".join(lines)
+        f"({found['cpu']}, {found['date']}, `scripts/check_stage_plan.py`):\n\n" + "\n".join(lines)
     )
 
 
