@@ -41,6 +41,10 @@ class SolveRates:
         level = _level(problem)
         self._levels[level] = self._decayed(self._levels, level, solved, total)
 
+    def problems(self) -> list[str]:
+        """Ids of those that were asked."""
+        return list(self._problems)
+
     def chance_of_signal(self, problem: Problem, group_size: int) -> float:
         """Probability that a group of this problem has right and wrong completions."""
         alpha, beta = self._posterior(problem)
@@ -79,15 +83,30 @@ def solve_rates(signal: Signal) -> SolveRates | None:
     """
     if signal.order != "difficulty":
         return None
-    rates = SolveRates(signal.decay)
-    if signal.solve_rates is not None:
-        try:
-            rates.restore(json.loads(read_regular(Path(signal.solve_rates), MAX_TABLE_BYTES)))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"signal.solve_rates = {signal.solve_rates}: no table of solve rates ({error!r}).",
-                hint="`budgetrl probe` writes one and says where.",
-            ) from None
+    if signal.solve_rates is None:
+        return SolveRates(signal.decay)
+    return read_rates(Path(signal.solve_rates), signal.decay, "signal.solve_rates")
+
+
+def read_rates(file: Path, decay: float, named_by: str) -> SolveRates:
+    """A table of `budgetrl probe`.
+
+    Args:
+        file: of the table.
+        decay: as of `SolveRates`.
+        named_by: the key or flag that names the file.
+
+    Raises:
+        DataError: it is no such table.
+    """
+    rates = SolveRates(decay)
+    try:
+        rates.restore(json.loads(read_regular(file, MAX_TABLE_BYTES)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{named_by} {file}: no table of solve rates ({error!r}).",
+            hint="`budgetrl probe` writes solve_rates.json and says where.",
+        ) from None
     return rates
 
 

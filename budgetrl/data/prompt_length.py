@@ -111,12 +111,11 @@ def _renderer(model: Model, prompt: Prompt) -> Callable[[str], str]:
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: "01 Jan 2026"
     environment.filters["tojson"] = lambda value, **_: json.dumps(value)
-    head = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
     known = {"bos_token": "", "eos_token": "", **prompt.template_kwargs}
 
     def render(text: str) -> str:
-        user = {"role": "user", "content": prompt.template.replace("{problem}", text)}
-        return template.render(messages=[*head, user], add_generation_prompt=True, **known)
+        turns = prompt.conversation(text)
+        return template.render(messages=turns, add_generation_prompt=True, **known)
 
     try:
         template = environment.from_string(prompt.chat_template or _own_template(model))

@@ -63,7 +63,7 @@ class PromptRenderer:
 
     def messages(self, problem_text: str) -> list[dict[str, str]]:
         """The conversation before the completion."""
-        return conversation(self._prompt, problem_text)
+        return self._prompt.conversation(problem_text)
 
     def text(self, problem: Problem) -> str:
         """The rendered prompt.
@@ -130,10 +130,3 @@ class PromptRenderer:
                 hint="Say it in prompt.template, which is the user's turn, and leave prompt.system "
                 "out; or give a template that has a system turn as prompt.chat_template.",
             )
-
-
-def conversation(prompt: Prompt, problem_text: str) -> list[dict[str, str]]:
-    """The turns before a completion, as a recipe's [prompt] says."""
-    head = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
-    user = prompt.template.replace("{problem}", problem_text)
-    return [*head, {"role": "user", "content": user}]

@@ -7,7 +7,7 @@ Engines know models, not rewards, budgets or runs.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from budgetrl.engine.ends import end_ids
 from budgetrl.errors import ModelError, first_line
 from budgetrl.recipe.schema import Recipe
-from budgetrl.types import Completion
+from budgetrl.types import Completion, Problem
 
 SAMPLER_VERSION = "2"
 """Of the plain engine's draws (`engine.sampling`): raised where the same seed draws another token.
@@ -218,6 +218,29 @@ def completion_of(engine: TrainableEngine, ids: Sequence[int]) -> Completion:
     """Drawn tokens as a completion; truncated where no end token is the last."""
     cut = not ids or ids[-1] not in engine.end_ids
     return Completion(engine.decode(ids), len(ids), cut, tuple(ids))
+
+
+def requests_of(
+    problems: Iterable[Problem],
+    ids_of: Callable[[Problem], tuple[int, ...]],
+    samples: int,
+    seed: int,
+    purpose: str,
+) -> list[Request]:
+    """So many answers to each problem, with seeds that differ by what they are for.
+
+    Args:
+        problems: that are asked.
+        ids_of: the rendered prompt of one.
+        samples: of each.
+        seed: the recipe's.
+        purpose: such as "gate".
+    """
+    return [
+        Request(one.id, ids_of(one), i, sample_seed(seed, f"{purpose} {one.id}", i))
+        for one in problems
+        for i in range(samples)
+    ]
 
 
 def sample_seed(seed: int, problem_id: str, sample: int) -> int:

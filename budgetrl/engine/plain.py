@@ -35,7 +35,7 @@ from budgetrl.engine.merging import drawing_in, lora_layers, merged
 from budgetrl.engine.one_product import train_with_one_product
 from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.errors import HardwareError, ModelError, first_line
-from budgetrl.recipe.schema import AlphaPolicy, Lora, Recipe
+from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.targets import check_targets
 from budgetrl.types import Completion
 
@@ -79,7 +79,9 @@ class PlainEngine(ModelEngine):
         transformers.set_seed(recipe.seed)
         if adapter is None:
             check_targets(recipe, layer_paths(base))
-            model = peft.get_peft_model(base, lora_config(recipe.lora, source))
+            named = {"task_type": "CAUSAL_LM", "base_model_name_or_path": source}
+            adapter_config = peft.LoraConfig(**recipe.lora.peft_arguments, **named)
+            model = peft.get_peft_model(base, adapter_config)
         else:
             model = with_adapter(base, adapter)
         train_with_one_product(model)
@@ -186,21 +188,6 @@ class PlainEngine(ModelEngine):
         log_p = torch.log_softmax(logits[0, -len(ids) - 1 : -1].float() / temperature, dim=-1)
         found: list[float] = log_p.gather(1, row[0, -len(ids) :, None])[:, 0].tolist()
         return found
-
-
-def lora_config(lora: Lora, base_id: str) -> peft.LoraConfig:
-    """The PEFT configuration of a recipe's [lora], every field that matters explicit."""
-    alpha = lora.resolved_alpha
-    return peft.LoraConfig(
-        r=lora.rank,
-        lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
-        use_rslora=lora.alpha_policy is AlphaPolicy.RSLORA,
-        bias="none",
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=base_id,
-    )
 
 
 def load_base(source: str, recipe: Recipe) -> Any:

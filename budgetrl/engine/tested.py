@@ -71,7 +71,7 @@ def version_sets(engine: str) -> Sequence[VersionSet]:
 
 def installed_versions(engine: str) -> dict[str, str | None]:
     """What is installed of the packages in an engine's sets."""
-    return {name: _version(name) for entry in version_sets(engine) for name in entry.versions}
+    return {name: version_of(name) for entry in version_sets(engine) for name in entry.versions}
 
 
 def nearest_set(engine: str, installed: Mapping[str, str | None]) -> VersionSet:
@@ -121,7 +121,8 @@ def refuse_untested(
         )
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """What is installed of a package; None: nothing."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -122,12 +122,11 @@ def _rendered(tokenizer: Any, prompt: Prompt) -> Sequence[str]:
     """The probe as a prompt; nothing where it cannot be rendered, which prompts will say."""
     from jinja2 import TemplateError
 
-    system = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
-    user = {"role": "user", "content": prompt.template.replace("{problem}", PROBE)}
     arguments = {"add_generation_prompt": True, **prompt.template_kwargs}
     try:
+        turns = prompt.conversation(PROBE)
         text = tokenizer.apply_chat_template(
-            [*system, user], chat_template=prompt.chat_template, tokenize=False, **arguments
+            turns, chat_template=prompt.chat_template, tokenize=False, **arguments
         )
     except (TemplateError, TypeError, ValueError):
         return ()

@@ -14,7 +14,7 @@ from typing import Any
 
 from budgetrl.errors import ModelError, RecipeError
 from budgetrl.recipe.base import VLLM_RANKS
-from budgetrl.recipe.schema import AlphaPolicy, Recipe
+from budgetrl.recipe.schema import Recipe
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """What "all-linear" means for the models that Unsloth has kernels for."""
@@ -130,16 +130,10 @@ def loading_arguments(recipe: Recipe, source: str, dtype: Any) -> dict[str, Any]
 def adapter_arguments(recipe: Recipe) -> dict[str, Any]:
     """Arguments of `FastLanguageModel.get_peft_model`."""
     lora = recipe.lora
-    alpha = lora.resolved_alpha
-    return {
-        "r": lora.rank,
+    return lora.peft_arguments | {
         "target_modules": list(ALL_LINEAR if lora.targets == "all-linear" else lora.targets),
-        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
-        "lora_dropout": lora.dropout,
-        "bias": "none",
         "use_gradient_checkpointing": "unsloth" if recipe.engine.gradient_checkpointing else False,
         "random_state": recipe.seed,
-        "use_rslora": lora.alpha_policy is AlphaPolicy.RSLORA,
         "modules_to_save": None,
         "init_lora_weights": True,
     }

@@ -7,19 +7,16 @@ A group whose answers are all right or all wrong teaches nothing, so updates of 
 alike; groups with signal are. Where the others are left out, an update's seconds depend on them.
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from budgetrl.data.difficulty import MAX_TABLE_BYTES, SolveRates
-from budgetrl.errors import UsageError
+from budgetrl.data.difficulty import read_rates
+from budgetrl.errors import DataError
 from budgetrl.estimation.estimate import Estimate
 from budgetrl.estimation.phases import make_phases
 from budgetrl.estimation.scenario import LIVE_GROUPS, signal_shares
-from budgetrl.files import read_regular
 from budgetrl.recipe.schema import Recipe
 from budgetrl.types import Problem
 
@@ -83,7 +80,7 @@ def paces(made: Estimate, probe: Path | None = None) -> list[SignalPace]:
     """The expected pace first, then the two ends of what was seen; or the probe's alone.
 
     Raises:
-        UsageError: the probe's file is no table of solve rates.
+        DataError: the probe's file is no table of solve rates.
     """
     if probe is not None:
         return [signal_pace(made, probed(made.scenario.recipe, probe))]
@@ -98,21 +95,14 @@ def probed(recipe: Recipe, file: Path) -> Share:
     """The share that a table of `budgetrl probe` gives, in the order of the recipe.
 
     Raises:
-        UsageError: it is no such table.
+        DataError: it is no such table.
     """
-    try:
-        table: Mapping[str, Any] = json.loads(read_regular(file, MAX_TABLE_BYTES))
-        rates = SolveRates(recipe.signal.decay)
-        rates.restore(table)
-        ids = list(table["problems"])
-        size = recipe.grpo.num_generations
-        chances = [rates.chance_of_signal(Problem(name, "", ""), size) for name in ids]
-        uniform = fmean(chances)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"--from-probe {file}: no table of solve rates ({error!r}).",
-            hint="`budgetrl probe` writes solve_rates.json and says where.",
-        ) from None
+    rates = read_rates(file, recipe.signal.decay, "--from-probe")
+    ids, size = rates.problems(), recipe.grpo.num_generations
+    if not ids:
+        raise DataError(f"--from-probe {file}: a table without problems.")
+    chances = [rates.chance_of_signal(Problem(name, "", ""), size) for name in ids]
+    uniform = fmean(chances)
     source = f"solve rates of {len(ids)} problems, {file}"
     if recipe.signal.order != "difficulty":
         return Share(uniform, source)

@@ -10,11 +10,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from budgetrl.engine.base import SAMPLER_VERSION
+from budgetrl.engine.tested import version_of
 from budgetrl.errors import DataError
 from budgetrl.evaluation.identity import file_hash, model_files, weights_hash
 from budgetrl.grading.rules import GRADER_VERSION
@@ -127,7 +127,7 @@ def reward_files(recipe: Recipe, known: Mapping[str, str] | None = None) -> dict
 
 def recorded_versions() -> dict[str, str]:
     """Versions of the packages that shape a training, as far as they are installed."""
-    return {name: found for name in RECORDED_PACKAGES if (found := _version(name))}
+    return {name: found for name in RECORDED_PACKAGES if (found := version_of(name))}
 
 
 def differences(before: Fingerprints, now: Fingerprints) -> list[Difference]:
@@ -164,10 +164,3 @@ def _tree_hash(path: Path) -> str:
             f"{path}: cannot be read: {error.strerror}.",
             hint="Put the file back where it was when the run began.",
         ) from None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from budgetrl.data.overlap import find_overlap
-from budgetrl.data.prompts import PromptRenderer, conversation
+from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.errors import DataError
 from budgetrl.export.keys import GENERATION
@@ -157,7 +157,7 @@ def _rows(problems: Sequence[Problem], recipe: Recipe, source: str) -> Iterator[
     for index, problem in enumerate(problems):
         yield {
             "data_source": source,
-            "prompt": conversation(recipe.prompt, problem.text),
+            "prompt": recipe.prompt.conversation(problem.text),
             "ability": "math",
             "reward_model": {"style": "rule", "ground_truth": problem.answer},
             # Every row has the same keys: verl turns one that is missing in a row into None.

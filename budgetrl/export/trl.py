@@ -24,7 +24,7 @@ from budgetrl.export.yaml_text import to_yaml
 from budgetrl.files import write_atomic
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.flat import flat_values
-from budgetrl.recipe.schema import AlphaPolicy, EngineName, Lora, Recipe
+from budgetrl.recipe.schema import EngineName, Lora, Recipe
 from budgetrl.training.trl_args import grpo_arguments
 
 TRL = "1.14.2"
@@ -162,16 +162,14 @@ def trl_values(recipe: Recipe) -> dict[str, Any]:
 def _adapter(lora: Lora) -> dict[str, Any]:
     if lora.is_full:
         return {"use_peft": False}
-    alpha = lora.resolved_alpha
+    given = lora.peft_arguments
     return {
         "use_peft": True,
-        "lora_r": lora.rank,
-        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
-        "lora_dropout": lora.dropout,
-        "lora_target_modules": lora.targets
-        if isinstance(lora.targets, str)
-        else list(lora.targets),
-        "use_rslora": lora.alpha_policy is AlphaPolicy.RSLORA,
+        "lora_r": given["r"],
+        "lora_alpha": given["lora_alpha"],
+        "lora_dropout": given["lora_dropout"],
+        "lora_target_modules": given["target_modules"],
+        "use_rslora": given["use_rslora"],
     }
 
 

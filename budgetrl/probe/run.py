@@ -18,7 +18,7 @@ from budgetrl.data.rows import LoadedProblems
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.data.usable import load_usable
 from budgetrl.engine import open_engine
-from budgetrl.engine.base import Engine, Request, SamplingSpec, sample_seed
+from budgetrl.engine.base import Engine, Request, SamplingSpec, requests_of, sample_seed
 from budgetrl.errors import BudgetError, BudgetRLError
 from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.passk import maj_at_k
@@ -253,7 +253,7 @@ def _roll_out(
     while len(seen.correct) < MAX_GROUPS and time.monotonic() < end:
         batch = sampler.batch(step)[: MAX_GROUPS - len(seen.correct)]
         tell(f"groups of training problems: {len(seen.correct)} of {MAX_GROUPS}")
-        requests = _group_requests(recipe, renderer, batch, size, step)
+        requests = requests_of(batch, renderer.ids, size, recipe.seed, f"probe {step}")
         if not _observe(
             engine, requests, sampling, batch, pool, renderer, seen, rates, lengths, end
         ):
@@ -312,21 +312,6 @@ def _limits(loaded: LoadedRecipe, lengths: Lengths, window: int | None) -> list[
             return None
 
     return limits_of(lengths.all(limit), candidates_of(limit, room), cost)
-
-
-def _group_requests(
-    recipe: Recipe, renderer: PromptRenderer, batch: Sequence[Problem], size: int, step: int
-) -> list[Request]:
-    return [
-        Request(
-            p.id,
-            renderer.ids(p),
-            i,
-            sample_seed(recipe.seed, f"probe {step} {p.id}", i),
-        )
-        for p in batch
-        for i in range(size)
-    ]
 
 
 def _observe(

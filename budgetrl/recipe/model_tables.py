@@ -1,7 +1,7 @@
 """Recipe tables about the model and what it reads: model, adapter, problems, prompts, engine."""
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -140,6 +140,19 @@ class Lora(Table):
         return self.resolved_alpha / self.adapter_rank
 
     @property
+    def peft_arguments(self) -> dict[str, Any]:
+        """Of PEFT's `LoraConfig`; not asked where there is no adapter."""
+        alpha = self.resolved_alpha
+        return {
+            "r": self.adapter_rank,
+            "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+            "lora_dropout": self.dropout,
+            "target_modules": self.targets if isinstance(self.targets, str) else list(self.targets),
+            "use_rslora": self.alpha_policy is AlphaPolicy.RSLORA,
+            "bias": "none",
+        }
+
+    @property
     def description(self) -> str:
         """What is trained, for people: "LoRA rank 64", "all weights"."""
         return "all weights" if self.is_full else f"LoRA rank {self.rank}"
@@ -210,6 +223,12 @@ class Prompt(Table):
         if self.template.count("{problem}") != 1:
             raise ValueError("prompt.template must contain {problem} exactly once")
         return self
+
+    def conversation(self, problem_text: str) -> list[dict[str, str]]:
+        """The turns before a completion."""
+        head = [] if self.system is None else [{"role": "system", "content": self.system}]
+        user = self.template.replace("{problem}", problem_text)
+        return [*head, {"role": "user", "content": user}]
 
 
 def _free_cores_for_auto(value: object) -> object:

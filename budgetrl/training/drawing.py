@@ -9,7 +9,7 @@ same.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from budgetrl.engine.base import Request, StopCheck, sample_seed
+from budgetrl.engine.base import StopCheck, requests_of
 from budgetrl.training.setup import Prepared
 from budgetrl.training.trainer import training_sampling
 from budgetrl.types import Completion, Problem, RewardBreakdown
@@ -42,18 +42,9 @@ def answers(
         max_tokens: of one answer; None: as many as in training.
     """
     recipe, renderer = prepared.recipe, prepared.renderer
-    rows = [(problem, number) for problem in problems for number in range(samples)]
-    requests = [
-        Request(
-            problem.id,
-            renderer.ids(problem),
-            number,
-            sample_seed(recipe.seed, f"{purpose} {problem.id}", number),
-        )
-        for problem, number in rows
-    ]
+    requests = requests_of(problems, renderer.ids, samples, recipe.seed, purpose)
     made = prepared.engine.generate(requests, training_sampling(recipe, max_tokens), should_stop)
-    pairs = zip(rows, made, strict=True)
-    done = [(problem, one) for (problem, _), one in pairs if one is not None]
+    pairs = zip((p for p in problems for _ in range(samples)), made, strict=True)
+    done = [(problem, one) for problem, one in pairs if one is not None]
     graded = prepared.reward([one for _, one in done], [problem.answer for problem, _ in done])
     return [Answer(*pair, breakdown) for pair, breakdown in zip(done, graded, strict=True)]

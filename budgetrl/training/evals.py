@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from budgetrl.engine.base import Engine, Request, StopCheck, sample_seed
+from budgetrl.engine.base import Engine, StopCheck, requests_of
 from budgetrl.engine.thinking import ThinkBudget
 from budgetrl.evaluation.run import evaluate
 from budgetrl.evaluation.suite import PromptedProblem, suite_in
@@ -107,16 +107,9 @@ class Evaluator:
         if not self.entropy_prompts:
             return
         start = self.clock()
-        seed = self.recipe.seed
-        requests = [
-            Request(
-                item.problem.id,
-                item.prompt_ids,
-                0,
-                sample_seed(seed, f"entropy {step} {item.problem.id}", 0),
-            )
-            for item in self.entropy_prompts
-        ]
+        ids = {item.problem: item.prompt_ids for item in self.entropy_prompts}
+        seed, purpose = self.recipe.seed, f"entropy {step}"
+        requests = requests_of(ids, ids.__getitem__, 1, seed, purpose)
         sampling = training_sampling(self.recipe)
         estimate = self.engine.entropy(requests, sampling, should_stop)
         if estimate is not None:

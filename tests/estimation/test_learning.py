@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from budgetrl.errors import RecipeError, UsageError
+from budgetrl.errors import DataError, RecipeError
 from budgetrl.estimation.estimate import Estimate, estimate
 from budgetrl.estimation.learning import ASSUMED, Share, paces, probed, signal_pace
 from budgetrl.hardware import find_gpu
@@ -50,7 +50,7 @@ def test_the_share_can_be_a_probes(tmp_path: Path) -> None:
         f"solve rates of 3 problems, {file}, by difficulty"
     ]
     file.write_text("[]")
-    with pytest.raises(UsageError, match="no table of solve rates"):
+    with pytest.raises(DataError, match="no table of solve rates"):
         probed(plain, file)
 
 

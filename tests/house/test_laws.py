@@ -88,3 +88,11 @@ def test_only_the_run_directory_knows_where_its_files_lie() -> None:
     ]
     assert found == [], "ask RunDir: evals, report, adapter, worker_log, file, scratch"
     assert joins_a_runs_path(ast.parse("account.run.path / name", mode="eval").body)
+
+
+def test_no_module_has_more_than_four_hundred_lines() -> None:
+    sizes = {
+        file.relative_to(PACKAGE).as_posix(): len(file.read_text(encoding="utf-8").splitlines())
+        for file in PACKAGE.rglob("*.py")
+    }
+    assert [name for name, lines in sizes.items() if lines > 400] == [], "split it by idea"
