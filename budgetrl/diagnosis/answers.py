@@ -2,13 +2,16 @@
 
 from collections import Counter
 
-from budgetrl.diagnosis.learning import accuracy_fell
+from budgetrl.diagnosis.learning import accuracy_fell, rises
 from budgetrl.diagnosis.sign import Sign
 from budgetrl.diagnosis.story import WINDOW, Story, accuracy
 
 DEAD = 0.8
-SURE_GROUPS, WRONG, LEAST_WRONG = 80, 0.1, 5
-"""Newest groups that are looked at; share and number of those that agree on a wrong answer."""
+SURE_GROUPS, SURE, LEAST_WRONG = 80, 0.25, 5
+"""Newest groups that are looked at, share of those that agree, and number of those of them that
+agree on a wrong answer."""
+WRONG, RIGHT = 0.1, 0.75
+"""Share of these among those that agree, and share of right completions that excuses them."""
 GOLDS = 0.1
 """Held-out accuracy above that of training, which wrong golds keep low."""
 ONE_ANSWER = 0.4
@@ -40,7 +43,8 @@ def golds_in_doubt(story: Story) -> Sign | None:
 def sure_but_wrong(story: Story) -> Sign | None:
     """Where the model is sure it is often wrong: it unlearns, or the golds are."""
     seen = _sure(story)
-    if seen is None or golds_in_doubt(story) is not None:
+    excused = rises(story) or (story.last(accuracy) or 0.0) > RIGHT
+    if seen is None or excused or golds_in_doubt(story) is not None:
         return None
     agreed, wrong = seen
     return Sign(
@@ -61,7 +65,8 @@ def _sure(story: Story) -> tuple[int, int] | None:
         groups += step.groups or 0
         agreed += step.groups_agreed or 0
         wrong += step.groups_agreed_wrong or 0
-    enough = groups >= SURE_GROUPS and wrong >= LEAST_WRONG and not story.taught
+    sure = groups >= SURE_GROUPS and agreed >= SURE * groups
+    enough = sure and wrong >= LEAST_WRONG and not story.taught
     return (agreed, wrong) if enough and wrong > WRONG * agreed else None
 
 

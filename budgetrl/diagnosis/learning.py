@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from statistics import fmean
 
 from budgetrl.diagnosis.sign import Sign
 from budgetrl.diagnosis.story import WINDOW, Held, Story, accuracy, accuracy_error
@@ -11,6 +12,8 @@ ANSWER_REWARDS = ("accuracy", "cosine", "signed")
 """Rewards that know whether an answer is right."""
 LOST, LOST_SIGMA = 0.08, 3.0
 """A loss of accuracy that is one: points as a share, and standard errors."""
+CHANCE = 2.0
+"""Standard errors above what the best of many windows is above their mean by chance."""
 HALF = 0.5
 ELSEWHERE = 0.3
 GAIN_SIGMA = 3.0
@@ -47,7 +50,8 @@ def accuracy_fell(story: Story) -> Sign | None:
     means = [sum(four) / window for four in windows]
     best_mean = max(means[:-window])
     error = accuracy_error(story.steps[-1]) * math.sqrt(2 / window)
-    if best_mean - means[-1] <= max(LOST, LOST_SIGMA * error):
+    by_chance = CHANCE + math.sqrt(2 * math.log(max(1.0, len(means) / window - 1)))
+    if best_mean - means[-1] <= max(LOST, max(LOST_SIGMA, by_chance) * error):
         return None
     says = (
         f"the accuracy of training fell from {best_mean:.0%} to {means[-1]:.0%} "
@@ -118,6 +122,16 @@ def gain_elsewhere(story: Story) -> Sign | None:
         "reward show what is paid for",
         {"gain_by_reward": gains},
     )
+
+
+def rises(story: Story) -> bool:
+    """Whether accuracy is a standard error above what it was ten updates ago, or at first."""
+    values = story.lasts(accuracy, 3 * WINDOW)
+    now, before = values[:WINDOW], values[WINDOW:][-WINDOW:]
+    if not before:
+        return False
+    error = accuracy_error(story.steps[-1]) * math.sqrt(2 / WINDOW)
+    return fmean(now) - fmean(before) > error
 
 
 def no_progress(story: Story) -> Sign | None:

@@ -115,7 +115,7 @@ def tell(history: History, recipe: Recipe) -> Story:
     """The story of a run's events."""
     # Of stages with demonstrations nothing was drawn.
     steps = [step for step in history.steps if step.groups]
-    planned = recipe.schedule.stop_after_steps
+    planned = recipe.total_steps
     if steps:
         coming = 0 if history.finished is not None else steps[-1].forecast_steps
         expected = steps[-1].step + coming

@@ -1,5 +1,6 @@
 """The rules of a diagnosis: each on a story that it is for and on one that it must leave alone."""
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_a_healthy_story_is_left_alone_at_every_update() -> None:
                 weights={"accuracy": 0.2, "m:f": 1.0},
             ),
         ),
-        ("sure_but_wrong", story(after({}, {"groups_agreed_wrong": 2}))),
+        ("sure_but_wrong", story([{"groups_agreed_wrong": 2, "accuracy_mean": 0.6}] * 10)),
         ("cut_short", story(after({}, {"truncated_share": 0.4}))),
         ("length_runaway", story(after({}, {"truncated_share": 0.2}))),
         ("dead_groups", story(after({}, {"groups_all_wrong": 12, "groups_all_right": 2}))),
@@ -132,8 +133,20 @@ def test_windows_of_a_long_run_are_found_without_reading_all_of_it() -> None:
     assert told.last(accuracy) == pytest.approx(0.8, abs=0.01)
 
 
+def test_a_start_that_is_often_wrong_and_a_climb_are_no_alarm() -> None:
+    """As in runs that learn from 20 % on: what agrees is wrong before the model learns."""
+    few = {"groups_agreed": 2, "groups_agreed_wrong": 2, "accuracy_mean": 0.2}
+    assert "sure_but_wrong" not in spoke(story([few] * 12))
+    climbs = [one | {"groups_agreed": 6, "groups_agreed_wrong": 2} for one in rising(0.2, 0.9)]
+    assert "sure_but_wrong" not in spoke(story(climbs))
+    # The best of 200 windows is high by chance.
+    noise = [0.8 + 0.12 * math.sin(i) for i in range(200)]
+    level = [{"accuracy_mean": value} for value in [*noise, 0.78, 0.7, 0.78, 0.7]]
+    assert "accuracy_fell" not in spoke(story(level))
+
+
 def test_agreed_wrong_answers_are_put_down_to_golds_only_where_held_out_ones_are_right() -> None:
-    doubtful = after({}, {"groups_agreed_wrong": 2})
+    doubtful = [{"groups_agreed_wrong": 2, "accuracy_mean": 0.6}] * 20
     assert "sure_but_wrong" in spoke(story(doubtful))
     better = spoke(story(doubtful, held=[(0, 0.3), (16, 0.95)]))
     assert "golds_in_doubt" in better and "sure_but_wrong" not in better
