@@ -4,11 +4,12 @@
     python scripts/bench_ways.py memory --out DIR                                    see below
     python scripts/bench_ways.py table DIR > docs/measurements/ways.json             all of them
 
-Every run is the real command on a bundled recipe, from one of three embedded starts; one that is
-in DIR already is left as it is. From the start `quickstart` accuracy is measured on the way, too,
-so that the training seconds to an accuracy can be read; those evaluations are on the run's bill,
-as are the first and the last, and not in its training seconds. `memory` is the peak of one
-micro-batch at a vocabulary of 152k over what was held before it, of GRPO and of a distillation.
+Every run is a bundled recipe, trained by the worker's own function from one of three embedded
+starts; one that is in DIR already is left as it is. Budget and seconds are CPU seconds of its
+process: other work on the machine does not shorten them. From the start `quickstart` accuracy is
+measured on the way, too, so that the seconds of updates to an accuracy can be read; the budget pays
+for all evaluations. `memory` is the peak of one micro-batch at a vocabulary of 152k over what was
+held before it, of GRPO and of a distillation.
 """
 
 import argparse
@@ -17,29 +18,30 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections import Counter
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, Self
-
-import numpy as np
-import psutil
+from typing import Any
 
 from budgetrl.account.result import result_of
 from budgetrl.account.run import Account
-from budgetrl.events import Evaluation, Event, Step
-from budgetrl.history import read_history
+from budgetrl.budget import Budget, Limits
+from budgetrl.errors import BudgetRLError
+from budgetrl.history import History, read_history
+from budgetrl.ledger import Ledger
+from budgetrl.plan import create_run, make_plan
 from budgetrl.processor import cpu_model
+from budgetrl.recipe.load import load_recipe
 from budgetrl.rundir import open_run
+from budgetrl.training.log import RunLog, stamp_of
+from budgetrl.training.stopper import Stopper
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = {"grpo": "quickstart", "warm": "quickstart_warm", "distil": "quickstart_distill"}
-STARTS = {"quickstart": 180, "cold": 100, "mute": 100}
-"""Seconds of each run: some 20 of the first go to evaluations on the way."""
+STARTS = ("quickstart", "cold", "mute")
+BUDGET_S = 60.0
 RECIPE = """[recipe]
 extends = ["{recipe}"]
 name = "{start}_{way}"
@@ -63,103 +65,50 @@ MICRO_BATCH = 16, 64, 512
 TEACHER = ROOT / "docs" / "example_run"
 
 
-class CpuClock(threading.Thread):
-    """CPU seconds that a process and all below it had used by a Unix time."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self._root = psutil.Process(pid)
-        self._over = threading.Event()
-        self._times, self._used = [time.time()], [0.0]
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self.join()
-
-    def run(self) -> None:
-        """Look twice a second."""
-        while not self._over.wait(0.5):
-            used = 0.0
-            with suppress(psutil.Error):  # one of them has just ended
-                # Those that ended are in their parents' times.
-                below = self._root.children(recursive=True)
-                used = sum(sum(one.cpu_times()[:4]) for one in (self._root, *below))
-            if used >= self._used[-1]:
-                self._times.append(time.time())
-                self._used.append(used)
-
-    def at(self, t: float) -> float:
-        """Between two looks: a straight line."""
-        return float(np.interp(t, self._times, self._used))
-
-
 def run_way(start: str, way: str, seed: int, out: Path) -> dict[str, Any]:
     """One run, and what it did."""
-    began = time.monotonic()
+    from budgetrl.training.loop import train  # whose imports nobody pays for here
+
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{start}_{way}.toml"
         text = RECIPE.format(recipe=WAYS[way], start=start, way=way)
         file.write_text(text + (ON_THE_WAY if start == "quickstart" else ""))
-        command = [sys.executable, "-m", "budgetrl", "run", str(file), "--seed", str(seed)]
-        command += ["--set", "schedule.stop_after_steps=unset", "--hours", f"{STARTS[start]}s"]
-        command += ["--out", str(out / "runs"), "--display", "none", "--json"]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        with CpuClock(process.pid) as clock:
-            printed, errors = process.communicate()
-    row: dict[str, Any] = {"start": start, "way": way, "seed": seed, "budget_s": STARTS[start]}
-    row |= {"exit_code": process.returncode, "wall_s": round(time.monotonic() - began, 1)}
-    row["cpu_s"] = round(clock.at(time.time()), 1)
-    try:
-        result = json.loads(printed)
-        events = list(open_run(result["run_dir"]).events())
-    except (ValueError, KeyError):
-        return row | {"said": (errors or printed).strip()[-500:]}
-    suites = {side: (result[side] or {}).get("heldout") for side in ("baseline", "final")}
-    suites["difference"] = (result["difference"] or {}).get("heldout")
-    row |= {"stop_reason": result["stop_reason"], "train_s": result["spent"]["train_s"]}
-    return row | suites | {"updates": _updates(events), "on_the_way": _on_the_way(events, clock)}
+        loaded = load_recipe(str(file), ["schedule.stop_after_steps=unset"], seed)
+        run = create_run(make_plan(loaded, Limits(BUDGET_S)), out / "runs", ["bench_ways"])
+    began = time.monotonic()
+    ledger = Ledger(Budget(BUDGET_S), time.process_time, time.process_time())
+    row: dict[str, Any] = {"start": start, "way": way, "seed": seed}
+    with run.writer(stamp_of(ledger, 1)) as writer:
+        try:
+            train(run, loaded.recipe, RunLog(writer, ledger, {}), Stopper())
+        except BudgetRLError as error:
+            row["failed"] = error.message
+    row |= {"cpu_s": round(ledger.elapsed_s, 1), "wall_s": round(time.monotonic() - began, 1)}
+    finished = run.last_finish()
+    if finished is None:
+        return row
+    suites = finished.model_dump(mode="json", include={"baseline", "final", "difference"})
+    row |= {side: (found or {}).get("heldout") for side, found in suites.items()}
+    history = read_history(run)
+    updates = Counter(step.stage or "rl" for step in history.steps)
+    row |= {"stop_reason": finished.stop_reason.value, "updates": dict(updates)}
+    return row | {"on_the_way": _on_the_way(history)}
 
 
-def _updates(events: Sequence[Event]) -> dict[str, int]:
-    """Of each stage; an extended one counts as one."""
-    made: dict[str, int] = {}
-    for event in events:
-        if isinstance(event, Step):
-            name = event.stage or "rl"
-            made[name] = made.get(name, 0) + 1
-    return made
+def _on_the_way(history: History) -> list[dict[str, float]]:
+    """Held-out accuracy by CPU seconds of the updates before it."""
+    spent = list(accumulate(sum(step.phase_s.values()) for step in history.steps))
+    return [
+        {"step": one.step, "s": round(spent[one.step - 1], 2), "pass@1": one.pass_at[1]}
+        for one in history.evaluations
+        if one.suite == "on_the_way"
+    ]
 
 
-def _on_the_way(events: Sequence[Event], clock: CpuClock) -> list[dict[str, float]]:
-    """Held-out accuracy by seconds since the first update began, evaluations left out.
-
-    `s` by the wall, `cpu_s` of all the run's processes, which other work does not lengthen.
-    """
-    found: list[dict[str, float]] = []
-    wall = cpu = 0.0
-    for event in events:
-        if isinstance(event, Step) and not wall:
-            wall = event.t - sum(event.phase_s.values())
-            cpu = clock.at(wall)
-        if isinstance(event, Evaluation) and event.suite == "on_the_way":
-            began = event.t - event.seconds
-            seconds = {"s": round(began - wall, 2), "cpu_s": round(clock.at(began) - cpu, 2)}
-            found.append({"step": event.step} | seconds | {"pass@1": event.pass_at[1]})
-            wall += event.seconds
-            cpu += clock.at(event.t) - clock.at(began)
-    return found
-
-
-def seconds_to(goal: float, row: dict[str, Any], unit: str) -> float | None:
+def seconds_to(goal: float, row: dict[str, Any]) -> float | None:
     """Training seconds at which a line through the evaluations first meets the goal."""
     points = [(0.0, row["baseline"]["pass_at"]["1"])] if row.get("baseline") else []
-    points += [(one[unit], one["pass@1"]) for one in row.get("on_the_way", ())]
+    points += [(one["s"], one["pass@1"]) for one in row.get("on_the_way", ())]
     for (before_s, before), (after_s, after) in pairwise(points):
         if before < goal <= after:
             return before_s + (after_s - before_s) * (goal - before) / (after - before)
@@ -197,12 +146,13 @@ def table(out: Path) -> dict[str, Any]:
     order, ways = list(STARTS), list(WAYS)
     rows.sort(key=lambda row: (order.index(row["start"]), row["seed"], ways.index(row["way"])))
     for row in rows:
-        row["goal_s"] = {unit: seconds_to(GOAL, row, unit) for unit in ("s", "cpu_s")}
+        row["goal_s"] = seconds_to(GOAL, row)
     run = open_run(TEACHER)
     taught = result_of(Account(run, read_history(run)))
     teacher = {name: taught["spent"][name] for name in ("wall_s", "train_s")}
     teacher |= {"updates": taught["steps"], "final": taught["final"]["heldout"]}
-    made = {"date": datetime.now(UTC).date().isoformat(), "cpu": cpu_model(), "goal": GOAL}
+    made = {"date": datetime.now(UTC).date().isoformat(), "cpu": cpu_model()}
+    made |= {"budget_s": BUDGET_S, "goal": GOAL}
     if (file := out / "memory.json").exists():
         made["memory"] = json.loads(file.read_text())
     return made | {"teacher": teacher, "rows": rows}

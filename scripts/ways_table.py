@@ -14,30 +14,25 @@ def ways(found: Measured) -> str:
     lines = [f"| start | seed | {' | '.join(WAYS.values())} |", f"|---|---|{'---|' * len(WAYS)}"]
     for start in starts:
         rows = [row for row in found["rows"] if row["start"] == start]
-        before = next(row["baseline"]["pass_at"]["1"] for row in rows if row.get("baseline"))
+        known = (row["baseline"]["pass_at"]["1"] for row in rows if row.get("baseline"))
+        before = percent(next(known, None))
         for seed in dict.fromkeys(row["seed"] for row in rows):
             by_way = {row["way"]: row for row in rows if row["seed"] == seed}
             cells = (outcome(by_way[way]) if way in by_way else "not run" for way in WAYS)
-            lines.append(f"| `{start}`, {percent(before)} | {seed} | {' | '.join(cells)} |")
-    budgets = ", ".join(
-        f"{next(row['budget_s'] for row in found['rows'] if row['start'] == start)} from `{start}`"
-        for start in starts
-    )
-    cpu = [row["cpu_s"] for row in found["rows"] if not row["exit_code"]]
+            lines.append(f"| `{start}`, {before} | {seed} | {' | '.join(cells)} |")
     text = (
         "Change of pass@1 in points on 256 held-out problems (4 samples each) with its 95 % "
-        f"interval, by updates. All ways have the same seconds of one core, evaluations included: "
-        f"{budgets}; other work left each run {min(cpu):.0f} to {max(cpu):.0f} CPU seconds. "
-        f"{found['cpu']}, {found['date']} (`scripts/bench_ways.py`):\n\n" + "\n".join(lines)
+        f"interval, by updates. Every run has {found['budget_s']:.0f} CPU seconds of one thread, "
+        f"its evaluations included; {found['cpu']}, {found['date']} (`scripts/bench_ways.py`):\n\n"
+        + "\n".join(lines)
     )
     return "\n\n".join([text, teacher_cost(found), seconds_to_goal(found), peaks(found)]).rstrip()
 
 
 def outcome(row: Measured) -> str:
     """What one run gained, or how it failed."""
-    if row["exit_code"] or not row.get("difference"):
-        said = row.get("said", row.get("stop_reason", "no final evaluation"))
-        return f"failed, exit {row['exit_code']}: {said.splitlines()[0]}"
+    if not row.get("difference"):
+        return f"failed: {row.get('failed', row.get('stop_reason', 'no final evaluation'))}"
     ended = "" if row["stop_reason"] in ("budget", "completed") else f", {row['stop_reason']}"
     gain, (low, high) = row["difference"]["pass_at"]["1"], row["difference"]["interval_95"]["1"]
     made = " + ".join(str(count) for count in row["updates"].values())
@@ -61,11 +56,8 @@ def seconds_to_goal(found: Measured) -> str:
     needed = {(row["way"], row["seed"]): row["goal_s"] for row in rows}
     lines, halves = [], 0
     for seed in dict.fromkeys(row["seed"] for row in rows):
-        times = {way: needed.get((way, seed), {}).get("cpu_s") for way in WAYS}
-        cells = (
-            "not reached" if s is None else f"{s:.0f} ({needed[way, seed]['s']:.0f})"
-            for way, s in times.items()
-        )
+        times = {way: needed.get((way, seed)) for way in WAYS}
+        cells = ("-" if s is None else f"{s:.1f}" for s in times.values())
         slow, fast = times["grpo"], times["distil"]
         ratio = None if slow is None or fast is None else fast / slow
         halves += ratio is not None and ratio <= 0.5
@@ -76,9 +68,9 @@ def seconds_to_goal(found: Measured) -> str:
         f"|---|{'---|' * len(WAYS)}---|",
     ]
     return (
-        "From `quickstart`, CPU seconds of training (in brackets: by the wall) until "
-        f"{percent(found['goal'])} of the held-out problems were right, read between evaluations "
-        "of one sample every 3 updates, which are not in these seconds; distillation needed at "
+        f"From `quickstart`, CPU seconds of updates until {percent(found['goal'])} of the held-out "
+        "problems were right, read between evaluations of one sample every 3 updates (-: not "
+        "reached on the way, or not run); distillation needed at "
         f"most half of GRPO's in {halves} of "
         f"{len(lines)} seeds:\n\n" + "\n".join(head + lines)
     )
