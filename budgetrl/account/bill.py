@@ -193,12 +193,12 @@ class RunningStage:
 
 
 def running_stage(account: Account) -> RunningStage | None:
-    """The newest stage, if it is not over; None where a run has none, or no plan for it."""
+    """The newest stage, if it is not over; None where a run has but one, or no plan for it."""
     events, plan = account.history.stages, account.plan
     if not events or events[-1].state in ("ended", "gate") or plan is None:
         return None
     newest = events[-1]
-    if newest.index >= len(plan.stages):
+    if newest.index >= len(plan.stages) or len(plan.stages) == 1:
         return None
     mine = [event for event in events if event.name == newest.name]
     times = 1 + sum(event.state == "extended" for event in mine)

@@ -1,4 +1,4 @@
-"""Writes to a terminal or pipe without ever waiting for it.
+"""Writes to a terminal or pipe without ever waiting for it, but for a moment where one asks.
 
 A reader that stops reading (a paused terminal, `| less`) must not stop the process that holds the
 deadline, so what does not go out now is kept and goes out later. Not for regular files' sake:
@@ -94,6 +94,12 @@ class Output:
                 return False
             time.sleep(0.01)
         return True
+
+    def settle(self, limit_s: float) -> None:
+        """Put out what the reader takes within `limit_s` seconds in all."""
+        limit = time.monotonic() + limit_s
+        while not self.flush() and time.monotonic() < limit:
+            time.sleep(0.002)
 
     def close(self) -> None:
         """Let go of the descriptor; the stream itself stays open."""

@@ -3,6 +3,7 @@
 Each function takes a scene and gives a `Panel`, or None when there is nothing to say.
 """
 
+import shlex
 from collections.abc import Sequence
 
 from rich.text import Text
@@ -220,6 +221,9 @@ def warnings(scene: Scene, width: int) -> Panel | None:
     """
     history = scene.view.history
     texts = [f"{warning.message} [{code}]" for code, warning in history.warnings.items()]
+    if texts and scene.status is not RunStatus.RUNNING:  # what they advise was for the run
+        run = shlex.quote(short_path(scene.view.run.path))
+        texts = [f"at the end: {', '.join(history.warnings)}; see `budgetrl diagnose {run}`"]
     if history.newer_schema:
         texts.append("A newer budgetrl wrote this run; some of it may be missing here.")
     if history.errors and history.finished is None:

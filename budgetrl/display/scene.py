@@ -44,7 +44,9 @@ class Scene:
         stages = self.view.history.stages
         if not stages or stages[-1].state in ("ended", "gate"):
             return ""
-        return f", {stages[-1].name} ({stages[-1].index + 1} of {stages[-1].stages})"
+        newest = stages[-1]
+        which = f" ({newest.index + 1} of {newest.stages})" if newest.stages > 1 else ""
+        return f", {newest.name}{which}"
 
     @property
     def bill(self) -> Bill:

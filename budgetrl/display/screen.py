@@ -16,6 +16,8 @@ ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 """Alternate screen, no cursor, no wrapping, empty."""
 LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 PATIENCE_S = 1.0
+FRAME_S = 0.1
+"""For one frame: a large one is more than a terminal takes at once, and half of it misleads."""
 SYSTEMS = {
     "standard": ColorSystem.STANDARD,
     "256": ColorSystem.EIGHT_BIT,
@@ -69,6 +71,7 @@ class Screen:
         self._shown = list(lines)
         if parts:
             self._out.write("".join(parts))
+            self._out.settle(FRAME_S)
 
     def leave(self, last: Sequence[Text] = ()) -> None:
         """Back to the terminal as it was, with lines that stay."""

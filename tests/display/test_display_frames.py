@@ -245,6 +245,17 @@ def test_the_newest_warning_is_not_cut(tmp_path: Path) -> None:
     assert "spent" in shown and "accuracy" in shown, "the completion gives way, not these"
 
 
+def test_at_the_end_a_warning_is_a_line_that_leads_to_the_diagnosis(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    *before, last = (run.path / "events.jsonl").read_text().splitlines()
+    (run.path / "events.jsonl").write_text("\n".join(before) + "\n")
+    with run.writer(made.Clock(200.0).stamp) as writer:
+        writer.write(events.RunWarning(code="plateau", message="18 updates to come: stop here"))
+    made.append_raw(run, last)
+    shown = text_of(run, RunStatus.FINISHED, 100, 30)
+    assert "to come" not in shown and "at the end: plateau; see `budgetrl diagnose" in shown
+
+
 def test_a_newer_schema_is_said(tmp_path: Path) -> None:
     run = training(tmp_path)
     made.append_raw(run, {"kind": "dream", "schema_version": 99, "t": 1.0, "elapsed_s": 1.0})

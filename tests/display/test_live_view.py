@@ -6,15 +6,18 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import synthetic_run as made
+from rich.text import Text
 from terminal import ENTER, LEAVE, Terminal, resize, screen
 
 from budgetrl import events
 from budgetrl.display.live import LiveDisplay
+from budgetrl.display.screen import Screen
 
 ROOT = Path(__file__).resolve().parents[2]
 PATHS = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
@@ -190,6 +193,27 @@ def test_a_terminal_that_stops_reading_gets_fewer_frames_and_nobody_waits(
         display.tick()
         assert _readable(primary), "it goes on when somebody reads again"
     os.close(primary)
+
+
+def test_a_large_frame_is_not_left_in_half_where_somebody_reads() -> None:
+    primary, secondary = os.openpty()
+    resize(secondary, 200, 60)
+    got, done = bytearray(), threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            got.extend(os.read(primary, 1 << 16) if _readable(primary, 0.05) else b"")
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    with os.fdopen(secondary, "w", encoding="utf-8") as stream:
+        drawn = Screen(stream)
+        drawn.draw([Text(f"{row:3}" + "\u2588" * 190) for row in range(60)], (200, 60))
+        done.set()
+        thread.join()
+        whole = drawn.ready()
+    os.close(primary)
+    assert whole and len(got) > 20_000, "far more than a terminal takes at once"
 
 
 def test_the_planning_gives_way_to_the_hint_and_later_messages_stay(
