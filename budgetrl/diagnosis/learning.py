@@ -14,7 +14,8 @@ LOST, LOST_SIGMA = 0.08, 3.0
 """A loss of accuracy that is one: points as a share, and standard errors."""
 CHANCE = 2.0
 """Standard errors above what the best of many windows is above their mean by chance."""
-HALF = 0.5
+HALF, PATIENCE = 0.5, 20
+"""Share of the updates, and updates, that a run has to begin to learn: a weak start takes 15."""
 ELSEWHERE = 0.3
 GAIN_SIGMA = 3.0
 
@@ -136,7 +137,7 @@ def rises(story: Story) -> bool:
 
 def no_progress(story: Story) -> Sign | None:
     """Half of the updates are made and nothing was learnt."""
-    if story.used < HALF or story.now < 2 * WINDOW or accuracy_fell(story) is not None:
+    if story.used < HALF or story.now < PATIENCE:
         return None
     gain, now = _gain(story, accuracy), story.last(accuracy)
     if gain is None or now is None or now > 0.9:
@@ -146,6 +147,8 @@ def no_progress(story: Story) -> Sign | None:
     if story.stationary and gain > error:
         return None
     if len(story.held) > 1 and learnt > math.hypot(story.held[0].error, story.held[-1].error):
+        return None
+    if accuracy_fell(story) is not None:
         return None
     return Sign(
         f"after {story.used:.0%} of the updates accuracy is what it was ({now:.0%}, "

@@ -5,7 +5,7 @@ import math
 from budgetrl.diagnosis.sign import Sign
 from budgetrl.diagnosis.story import WINDOW, Story, accuracy
 
-CUT = 0.25
+CUT = 0.2
 """Share of completions that end at the limit, above which the limit trains the model."""
 RUNAWAY = 0.1
 GRADIENT = 5.0

@@ -16,9 +16,9 @@ from budgetrl.diagnosis.story import Story
 
 Severity = Literal["info", "warning", "stop"]
 
-HEALTHY_RUNS = 9
+HEALTHY_RUNS = 11
 """Recorded, of a tiny model."""
-FALSE_ALARMS: Mapping[str, int] = {}
+FALSE_ALARMS: Mapping[str, int] = {"no_progress": 1}
 """How many of them a rule named; none where it is not here (scripts/check_alarms.py counts)."""
 
 
@@ -55,7 +55,7 @@ RULES = (
          "these on a wrong answer (five at least), less than 75 % of the completions are right, "
          "accuracy does not rise, and held-out accuracy does not put it down to the golds",
          answers.sure_but_wrong),
-    Rule("cut_short", "warning", "more than 25 % of the completions of five updates end at the "
+    Rule("cut_short", "warning", "more than 20 % of the completions of five updates end at the "
          "limit", mechanics.cut_short),
     Rule("length_runaway", "warning", "10 % more of the completions end at the limit than at "
          "first", mechanics.length_runaway),
@@ -71,8 +71,8 @@ RULES = (
          "problems of one level, which at most half of the groups are about", answers.one_kind),
     Rule("dead_groups", "warning", "more than 80 % of the groups of ten updates teach nothing, and "
          "most of them are all wrong", answers.dead_groups),
-    Rule("no_progress", "warning", "after half of the updates neither accuracy nor held-out "
-         "accuracy is a standard error above its start", learning.no_progress),
+    Rule("no_progress", "warning", "after half of the updates, and 20, neither accuracy nor "
+         "held-out accuracy is a standard error above its start", learning.no_progress),
     Rule("plateau", "info", "a third of the updates brought less than a standard error",
          learning.plateau),
 )  # fmt: skip
