@@ -7,6 +7,7 @@ Nothing but the imports is saved: command line, environment, standard streams, s
 exit code are as after an exec, and every process is one of its own.
 """
 
+import atexit
 import importlib
 import os
 import runpy
@@ -63,6 +64,7 @@ def _become(
             if int(name) > 2 and int(name) not in kept:
                 with suppress(OSError):  # the folder's own
                     os.close(int(name))
+        atexit._clear()  # what is to happen at this process's end is not that one's to do
         os.environ.clear()
         os.environ.update(environment)
         for number in signal.valid_signals():
