@@ -78,40 +78,56 @@ def diagnose(history: History, recipe: Recipe, status: RunStatus | None = None) 
 
 
 def _by_rules(story: Story) -> Iterator[Finding]:
+    spells = [_Spell(rule) for rule in RULES]
+    for look in _looks(story):
+        for spell in spells:
+            spell.take(look)
+    return (found for spell in spells if (found := spell.finding()) is not None)
+
+
+def _looks(story: Story) -> Iterator[Story]:
+    """The story as it was known at most so often, evenly; one at a time, for they are long."""
     numbers = [step.step for step in story.steps]
     every = max(1, len(numbers) // MOST_LOOKS)
-    looks = [story.until(number) for number in numbers[::-1][::every][::-1]]
-    if story.held and looks:
-        looks.append(story)  # with the evaluation after the last update
-    for rule in RULES:
-        finding = _finding(rule, looks)
-        if finding is not None:
-            yield finding
+    for number in numbers[::-1][::every][::-1]:
+        yield story.until(number)
+    if story.held and numbers:
+        yield story  # with the evaluation after the last update
 
 
-def _finding(rule: Rule, looks: list[Story]) -> Finding | None:
-    """The first spell that is long enough, or lasts; with what was seen in it last."""
-    spell: list[tuple[int, Sign]] = []
-    for story in looks:
-        sign = rule.check(story)
+class _Spell:
+    """The first spell of a rule that is long enough, or lasts; with what was seen in it last."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule, self._is_over = rule, False
+        self._seen: list[tuple[int, Sign]] = []
+
+    def take(self, story: Story) -> None:
+        """Ask the rule once more."""
+        if self._is_over:
+            return
+        sign = self._rule.check(story)
         if sign is not None:
-            spell.append((story.now, sign))
-        elif len(spell) >= SPELL:
-            break
+            self._seen.append((story.now, sign))
+        elif len(self._seen) >= SPELL:
+            self._is_over = True
         else:
-            spell = []
-    if not spell:
-        return None
-    (since, _), (_, sign) = spell[0], spell[-1]
-    return Finding(
-        rule.name,
-        rule.severity,
-        since,
-        sign.says,
-        sign.advice,
-        sign.evidence,
-        f"{rule.rule}; {rule.errs}",
-    )
+            self._seen.clear()
+
+    def finding(self) -> Finding | None:
+        """What was found, if anything."""
+        if not self._seen:
+            return None
+        (since, _), (_, sign) = self._seen[0], self._seen[-1]
+        return Finding(
+            self._rule.name,
+            self._rule.severity,
+            since,
+            sign.says,
+            sign.advice,
+            sign.evidence,
+            f"{self._rule.rule}; {self._rule.errs}",
+        )
 
 
 def _ended(history: History, status: RunStatus | None) -> Iterator[Finding]:

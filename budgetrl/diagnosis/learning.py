@@ -4,6 +4,9 @@ import math
 from collections.abc import Callable
 from statistics import fmean
 
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
 from budgetrl.diagnosis.sign import Sign
 from budgetrl.diagnosis.story import WINDOW, Held, Story, accuracy, accuracy_error
 from budgetrl.events import Step
@@ -46,19 +49,17 @@ def accuracy_fell(story: Story) -> Sign | None:
     window = 4
     if len(story.steps) < 2 * window or not story.stationary:
         return None
-    values = [(accuracy(step) or 0.0) for step in story.steps]
-    windows = zip(*(values[i:] for i in range(window)), strict=False)
-    means = [sum(four) / window for four in windows]
-    best_mean = max(means[:-window])
+    means = sliding_window_view(np.nan_to_num(story.accuracies), window).mean(axis=1)
+    best_mean, now_mean = float(means[:-window].max()), float(means[-1])
     error = accuracy_error(story.steps[-1]) * math.sqrt(2 / window)
     by_chance = CHANCE + math.sqrt(2 * math.log(max(1.0, len(means) / window - 1)))
-    if best_mean - means[-1] <= max(LOST, max(LOST_SIGMA, by_chance) * error):
+    if best_mean - now_mean <= max(LOST, max(LOST_SIGMA, by_chance) * error):
         return None
     says = (
-        f"the accuracy of training fell from {best_mean:.0%} to {means[-1]:.0%} "
+        f"the accuracy of training fell from {best_mean:.0%} to {now_mean:.0%} "
         f"(means of {window} updates)"
     )
-    return Sign(says, advice, {"best": best_mean, "now": means[-1]})
+    return Sign(says, advice, {"best": best_mean, "now": now_mean})
 
 
 def _held_fell(story: Story) -> tuple[Held, Held] | None:
@@ -164,11 +165,11 @@ def plateau(story: Story) -> Sign | None:
     gain = _gain(story, accuracy)
     if gain is None or gain <= 0:
         return None
-    values = story.values(accuracy)
+    values = story.accuracies[~np.isnan(story.accuracies)]
     third = max(WINDOW, len(values) // 3)
     if len(values) < 4 * WINDOW or len(values) < 2 * third:
         return None
-    recent = sum(values[-third:]) / third - sum(values[-2 * third : -third]) / third
+    recent = float(values[-third:].mean() - values[-2 * third : -third].mean())
     error = accuracy_error(story.steps[-1]) * math.sqrt(2 / third)
     if recent > error or gain <= 3 * error:
         return None

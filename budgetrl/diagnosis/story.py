@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from statistics import fmean
 
+import numpy as np
+from numpy.typing import NDArray
+
 from budgetrl.events import Evaluation, Step
 from budgetrl.history import History
 from budgetrl.recipe.schema import Recipe
@@ -51,11 +54,21 @@ class Story:
     learning_rate: float
     stationary: bool
     """Problems come as they are, not by difficulty: accuracies of updates can be compared."""
+    graded: NDArray[np.float64] | None = None
+    """`accuracies`, where they are known already."""
+
+    @property
+    def accuracies(self) -> NDArray[np.float64]:
+        """Shares of right completions, one for each update; nan where none was graded."""
+        if self.graded is not None:
+            return self.graded
+        return np.array([accuracy(step) for step in self.steps], dtype=float)
 
     def until(self, step: int) -> "Story":
         """As it was known right after an update; its evaluation comes later."""
-        steps = self.steps[: bisect_right(self.steps, step, key=lambda one: one.step)]
-        return replace(self, steps=steps, held=[h for h in self.held if h.step < step])
+        count = bisect_right(self.steps, step, key=lambda one: one.step)
+        held = [one for one in self.held if one.step < step]
+        return replace(self, steps=self.steps[:count], held=held, graded=self.accuracies[:count])
 
     @property
     def now(self) -> int:
@@ -71,10 +84,6 @@ class Story:
     def used(self) -> float:
         """Share of the planned updates that is made."""
         return self.now / max(1, self.planned, self.now)
-
-    def values(self, of: Callable[[Step], float | None]) -> list[float]:
-        """A series without what was not measured."""
-        return [value for step in self.steps if (value := of(step)) is not None]
 
     def firsts(self, of: Callable[[Step], float | None], count: int) -> list[float]:
         """The first values, of the updates near the start."""
@@ -120,7 +129,7 @@ def tell(history: History, recipe: Recipe) -> Story:
         coming = 0 if history.finished is not None else steps[-1].forecast_steps
         expected = steps[-1].step + coming
         planned = expected if planned is None else min(planned, expected)
-    return Story(
+    story = Story(
         steps=steps,
         held=_held(history.evaluations),
         weights={spec.name: spec.weight for spec in recipe.rewards},
@@ -129,6 +138,7 @@ def tell(history: History, recipe: Recipe) -> Story:
         learning_rate=recipe.schedule.learning_rate,
         stationary=recipe.signal.order == "uniform",
     )
+    return replace(story, graded=story.accuracies)
 
 
 def _held(evaluations: Sequence[Evaluation]) -> list[Held]:

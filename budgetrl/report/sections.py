@@ -90,7 +90,8 @@ def _sections(facts: EvaluatedRun) -> Iterator[Section]:
     from budgetrl.report.thinking import thinking_blocks
 
     yield Section("At a glance", [Tiles(_tiles(facts))])
-    yield Section("What went wrong", list(_went_wrong(facts)))
+    found = _findings(facts)
+    yield Section("What went wrong", list(_went_wrong(found)))
     yield Section("Outcome", list(outcome_blocks(facts)))
     yield Section("Accuracy and thinking", list(thinking_blocks(facts)))
     taught = facts.recipe is not None and facts.recipe.distils
@@ -101,7 +102,7 @@ def _sections(facts: EvaluatedRun) -> Iterator[Section]:
     yield Section("Beside the paper", list(beside_paper(facts)))
     yield Section("The bill", bill_blocks(facts))
     yield Section("Completions", sample_blocks(facts))
-    yield Section("Warnings", list(_warnings(facts)))
+    yield Section("Warnings", list(_warnings(facts, found)))
     yield Section("What was run", list(_what_was_run(facts)))
 
 
@@ -156,8 +157,8 @@ def _findings(facts: EvaluatedRun) -> list[Finding]:
     return [one for one in found if one.rule and one.severity != "info"]
 
 
-def _went_wrong(facts: EvaluatedRun) -> Iterator[Block]:
-    if found := _findings(facts):
+def _went_wrong(found: Sequence[Finding]) -> Iterator[Block]:
+    if found:
         yield Listing(
             [
                 (f"From update {one.since_step} on", f"{one.says[0].upper()}{one.says[1:]}. What "
@@ -170,8 +171,8 @@ def _went_wrong(facts: EvaluatedRun) -> Iterator[Block]:
         yield Text(f"By the rules of `budgetrl diagnose`, causes first.{also}", "muted")
 
 
-def _warnings(facts: EvaluatedRun) -> Iterator[Block]:
-    told = {one.name for one in _findings(facts)}
+def _warnings(facts: EvaluatedRun, found: Sequence[Finding]) -> Iterator[Block]:
+    told = {one.name for one in found}
     for warning in facts.history.warnings.values():
         if warning.code not in told:
             yield Text(f"{warning.message} ({warning.code})", "noise")
