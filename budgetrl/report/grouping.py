@@ -95,7 +95,10 @@ def model_name(run: EvaluatedRun) -> str:
 
 
 def _settings(run: EvaluatedRun) -> dict[str, Any]:
-    """Everything that changes what is learnt, flat: {"schedule.learning_rate": 0.001}."""
+    """Everything that changes what is learnt, flat: {"schedule.learning_rate": 0.001}.
+
+    How it is trained comes first, as what tells most.
+    """
     tables = run.recipe.model_dump(mode="json") if run.recipe else dict(run.tables)
     tables = {name: table for name, table in tables.items() if name not in _NO_LEARNING}
     if run.recipe:
@@ -103,6 +106,10 @@ def _settings(run: EvaluatedRun) -> dict[str, Any]:
         alpha = None if lora.is_full else lora.resolved_alpha
         tables["lora"] |= {"alpha": alpha, "alpha_policy": None, "scale": lora.scale}
     flat = _flat(tables)
+    flat.pop("stages", None)  # without any; those of several are stages.0.name and so on
+    if run.recipe:
+        kinds = [stage.kind.value for stage in run.recipe.stages]
+        flat = {"stages": " + ".join(kinds) or "grpo"} | flat
     for key in [key for key in flat if key.split(".")[0] == "eval" and key.endswith(".path")]:
         del flat[key]  # the protocol knows its problems
     flat.pop("model.id", None)

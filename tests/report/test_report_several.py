@@ -107,6 +107,15 @@ def test_only_seeds_of_one_recipe_and_protocol_are_averaged(tmp_path: Path) -> N
     assert "learning_rate 0.01" in arms[1].label
 
 
+def test_arms_that_are_trained_in_other_ways_say_so_first(tmp_path: Path) -> None:
+    made = load_recipe("quickstart_distill").recipe.model_dump(mode="json")
+    taught = {name: made[name] for name in ("teacher", "stages", "schedule")}
+    runs = [build_run(tmp_path, Story(steps=2, tables=tables)) for tables in ({}, taught)]
+    arms = arms_of(map(read_run, runs))
+    assert arms[0].apart.startswith("stages grpo, ")
+    assert arms[1].apart.startswith("stages distill, ")
+
+
 def test_another_grader_makes_another_arm(tmp_path: Path) -> None:
     runs = [build_run(tmp_path, Story(steps=2, seed=seed)) for seed in (1, 2)]
     for file in runs[1].path.glob("evals/*/*.json"):
