@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 import synthetic_run as made
-from rich.text import Text
 from terminal import ENTER, LEAVE, Terminal, resize, screen
 
 from budgetrl import events
 from budgetrl.display.live import LiveDisplay
-from budgetrl.display.screen import Screen
+from budgetrl.display.output import Output
 
 ROOT = Path(__file__).resolve().parents[2]
 PATHS = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
@@ -197,23 +196,22 @@ def test_a_terminal_that_stops_reading_gets_fewer_frames_and_nobody_waits(
 
 def test_a_large_frame_is_not_left_in_half_where_somebody_reads() -> None:
     primary, secondary = os.openpty()
-    resize(secondary, 200, 60)
-    got, done = bytearray(), threading.Event()
-
-    def read() -> None:
-        while not done.is_set():
-            got.extend(os.read(primary, 1 << 16) if _readable(primary, 0.05) else b"")
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
     with os.fdopen(secondary, "w", encoding="utf-8") as stream:
-        drawn = Screen(stream)
-        drawn.draw([Text(f"{row:3}" + "\u2588" * 190) for row in range(60)], (200, 60))
-        done.set()
-        thread.join()
-        whole = drawn.ready()
+        out = Output(stream)
+        out.write("\u2588" * 200 * 60)
+        out.settle(0.01)
+        assert out.waiting, "far more than a terminal takes at once, and nobody reads"
+        reader = threading.Thread(target=lambda: _read_all(primary, 3 * 200 * 60))
+        reader.start()
+        out.settle(10.0)
+        assert not out.waiting
+        reader.join()
     os.close(primary)
-    assert whole and len(got) > 20_000, "far more than a terminal takes at once"
+
+
+def _read_all(fd: int, size: int) -> None:
+    while size > 0:
+        size -= len(os.read(fd, size))
 
 
 def test_the_planning_gives_way_to_the_hint_and_later_messages_stay(
