@@ -11,8 +11,7 @@ there.
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,6 +21,8 @@ from budgetrl.errors import RunDirError
 from budgetrl.hub.pins import Pins, from_json, pinned
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import MANIFEST, PLAN, RESOLVED, RunDir
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,7 @@ def read_manifest(run: RunDir) -> Manifest:
     Raises:
         RunDirError: its file is damaged.
     """
-    try:
-        return TypeAdapter(Manifest).validate_python(run.read_json(MANIFEST) or {})
-    except ValidationError as error:
-        raise _damaged(run.file(MANIFEST), error) from None
+    return _read(run, MANIFEST, Manifest)
 
 
 def read_recipe(run: RunDir) -> Recipe:
@@ -126,11 +124,7 @@ def written_recipe(run: RunDir) -> Recipe:
     Raises:
         RunDirError: the file is missing or damaged.
     """
-    document = run.read_json(RESOLVED) or {}
-    try:
-        return Recipe.model_validate(document.get("recipe"), strict=False)
-    except ValidationError as error:
-        raise _damaged(run.file(RESOLVED), error) from None
+    return _read(run, RESOLVED, Recipe, "recipe")
 
 
 def read_plan(run: RunDir) -> StoredPlan:
@@ -139,10 +133,7 @@ def read_plan(run: RunDir) -> StoredPlan:
     Raises:
         RunDirError: its file is missing or damaged.
     """
-    try:
-        return TypeAdapter(StoredPlan).validate_python(run.read_json(PLAN) or {})
-    except ValidationError as error:
-        raise _damaged(run.file(PLAN), error) from None
+    return _read(run, PLAN, StoredPlan)
 
 
 def planned_times(run: RunDir, stage: str | None = None) -> PhaseTimes | None:
@@ -188,10 +179,15 @@ def prompt_moment(run: RunDir) -> datetime | None:
         ) from None
 
 
-def _damaged(file: Path, error: ValidationError) -> RunDirError:
-    first = error.errors()[0]
-    what = ": ".join([*map(str, first["loc"]), first["msg"]])
-    return RunDirError(
-        f"{file}: missing, damaged, or of another version: {what}.",
-        hint=way_on(file.parent, file.name),
-    )
+def _read(run: RunDir, name: str, kind: type[Content], key: str | None = None) -> Content:
+    found = run.read_json(name) or {}
+    try:
+        return TypeAdapter(kind).validate_python(found.get(key) if key else found, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = ": ".join([*map(str, first["loc"]), first["msg"]])
+        file = run.file(name)
+        raise RunDirError(
+            f"{file}: missing, damaged, or of another version: {what}.",
+            hint=way_on(file.parent, file.name),
+        ) from None

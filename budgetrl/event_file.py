@@ -17,7 +17,6 @@ class EventWriter:
     """Appends stamped events; each line reaches the file whole or not at all."""
 
     def __init__(self, path: Path, stamp: Stamp) -> None:
-        self._path = path
         self._stamp = stamp
         self._elapsed_s, self._usd = 0.0, 0.0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

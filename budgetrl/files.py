@@ -80,6 +80,11 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def read_asset(name: str) -> Any:
+    """What a JSON file holds that ships with budgetrl."""
+    return json.loads(Path(__file__).with_name("assets").joinpath(name).read_text("utf-8"))
+
+
 def read_regular(path: Path, most: int) -> bytes:
     """The content of a file that is one, and no larger than `most` bytes.
 

@@ -8,18 +8,16 @@ Not here: what a recipe needs (`estimation`). No torch: the table answers on any
 """
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from budgetrl.errors import UsageError
-from budgetrl.files import parse_json
+from budgetrl.files import parse_json, read_asset
 from budgetrl.units import GIB
 
 _VENDORS = {"nvidia", "geforce", "tesla", "amd", "instinct", "generation", "sxm2", "sxm4"}
@@ -109,8 +107,7 @@ def _all_gpus() -> Mapping[str, Gpu]:
 
 @cache
 def _rows(key: str) -> list[dict[str, Any]]:
-    text = resources.files("budgetrl").joinpath("assets/gpus.json").read_text(encoding="utf-8")
-    rows: list[dict[str, Any]] = json.loads(text)[key]
+    rows: list[dict[str, Any]] = read_asset("gpus.json")[key]
     return rows
 
 

@@ -42,21 +42,13 @@ def cpu_speed(measure_s: float = _MEASURE_S) -> float:
 
 def cpu_model() -> str:
     """The processor's name, as the kernel prints it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    match = re.search(r"^model name\s*:\s*(.+)$", _told("/proc/cpuinfo"), re.MULTILINE)
     return match[1].strip() if match else platform.processor() or platform.machine()
 
 
 def multiplies_bfloat16() -> bool:
     """Whether it has units for bfloat16; without, torch works around them."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", text) is not None
+    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", _told("/proc/cpuinfo")) is not None
 
 
 def peak_rss_gib() -> float:
@@ -64,11 +56,7 @@ def peak_rss_gib() -> float:
 
     `ru_maxrss`, its stand-in elsewhere, also knows of the process that started this one.
     """
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        status = ""
-    match = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
+    match = re.search(r"^VmHWM:\s*(\d+) kB$", _told("/proc/self/status"), re.MULTILINE)
     kib = int(match[1]) if match else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kib / KIB_PER_GIB
 
@@ -80,3 +68,11 @@ def boot_id() -> str | None:
     except OSError:
         return None
     return hashlib.sha256(b"budgetrl" + boot).hexdigest()[:12]
+
+
+def _told(name: str) -> str:
+    """What the kernel says in a file; nothing where there is none."""
+    try:
+        return Path(name).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

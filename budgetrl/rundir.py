@@ -182,7 +182,7 @@ class RunDir(CheckpointFolder):
         Raises:
             RunDirError: another process holds the lock.
         """
-        with self._locked(LOCK, "writes its events"):
+        with self.locked(LOCK, "writes its events"):
             writer = EventWriter(self.path / EVENTS, stamp)
             try:
                 yield writer
@@ -196,11 +196,20 @@ class RunDir(CheckpointFolder):
         Raises:
             RunDirError: there is one already, or the folder cannot be written.
         """
-        with self._locked(SUPERVISOR_LOCK, "runs it"):
+        with self.locked(SUPERVISOR_LOCK, "runs it"):
             yield
 
     @contextmanager
-    def _locked(self, name: str, does: str) -> Iterator[None]:
+    def locked(self, name: str, does: str) -> Iterator[None]:
+        """The one process that holds a lock.
+
+        Args:
+            name: of its file.
+            does: with which it keeps others out, for their error.
+
+        Raises:
+            RunDirError: another holds it, or the folder cannot be written.
+        """
         try:
             lock = os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:

@@ -54,8 +54,8 @@ from budgetrl.training.preflight import longest_passes
 from budgetrl.training.setup import build_follower, prepare
 from budgetrl.training.stopper import Stopper
 
-OUT = Path(__file__).resolve().parents[1] / "budgetrl" / ASSET
-PROFILE = Path(__file__).resolve().parents[1] / "budgetrl" / BUNDLED
+OUT = Path(__file__).resolve().parents[1] / "budgetrl/assets" / ASSET
+PROFILE = Path(__file__).resolve().parents[1] / "budgetrl/assets" / BUNDLED
 RANK = 16
 RANDOM = {
     "random-25m": {

@@ -28,17 +28,12 @@ _LEAST_NOISE = 4.0 * (1 << 22)
 """Random numbers that are drawn ahead (`engine.sampling`)."""
 
 
-def cpu_memory(scenario: Scenario, prompt_tokens: float | None = None) -> MemoryEstimate:
-    """Parts, peaks and verdict.
-
-    Args:
-        scenario: recipe, model and this machine.
-        prompt_tokens: of the longest prompt, where it is known; else prompt.max_tokens.
-    """
+def cpu_memory(scenario: Scenario) -> MemoryEstimate:
+    """Parts, peaks and verdict of recipe, model and this machine."""
     recipe, shape, known = scenario.recipe, scenario.shape, scenario.constants
     whole = scenario.whole_copies
     element = 4 if whole else _ELEMENT[recipe.model.dtype]
-    prompt = min(prompt_tokens or recipe.prompt.max_tokens, recipe.prompt.max_tokens)
+    prompt = recipe.prompt.max_tokens
     weights = float(element * shape.params * max(1, whole))
     trained, adapter = 4.0 * scenario.trained_params, 4.0 * (scenario.adapter_params or 0)
     moments = float(OPTIMIZER_BYTES[recipe.optimizer.name] * scenario.trained_params)

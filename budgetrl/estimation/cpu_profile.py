@@ -13,7 +13,6 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,13 @@ from budgetrl.estimation.cpu_time import Machine, formulas
 from budgetrl.estimation.machine import this_cpu, this_machine
 from budgetrl.estimation.phases import EARLY, Phases, with_measured
 from budgetrl.estimation.shapes import LengthPrior
-from budgetrl.files import parse_json, write_json
+from budgetrl.files import parse_json, read_asset, write_json
 from budgetrl.phases import MEASURED_ONCE, UPDATE_PHASES
 from budgetrl.processor import cpu_model
 from budgetrl.recipe.schema import Recipe, StageKind
 
 SCHEMA_VERSION = 3
-BUNDLED = "assets/profiles/cpu.json"
+BUNDLED = "profiles/cpu.json"
 BUSY_FACTOR = 1.5
 """Over a shipped profile: a last run that was slower counts as disturbed."""
 
@@ -175,7 +174,7 @@ def store_profile(
     return path
 
 
-def planned_phases(recipe: Recipe, cache_dir: Path, prompts: Prompts | None = None) -> Phases:
+def planned_phases(recipe: Recipe, cache_dir: Path) -> Phases:
     """Phases of a run here: the last such run's, else a shipped profile's, else the formulas'.
 
     The last run may have shared its cores with other work, and that must not refuse the next one:
@@ -184,12 +183,11 @@ def planned_phases(recipe: Recipe, cache_dir: Path, prompts: Prompts | None = No
     Args:
         recipe: what is planned.
         cache_dir: folder with the profiles of earlier runs.
-        prompts: their lengths; read where absent.
 
     Raises:
         ModelError, RecipeError: as `cpu_scenario`.
     """
-    prompts, machine = prompts or read_prompts(recipe), this_machine(recipe)
+    prompts, machine = read_prompts(recipe), this_machine(recipe)
     cached, shipped = _read_profile(_profile_path(recipe, cache_dir)), bundled_profile()
     ships = shipped.key == profile_key(recipe)
     if cached is not None:
@@ -227,8 +225,7 @@ def apply_profile(
 
 def bundled_profile() -> Profile:
     """The profile that ships with budgetrl."""
-    text = resources.files("budgetrl").joinpath(BUNDLED).read_text(encoding="utf-8")
-    return _profile(json.loads(text))
+    return _profile(read_asset(BUNDLED))
 
 
 def _completed(made: Profile, before: Profile) -> Profile:

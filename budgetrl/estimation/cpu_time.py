@@ -15,14 +15,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
-from typing import Any
 
 from budgetrl.estimation.memory import layer_bytes_per_token
 from budgetrl.estimation.shapes import ModelShape
-from budgetrl.estimation.terms import Constant, Constants, Term, load_constants
+from budgetrl.estimation.terms import Constants, Term, constants_in, load_constants
+from budgetrl.files import read_asset
 
-ASSET = "assets/cpu_estimator.json"
+ASSET = "cpu_estimator.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,36 +152,25 @@ def seconds(amounts: Mapping[str, float], machine: Machine, times: float = 1.0) 
 @cache
 def cpu_constants() -> Constants:
     """The constants of GPUs and those of CPUs."""
-    rows = _asset()["constants"]
-    fields = ("value", "low", "high", "source")
-    return Constants(
-        {**load_constants().table}
-        | {name: Constant(**{field: row[field] for field in fields}) for name, row in rows.items()}
-    )
+    return Constants({**load_constants().table, **constants_in(read_asset(ASSET))})
 
 
 @cache
 def reference() -> Machine:
     """The machine of the fit."""
-    return Machine(_asset()["reference"]["gflops"])
+    return Machine(read_asset(ASSET)["reference"]["gflops"])
 
 
 @cache
 def formulas() -> str:
     """Tells these constants from earlier and later ones, over which other factors were measured."""
-    return hashlib.sha256(json.dumps(_asset(), sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(read_asset(ASSET), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def forget() -> None:
     """Read the constants anew, after they were fitted."""
     for known in (cpu_constants, reference, formulas):
         known.cache_clear()
-
-
-def _asset() -> dict[str, dict[str, Any]]:
-    text = resources.files("budgetrl").joinpath(ASSET).read_text(encoding="utf-8")
-    found: dict[str, dict[str, Any]] = json.loads(text)
-    return found
 
 
 def _activations(shape: ModelShape) -> float:

@@ -8,16 +8,14 @@ mixture of experts is refused. Not here: what the counts cost in bytes or second
 """
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from budgetrl.errors import ModelError
-from budgetrl.files import parse_json
+from budgetrl.files import parse_json, read_asset
 from budgetrl.hub.config import read_config
 from budgetrl.hub.repo import is_hub_id
 from budgetrl.recipe.assets import local_path
@@ -147,13 +145,13 @@ class ModelShape:
         in_blocks = self.layers * sum(sum(self.linears[name]) for name in chosen - {*ENDS})
         return rank * (in_blocks + len(chosen & {*ENDS}) * (self.hidden + self.vocab))
 
-    def lora_traffic(self, bytes_per_element: int = 2) -> int:
+    def lora_traffic(self) -> int:
         """Bytes per token that unmerged adapters move on all layers, their own weights apart.
 
         Each adapter reads its layer's input, and adds to its output: read and written once more.
         """
         per_layer = sum(inputs + 2 * outputs for inputs, outputs in self.linears.values())
-        return bytes_per_element * self.layers * per_layer
+        return 2 * self.layers * per_layer
 
     def attention_flops(self, context: float) -> float:
         """FLOPs per token of one causal forward pass over sequences of `context` tokens.
@@ -199,8 +197,7 @@ def find_shape(model_id: str, revision: str | None = None) -> ModelShape:
 @cache
 def known_models() -> Mapping[str, ModelShape]:
     """All bundled models by hub id."""
-    text = resources.files("budgetrl").joinpath("assets/model_shapes.json").read_text("utf-8")
-    data = json.loads(text)
+    data = read_asset("model_shapes.json")
     return {
         name: shape_from_config({**data["shapes"][model["shape"]], **model}, name)
         for name, model in data["models"].items()

@@ -8,15 +8,15 @@ Constants and their ranges come from `assets/estimator.json`, which `scripts/fit
 rewrites. Draws are seeded: the same estimate twice is the same estimate.
 """
 
-import json
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
 from statistics import NormalDist
 from typing import Any, NamedTuple
+
+from budgetrl.files import read_asset
 
 DRAWS = 64
 SEED = 20_260
@@ -85,14 +85,16 @@ class Constants:
 @cache
 def load_constants() -> Constants:
     """The constants that ship with budgetrl."""
-    data = read_constants()
+    return Constants(constants_in(read_constants()))
+
+
+def constants_in(data: Mapping[str, Any]) -> dict[str, Constant]:
+    """Those of such a file, without what it notes of their fit."""
     fields = ("value", "low", "high", "source")
-    return Constants(
-        {
-            name: Constant(**{field: row[field] for field in fields})
-            for name, row in data["constants"].items()
-        }
-    )
+    return {
+        name: Constant(**{field: row[field] for field in fields})
+        for name, row in data["constants"].items()
+    }
 
 
 class SuiteLengths(NamedTuple):
@@ -114,8 +116,7 @@ def suite_lengths() -> SuiteLengths:
 
 def read_constants() -> dict[str, Any]:
     """The file of constants as it is."""
-    text = resources.files("budgetrl").joinpath("assets/estimator.json").read_text("utf-8")
-    data: dict[str, Any] = json.loads(text)
+    data: dict[str, Any] = read_asset("estimator.json")
     return data
 
 

@@ -3,7 +3,7 @@
 difference(load_eval(a), load_eval(b)) -> {k: {difference, interval_95, samples}}    a - b
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from budgetrl.errors import ProtocolError
 from budgetrl.evaluation.passk import paired_pass_difference
@@ -19,15 +19,13 @@ def describe_differences(a: Protocol, b: Protocol) -> str:
     )
 
 
-def difference(
-    a: StoredEval, b: StoredEval, ks: Sequence[int] | None = None
-) -> dict[int, Difference]:
+def difference(a: StoredEval, b: StoredEval) -> dict[int, Difference]:
     """Paired difference a - b in pass@k over the first rounds that both sides have completed.
 
     Args:
         a: one evaluation.
-        b: the other, under the same protocol.
-        ks: those of both sides where absent; k above the common rounds are left out.
+        b: the other, under the same protocol; of the k of both, those above the rounds are left
+            out.
 
     Raises:
         ProtocolError: the protocols differ, or a side has no complete round.
@@ -46,15 +44,13 @@ def difference(
             f"{lacking.path}: no round is complete, so there is nothing to compare.",
             hint="Finish it with `budgetrl eval`.",
         )
-    if ks is None:
-        ks = sorted({1, *(k for k in a.ks if k in b.ks)})
     correct_a, correct_b = _correct(a, rounds), _correct(b, rounds)
     common = [problem for problem in correct_a if problem in correct_b]
     counts_a = [correct_a[problem] for problem in common]
     counts_b = [correct_b[problem] for problem in common]
     return {
         k: Difference(*paired_pass_difference(counts_a, counts_b, rounds, k), rounds)
-        for k in ks
+        for k in sorted({1, *(k for k in a.ks if k in b.ks)})
         if k <= rounds
     }
 

@@ -9,19 +9,11 @@ signal, evaluations, resuming bit for bit) stays here.
 from pathlib import Path
 from typing import Any
 
-from budgetrl.export.folder import new_folder
 from budgetrl.export.limits import Target, refuse, unmapped
 from budgetrl.export.notes import readme
-from budgetrl.export.rows import RECIPE, TRAIN, dump_recipe
-from budgetrl.export.verl import (
-    PREPARE,
-    PREPARE_TEXT,
-    SCRIPT,
-    Exported,
-    write_local_rows,
-)
+from budgetrl.export.rows import TRAIN
+from budgetrl.export.verl import PREPARE, SCRIPT, Exported, write_export
 from budgetrl.export.yaml_text import to_yaml
-from budgetrl.files import write_atomic
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.schema import EngineName, Lora, Recipe
@@ -119,16 +111,10 @@ def export_trl(recipe: Recipe, out: Path) -> Exported:
     values = trl_values(recipe)
     mapped = _mapped(recipe, values)
     left = unmapped(recipe, [*_SAME, *_IN_ROWS], Target.TRL)
-    with new_folder(out) as draft:
-        write_atomic(draft / CONFIG, f"# {recipe.name} for `trl grpo` ({TRL}).\n{to_yaml(values)}")
-        write_atomic(draft / SCRIPT, _SCRIPT, 0o755)
-        write_atomic(draft / REWARD, _REWARD)
-        write_atomic(draft / PREPARE, PREPARE_TEXT.format(with_lengths=True))
-        write_atomic(draft / RECIPE, dump_recipe(recipe))
-        write_local_rows(recipe, draft)
-        write_atomic(draft / "README.md", readme(recipe, Target.TRL, left))
-        files = sorted(path.name for path in draft.iterdir())
-    return Exported([out / name for name in files], mapped, left)
+    config = f"# {recipe.name} for `trl grpo` ({TRL}).\n{to_yaml(values)}"
+    texts = {CONFIG: config, SCRIPT: _SCRIPT, REWARD: _REWARD}
+    texts["README.md"] = readme(recipe, Target.TRL, left)
+    return Exported(write_export(recipe, out, texts, with_lengths=True), mapped, left)
 
 
 def trl_values(recipe: Recipe) -> dict[str, Any]:

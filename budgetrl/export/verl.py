@@ -7,6 +7,7 @@ goes on with the version of verl alone that the keys were checked against.
 """
 
 import shlex
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from budgetrl.export.rows import (
 )
 from budgetrl.export.table import ENTRIES
 from budgetrl.export.yaml_text import to_yaml
-from budgetrl.files import write_atomic
+from budgetrl.files import PUBLIC_MODE, write_atomic
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.schema import Recipe
 
@@ -129,25 +130,28 @@ def export_verl(recipe: Recipe, out: Path, gpus: int = 1) -> Exported:
     layout = layout_for(recipe, gpus)
     mapped = mapped_values(recipe, layout)
     left = unmapped(recipe, patterns(), Target.VERL)
+    config = _HEAD.format(name=recipe.name) + to_yaml(verl_values(recipe, layout))
+    texts = {CONFIG: config, SCRIPT: _script(recipe), REWARD: _REWARD}
+    texts["README.md"] = readme(recipe, Target.VERL, left, gpus)
+    return Exported(write_export(recipe, out, texts, with_lengths=False), mapped, left)
+
+
+def write_export(
+    recipe: Recipe, out: Path, texts: Mapping[str, str], *, with_lengths: bool
+) -> list[Path]:
+    """Write the folder: these texts, the recipe, and the rows that are on this disk.
+
+    `prepare_data.py` makes the other rows.
+    """
+    prepare = PREPARE_TEXT.format(with_lengths=with_lengths)
     with new_folder(out) as draft:
-        config = to_yaml(verl_values(recipe, layout))
-        write_atomic(draft / CONFIG, _HEAD.format(name=recipe.name) + config)
-        write_atomic(draft / SCRIPT, _script(recipe), 0o755)
-        write_atomic(draft / REWARD, _REWARD)
-        write_atomic(draft / PREPARE, PREPARE_TEXT.format(with_lengths=False))
-        write_atomic(draft / RECIPE, dump_recipe(recipe))
-        write_local_rows(recipe, draft)
-        write_atomic(draft / "README.md", readme(recipe, Target.VERL, left, gpus))
-        files = sorted(path.name for path in draft.iterdir())
-    return Exported([out / name for name in files], mapped, left)
-
-
-def write_local_rows(recipe: Recipe, folder: Path) -> None:
-    """Write the rows that are on this disk; `prepare_data.py` makes the others."""
-    if is_local(recipe):
-        write_rows(recipe, folder)
-    elif recipe.data.path is not None:
-        write_train(recipe, folder / TRAIN)
+        for name, text in {**texts, PREPARE: prepare, RECIPE: dump_recipe(recipe)}.items():
+            write_atomic(draft / name, text, 0o755 if name == SCRIPT else PUBLIC_MODE)
+        if is_local(recipe):
+            write_rows(recipe, draft)
+        elif recipe.data.path is not None:
+            write_train(recipe, draft / TRAIN)
+        return [out / path.name for path in sorted(draft.iterdir())]
 
 
 def verl_values(recipe: Recipe, layout: Layout) -> dict[str, Any]:

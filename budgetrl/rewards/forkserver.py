@@ -62,7 +62,7 @@ def _fork_worker(control: socket.socket, grader: str) -> None:
     if worker_id == 0:
         ours.close()
         control.close()
-        _end_with(os.getppid())
+        end_with(os.getppid())
         with suppress(ConnectionError):
             serve(theirs, grader)
         os._exit(0)
@@ -123,12 +123,12 @@ def _limit() -> None:
     logging.disable(logging.CRITICAL)
 
 
-def _end_with(server_id: int) -> None:
-    """Ask Linux to end this process when the fork server ends; elsewhere the timer has to do."""
+def end_with(parent: int) -> None:
+    """Ask Linux to end this process with its parent; elsewhere its timer or its socket does."""
     if sys.platform == "linux":
         libc: Any = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != server_id:
+    if os.getppid() != parent:
         os._exit(0)
 
 

@@ -7,7 +7,6 @@ Imports nothing heavy by itself.
 """
 
 import asyncio
-import ctypes
 import importlib
 import importlib.util
 import inspect
@@ -15,7 +14,6 @@ import json
 import math
 import numbers
 import os
-import signal
 import socket
 import sys
 import traceback
@@ -24,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.errors import is_out_of_memory
+from budgetrl.rewards.forkserver import end_with
 from budgetrl.rewards.own_files import root_of
 from budgetrl.types import Verdict
-
-_PR_SET_PDEATHSIG = 1
 
 
 def serve(channel: socket.socket) -> None:
@@ -105,17 +102,8 @@ def _send(channel: socket.socket, message: Any) -> None:
     channel.sendall((json.dumps(message) + "\n").encode())
 
 
-def _end_with_parent(parent: int) -> None:
-    """Ask Linux to end this process with its parent; elsewhere it ends with its socket."""
-    if sys.platform == "linux":
-        libc: Any = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
 if __name__ == "__main__":
-    _end_with_parent(int(sys.argv[2]))
+    end_with(int(sys.argv[2]))
     serve(socket.socket(fileno=int(sys.argv[1])))
     # A thread that the user's code started keeps nobody waiting.
     os._exit(0)

@@ -8,7 +8,6 @@ that hands out the trials.
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ from pydantic import TypeAdapter
 from budgetrl.account.run import Account
 from budgetrl.budget import Budget
 from budgetrl.errors import RunDirError, UsageError
-from budgetrl.files import lock_exclusively, write_json
+from budgetrl.files import write_json
 from budgetrl.history import read_history
 from budgetrl.recipe.base import Rank
 from budgetrl.rundir import RESOLVED, RunDir
@@ -202,19 +201,8 @@ class StudyDir:
         Raises:
             RunDirError: there is one already, or the folder cannot be written.
         """
-        try:
-            lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise RunDirError(f"cannot write to {self.path}: {error.strerror}.") from None
-        try:
-            if not lock_exclusively(lock):
-                raise RunDirError(
-                    f"{self.path} is in use: another process runs it.",
-                    hint=f"Look at it with `budgetrl watch {self.path}`.",
-                )
+        with RunDir(self.path).locked(LOCK, "runs it"):
             yield
-        finally:
-            os.close(lock)
 
     def is_held(self) -> bool:
         """Whether a process hands out its trials now."""

@@ -239,11 +239,11 @@ class StepCallback(TrainerCallback):
         phases = self.parts.clock.take()
         wall = sum(phases.values())
         self.ledger.charge_training(wall)
-        facts = record.facts()
+        fields = record.event_fields()
         drawn = bool(record.breakdowns)
         # Demonstrations say nothing of how long the model's own answers are.
         self.forecaster.observe(
-            wall, phases["rollout"], facts["completion_tokens_mean"] if drawn else None
+            wall, phases["rollout"], fields["completion_tokens_mean"] if drawn else None
         )
         decision = self.decide()
         stored_bytes = self.saver.store(step, record) if drawn else None
@@ -256,7 +256,7 @@ class StepCallback(TrainerCallback):
             learning_rate=logs["learning_rate"],
             optimizer_steps=self.recipe.optimizer_steps,
             clip_share=logs.get(CLIPPED) if self.recipe.optimizer_steps > 1 else None,
-            tokens_per_s=facts["tokens"] / wall if wall > 0 else 0.0,
+            tokens_per_s=fields["tokens"] / wall if wall > 0 else 0.0,
             phase_s=phases,
             gpu_peak_gib=_gpu_peak_gib(),
             peak_rss_gib=peak_rss_gib() if self.recipe.engine.device == "cpu" else None,
@@ -264,14 +264,14 @@ class StepCallback(TrainerCallback):
             forecast_steps=decision.forecast_steps,
             stored_bytes=stored_bytes,
             sample=dict(record.sample()),
-            **facts,
+            **fields,
         )
         self.log.emit(event)
         self.tracker.log(event, self.ledger.spend())
         if drawn:
-            self._heed(step, record, facts)
+            self._heed(step, record, fields)
         now = self.ledger.clock()
-        self.progress.note(step, {**facts, "loss": logs.get("loss")}, self._stop_after)
+        self.progress.note(step, {**fields, "loss": logs.get("loss")}, self._stop_after)
         left_s = self.allotted_s(now) - self.progress.taken_s(now)
         self.progress.watch_time(left_s, self.forecaster.expected_step_s)
         if step % PLAN_EVERY == 0 or step <= 5:
@@ -281,7 +281,7 @@ class StepCallback(TrainerCallback):
     def _stop_after(self) -> int | None:
         return self.recipe.schedule.stop_after_steps
 
-    def _heed(self, step: int, record: StepRecord, facts: Mapping[str, Any]) -> None:
+    def _heed(self, step: int, record: StepRecord, fields: Mapping[str, Any]) -> None:
         """What completions and their rewards say of the run's health."""
         for alarm in (*self.alarms.observe(record), *self.watch.observe(step)):
             self.log.warn(*alarm)
@@ -289,7 +289,7 @@ class StepCallback(TrainerCallback):
             self.log.warn("reward", f"update {step}: no reward, because {'; '.join(faults)}")
         check_faults(record.breakdowns)
         self._learn_difficulty(record)
-        self._watch_signal(facts)
+        self._watch_signal(fields)
 
     def _learn_difficulty(self, record: StepRecord) -> None:
         rates = self.parts.sampler.rates
@@ -299,13 +299,13 @@ class StepCallback(TrainerCallback):
             solved = sum(b.verdict is Verdict.CORRECT for b in group)
             rates.observe(problem, solved, sum(b.verdict is not Verdict.ERROR for b in group))
 
-    def _watch_signal(self, facts: Mapping[str, Any]) -> None:
+    def _watch_signal(self, fields: Mapping[str, Any]) -> None:
         """Updates without any signal burn the budget: warn, then stop (recipe [signal])."""
-        if "kl_teacher" in facts:
+        if "kl_teacher" in fields:
             return  # every answer teaches, right or wrong
-        self._empty_updates = 0 if facts["groups_with_signal"] else self._empty_updates + 1
+        self._empty_updates = 0 if fields["groups_with_signal"] else self._empty_updates + 1
         if self._empty_updates == MAX_EMPTY_UPDATES:
-            self.log.warn("no_signal", no_signal(MAX_EMPTY_UPDATES, facts["accuracy_mean"]))
+            self.log.warn("no_signal", no_signal(MAX_EMPTY_UPDATES, fields["accuracy_mean"]))
             if self.recipe.signal.on_empty == "stop":
                 self.stop_reason = StopReason.NO_SIGNAL
 

@@ -37,10 +37,10 @@ class DistilRecord(StepRecord):
     scored: int = 0
     """Tokens that the teacher saw."""
 
-    def facts(self) -> dict[str, Any]:
+    def event_fields(self) -> dict[str, Any]:
         """The fields of a step event."""
         seen = max(1, self.scored)
-        return StepRecord.facts(self) | {
+        return StepRecord.event_fields(self) | {
             "entropy": self.student_entropy_sum / seen,
             "entropy_kind": "exact",
             "kl_teacher": self.divergence_sum / seen,

@@ -83,12 +83,12 @@ class Progress:
             return float("inf")
         return self.stage.share * (self.taken_s(now) + max(0.0, left_s))
 
-    def note(self, step: int, facts: Mapping[str, Any], stop: int | None) -> None:
+    def note(self, step: int, fields: Mapping[str, Any], stop: int | None) -> None:
         """An update was made: count it, and see whether the stage has reached its end.
 
         Args:
             step: its number in the run.
-            facts: of its event.
+            fields: of its event.
             stop: updates that the stage is to make; None: no number.
         """
         self.steps = step - self.first_step
@@ -98,7 +98,7 @@ class Progress:
         if until is None:
             return
         name, limit = until.condition
-        value = facts.get(_CONDITIONS.get(name, name))
+        value = fields.get(_CONDITIONS.get(name, name))
         if value is None:
             return
         self._recent.append(value)

@@ -109,7 +109,7 @@ class StepRecord:
             self.advantages[slot * size : (slot + 1) * size] = own
         return kept, advantages
 
-    def facts(self) -> dict[str, Any]:
+    def event_fields(self) -> dict[str, Any]:
         """The fields of a step event that come from completions and rewards."""
         totals = [b.total for b in self.breakdowns if b.total is not None]
         lengths = [completion.num_tokens for completion in self.completions]

@@ -18,7 +18,7 @@ from budgetrl.engine.base import sample_seed
 from budgetrl.recipe.schema import Recipe
 from budgetrl.training.rates import RateCallback
 from budgetrl.training.recorder import StepRecord
-from budgetrl.training.signal import zero_gradient_loss
+from budgetrl.training.signal import padding_share, zero_gradient_loss
 from budgetrl.training.stage import StageMixin, TrainerParts, open_trainer
 from budgetrl.training.trl_args import sft_arguments
 
@@ -43,7 +43,7 @@ class SftRecord(StepRecord):
         total = sum(noted[0] for noted in self._noted)
         return sum(n[0] * n[which] for n in self._noted) / total if total else None
 
-    def facts(self) -> dict[str, Any]:
+    def event_fields(self) -> dict[str, Any]:
         """The fields of a step event; what there is no rollout for is not measured."""
         lengths = [len(row.completion_ids) for row in self.rows_learnt]
         return {
@@ -93,7 +93,9 @@ class SftMixin(StageMixin):
         sft = parts.recipe.sft
         pad = parts.engine.tokenizer.pad_token_id
         batches = micro_batches(rows, num_batches, sft.micro_batch * sft.max_tokens, pad)
-        record = SftRecord(step + 1, 1, rows_learnt=rows, padding=_padding(batches))
+        record = SftRecord(
+            step + 1, 1, rows_learnt=rows, padding=padding_share(batches, "attention_mask")
+        )
         parts.record = record
         return batches, self._get_num_items_in_batch(batches, device)  # type: ignore[attr-defined]
 
@@ -143,12 +145,6 @@ def _padded(rows: Sequence[Demonstration], pad: int) -> Batch:
     names = ("input_ids", "attention_mask", "labels")
     made = zip(names, (ids, mask, labels), strict=True)
     return {name: torch.tensor(one, dtype=torch.long).reshape(shape) for name, one in made}
-
-
-def _padding(batches: Sequence[Batch]) -> float:
-    cells = sum(batch["attention_mask"].numel() for batch in batches)
-    filled = sum(int(batch["attention_mask"].sum()) for batch in batches)
-    return float(1.0 - filled / max(1, cells))
 
 
 def accumulation(recipe: Recipe) -> int:

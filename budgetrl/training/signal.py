@@ -78,10 +78,10 @@ def row_share(loss_type: str, rows: int, full_rows: int) -> float:
     return rows / full_rows if loss_type in ("grpo", "dr_grpo") else 1.0
 
 
-def padding_share(batches: Sequence[Batch]) -> float:
-    """Padding among the completion tokens that an update computes; 0 without rows."""
-    cells = sum(batch["completion_mask"].numel() for batch in batches)
-    filled = sum(float(batch["completion_mask"].sum()) for batch in batches)
+def padding_share(batches: Sequence[Batch], mask: str = "completion_mask") -> float:
+    """Padding among the tokens of a mask that an update computes; 0 without rows."""
+    cells = sum(batch[mask].numel() for batch in batches)
+    filled = sum(float(batch[mask].sum()) for batch in batches)
     return 1.0 - filled / cells if cells else 0.0
 
 

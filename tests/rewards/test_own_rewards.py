@@ -174,7 +174,7 @@ def test_every_kind_of_one_number_will_do(rewards: Any, function: str) -> None:
 
 
 def test_a_tensor_of_one_number_will_do(rewards: Any) -> None:
-    (made,) = build_one(rewards, "tensor")(["x"], ["1"], [3])
+    (made,) = build_one(rewards, "tensor")([Completion("x", 3, False)], ["1"])
     assert (made.total, made.fault) == (1.0, None)
 
 

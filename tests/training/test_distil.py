@@ -146,10 +146,10 @@ def test_gradients_are_the_oracles(sets: tuple[str, ...], tmp_path: Path) -> Non
     assert harness.distance(done.update.gradients, wanted) < TOLERANCE
     record = done.parts.record
     assert isinstance(record, DistilRecord)
-    facts = record.facts()
-    assert facts["kl_teacher"] == pytest.approx(divergence, rel=1e-5)
+    fields = record.event_fields()
+    assert fields["kl_teacher"] == pytest.approx(divergence, rel=1e-5)
     assert record.scored == sum(map(len, done.engine.drawn))
-    assert 0 <= facts["top1_agreement"] <= 1
+    assert 0 <= fields["top1_agreement"] <= 1
 
 
 def test_pieces_and_padded_heads_change_nothing_and_trls_divergence_is_the_same() -> None:

@@ -117,10 +117,10 @@ def test_loss_gradients_and_weights_are_trls(tmp_path: Path, cells: str) -> None
     for mine_p, trls_p in zip(model.parameters(), wanted_model.parameters(), strict=True):
         assert torch.allclose(mine_p, trls_p, rtol=0, atol=5e-6)
     assert isinstance(parts.record, SftRecord)
-    facts = parts.record.facts()
+    fields = parts.record.event_fields()
     last = wanted[UPDATES - 1]
-    assert facts["token_accuracy"] == pytest.approx(last["mean_token_accuracy"], abs=1e-6)
-    assert facts["entropy"] == pytest.approx(last["entropy"], rel=1e-5)
+    assert fields["token_accuracy"] == pytest.approx(last["mean_token_accuracy"], abs=1e-6)
+    assert fields["entropy"] == pytest.approx(last["entropy"], rel=1e-5)
 
 
 def test_nothing_of_the_trainer_stays_on_the_model(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_a_group_has_signal_if_right_and_not_right_occur_leaving_errors_out(
 
 
 def test_the_facts_of_a_step_are_means_over_what_was_measured() -> None:
-    facts = record("cwut", "ccee", truncated=2).facts()
+    fields = record("cwut", "ccee", truncated=2).event_fields()
     expected = {
         "groups": 2, "groups_with_signal": 1, "completions": 8, "tokens": 108,
         "reward_mean": 0.5, "reward_std": 0.5, "accuracy_mean": 0.5, "format_mean": None,
@@ -162,13 +162,13 @@ def test_the_facts_of_a_step_are_means_over_what_was_measured() -> None:
         "entropy": 11.5 / 108, "grader": {"correct": 3, "wrong": 1, "unparsable": 1, "timeout": 1,
                                           "error": 2},
     }  # fmt: skip
-    assert {key: facts[key] for key in expected} == expected
-    assert facts.keys() <= step_event(1).model_dump().keys()
+    assert {key: fields[key] for key in expected} == expected
+    assert fields.keys() <= step_event(1).model_dump().keys()
 
 
 def test_what_nobody_could_grade_has_no_mean() -> None:
-    facts = record("ee", "ee").facts()
-    assert (facts["reward_mean"], facts["reward_std"], facts["accuracy_mean"]) == (None,) * 3
+    fields = record("ee", "ee").event_fields()
+    assert (fields["reward_mean"], fields["reward_std"], fields["accuracy_mean"]) == (None,) * 3
 
 
 def test_every_completion_is_stored_with_its_problem_and_advantage() -> None:
