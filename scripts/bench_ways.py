@@ -41,7 +41,7 @@ from budgetrl.training.stopper import Stopper
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = {"grpo": "quickstart", "warm": "quickstart_warm", "distil": "quickstart_distill"}
 STARTS = ("quickstart", "cold", "mute")
-BUDGET_S = 60.0
+BUDGET_S = 45.0
 RECIPE = """[recipe]
 extends = ["{recipe}"]
 name = "{start}_{way}"
@@ -58,6 +58,7 @@ top_p = 1.0
 when = ["step"]
 every_steps = 3
 """
+SETS = ("schedule.stop_after_steps=unset", "eval.heldout.samples=2", "eval.heldout.k=[1]")
 GOAL = 0.85
 MEASURED = ("grpo", "distil")
 MICRO_BATCH = 16, 64, 512
@@ -73,7 +74,7 @@ def run_way(start: str, way: str, seed: int, out: Path) -> dict[str, Any]:
         file = Path(folder) / f"{start}_{way}.toml"
         text = RECIPE.format(recipe=WAYS[way], start=start, way=way)
         file.write_text(text + (ON_THE_WAY if start == "quickstart" else ""))
-        loaded = load_recipe(str(file), ["schedule.stop_after_steps=unset"], seed)
+        loaded = load_recipe(str(file), SETS, seed)
         run = create_run(make_plan(loaded, Limits(BUDGET_S)), out / "runs", ["bench_ways"])
     began = time.monotonic()
     ledger = Ledger(Budget(BUDGET_S), time.process_time, time.process_time())

@@ -21,7 +21,7 @@ def ways(found: Measured) -> str:
             cells = (outcome(by_way[way]) if way in by_way else "not run" for way in WAYS)
             lines.append(f"| `{start}`, {before} | {seed} | {' | '.join(cells)} |")
     text = (
-        "Change of pass@1 in points on 256 held-out problems (4 samples each) with its 95 % "
+        "Change of pass@1 in points on 256 held-out problems (2 samples each) with its 95 % "
         f"interval, by updates. Every run has {found['budget_s']:.0f} CPU seconds of one thread, "
         f"its evaluations included; {found['cpu']}, {found['date']} (`scripts/bench_ways.py`):\n\n"
         + "\n".join(lines)
