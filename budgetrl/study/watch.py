@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from budgetrl.account.result import result_of
+from budgetrl.account.text import updates
 from budgetrl.display.base import can_be_live
 from budgetrl.study.state import StudyDir, open_study
 from budgetrl.types import RunStatus
 from budgetrl.units import duration, percent, usd
 
 TICK_S = 1.0
+SILENCE_S = 60.0
+"""Between two lines of a trial that goes on, where there is no terminal."""
 
 
 def trial_row(study: StudyDir, index: int) -> dict[str, Any]:
@@ -40,10 +43,16 @@ def trial_rows(study: StudyDir) -> list[dict[str, Any]]:
 
 def trial_line(study: StudyDir, index: int, news: str = "") -> str:
     """One trial for people who wait, as it is or with what has just become of it."""
+    place = f"trial {index + 1} of {len(study.trials)}: {study.trials[index].spec.label}"
+    return f"{place}: {', '.join(_words(study, index, news))}"
+
+
+def _words(study: StudyDir, index: int, news: str = "") -> list[str]:
+    """Status, updates, time, and what else there is to say of a trial."""
     row, trial, suite = trial_row(study, index), study.trials[index], study.config.metric
     handed_out = row["status"] == "pending" and trial.run is not None
     status = news or ("starting" if handed_out else row["status"])
-    words = [status, f"{row['steps']} updates", duration(row["spent"]["wall_s"])]
+    words = [status, updates(row["steps"]), duration(row["spent"]["wall_s"])]
     if row["spent"]["usd"] is not None:
         words.append(usd(row["spent"]["usd"]))
     result = (row["final"] or {}).get(suite)
@@ -53,8 +62,7 @@ def trial_line(study: StudyDir, index: int, news: str = "") -> str:
         words.append("ended early")
     if trial.error:
         words.append(trial.error)
-    place = f"trial {index + 1} of {len(study.trials)}: {trial.spec.label}"
-    return f"{place}: {', '.join(words)}"
+    return words
 
 
 def trial_lines(study: StudyDir) -> list[str]:
@@ -83,25 +91,62 @@ def print_sweep_lines(path: Path, stream: TextIO) -> None:
 
 
 def watch_sweep(path: Path, stream: TextIO, sleep: Callable[[float], None]) -> None:
-    """Until no process hands out its trials: in place on a terminal, else each line that is new."""
+    """Until no process hands out its trials: in place on a terminal, else lines of what is new."""
     if not can_be_live(stream):
-        told: set[str] = set()
-        while True:
-            lines = sweep_lines(path)
-            stream.write("".join(f"{line}\n" for line in lines if line not in told))
-            stream.flush()
-            told.update(lines)
-            if not open_study(path).is_held():
-                return
-            sleep(TICK_S)
+        _tell_sweep(path, stream, sleep)
+        return
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
-    def drawn() -> Text:
-        return Text("\n".join(sweep_lines(path)), no_wrap=True, overflow="ellipsis")
+    console = Console(file=stream)
 
-    with Live(drawn(), console=Console(file=stream), auto_refresh=False) as live:
+    def drawn() -> Text:
+        lines = sweep_screen(open_study(path), console.height - 1)
+        return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+
+    with Live(drawn(), console=console, auto_refresh=False) as live:
         while open_study(path).is_held():
             sleep(TICK_S)
             live.update(drawn(), refresh=True)
+        live.update(drawn(), refresh=True)
+
+
+def sweep_screen(study: StudyDir, rows: int) -> list[str]:
+    """Trials in columns, what is tried in each last, for narrow terminals cut that.
+
+    Where there are more than rows, those around the first one that is not over.
+    """
+    count, room = len(study.trials), max(1, rows - 2)
+    over = (RunStatus.FINISHED, RunStatus.FAILED)
+    ahead = (i for i, trial in enumerate(study.trials) if study.status(trial) not in over)
+    first = max(0, min(next(ahead, count) - room // 3, count - room))
+    lines = []
+    for index in range(first, min(count, first + room)):
+        status, made, *rest = _words(study, index)
+        label = study.trials[index].spec.label
+        lines.append(f"{index + 1:>3}  {status:<11}  {made:>11}  {', '.join(rest)}  {label}")
+    if count > room:
+        lines.append(f"trials {first + 1} to {first + room} of {count}")
+    return [*lines, sweep_lines(study.path)[-1]]
+
+
+def _tell_sweep(path: Path, stream: TextIO, sleep: Callable[[float], None]) -> None:
+    """A line for each trial whose status is new, and for all that run once a minute."""
+    told: dict[int, str] = {}
+    waited_s = 0.0
+    while True:
+        study = open_study(path)
+        held, again = study.is_held(), waited_s >= SILENCE_S
+        for index in range(len(study.trials)):
+            status = _words(study, index)[0]
+            if told.get(index) != status or (again and status == RunStatus.RUNNING):
+                stream.write(f"{trial_line(study, index)}\n")
+                told[index], waited_s = status, 0.0
+        if not held:
+            stream.write(f"{sweep_lines(path)[-1]}\n")
+        stream.flush()
+        if not held:
+            return
+        sleep(TICK_S)
+        waited_s += TICK_S

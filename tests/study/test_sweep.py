@@ -1,5 +1,7 @@
 """Sweeps: grids, plans over cards, who goes on, what the best is worth, and handing out trials."""
 
+import contextlib
+import io
 import json
 import random
 import sys
@@ -27,7 +29,7 @@ from budgetrl.study.report import study_document
 from budgetrl.study.specs import Asked, parse_grid, trials_of
 from budgetrl.study.state import StudyDir, Sweep, open_study
 from budgetrl.study.trial import Done, Job
-from budgetrl.study.watch import sweep_lines
+from budgetrl.study.watch import sweep_lines, sweep_screen, watch_sweep
 
 GRID = {"lora.rank": [8, 32, 64], "schedule.learning_rate": [1e-4, 1e-3, 3e-3]}
 
@@ -351,6 +353,26 @@ def test_watching_a_sweep_shows_a_line_for_each_trial(
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 5 and "rank 64, seed 1: finished, 60 updates" in shown[3]
     assert shown == sweep_lines(whole.path)
+
+
+def test_a_watched_sweep_is_told_once_in_a_pipe_and_fits_a_terminal(whole: StudyDir) -> None:
+    stream, waited = io.StringIO(), []
+    with contextlib.ExitStack() as held:
+        held.enter_context(whole.held())
+
+        def sleep(seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) == 3:
+                held.close()
+
+        watch_sweep(whole.path, stream, sleep)
+    assert stream.getvalue().splitlines() == sweep_lines(whole.path), "not once for each second"
+    assert len(waited) == 3
+    few = sweep_screen(whole, 4)
+    assert few[2:] == ["trials 3 to 4 of 4", sweep_lines(whole.path)[-1]]
+    assert few[1].startswith("  4  finished      60 updates  ")
+    assert few[1].endswith("  quickstart, rank 64, seed 1"), "a narrow terminal cuts this first"
+    assert len(sweep_screen(whole, 10)) == 5
 
 
 def test_a_sweep_that_was_cut_off_ends_with_the_same_table(tmp_path: Path, whole: StudyDir) -> None:
