@@ -100,11 +100,12 @@ def _headline(arms: Sequence[Arm]) -> Iterator[Text]:
         return
     better = [g for g in gains if judgement(g[2].interval_95) == "better"]
     worse = [g for g in gains if judgement(g[2].interval_95) == "worse"]
-    yield Text(
-        f"Of {len(gains)} differences in pass@1, {len(better)} are better than before, "
-        f"{len(worse)} worse, and {len(gains) - len(better) - len(worse)} "
-        "not distinguishable from noise."
-    )
+    if len(gains) > 1 or not better:
+        yield Text(
+            f"Differences in pass@1: {len(gains)}; {len(better)} better than before, "
+            f"{len(worse)} worse, and {len(gains) - len(better) - len(worse)} "
+            "not distinguishable from noise."
+        )
     if better:
         arm, suite, gain = max(better, key=lambda g: g[2].value)
         yield Text(
