@@ -196,8 +196,10 @@ def _setup_line(scene: Scene, name: str, span: Span | None, width: int) -> Text:
     since = max(0.0, scene.view.elapsed_s(scene.now) - span.started_s)
     now = scene.view.history.download
     if name == "download" and now is not None:
-        far = downloading(now.repo, now.bytes, now.total_bytes, now.seconds)
-        return row((f"{scene.glyphs.now} ", g.WARN), (f"{label:<13}", g.STRONG), scrub(far))
+        told = downloading(now.repo, now.bytes, now.total_bytes, now.seconds)
+        repo, _, far = scrub(told).rpartition(": ")  # a narrow terminal cuts the name
+        start = row((f"{scene.glyphs.now} ", g.WARN), (f"{label:<13}", g.STRONG))
+        return row(start, f"{far}  ", (repo, g.LABEL))
     plan = scene.view.plan if name == "train" else None
     expected = span.expected_s or (plan and plan.step_s)
     parts: list[Part] = [(f"{scene.glyphs.now} ", g.WARN), (f"{label:<13}", g.STRONG)]

@@ -182,6 +182,20 @@ def test_setup_is_shown_by_phase_with_expected_seconds(tmp_path: Path) -> None:
     assert "imports      about 4.1 s" in text_of(starting(tmp_path), RunStatus.RUNNING, 80, 24)
 
 
+def test_a_download_says_how_far_it_is_before_whose_it_is(tmp_path: Path) -> None:
+    run, clock = made.create(tmp_path), made.Clock()
+    with run.writer(clock.stamp) as writer:
+        writer.write(events.Phase(name="download", state="started", expected_s=40.0))
+        repo = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+        writer.write(
+            events.Download(
+                repo=repo, commit="c0ffee", bytes=400 << 20, total_bytes=3 << 30, seconds=14.0
+            )
+        )
+    shown = text_of(run, RunStatus.RUNNING, 80, 24)
+    assert "0.4 GiB of 3.0 GiB, 28.6 MiB/s, about 1 m 34 s left  deepseek" in shown
+
+
 def test_a_resumed_run_shows_its_setup_again_without_a_baseline(tmp_path: Path) -> None:
     run, clock = training(tmp_path), made.Clock(140.0)
     clock.attempt = 2
