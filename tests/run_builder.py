@@ -15,6 +15,7 @@ from typing import Any
 from sample_events import (
     PHASES,
     Clock,
+    Driver,
     ended,
     evaluation_event,
     plan_json,
@@ -26,7 +27,6 @@ from budgetrl import events
 from budgetrl.account.ending import brief, differences
 from budgetrl.evaluation.rows import EvalRow, append_rows, header
 from budgetrl.evaluation.summary import summarise
-from budgetrl.event_file import EventWriter
 from budgetrl.files import write_json
 from budgetrl.rundir import HEARTBEAT, MANIFEST, PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.types import EvalResult, Protocol, Verdict
@@ -80,65 +80,56 @@ def build_run(out: Path, story: Story = Story()) -> RunDir:
     run.write_json(PLAN, {"plan": _plan(story), "times": times_json()})
     clock = Clock(usd_per_hour=story.usd_per_hour)
     with run.writer(clock.stamp) as writer:
-        _write(run, writer, clock, story)
+        _write(run, Driver(writer, clock), story)
     run.write_json(HEARTBEAT, {"paid_s": clock.elapsed_s + 2.0, "attempt": 1, "t": 0.0})
     return run
 
 
-def _write(run: RunDir, writer: EventWriter, clock: Clock, story: Story) -> None:
-    writer.write(
+def _write(run: RunDir, driver: Driver, story: Story) -> None:
+    driver.write(
         events.RunStarted(recipe=story.name, budget_s=240.0, usd_per_hour=story.usd_per_hour)
     )
     for name, seconds in (("imports", 4.0), ("model", 0.5), ("data", 0.4)):
-        _phase(writer, clock, name, seconds)
-    results = {"baseline": _evaluate(run, writer, clock, story, "baseline", 0)}
-    _entropy(writer, clock, story, "baseline", 0)
-    writer.write(events.Phase(name="train", state="started"))
+        with driver.phase(name, seconds):
+            pass
+    results = {"baseline": _evaluate(run, driver, story, "baseline", 0)}
+    _entropy(driver, story, "baseline", 0)
+    driver.write(events.Phase(name="train", state="started"))
     for number in range(1, story.steps + 1):
-        clock.elapsed_s += STEP_S
-        writer.write(_step(story, number, run))
+        driver.update(_step(story, number, run), STEP_S)
         for name, suite in story.suites.items():
             if suite.every and number % suite.every == 0:
-                _evaluate(run, writer, clock, story, "step", number, only=name)
+                _evaluate(run, driver, story, "step", number, only=name)
         if number % 20 == 0:
-            clock.elapsed_s += 0.3
-            path = f"checkpoints/step_{number:06d}"
-            writer.write(events.Checkpoint(step=number, path=path, seconds=0.3))
+            driver.save(number)
     if story.end is None:
         return
-    writer.write(events.Phase(name="train", state="ended", seconds=story.steps * STEP_S))
+    driver.write(events.Phase(name="train", state="ended", seconds=story.steps * STEP_S))
     done = story.end in ("budget", "completed", "no_signal")
     if done:
-        results["final"] = _evaluate(run, writer, clock, story, "final", story.steps)
-        _entropy(writer, clock, story, "final", story.steps)
-    _finish(run, writer, story, results, done)
+        results["final"] = _evaluate(run, driver, story, "final", story.steps)
+        _entropy(driver, story, "final", story.steps)
+    _finish(run, driver, story, results, done)
 
 
 def _finish(
     run: RunDir,
-    writer: EventWriter,
+    driver: Driver,
     story: Story,
     results: dict[str, dict[str, EvalResult]],
     done: bool,
 ) -> None:
     found = differences(run.path / "evals", results.get("final", {}))
     said = {when: brief(by_suite) for when, by_suite in results.items()}
-    writer.write(
+    driver.write(
         ended(story.end or "failed", story.steps, STEP_S, difference=found or None, **said)
     )
     run.write_json(RESULT, {"schema_version": 1, "steps": story.steps, "stop_reason": story.end})
 
 
-def _phase(writer: EventWriter, clock: Clock, name: Any, seconds: float) -> None:
-    writer.write(events.Phase(name=name, state="started"))
-    clock.elapsed_s += seconds
-    writer.write(events.Phase(name=name, state="ended", seconds=seconds))
-
-
 def _evaluate(
     run: RunDir,
-    writer: EventWriter,
-    clock: Clock,
+    driver: Driver,
     story: Story,
     when: Any,
     step: int,
@@ -146,15 +137,13 @@ def _evaluate(
 ) -> dict[str, EvalResult]:
     seconds = 8.0 if when != "step" else 2.0
     phase: Any = {"step": "evaluation"}.get(when, when)
-    writer.write(events.Phase(name=phase, state="started"))
-    clock.elapsed_s += seconds
+    stem = f"step_{step:06d}" if when == "step" else when
     results = {}
-    for name, suite in story.suites.items():
-        if only in (None, name):
-            stem = f"step_{step:06d}" if when == "step" else when
-            results[name] = write_eval(run.eval_folder(name), stem, story, name, suite, step)
-            writer.write(_evaluation(results[name], when))
-    writer.write(events.Phase(name=phase, state="ended", seconds=seconds))
+    with driver.phase(phase, seconds):
+        for name, suite in story.suites.items():
+            if only in (None, name):
+                results[name] = write_eval(run.eval_folder(name), stem, story, name, suite, step)
+                driver.write(_evaluation(results[name], when))
     return results
 
 
@@ -224,10 +213,10 @@ def _evaluation(result: EvalResult, when: Any) -> events.Evaluation:
     )  # fmt: skip
 
 
-def _entropy(writer: EventWriter, clock: Clock, story: Story, when: Any, step: int) -> None:
+def _entropy(driver: Driver, story: Story, when: Any, step: int) -> None:
     nats = story.entropy[0 if when == "baseline" else 1]
-    clock.elapsed_s += 0.5
-    writer.write(
+    driver.clock.elapsed_s += 0.5
+    driver.write(
         events.Entropy(
             when=when, step=step, completions=16, tokens=500, mean_nats=nats, temperature=1.0,
             seconds=0.5,

@@ -1,15 +1,20 @@
 """What a pretended run is made of: events with plausible numbers, its clock, its plan.
 
-`run_builder` makes whole runs of these, with evaluations; `synthetic_run` runs that go on.
+One `Driver` lets things happen in a run: `run_builder` tells it whole runs, with evaluations that
+lie in files, and `synthetic_run` runs that go on.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from budgetrl import events
 from budgetrl.budget import usd_of
+from budgetrl.event_file import EventWriter
 from budgetrl.types import StopReason
 
 PHASES = {"rollout": 1.6, "reward": 0.1, "logprob": 0.3, "update": 0.9, "other": 0.1}
+SAVE_S = 0.3
 
 
 class Clock:
@@ -21,6 +26,34 @@ class Clock:
     def stamp(self) -> dict[str, Any]:
         usd = usd_of(self.elapsed_s, self.usd_per_hour)
         return {"elapsed_s": self.elapsed_s, "spent_usd": usd, "attempt": self.attempt}
+
+
+class Driver:
+    """What happens in a pretended run: time passes, and its events are written."""
+
+    def __init__(self, writer: EventWriter, clock: Clock) -> None:
+        self.write, self.clock = writer.write, clock
+
+    def begin(self, name: Any, seconds: float, expected_s: float | None = None) -> None:
+        """A phase that may not end."""
+        self.write(events.Phase(name=name, state="started", expected_s=expected_s))
+        self.clock.elapsed_s += seconds
+
+    @contextmanager
+    def phase(self, name: Any, seconds: float, expected_s: float | None = None) -> Iterator[None]:
+        """What is written inside comes when its time is over."""
+        self.begin(name, seconds, expected_s)
+        yield
+        self.write(events.Phase(name=name, state="ended", seconds=seconds))
+
+    def update(self, event: events.Step, seconds: float) -> None:
+        self.clock.elapsed_s += seconds
+        self.write(event)
+
+    def save(self, step: int, best: bool = False) -> None:
+        self.clock.elapsed_s += SAVE_S
+        path = f"checkpoints/step_{step:06d}"
+        self.write(events.Checkpoint(step=step, path=path, seconds=SAVE_S, best=best))
 
 
 def step_event(number: int, **changes: object) -> events.Step:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sample_events import Clock, ended, evaluation_event, plan_json, step_event, times_json
+from sample_events import Clock, Driver, ended, evaluation_event, plan_json, step_event, times_json
 
 from budgetrl import events
 from budgetrl.event_file import EventWriter
@@ -118,32 +118,28 @@ def beat(run: RunDir, clock: Clock, t: float) -> None:
 def setup(writer: EventWriter, clock: Clock, budget_s: float, until: str = "baseline") -> None:
     """The events of the phases up to and with `until`, whose end is left out if it is not the
     baseline."""
+    driver = Driver(writer, clock)
     writer.write(events.RunStarted(recipe="quickstart", budget_s=budget_s, usd_per_hour=0.4))
     for name, seconds in SETUP_S.items():
-        writer.write(events.Phase(name=name, state="started", expected_s=seconds * 1.1))
-        clock.elapsed_s += seconds
         if name == until != "baseline":
-            return
-        if name == "baseline":
-            writer.write(evaluation("baseline", 0, 0.225))
-        writer.write(events.Phase(name=name, state="ended", seconds=seconds))
+            return driver.begin(name, seconds, seconds * 1.1)
+        with driver.phase(name, seconds, seconds * 1.1):
+            if name == "baseline":
+                writer.write(evaluation("baseline", 0, 0.225))
+    return None
 
 
 def train(
     writer: EventWriter, clock: Clock, first: int, last: int, of: int, budget_s: float
 ) -> None:
     """Updates with a checkpoint every ten and a forecast after each."""
+    driver = Driver(writer, clock)
     for number in range(first, last + 1):
-        clock.elapsed_s += STEP_S
-        left = budget_s - clock.elapsed_s
-        writer.write(make_step(number, of, left))
+        left = budget_s - (clock.elapsed_s + STEP_S)
+        driver.update(make_step(number, of, left), STEP_S)
         writer.write(forecast(number, of, clock.elapsed_s, left))
         if number % 10 == 0:
-            clock.elapsed_s += 0.3
-            path = f"checkpoints/step_{number:06d}"
-            writer.write(
-                events.Checkpoint(step=number, path=path, seconds=0.3, best=number == last)
-            )
+            driver.save(number, best=number == last)
 
 
 def forecast(number: int, of: int, elapsed_s: float, left: float) -> events.PlanEvent:
@@ -173,10 +169,8 @@ def finish(
     }
     writer.write(events.Phase(name="train", state="ended"))
     if done:
-        writer.write(events.Phase(name="final", state="started", expected_s=FINAL_S))
-        clock.elapsed_s += FINAL_S
-        writer.write(evaluation("final", steps, 0.612))
-        writer.write(events.Phase(name="final", state="ended", seconds=FINAL_S))
+        with Driver(writer, clock).phase("final", FINAL_S, FINAL_S):
+            writer.write(evaluation("final", steps, 0.612))
     last = ended(
         reason,
         steps,
