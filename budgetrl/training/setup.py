@@ -20,7 +20,6 @@ from budgetrl.evaluation.suite import prompted
 from budgetrl.evaluation.think import think_budget
 from budgetrl.forecast import Forecaster
 from budgetrl.grading.rules import GRADER_VERSION
-from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
 from budgetrl.rewards.pool import GradingPool
@@ -229,7 +228,7 @@ def build_follower(
         stopper=stopper,
         tracker=before.tracker
         if before is not None
-        else open_tracker(run, recipe, read_history(run), log.warn),
+        else open_tracker(run, recipe, log.warn),
     )
     if before is not None:
         follower.take_over(before)
