@@ -20,6 +20,7 @@ from budgetrl.evaluation.suite import prompted
 from budgetrl.evaluation.think import think_budget
 from budgetrl.forecast import Forecaster
 from budgetrl.grading.rules import GRADER_VERSION
+from budgetrl.history import History, read_history
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
 from budgetrl.rewards.pool import GradingPool
@@ -38,7 +39,7 @@ from budgetrl.training.progress import Progress
 from budgetrl.training.stage import TrainerParts
 from budgetrl.training.stopper import Stopper
 from budgetrl.training.supplies import Supplier, Supply, describe, staged, tell_left_out
-from budgetrl.training.trackers import open_tracker
+from budgetrl.training.trackers import TrackerThread, open_tracker
 from budgetrl.training.trl_args import UNLIMITED_STEPS
 
 RENEWING = ("eval.", "data: eval.", "model: ", "versions: ")
@@ -226,9 +227,7 @@ def build_follower(
         ),
         watch=Watch(lambda: tell(log.history, recipe)),
         stopper=stopper,
-        tracker=before.tracker
-        if before is not None
-        else open_tracker(run, recipe, log.warn),
+        tracker=before.tracker if before is not None else _open_tracker(run, recipe, log),
     )
     if before is not None:
         follower.take_over(before)
@@ -237,6 +236,12 @@ def build_follower(
         steps = UNLIMITED_STEPS  # a stage may be extended, and says itself when it is over
     follower.trainer = build(parts, steps, [follower])
     return follower
+
+
+def _open_tracker(run: RunDir, recipe: Recipe, log: RunLog) -> TrackerThread:
+    """Only a tracker needs the events as they are written, with this attempt's number."""
+    history = History() if recipe.tracker.kind == "none" else read_history(run)
+    return open_tracker(run, recipe, history, log.warn)
 
 
 def _forecaster(times: PhaseTimes | None, recipe: Recipe) -> Forecaster:

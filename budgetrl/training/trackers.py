@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from budgetrl.events import Event, Step
-from budgetrl.history import History, read_history
+from budgetrl.history import History
 from budgetrl.masking import masked_tree
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rundir import RunDir
@@ -134,17 +134,16 @@ def numbers_of(event: Step, spend: Spend) -> dict[str, float]:
     return numbers
 
 
-def open_tracker(run: RunDir, recipe: Recipe, warn: Warn) -> TrackerThread:
+def open_tracker(run: RunDir, recipe: Recipe, history: History, warn: Warn) -> TrackerThread:
     """The tracker of a recipe.
 
     Args:
         run: names it.
         recipe: says which.
+        history: of the run, after this attempt was announced.
         warn: as of `TrackerThread`.
     """
     kind, name = recipe.tracker.kind, run.name
-    # Once this attempt is announced, the events have its number.
-    history = History() if kind == "none" else read_history(run)
     if history.attempt > 1:
         name = f"{name}-{history.attempt}"
     goes_on = (history.steps[-1].step if history.steps else 0) if history.attempt > 1 else None
