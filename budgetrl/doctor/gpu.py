@@ -95,7 +95,7 @@ def _fit(found: DetectedGpu, recipe: Recipe) -> Iterator[Check]:
         yield Check(name, False, "note", "no estimate", "an estimate", str(error))
         return
     needs = made.memory.peak / GIB
-    fix = f"`budgetrl estimate {recipe.name}` says what to change, --all-gpus which GPUs fit."
+    fix = "Its `budgetrl estimate` says what to change, with --all-gpus which GPUs fit."
     yield Check.of(
         name,
         made.fits,

@@ -31,7 +31,7 @@ def recipe_checks(folder: Path, recipe: Recipe) -> Iterator[Check]:
         return
     usable = made.scenario.gpu.usable_gib * GIB
     found, wanted = f"{gib(usable)} usable", f"about {gib(made.memory.peak)}"
-    fix = f"`budgetrl estimate {recipe.name}` says what to change."
+    fix = "Its `budgetrl estimate` says what to change."
     yield Check.of(name, made.fits, "recipe", found, wanted, fix)
     needs = made.disk
     total = needs.checkpoints + needs.completions

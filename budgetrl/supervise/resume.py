@@ -30,7 +30,7 @@ from budgetrl.supervise.worker import Signals
 from budgetrl.training.attempt import Attempt
 from budgetrl.training.mirror import mirror_of, reason_of, restore_from_mirror
 from budgetrl.types import RunStatus, StopReason
-from budgetrl.units import duration
+from budgetrl.units import duration, hours_option
 from budgetrl.usable_recipe import check_local_files
 
 _LIMITS = ("budget.hours", "budget.usd")
@@ -239,5 +239,5 @@ def _refuse_too_little(run: RunDir, attempt: Attempt, times: PhaseTimes) -> None
         raise BudgetError(
             f"{duration(left_s)} of the budget are left, but setup, one update and the final "
             f"evaluation need {duration(needed_s)}.",
-            hint=f"Give more with --hours: budgetrl resume {run.path} --hours 10m",
+            hint=f"Give more: budgetrl resume {run.path} --hours {hours_option(1.1 * needed_s)}",
         )
