@@ -183,10 +183,13 @@ def stage_plans(found: Measured) -> str:
     for kind, name in names.items():
         cells = (found["summary"][f"{kind}, {how}"] for how in ("new machine", "run"))
         lines.append(f"| {name} | {' | '.join(f'{ratio:.2f}' for ratio in cells)} |")
+    busy = sorted(row["busy"] for row in found["rows"])
     return (
         "Seconds of an update that each stage of `quickstart_warm` and `quickstart_distill` was "
-        "planned to take, over the CPU seconds that it took; 1.00 is a plan that held "
-        f"({found['cpu']}, {found['date']}, `scripts/check_stage_plan.py`):\n\n" + "\n".join(lines)
+        "planned to take alone, over the CPU seconds that it took on cores with "
+        f"{busy[0]:.0f} to {busy[-1]:.0f} times the work that they could do; 1.00 is a plan that "
+        f"held ({found['cpu']}, {found['date']}, `scripts/check_stage_plan.py`):\n\n"
+        + "\n".join(lines)
     )
 
 

@@ -125,13 +125,16 @@ def estimate_stages(
 
 
 def _taught_s(whole: Estimate, update_s: float, gpu: Gpu | None, machine: Machine | None) -> float:
-    """Seconds of an update with its teacher's passes, as earlier distillations here took them."""
+    """Seconds of an update with its teacher's passes, as earlier distillations here took them.
+
+    What updates of GRPO took says nothing of it: how many of their groups had signal is in that.
+    """
     if machine is None:
         return update_s + teaching_s(whole.scenario, gpu, None)
     passes_s = teaching_s(whole.scenario, None, _machine_of(whole, machine))
     factors = whole.phases.measured
     own = factors.get("update") or 1.0
-    return (update_s / own + passes_s) * factors.get("distill", own)
+    return (update_s / own + passes_s) * factors.get("distill", 1.0)
 
 
 def _machine_of(made: Estimate, machine: Machine) -> Machine:
@@ -156,8 +159,7 @@ def _sft(
     base = estimated(part)
     if gpu is None:
         assert machine is not None
-        factors = base.phases.measured
-        measured = factors.get("sft") or factors.get("update") or 1.0
+        measured = base.phases.measured.get("sft", 1.0)  # not GRPO's, as `_taught_s` says
         there = _machine_of(base, machine)
         update_s = measured * learning_s(part, base.scenario, lengths, there)
         other_s, memory = _OTHER_S, None

@@ -75,3 +75,15 @@ def test_what_a_busy_machine_took_is_kept_as_if_it_were_alone(tmp_path: Path) ->
     recipe = load_recipe("quickstart_warm", ["lora.rank=48"]).recipe
     learn(recipe, run_of(warm=SFT, rl=GRPO), 3.0, 2.0, tmp_path)
     assert staged(recipe, tmp_path)["warm"].times.update_s == pytest.approx(0.15, rel=1e-3)
+
+
+def test_a_run_with_little_signal_says_nothing_of_demonstrations_and_teachers(
+    tmp_path: Path,
+) -> None:
+    for name, stage in (("quickstart_warm", "warm"), ("quickstart_distill", "distill")):
+        recipe = load_recipe(name, ["lora.rank=48"]).recipe
+        grpo = recipe.model_copy(update={"stages": ()})
+        by_formulas = staged(recipe, tmp_path)[stage].times.update_s
+        learn(grpo, run_of(_=GRPO | {"update": 0.05}), 3.0, 1.0, tmp_path)
+        again = staged(recipe, tmp_path)[stage].times.update_s
+        assert again == pytest.approx(by_formulas, rel=0.4), "at the speed that was measured then"

@@ -78,4 +78,4 @@ def test_a_laptops_teacher_costs_its_weights() -> None:
 
 def test_an_updates_line_says_how_far_the_teacher_is() -> None:
     step = step_event(3, kl_teacher=0.1234, top1_agreement=0.875)
-    assert "from teacher 0.123 nats, same token 87.5 %" in _step(step, None)
+    assert "from teacher 0.123 nats, same token 87.5 %" in _step(step, None, step.forecast_steps)
