@@ -391,6 +391,37 @@ def torture_loaded(found: Measured) -> str:
     )
 
 
+def torture_cuts(found: Measured) -> str:
+    """What became of interrupted runs of which one file was cut, by the kind of file."""
+    kinds = {
+        "events.jsonl": "`events.jsonl`",
+        "evals": "an evaluation",
+        "completions": "completions of an update",
+        "checkpoints": "a file of a checkpoint",
+    }
+    rows: dict[str, list[Measured]] = {}
+    for one in found["scenarios"]:
+        top = one["details"]["file"].split("/")[0]
+        rows.setdefault(kinds.get(top, "recipe, plan, manifest, heartbeat"), []).append(one)
+    lines = [
+        "| cut | trials | went on to the end | refused with a way on | lost and not said |",
+        "|---|---|---|---|---|",
+    ]
+    for name, trials in sorted(rows.items(), key=lambda row: -len(row[1])):
+        codes = [one["details"].get("exit_code") for one in trials]
+        lines.append(
+            f"| {name} | {len(trials)} | {codes.count(0)} | {codes.count(2)} "
+            f"| {sum(bool(one['faults']) for one in trials)} |"
+        )
+    return (
+        f"{found['date'][:10]}: {found['counts']['cut']} copies of a run that was killed in its "
+        "sixth update, each with one file cut at a random byte, then looked at, resumed and looked "
+        "at again (`scripts/torture.py --passes 0 --cuts`); an independent count of updates and "
+        "completions agreed, or the report named what is missing, in "
+        f"{found['counts']['cut'] - found['failed']['cut']}:\n\n" + "\n".join(lines)
+    )
+
+
 def sweep(found: Measured) -> str:
     """Overhead, faults, budgets and ASHA of sweeps on a Ray cluster."""
     lines = []
@@ -455,6 +486,7 @@ BLOCKS: dict[str, Callable[[Measured], str]] = {
     "quickstart_pairs": quickstart_pairs,
     "time_to_accuracy": time_to_accuracy,
     "hub_faults": hub_faults,
+    "torture_cuts": torture_cuts,
     "torture_loaded": torture_loaded,
     "sweep": sweep,
     "stages": stages,
