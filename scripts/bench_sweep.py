@@ -42,7 +42,7 @@ PRICE = 0.5
 @contextmanager
 def cluster(workers: int) -> Iterator[Any]:
     """A head that runs no trials, and nodes of one core; each can be killed alone."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     from ray.cluster_utils import Cluster
 
     store = {"object_store_memory": 100 << 20}

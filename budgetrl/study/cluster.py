@@ -30,7 +30,11 @@ STORE_BYTES = 100 << 20
 WAIT_S = 0.25
 COUNT_S = 2.0
 """Between two counts of what the cluster has."""
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",  # else 15: a trial would wait for whatever else the machine does
+}
 
 
 class TrialActor:
@@ -222,7 +226,7 @@ def open_cluster(on: str, *, cuda: bool, most: int) -> Iterator[Cluster]:
             f"--on {on}: Ray's client port cannot carry a sweep.",
             hint="Run the command on a machine of the cluster, with --on ray.",
         )
-    for name, value in _QUIET.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import ray
 
