@@ -1,4 +1,4 @@
-"""Take the README's picture of a report with Chromium: docs/pictures/report.png.
+"""Take the picture of a report with Chromium: docs/pictures/report.png.
 
 python scripts/report_picture.py [docs/example_run/report/report.html] [--dark]
 """
@@ -26,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("page", type=Path, nargs="?", default=PAGE)
     parser.add_argument("--out", type=Path, default=PICTURE)
-    parser.add_argument("--size", default="1200,1640", help="pixels: width,height")
+    parser.add_argument("--size", default="1200,1845", help="pixels: width,height")
     parser.add_argument("--dark", action="store_true")
     options = parser.parse_args()
     browser = next((found for name in NAMES if (found := shutil.which(name))), None)

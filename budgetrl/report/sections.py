@@ -93,12 +93,12 @@ def _sections(facts: EvaluatedRun) -> Iterator[Section]:
     found = _findings(facts)
     yield Section("What went wrong", list(_went_wrong(found)))
     yield Section("Outcome", list(outcome_blocks(facts)))
-    yield Section("Accuracy and thinking", list(thinking_blocks(facts)))
     taught = facts.recipe is not None and facts.recipe.distils
     groups = "" if taught else ", and how many groups per unit of cost could teach at all"
     intro = f"Held-out accuracy by checkpoint{groups}."
     yield Section("What the money bought", _figures(frontier(facts)), intro)
     yield Section("Learning", _figures(learning_curves(facts)))
+    yield Section("Accuracy and thinking", list(thinking_blocks(facts)))
     yield Section("Beside the paper", list(beside_paper(facts)))
     yield Section("The bill", bill_blocks(facts))
     yield Section("Completions", sample_blocks(facts))
