@@ -5,6 +5,7 @@ answer_all(Request(recipe, limits=Limits(wall_s)))            one per GPU of the
 """
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from budgetrl.budget import Budget, Limits
 from budgetrl.errors import UsageError
@@ -105,7 +106,12 @@ def _answer_gpu(request: Request, gpu: Gpu) -> Estimate:
     made = estimate(
         request.recipe, gpu, budget, steps=request.steps, price=price, measured=measured
     )
-    return made if request.steps else in_stages(made, stages_on(request.recipe, gpu))
+    if request.steps:
+        return made
+    by_run = None
+    if request.from_run is not None:
+        by_run = partial(estimate, gpu=gpu, measured=measured)
+    return in_stages(made, stages_on(request.recipe, gpu, by_run))
 
 
 def _answer_cpu(request: Request) -> Estimate:
@@ -116,9 +122,8 @@ def _answer_cpu(request: Request) -> Estimate:
     source = "command line" if request.limits.price is not None else f"recipe {recipe.name}"
     price = None if stated is None else Price(stated, source, "")
     budget = _budget_of(request, price)
-    if request.from_run is None:
-        phases = planned_phases(recipe, user_cache_dir())
-    else:
+    phases_of = partial(planned_phases, cache_dir=user_cache_dir())
+    if request.from_run is not None:
         from budgetrl.estimation.profile import from_run
 
         other, times, _ = from_run(request.from_run)
@@ -127,9 +132,11 @@ def _answer_cpu(request: Request) -> Estimate:
                 f"--from-run {request.from_run}: a run on a GPU says nothing about a CPU.",
                 hint="Name the GPU with --gpu, or give a run on this CPU.",
             )
-        phases = phases_by_run(recipe, other, times)
-    made = estimate_cpu(phases, budget, steps=request.steps, price=price)
-    return made if request.steps else in_stages(made, stages_on(recipe, None))
+        phases_of = partial(phases_by_run, other=other, times=times)
+    made = estimate_cpu(phases_of(recipe), budget, steps=request.steps, price=price)
+    if request.steps:
+        return made
+    return in_stages(made, stages_on(recipe, None, lambda part: estimate_cpu(phases_of(part))))
 
 
 def _measured(request: Request, gpu: Gpu) -> Measured | None:

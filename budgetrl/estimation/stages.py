@@ -77,22 +77,30 @@ Estimated = Callable[[Recipe], Estimate]
 """What a GRPO recipe takes, on the GPU or processor that is planned for."""
 
 
-def stages_on(recipe: Recipe, card: Gpu | None) -> list[StageEstimate]:
+def stages_on(
+    recipe: Recipe, card: Gpu | None, estimated: Estimated | None = None
+) -> list[StageEstimate]:
     """What each stage takes on a GPU, or on this machine's processor; nothing without stages.
+
+    Args:
+        recipe: of the run.
+        card: that is planned for; None: this machine's processor.
+        estimated: as `estimate_stages`; None: by what earlier runs there measured.
 
     Raises:
         DataError, ModelError, RecipeError: as `estimate_stages`.
     """
     cache = user_cache_dir()
 
-    def estimated(part: Recipe) -> Estimate:
+    def known(part: Recipe) -> Estimate:
         if card is None:
             return estimate_cpu(planned_phases(part, cache))
         return estimate(part, card, measured=known_factors(part, card, cache))
 
     if not recipe.stages:
         return []
-    return estimate_stages(recipe, estimated, card, None if card else this_machine(recipe))
+    machine = None if card else this_machine(recipe)
+    return estimate_stages(recipe, estimated or known, card, machine)
 
 
 def estimate_stages(

@@ -41,6 +41,18 @@ def test_a_cpu_plan_from_a_run_is_that_run(tmp_path: Path) -> None:
     assert path.name in made.times.source
 
 
+@pytest.mark.parametrize("gpu", [None, "NVIDIA A40"])
+def test_the_stages_of_a_plan_from_a_run_are_that_run_too(tmp_path: Path, gpu: str | None) -> None:
+    recipe = load_recipe("warm/llama3.2_r256" if gpu else "quickstart_warm").recipe
+    path = run_of(tmp_path, "deepscaler_r8" if gpu else "quickstart", gpu)
+    by_run = answer(Request(recipe, from_run=str(path))).plan.stages[-1]
+    plain = answer(Request(recipe)).plan.stages[-1]
+    assert by_run.kind == plain.kind == "grpo"
+    if gpu is None:
+        assert by_run.step_s == pytest.approx(from_run(path)[1].step_s, rel=0.1)
+    assert by_run.step_s != pytest.approx(plain.step_s, rel=0.01)
+
+
 def test_a_cpu_plan_from_a_run_follows_the_amount_of_work(tmp_path: Path) -> None:
     half = load_recipe("quickstart", ["batch.prompts_per_step=8"]).recipe
     path = run_of(tmp_path, "quickstart")
