@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft.tuners import lora
 from peft.tuners.lora import LoraLayer
 
 from budgetrl.engine.adapter import ADAPTER
@@ -63,9 +64,12 @@ def _merge(layers: Sequence[LoraLayer], rollout: bool) -> float | None:
         return None
     for layer in layers:
         weight = layer.get_base_layer().weight
-        own = copy.copy(weight)
+        layer.get_base_layer().weight = own = copy.copy(weight)
+        if exact and is_plain(layer, ADAPTER):
+            own.data = _sum_by_columns(layer, weight.data)
+            layer.merged_adapters.append(ADAPTER)
+            continue
         own.data = weight.data.clone()
-        layer.get_base_layer().weight = own
         layer.merge(adapter_names=[ADAPTER])
         if not exact:
             share = kept_share(
@@ -74,6 +78,29 @@ def _merge(layers: Sequence[LoraLayer], rollout: bool) -> float | None:
             if share < LEAST:
                 return share
     return None
+
+
+def is_plain(layer: Any, name: str) -> bool:
+    """Whether a layer is a linear one whose adapter adds s B A to its weight and nothing else.
+
+    Not PEFT's other kinds (DoRA and the like), nor one with a bias.
+    """
+    return (
+        isinstance(layer, lora.Linear)
+        and type(layer.get_base_layer()) is torch.nn.Linear
+        and name not in layer.lora_variant
+        and not layer.lora_bias[name]
+    )
+
+
+@torch.no_grad()
+def _sum_by_columns(layer: Any, weight: torch.Tensor) -> torch.Tensor:
+    """W + s B A (outputs, inputs), with the outputs of an input side by side in memory.
+
+    Products with few rows of activations are up to half as fast again so.
+    """
+    a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    return torch.addmm(weight.t(), a.t(), b.t(), alpha=layer.scaling[ADAPTER]).t()
 
 
 @contextmanager

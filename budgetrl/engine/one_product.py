@@ -15,7 +15,7 @@ import torch
 from peft.tuners import lora
 from torch.nn.functional import linear
 
-from budgetrl.engine.merging import lora_layers
+from budgetrl.engine.merging import is_plain, lora_layers
 
 
 def train_with_one_product(model: Any) -> None:
@@ -40,26 +40,25 @@ class OneProduct(lora.Linear):
 
     def forward(self, x: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
         """The layer's output for activations (..., inputs)."""
+        base = self.base_layer
+        if self.merged and not (args or named or self.disable_adapters):
+            return linear(x, base.weight, base.bias)
         name = None if args or named else self._only_adapter()
         if name is not None:
-            base, tokens = self.get_base_layer(), x.numel() // x.shape[-1]
+            tokens = x.numel() // x.shape[-1]
             if is_less_work(tokens, self.r[name], *base.weight.shape):
                 return linear(x, base.weight + self.get_delta_weight(name), base.bias)
         usual: torch.Tensor = super().forward(x, *args, **named)
         return usual
 
     def _only_adapter(self) -> str | None:
-        """The one that acts beside the weight; None where there is more to it than A and B.
-
-        So far PEFT's other kinds (DoRA and the like), dropout, a bias, and fewer bits.
-        """
+        """The one that acts beside the weight; None with dropout, or weights of fewer bits."""
         if self.merged or self.disable_adapters:
             return None
         names = [name for name in self.active_adapters if name in self.lora_A]
         plain = len(names) == 1 and (
-            names[0] not in self.lora_variant
-            and not self.lora_bias[names[0]]
+            is_plain(self, names[0])
             and isinstance(self.lora_dropout[names[0]], torch.nn.Identity)
-            and self.get_base_layer().weight.dtype == torch.float32
+            and self.base_layer.weight.dtype == torch.float32
         )
         return names[0] if plain else None

@@ -41,7 +41,7 @@ from budgetrl.types import Completion
 
 GAP_ROWS = 4
 """Completions of which sampler and trainer are compared at each step, at the most."""
-GAP_SHARE = 16
+GAP_SHARE = 64
 """One of so many: where an update has few, a comparison would take a good part of its time."""
 
 
@@ -155,7 +155,8 @@ class PlainEngine(ModelEngine):
         them, and rounding is all that may lie between the two.
         """
         rows = min(GAP_ROWS, -(-len(rollout.ids) // GAP_SHARE))
-        return mean_gap(self._trainer_logps, prompt_ids, rollout, temperature, rows)
+        with scoring(self.model):
+            return mean_gap(self._trainer_logps, prompt_ids, rollout, temperature, rows)
 
     def adapter_is_zero(self) -> bool:
         """Whether what starts at zero in each layer of the adapter is exactly zero."""
@@ -182,9 +183,8 @@ class PlainEngine(ModelEngine):
         row = torch.tensor([[*prompt_ids, *ids]], device=self.model.device)
         forward = inspect.signature(bare_model(self.model).forward).parameters
         keep = {"logits_to_keep": len(ids) + 1} if "logits_to_keep" in forward else {}
-        with scoring(self.model):
-            # The position before a token predicts it.
-            logits = self.model(input_ids=row, use_cache=False, **keep).logits
+        # The position before a token predicts it.
+        logits = self.model(input_ids=row, use_cache=False, **keep).logits
         log_p = torch.log_softmax(logits[0, -len(ids) - 1 : -1].float() / temperature, dim=-1)
         found: list[float] = log_p.gather(1, row[0, -len(ids) :, None])[:, 0].tolist()
         return found

@@ -36,7 +36,7 @@ from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.types import EvalWhen
 
 _PARAMETERS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([mMbB])(?![a-zA-Z])")
-_GAP_ROWS, _GAP_SHARE = 4, 16
+_GAP_ROWS, _GAP_SHARE = 4, 64
 """Completions of an update that sampler and trainer are compared on (`engine.plain`)."""
 _SAVED_BYTES = 12
 """Adapter and optimiser state per adapter parameter."""

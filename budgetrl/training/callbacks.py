@@ -133,6 +133,12 @@ class StepCallback(TrainerCallback):
 
     # --- transformers' hooks
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """What the libraries did to begin is no part of an update."""
+        self.parts.clock.take()
+
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:

@@ -116,3 +116,17 @@ def test_it_is_less_work_for_a_rank_above_a_sixth_of_the_width() -> None:
     assert is_less_work(many, 22, 128, 128)
     assert not is_less_work(many, 21, 128, 128)
     assert not is_less_work(many, 16, 576, 576)
+
+
+def test_merged_weights_lie_by_columns_and_the_old_ones_come_back() -> None:
+    model = opened().eval()
+    weights = [layer.get_base_layer().weight for layer in lora_layers(model)]
+    with merged(model):
+        for layer, weight in zip(lora_layers(model), weights, strict=True):
+            own = layer.get_base_layer().weight
+            assert own.t().is_contiguous()
+            wanted = weight + layer.get_delta_weight("default")
+            assert torch.allclose(own, wanted, atol=1e-6)
+    for layer, weight in zip(lora_layers(model), weights, strict=True):
+        assert layer.get_base_layer().weight is weight
+        assert weight.is_contiguous()
