@@ -16,7 +16,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -189,23 +189,17 @@ class RunDir(CheckpointFolder):
             finally:
                 writer.close()
 
-    @contextmanager
-    def supervised(self) -> Iterator[None]:
+    def supervised(self) -> AbstractContextManager[None]:
         """The one supervisor of the run, from before its first write to after its last.
 
         Raises:
             RunDirError: there is one already, or the folder cannot be written.
         """
-        with self.locked(SUPERVISOR_LOCK, "runs it"):
-            yield
+        return self.locked(SUPERVISOR_LOCK, "runs it")
 
     @contextmanager
     def locked(self, name: str, does: str) -> Iterator[None]:
-        """The one process that holds a lock.
-
-        Args:
-            name: of its file.
-            does: with which it keeps others out, for their error.
+        """A lock by its name, for the one process that `does` what it is for.
 
         Raises:
             RunDirError: another holds it, or the folder cannot be written.

@@ -9,8 +9,8 @@ that hands out the trials.
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -194,15 +194,13 @@ class StudyDir:
         with suppress(OSError):
             self.path.rmdir()
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """The one process that hands out the trials.
 
         Raises:
             RunDirError: there is one already, or the folder cannot be written.
         """
-        with RunDir(self.path).locked(LOCK, "runs it"):
-            yield
+        return RunDir(self.path).locked(LOCK, "runs it")
 
     def is_held(self) -> bool:
         """Whether a process hands out its trials now."""
