@@ -284,9 +284,10 @@ def _second_axis(axes: Any, label: str, x: Sequence[float], values: Sequence[flo
     """
     low, high = axes.get_xlim()
     above = axes.get_xaxis_transform()
-    ticks = MaxNLocator(4).tick_values(values[0], values[-1])
+    first, last = np.interp((low, high), x, values)  # of a curve that may end before x does
+    ticks = MaxNLocator(4).tick_values(first, last)
     for tick, at in zip(ticks, np.interp(ticks, values, x), strict=True):
-        if values[0] <= tick <= values[-1]:
+        if first <= tick <= last:
             axes.text(float(at), 1.03, f"{tick:.4g}", transform=above, ha="center", size=8,
                       color=INK["muted"])  # fmt: skip
     axes.text(high, 1.13, label, transform=above, ha="right", size=8, color=INK["muted"])
