@@ -285,6 +285,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--only", default="", help="models, with commas; all where absent")
     parser.add_argument("--what", default="", help="rollout, update or memory; all where absent")
+    parser.add_argument("--case", default="", help="a part of its measure's name")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="rows of other models in this file are kept")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -303,18 +304,19 @@ def main() -> None:
         models |= {
             name: str(random_model(name, Path(folder) / name))
             for name in RANDOM
-            if any(case.model == name for case in CASES)
+            if any(case.model == name for case in CASES) and (only is None or name in only)
         }
         for name, source in models.items():
             if only is None or name in only:
-                rows += rows_of(
+                for row in rows_of(
                     name, source, options.old.resolve(), options.repeats,
-                    lambda case: options.what in ("", case.what),
-                )  # fmt: skip
-    report = _report(rows, options.json)
-    print(json.dumps(report, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+                    lambda case: options.what in ("", case.what) and options.case in case.measure,
+                ):  # fmt: skip
+                    rows.append(row)
+                    if options.json:  # each as soon as it is there
+                        text = json.dumps(_report(rows, options.json), indent=1) + "\n"
+                        options.json.write_text(text, encoding="utf-8")
+    print(json.dumps(_report(rows, options.json), indent=1))
     sys.exit(0 if all(row["same"] for row in rows) else 1)
 
 
