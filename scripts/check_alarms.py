@@ -1,18 +1,19 @@
 """What the rules say of recorded runs that were made ill, and of healthy ones.
 
-    python scripts/check_alarms.py [--half tuning|judging|all] [--markdown]
+    python scripts/check_alarms.py [--half tuning|judging|all]
 
 The runs are those of scripts/diagnosis_runs.py, in docs/measurements/diagnosis.json.gz. Rules were
-tuned on one half; the other half judges them. For each ill run: the update after which it was named
-first, and by which rules, beside the update by which it had to be: the middle between the onset of
-its collapse (its best held-out accuracy before it fell) and its end, or half of its updates, if
-that is later. A healthy run that is named is a false alarm.
+tuned on one half; the other half, with seeds of its own, judges them. For each ill run: the update
+after which it was named first, and by which rules, beside the update by which it had to be: the
+middle between the onset of its collapse (its best held-out accuracy before it fell) and its end, or
+half of its updates, if that is later. A healthy run that is named is a false alarm.
 """
 
 import argparse
 import gzip
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -88,31 +89,45 @@ def _onset(story: Story) -> int | None:
     return best.step if best.accuracy - worst >= FALLEN else None
 
 
-def main() -> int:
-    """Print a row for each run, and the two figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--half", choices=["tuning", "judging", "all"], default="judging")
-    options = parser.parse_args()
-    judged = [judge(run) for run in load(options.half)]
-    print("| run | seed | updates | held-out accuracy | onset | due | named after | by |")
-    print("|---|---|---|---|---|---|---|---|")
+def table(judged: Sequence[Judged]) -> str:
+    """A row for each run."""
+    lines = [
+        "| run | seed | updates | held-out accuracy | onset | due | named after | by |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for one in judged:
         run, held = one.run, one.run["held"]
         order = sorted(one.named.items(), key=lambda named: named[1])
         by = ", ".join(f"{name} ({step})" for name, step in order)
-        print(
+        lines.append(
             f"| {'ill' if run['ill'] else 'healthy'}: {run['name']} | {run['seed']} | "
             f"{len(run['steps'])} | {held[0][1]:.0%} -> {max(h[1] for h in held):.0%} -> "
             f"{held[-1][1]:.0%} | {'-' if one.onset is None else one.onset} | "
             f"{f'{one.due:.0f}' if run['ill'] else '-'} | {one.first or '-'} | {by or '-'} |"
         )
+    return "\n".join(lines)
+
+
+def figures(judged: Sequence[Judged]) -> str:
+    """What came of all of them."""
     ill = [one for one in judged if one.run["ill"]]
     fallen = [one for one in ill if one.onset is not None]
     healthy = [one for one in judged if not one.run["ill"]]
-    in_time, named = sum(one.in_time for one in fallen), sum(bool(one.named) for one in ill)
-    print(f"\nCollapses named in time: {in_time} of {len(fallen)}.")
-    print(f"Ill runs named: {named} of {len(ill)}; in time: {sum(one.in_time for one in ill)}.")
-    print(f"Healthy runs named: {sum(bool(one.named) for one in healthy)} of {len(healthy)}.")
+    return (
+        f"Collapses named in time: {sum(one.in_time for one in fallen)} of {len(fallen)}. "
+        f"Ill runs named: {sum(bool(one.named) for one in ill)} of {len(ill)}, "
+        f"{sum(one.in_time for one in ill)} of them in time. "
+        f"Healthy runs named: {sum(bool(one.named) for one in healthy)} of {len(healthy)}."
+    )
+
+
+def main() -> int:
+    """Print a row for each run, and the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--half", choices=["tuning", "judging", "all"], default="judging")
+    options = parser.parse_args()
+    judged = [judge(run) for run in load(options.half)]
+    print(f"{table(judged)}\n\n{figures(judged)}")
     return 0
 
 

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from api_reference import reference
-from check_alarms import judge, load
+from check_alarms import figures, judge, load, table
 from speed_tables import engine, points, quickstart_pairs, speed_goals, time_to_accuracy
 from ways_table import ways
 
@@ -338,8 +338,15 @@ def rules() -> str:
     return "\n".join(lines)
 
 
+def diagnosed() -> str:
+    """What the rules said of runs that they had not seen."""
+    judged = [judge(run) for run in load("judging")]
+    return f"{figures(judged)}\n\n{table(judged)}"
+
+
 COMPUTED: dict[str, Callable[[], str]] = {
     "rules": rules,
+    "diagnosed": diagnosed,
     "recipes": recipes,
     "cards": cards,
     "speed_goals": speed_goals,
