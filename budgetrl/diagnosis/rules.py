@@ -16,9 +16,9 @@ from budgetrl.diagnosis.story import Story
 
 Severity = Literal["info", "warning", "stop"]
 
-HEALTHY_RUNS = 11
+HEALTHY_RUNS = 30
 """Recorded, of a tiny model."""
-FALSE_ALARMS: Mapping[str, int] = {"no_progress": 1}
+FALSE_ALARMS: Mapping[str, int] = {"golds_in_doubt": 1, "sure_but_wrong": 3, "no_progress": 2}
 """How many of them a rule named; none where it is not here (scripts/check_alarms.py counts)."""
 
 
