@@ -97,12 +97,12 @@ def run_way(start: str, way: str, seed: int, out: Path) -> dict[str, Any]:
 
 
 def _on_the_way(history: History) -> list[dict[str, float]]:
-    """Held-out accuracy by CPU seconds of the updates before it."""
+    """Held-out accuracy by CPU seconds of the updates before it, the final one too."""
     spent = list(accumulate(sum(step.phase_s.values()) for step in history.steps))
     return [
         {"step": one.step, "s": round(spent[one.step - 1], 2), "pass@1": one.pass_at[1]}
         for one in history.evaluations
-        if one.suite == "on_the_way"
+        if one.step and (one.suite == "on_the_way" or one.when == "final")
     ]
 
 

@@ -52,7 +52,7 @@ def teacher_cost(found: Measured) -> str:
 
 def seconds_to_goal(found: Measured) -> str:
     """Seconds of training at which held-out accuracy first met the goal."""
-    rows = [row for row in found["rows"] if row.get("on_the_way")]
+    rows = [row for row in found["rows"] if row["start"] == "quickstart" and row.get("on_the_way")]
     needed = {(row["way"], row["seed"]): row["goal_s"] for row in rows}
     lines, halves = [], 0
     for seed in dict.fromkeys(row["seed"] for row in rows):
@@ -69,8 +69,8 @@ def seconds_to_goal(found: Measured) -> str:
     ]
     return (
         f"From `quickstart`, CPU seconds of updates until {percent(found['goal'])} of the held-out "
-        "problems were right, read between evaluations of one sample every 3 updates (-: not "
-        "reached on the way, or not run); distillation needed at "
+        "problems were right, read between evaluations of one sample every 3 updates and the final "
+        "one of two (-: not reached, or not run); distillation needed at "
         f"most half of GRPO's in {halves} of "
         f"{len(lines)} seeds:\n\n" + "\n".join(head + lines)
     )
