@@ -19,7 +19,7 @@ from typing import Any
 
 import budgetrl
 from budgetrl.display.base import NoDisplay
-from budgetrl.errors import HardwareError, RefusedError, RunDirError, UsageError, first_line
+from budgetrl.errors import HardwareError, RefusedError, UsageError, first_line
 from budgetrl.study.place import STUDY
 from budgetrl.study.trial import Done, Job, run_trial
 
@@ -181,9 +181,7 @@ class Cluster:
         try:
             done: Done = self._ray.get(result)
         except errors.RayTaskError as error:
-            # A lost machine's worker may still hold the run.
-            lost = isinstance(error.cause, RunDirError)
-            done = Done(job.index, error=None if lost else first_line(error.cause), lost=lost)
+            done = Done(job.index, error=first_line(error.cause))
         except errors.RayError:  # the process or the machine is gone
             return Done(job.index, lost=True)
         finally:

@@ -219,7 +219,7 @@ class Sweeping:
         """A trial and its goal. Without ASHA all go to their own end, which is the only rung."""
         scores = [self._scores(index) for index in range(len(self._study.trials))]
         out = {index for index, goal in self._settled if goal not in scores[index]}
-        # What a lost machine's worker may still hold comes last.
+        # What a lost worker may still hold comes last.
         order = sorted(range(len(scores)), key=lambda index: self._lost[index])
         return next_trial(scores, self._study.sweep.rungs or (0,), self._busy, out, order)
 

@@ -17,7 +17,7 @@ from budgetrl.account.run import Account, last_beat
 from budgetrl.budget import Limits
 from budgetrl.display.base import Display
 from budgetrl.documents import prompt_moment
-from budgetrl.errors import BudgetError, BudgetRLError, RunDirError
+from budgetrl.errors import BudgetError, BudgetRLError
 from budgetrl.evaluation.rounds import judge_rounds
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.history import read_history
@@ -88,7 +88,7 @@ class Done:
     error: str | None = None
     """Why it could not begin or go on."""
     lost: bool = False
-    """Its process or machine is gone; it may go on elsewhere."""
+    """Its process or machine is gone, or another process still runs it; it may go on elsewhere."""
 
 
 def run_trial(job: Job, display: Display, stop: threading.Event | None = None) -> Done:
@@ -98,11 +98,11 @@ def run_trial(job: Job, display: Display, stop: threading.Event | None = None) -
         job: the trial.
         display: shows it.
         stop: once it is set the trial saves and leaves, as after Ctrl-C.
-
-    Raises:
-        RunDirError: another process runs it.
     """
     run = _here(job)
+    if run is not None and not _is_left(run):
+        display.message(f"{job.place} is still run by another process.")
+        return Done(job.index, lost=True)
     started = time.monotonic() if job.started is None else job.started
     try:
         if run is not None and not job.sets and run.status() not in _CUT_OFF:
@@ -126,16 +126,17 @@ def _here(job: Job) -> RunDir | None:
     """The trial's run on this machine, brought here from its second copy if that knows more."""
     run = RunDir(job.folder / job.run)
     bring_newer(run, job.recipe)
-    if not run.exists():
-        return None
+    return run if run.exists() else None
+
+
+def _is_left(run: RunDir) -> bool:
+    """Whether nobody runs it, once a worker without its supervisor has had time to leave."""
     until = time.monotonic() + ORPHAN_S
     while run.is_locked() or run.is_locked(SUPERVISOR_LOCK):
         if time.monotonic() > until:
-            raise RunDirError(
-                f"{run.path} is running.", hint=f"Look at it with `budgetrl watch {run.path}`."
-            )
+            return False
         time.sleep(0.5)
-    return run
+    return True
 
 
 def bring_newer(run: RunDir, recipe: Recipe) -> None:

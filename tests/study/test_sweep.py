@@ -28,7 +28,7 @@ from budgetrl.study.plan import plan_sweep
 from budgetrl.study.report import study_document
 from budgetrl.study.specs import Asked, parse_grid, trials_of
 from budgetrl.study.state import StudyDir, Sweep, open_study
-from budgetrl.study.trial import Done, Job
+from budgetrl.study.trial import Done, Job, run_trial
 from budgetrl.study.watch import sweep_lines, sweep_screen, watch_sweep
 
 GRID = {"lora.rank": [8, 32, 64], "schedule.learning_rate": [1e-4, 1e-3, 3e-3]}
@@ -483,3 +483,16 @@ def test_a_trial_that_was_made_elsewhere_is_brought_from_its_second_copy(tmp_pat
     assert list(run.events()) == list(copy.events())
     copy.write_json("heartbeat.json", {"paid_s": 1e6, "attempt": 2, "t": 0.0})
     assert RunDir(_here(job).path).read_json("heartbeat.json")["paid_s"] == 1e6  # type: ignore[union-attr]
+
+
+def test_a_trial_that_another_process_still_runs_comes_later_and_ends_no_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("budgetrl.study.trial.ORPHAN_S", 0.0)
+    run = build_run(tmp_path, Story(end=None))
+    job = Job(
+        index=0, place="trial 1", folder=tmp_path, run=run.name, loaded=load_recipe("quickstart"),
+        budget_s=60.0, end_t=time.time() + 60.0, most_s=60.0, usd_per_hour=None,
+    )  # fmt: skip
+    with run.supervised(), open_display("none", sys.stdout, sys.stderr) as display:
+        assert run_trial(job, display) == Done(0, lost=True)
