@@ -121,10 +121,13 @@ def sweep_screen(study: StudyDir, rows: int) -> list[str]:
     over = (RunStatus.FINISHED, RunStatus.FAILED)
     ahead = (i for i, trial in enumerate(study.trials) if study.status(trial) not in over)
     first = max(0, min(next(ahead, count) - room // 3, count - room))
+    recipe = f"{study.trials[0].spec.label.partition(', ')[0]}, "
+    if not all(trial.spec.label.startswith(recipe) for trial in study.trials):
+        recipe = ""  # of several recipes each is named
     lines = []
     for index in range(first, min(count, first + room)):
         status, made, *rest = _words(study, index)
-        label = study.trials[index].spec.label
+        label = study.trials[index].spec.label.removeprefix(recipe)
         lines.append(f"{index + 1:>3}  {status:<11}  {made:>11}  {', '.join(rest)}  {label}")
     if count > room:
         lines.append(f"trials {first + 1} to {first + room} of {count}")

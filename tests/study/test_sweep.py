@@ -371,7 +371,7 @@ def test_a_watched_sweep_is_told_once_in_a_pipe_and_fits_a_terminal(whole: Study
     few = sweep_screen(whole, 4)
     assert few[2:] == ["trials 3 to 4 of 4", sweep_lines(whole.path)[-1]]
     assert few[1].startswith("  4  finished      60 updates  ")
-    assert few[1].endswith("  quickstart, rank 64, seed 1"), "a narrow terminal cuts this first"
+    assert few[1].endswith("  rank 64, seed 1"), "a narrow terminal cuts this first"
     assert len(sweep_screen(whole, 10)) == 5
 
 
