@@ -10,8 +10,9 @@ DEAD = 0.8
 SURE_GROUPS, SURE, LEAST_WRONG = 80, 0.25, 5
 """Newest groups that are looked at, share of those that agree, and number of those of them that
 agree on a wrong answer."""
-WRONG, RIGHT = 0.1, 0.75
-"""Share of these among those that agree, and share of right completions that excuses them."""
+DOUBTED, WRONG, RIGHT = 0.1, 0.2, 0.75
+"""Share of these among those that agree, with held-out accuracy as a witness and without; and share
+of right completions that excuses them."""
 GOLDS = 0.1
 """Held-out accuracy above that of training, which wrong golds keep low."""
 ONE_ANSWER = 0.4
@@ -21,7 +22,7 @@ ONE_KIND, ASKED, LEAST_RIGHT = 0.8, 0.5, 40
 
 def golds_in_doubt(story: Story) -> Sign | None:
     """Where the model is sure it often differs from the gold answer, and held-out it is right."""
-    seen, now = _sure(story), story.last(accuracy)
+    seen, now = _sure(story, DOUBTED), story.last(accuracy)
     if seen is None or not story.held or now is None:
         return None
     agreed, wrong = seen
@@ -42,7 +43,7 @@ def golds_in_doubt(story: Story) -> Sign | None:
 
 def sure_but_wrong(story: Story) -> Sign | None:
     """Where the model is sure it is often wrong: it unlearns, or the golds are."""
-    seen = _sure(story)
+    seen = _sure(story, WRONG)
     excused = rises(story) or (story.last(accuracy) or 0.0) > RIGHT
     if seen is None or excused or golds_in_doubt(story) is not None:
         return None
@@ -56,7 +57,7 @@ def sure_but_wrong(story: Story) -> Sign | None:
     )
 
 
-def _sure(story: Story) -> tuple[int, int] | None:
+def _sure(story: Story, share: float) -> tuple[int, int] | None:
     """Of the newest groups those that agree, and on a wrong answer; None where few do so."""
     groups = agreed = wrong = 0
     for step in reversed(story.steps):
@@ -67,7 +68,7 @@ def _sure(story: Story) -> tuple[int, int] | None:
         wrong += step.groups_agreed_wrong or 0
     sure = groups >= SURE_GROUPS and agreed >= SURE * groups
     enough = sure and wrong >= LEAST_WRONG and not story.taught
-    return (agreed, wrong) if enough and wrong > WRONG * agreed else None
+    return (agreed, wrong) if enough and wrong > share * agreed else None
 
 
 def dead_groups(story: Story) -> Sign | None:

@@ -130,10 +130,12 @@ def rises(story: Story) -> bool:
     """Whether accuracy is a standard error above what it was ten updates ago, or at first."""
     values = story.lasts(accuracy, 3 * WINDOW)
     now, before = values[:WINDOW], values[WINDOW:][-WINDOW:]
-    if not before:
-        return False
-    error = accuracy_error(story.steps[-1]) * math.sqrt(2 / WINDOW)
-    return fmean(now) - fmean(before) > error
+    return bool(before) and fmean(now) - fmean(before) > _window_error(story)
+
+
+def _window_error(story: Story) -> float:
+    """Standard error of the difference of two windows' accuracies."""
+    return accuracy_error(story.steps[-1]) * math.sqrt(2 / WINDOW)
 
 
 def no_progress(story: Story) -> Sign | None:
@@ -143,7 +145,7 @@ def no_progress(story: Story) -> Sign | None:
     gain, now = _gain(story, accuracy), story.last(accuracy)
     if gain is None or now is None or now > 0.9:
         return None
-    error = accuracy_error(story.steps[-1]) * math.sqrt(2 / WINDOW)
+    error = _window_error(story)
     learnt = story.held[-1].accuracy - story.held[0].accuracy if len(story.held) > 1 else gain
     if story.stationary and gain > error:
         return None

@@ -18,7 +18,7 @@ Severity = Literal["info", "warning", "stop"]
 
 HEALTHY_RUNS = 30
 """Recorded, of a tiny model."""
-FALSE_ALARMS: Mapping[str, int] = {"golds_in_doubt": 1, "sure_but_wrong": 3, "no_progress": 2}
+FALSE_ALARMS: Mapping[str, int] = {"golds_in_doubt": 1, "sure_but_wrong": 1, "no_progress": 2}
 """How many of them a rule named; none where it is not here (scripts/check_alarms.py counts)."""
 
 
@@ -51,7 +51,7 @@ RULES = (
     Rule("golds_in_doubt", "warning", "a quarter of the newest 80 groups agree, more than 10 % of "
          "these on another answer than the gold one (five at least), and held-out accuracy is 10 "
          "points above that of training", answers.golds_in_doubt),
-    Rule("sure_but_wrong", "warning", "a quarter of the newest 80 groups agree, more than 10 % of "
+    Rule("sure_but_wrong", "warning", "a quarter of the newest 80 groups agree, more than 20 % of "
          "these on a wrong answer (five at least), less than 75 % of the completions are right, "
          "accuracy does not rise, and held-out accuracy does not put it down to the golds",
          answers.sure_but_wrong),
