@@ -12,11 +12,14 @@ import os
 import re
 import unicodedata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from budgetrl.events import StageEvent
 from budgetrl.masking import masked
-from budgetrl.types import Interval
 from budgetrl.units import duration, gib, percent, usd
+
+if TYPE_CHECKING:  # every command imports this module
+    from budgetrl.events import StageEvent
+    from budgetrl.types import Interval
 
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
@@ -112,7 +115,7 @@ def points(difference: float | None, digits: int = 1) -> str:
     return f"{rounded:+.{digits}f}" if rounded else f"{0:.{digits}f}"
 
 
-def interval_text(interval: Interval | None, signed: bool = False) -> str:
+def interval_text(interval: "Interval | None", signed: bool = False) -> str:
     """ "-1.0 to +13.4" in percent; "no interval" for None."""
     if interval is None:
         return "no interval"
@@ -120,12 +123,12 @@ def interval_text(interval: Interval | None, signed: bool = False) -> str:
     return f"{low} to {high}"
 
 
-def score(value: float | None, interval: Interval | None) -> str:
+def score(value: float | None, interval: "Interval | None") -> str:
     """A share with its interval: "38.1 % (34.0 to 42.2)"; without one where there is none."""
     return percent(value) + (f" ({interval_text(interval)})" if interval else "")
 
 
-def gate_words(event: StageEvent) -> str:
+def gate_words(event: "StageEvent") -> str:
     """What a gate found, and what follows: "10 of 16 groups have signal, ..."."""
     found = f"{percent(event.signal_share, 0)} of the groups have signal"
     if event.groups is not None:
