@@ -4,8 +4,8 @@
     python scripts/diagnosis_runs.py record --out FOLDER                -> docs/measurements/...
 
 Each is a real run of the quickstart, 24 updates of 64 completions, labelled by how it was made.
-They come in pairs, an ill and a healthy one. Those numbered from 100 have seeds of their own and
-judge the rules (scripts/check_alarms.py); the others are for tuning.
+They come in pairs, an ill and a healthy one. The last of the sets with seeds of their own (JUDGING)
+judges the rules (scripts/check_alarms.py); the others are for tuning.
 """
 
 import argparse
@@ -50,8 +50,12 @@ def longer(*, completion, gold, num_tokens, verdict, **_):
     """Pays for tokens, as a reward for "effort" does."""
     return min(1.0, num_tokens / 64)
 '''
-JUDGING = 100
-"""First number of a run that judges, and what its seed has more than the same run for tuning."""
+JUDGING = (100, 200)
+"""First numbers of runs that judge, and what their seeds have more than the same runs for tuning.
+
+The last of them judges. When the rules were changed after those before it had judged, these began
+to tune, and the next was made.
+"""
 STALE_AFTER = 6
 """Updates after which a pretended sampler has no newer adapter."""
 
@@ -127,12 +131,12 @@ def _healthy() -> list[Made]:
 def all_runs() -> dict[int, Made]:
     """By number: those for tuning, and of each kind those that judge."""
     ill, healthy = _ill(), _healthy()
-    kinds = {made.name: made for made in reversed(ill)}  # the first of each
-    judging = (
-        [replace(made, seed=made.seed + JUDGING) for made in runs]
-        for runs in (reversed(kinds.values()), healthy)
-    )
-    return dict(enumerate(_in_turn(ill, healthy))) | dict(enumerate(_in_turn(*judging), JUDGING))
+    kinds = list({made.name: made for made in reversed(ill)}.values())[::-1]  # the first of each
+    runs = dict(enumerate(_in_turn(ill, healthy)))
+    for first in JUDGING:
+        mixed = [replace(made, seed=made.seed + first) for made in _in_turn(kinds, healthy)]
+        runs |= dict(enumerate(mixed, first))
+    return runs
 
 
 def _in_turn(ill: list[Made], healthy: list[Made]) -> list[Made]:
@@ -256,7 +260,7 @@ def record(made: Made, number: int, folder: Path) -> dict[str, Any] | None:
         "name": made.name,
         "seed": made.seed,
         "ill": made.ill,
-        "tuning": number < JUDGING,
+        "tuning": number < JUDGING[-1],
         "planned": story.planned,
         "weights": dict(story.weights),
         "max_tokens": story.max_tokens,
