@@ -17,6 +17,8 @@ LOST, LOST_SIGMA = 0.08, 3.0
 """A loss of accuracy that is one: points as a share, and standard errors."""
 CHANCE = 2.0
 """Standard errors above what the best of many windows is above their mean by chance."""
+DRIFT, CUT_AT_FIRST = 0.02, 0.1
+"""What explains a fall better than large updates: nats a token, and share of completions."""
 HALF, PATIENCE = 0.5, 20
 """Share of the updates, and updates, that a run has to begin to learn: a weak start takes 15."""
 ELSEWHERE = 0.3
@@ -25,18 +27,10 @@ GAIN_SIGMA = 3.0
 
 def accuracy_fell(story: Story) -> Sign | None:
     """Held-out accuracy, or that of training, is far below what it was."""
-    paid = _gain(story, lambda step: step.reward_mean)
-    if paid is not None and paid > GAIN_SIGMA * _reward_error(story):
-        advice = (
-            "the reward rose meanwhile, so it pays for something else than right answers: see the "
-            "completions with the highest reward in completions/"
-        )
-    else:
-        advice = (
-            "updates are too large: start again more slowly (--set schedule.learning_rate="
-            f"{story.learning_rate / 3:.1g}, or a smaller lora.alpha)"
-        )
-    advice += "; checkpoint.milestones keeps the better checkpoints, select.use = best judges one"
+    advice = (
+        f"{_likely(story)}; checkpoint.milestones keeps the better checkpoints, select.use = best "
+        "judges one"
+    )
     if (fallen := _held_fell(story)) is not None:
         best, now = fallen
         evidence = {"best": best.accuracy, "best_step": best.step, "now": now.accuracy,
@@ -60,6 +54,29 @@ def accuracy_fell(story: Story) -> Sign | None:
         f"(means of {window} updates)"
     )
     return Sign(says, advice, {"best": best_mean, "now": now_mean})
+
+
+def _likely(story: Story) -> str:
+    """Why accuracy falls, and what helps."""
+    paid = _gain(story, lambda step: step.reward_mean)
+    cut = fmean(story.firsts(lambda step: step.truncated_share, WINDOW) or [0.0])
+    drift = story.last(lambda step: step.sampling_logp_diff_mean)
+    if drift is not None and drift > DRIFT:
+        return f"sampler and trainer differ by {drift:.2f} nats a token, and have to be one first"
+    if cut > CUT_AT_FIRST:
+        return (
+            f"at first {cut:.0%} of the completions ended at the limit and counted as wrong, so "
+            "the model learnt to be short: raise sampling.max_tokens; `budgetrl probe` says how far"
+        )
+    if paid is not None and paid > GAIN_SIGMA * _reward_error(story):
+        return (
+            "the reward rose meanwhile, so it pays for something else than right answers: see the "
+            "completions with the highest reward in completions/"
+        )
+    return (
+        "updates are too large: start again more slowly (--set schedule.learning_rate="
+        f"{story.learning_rate / 3:.1g}, or a smaller lora.alpha)"
+    )
 
 
 def _held_fell(story: Story) -> tuple[Held, Held] | None:

@@ -1,7 +1,9 @@
 """Rules on how completions and updates are made: length, gradients, clipping, sampler, entropy."""
 
 import math
+from statistics import fmean
 
+from budgetrl.diagnosis.learning import accuracy_fell
 from budgetrl.diagnosis.sign import Sign
 from budgetrl.diagnosis.story import WINDOW, Story, accuracy
 
@@ -15,15 +17,18 @@ ENTROPY, ENTROPY_NOW = 0.01, 0.05
 
 
 def cut_short(story: Story) -> Sign | None:
-    """Many completions end at the token limit."""
+    """Many completions end at the token limit, or did until the model learnt to be short."""
     share = story.last(lambda step: step.truncated_share)
-    if share is None or share <= CUT:
+    first = fmean(story.firsts(lambda step: step.truncated_share, WINDOW) or [0.0])
+    learnt = first > CUT and accuracy_fell(story) is not None
+    if share is None or (share <= CUT and not learnt):
         return None
+    says = f"{share:.0%} of the completions end at sampling.max_tokens = {story.max_tokens}"
     return Sign(
-        f"{share:.0%} of the completions end at sampling.max_tokens = {story.max_tokens}",
+        says if share > CUT else f"{says}, {first:.0%} did at first, and the model is short now",
         "an answer that was cut counts as wrong, so the model learns to be short: raise "
         "sampling.max_tokens; `budgetrl probe` says what each limit cuts and costs",
-        {"truncated_share": share, "max_tokens": story.max_tokens},
+        {"truncated_share": share, "at_first": first, "max_tokens": story.max_tokens},
     )
 
 

@@ -56,7 +56,7 @@ RULES = (
          "accuracy does not rise, and held-out accuracy does not put it down to the golds",
          answers.sure_but_wrong),
     Rule("cut_short", "warning", "more than 20 % of the completions of five updates end at the "
-         "limit", mechanics.cut_short),
+         "limit, or did at first and accuracy fell", mechanics.cut_short),
     Rule("length_runaway", "warning", "10 % more of the completions end at the limit than at "
          "first", mechanics.length_runaway),
     Rule("gradients", "warning", "the median gradient norm of five updates is five times that of "

@@ -133,6 +133,17 @@ def test_windows_of_a_long_run_are_found_without_reading_all_of_it() -> None:
     assert told.last(accuracy) == pytest.approx(0.8, abs=0.01)
 
 
+def test_a_fall_is_put_down_to_what_explains_it() -> None:
+    fallen = [{"accuracy_mean": value} for value in [0.4] * 6 + [0.1] * 8]
+    assert "more slowly" in spoke(story(fallen))["accuracy_fell"].advice
+    cut = [one | {"truncated_share": 0.25 if i < 5 else 0.0} for i, one in enumerate(fallen)]
+    signs = spoke(story(cut))
+    assert "raise sampling.max_tokens" in signs["accuracy_fell"].advice
+    assert "25% did at first" in signs["cut_short"].says
+    drifts = [one | {"sampling_logp_diff_mean": 0.1} for one in fallen]
+    assert "sampler and trainer" in spoke(story(drifts))["accuracy_fell"].advice
+
+
 def test_a_start_that_is_often_wrong_and_a_climb_are_no_alarm() -> None:
     """As in runs that learn from 20 % on: what agrees is wrong before the model learns."""
     few = {"groups_agreed": 2, "groups_agreed_wrong": 2, "accuracy_mean": 0.2}
