@@ -18,7 +18,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from operator import itemgetter
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -117,25 +116,38 @@ def measure_pair(out: Path, seed: int, old: Path) -> dict[str, Any]:
     sides = {"old": old, "new": Path(__file__).resolve().parents[1]}
     with ThreadPoolExecutor() as pool:
         rows = pool.map(measured, sides, sides.values())
-    return {"seed": seed} | dict(zip(sides, rows, strict=True))
+    head = ["git", "-C", str(sides["new"]), "rev-parse", "--short=7", "HEAD"]
+    build = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+    return {"seed": seed, "build": build} | dict(zip(sides, rows, strict=True))
 
 
 def paired(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """All pairs: how much faster the whole run is, and by how much the mean gain differs."""
-    gains = [
-        row["new"]["difference"]["heldout"]["pass_at"]["1"]
-        - row["old"]["difference"]["heldout"]["pass_at"]["1"]
-        for row in rows
-    ]
+    """All pairs by build, newest last: how much faster, and by how much the mean gain differs."""
+
+    def summary(build: str) -> dict[str, Any]:
+        own = [row for row in rows if row["build"] == build]
+        gains = [_gain(row["new"]) - _gain(row["old"]) for row in own]
+        return {
+            "build": build,
+            "seeds": [row["seed"] for row in own],
+            "faster": median(row["old"]["cpu_s"] / row["new"]["cpu_s"] for row in own),
+            "gain_difference": fmean(gains),
+            "interval_95": mean_interval(gains),
+        }
+
+    builds = dict.fromkeys(row["build"] for row in rows)
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": cpu_model(),
         "old": "2efa2f2",
-        "faster": median(row["old"]["cpu_s"] / row["new"]["cpu_s"] for row in rows),
-        "gain_difference": fmean(gains),
-        "interval_95": mean_interval(gains) if len(gains) > 1 else None,
+        "builds": [summary(build) for build in builds],
         "rows": list(rows),
     }
+
+
+def _gain(side: Mapping[str, Any]) -> float:
+    gain: float = side["difference"]["heldout"]["pass_at"]["1"]
+    return gain
 
 
 def measure_budget(out: Path, budget_s: float) -> dict[str, Any]:
@@ -170,8 +182,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 row = measure_pair(Path(folder), seed, options.old.resolve())
             known = json.loads(options.json.read_text())["rows"] if options.json.exists() else []
-            rows = sorted([r for r in known if r["seed"] != seed] + [row], key=itemgetter("seed"))
-            options.json.write_text(json.dumps(paired(rows), indent=1) + "\n")
+            other = [r for r in known if (r["build"], r["seed"]) != (row["build"], seed)]
+            options.json.write_text(json.dumps(paired([*other, row]), indent=1) + "\n")
         return
     report: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
