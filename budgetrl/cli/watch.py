@@ -28,9 +28,9 @@ def watch(
 
     sweep = Path(run) if run is not None and is_study(Path(run)) else None
     if sweep is not None and once:
-        from budgetrl.study.watch import print_sweep_lines
+        from budgetrl.study.watch import sweep_lines
 
-        print_sweep_lines(sweep, sys.stdout)
+        sys.stdout.writelines(f"{line}\n" for line in sweep_lines(sweep))
         return
     chosen = view.newest_run() if run is None else None if sweep else open_run(run)
     if once and chosen is not None:

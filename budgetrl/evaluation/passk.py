@@ -207,6 +207,11 @@ def detectable_difference(problems: int, samples: int) -> float:
     return t_quantile(problems - 1) * math.sqrt(2 * 0.25 / (samples * problems))
 
 
+def detectable_over_seeds(seeds: int, spread: float) -> float | None:
+    """The same of two means over s seeds that spread by sd: t(2 s - 2) sd sqrt(2 / s)."""
+    return None if seeds < 2 else t_quantile(2 * seeds - 2) * spread * math.sqrt(2 / seeds)
+
+
 def t_quantile(df: int) -> float:
     """The two-sided 95 % quantile of Student's t distribution, by bisection of its tail."""
     if df < 1:

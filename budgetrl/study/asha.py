@@ -64,12 +64,9 @@ def next_trial(
         waiting = [i for i in below if rung not in scores[i] and i not in busy]
         if waiting:
             return waiting[0], rung
-        if level + 1 == len(rungs):
-            return None
         judged = [i for i in below if rung in scores[i]]
-        settled = not any(goal <= rung for goal in busy.values())
         quota = min(len(judged) // ETA, reaching(len(scores), level + 1))
-        if settled:
+        if not any(goal <= rung for goal in busy.values()):  # nobody is still on the way
             quota = max(quota, min(1, len(judged)))
         # Python's sort is stable, so equal scores go in the order of the trials.
         below = sorted(judged, key=lambda i: -scores[i][rung])[:quota]

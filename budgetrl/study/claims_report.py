@@ -56,23 +56,22 @@ def _whole_run(study: StudyDir, model: ModelRows) -> int | None:
 
 
 def _claim_blocks(study: StudyDir, models: Sequence[ModelRows]) -> list[Text | Table]:
-    rows: list[Sequence[Cell | str]] = []
-    for model, claims in _claims(study, models):
-        for claim in claims:
-            interval = claim.interval_95
-            rows.append(
-                [
-                    model.name if len(models) > 1 else "",
-                    claim.claim,
-                    Cell(claim.verdict.value, _TONES[claim.verdict], note=claim.why),
-                    Cell(
-                        "-" if claim.effect is None else points(claim.effect),
-                        note=interval_text(interval, signed=True) if interval else "",
-                    ),
-                    str(claim.n or "-"),
-                    str(claim.seeds or "-"),
-                ]
-            )
+    many = len(models) > 1
+    rows: list[list[Cell | str]] = [
+        [
+            *([model.name] if many else []),
+            claim.claim,
+            Cell(claim.verdict.value, _TONES[claim.verdict], note=claim.why),
+            Cell(
+                "-" if claim.effect is None else points(claim.effect),
+                note=interval_text(claim.interval_95, signed=True) if claim.interval_95 else "",
+            ),
+            str(claim.n or "-"),
+            str(claim.seeds or "-"),
+        ]
+        for model, claims in _claims(study, models)
+        for claim in claims
+    ]
     least = ", ".join(
         f"{100 * value:.1f} points on {suite_name(suite)}"
         for suite, value in study.sweep.detectable.items()
@@ -84,10 +83,8 @@ def _claim_blocks(study: StudyDir, models: Sequence[ModelRows]) -> list[Text | T
     )
     if least:
         text += f" At best this evaluation tells a difference of {least} from sampling noise."
-    head = ["Model", "claim", "verdict", "effect", "problems", "seeds"]
-    if len(models) == 1:
-        head, rows = head[1:], [row[1:] for row in rows]
-    return [Text(text, "muted"), Table(head, rows, text_columns=3 if len(models) > 1 else 2)]
+    head = ["Model"] * many + ["claim", "verdict", "effect", "problems", "seeds"]
+    return [Text(text, "muted"), Table(head, rows, text_columns=2 + many)]
 
 
 def _baselines(models: Sequence[ModelRows]) -> dict[str, Any]:
@@ -96,11 +93,7 @@ def _baselines(models: Sequence[ModelRows]) -> dict[str, Any]:
     for model in models:
         runs = [run for arm in model.arms for run in arm.runs]
         found[model.name] = {
-            suite: {
-                "pass_at": evaluation.pass_at,
-                "interval_95": evaluation.interval_95,
-                "samples": evaluation.samples,
-            }
+            suite: evaluation.model_dump(include={"pass_at", "interval_95", "samples"})
             for suite in runs[0].suites
             if (evaluation := runs[0].evaluation("baseline", suite)) is not None
         }

@@ -49,19 +49,15 @@ class Pool(Protocol):
     @property
     def slots(self) -> int:
         """Cards, or cores, that are paid for now."""
-        ...
 
     def start(self, job: Job) -> None:
         """Run a trial; there is a free slot."""
-        ...
 
     def finished(self) -> list[Done]:
         """Trials that have come to an end since the last call; waits a moment for one."""
-        ...
 
     def stop(self, *, at_once: bool = False) -> None:
         """Have all running trials save and leave, or end them by force."""
-        ...
 
 
 class ThisProcess:

@@ -16,7 +16,7 @@ from itertools import pairwise
 from budgetrl.budget import MIN_UPDATES, Budget, Limits, PhaseTimes, largest_affordable, plan
 from budgetrl.errors import BudgetError, UsageError
 from budgetrl.estimation.scenario import expected_samples, suite_problems
-from budgetrl.evaluation.passk import detectable_difference, t_quantile
+from budgetrl.evaluation.passk import detectable_difference, detectable_over_seeds
 from budgetrl.plan import Planned, budget_of, make_plan, replanned
 from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.suites import SUITES
@@ -94,7 +94,7 @@ def plan_sweep(
         arms=trials,
         report_s=report_s,
         detectable=_detectable(recipes[0], asked.seeds),
-        detectable_over_seeds=_detectable_over_seeds(asked.seeds),
+        detectable_over_seeds=detectable_over_seeds(asked.seeds, SEED_SPREAD),
         rungs=rungs,
         slots=slots,
         wall_s=_one_after_another(runs_s, slots) + report_s,
@@ -134,11 +134,6 @@ def _detectable(recipe: Recipe, seeds: int) -> dict[str, float]:
     return {
         e.suite: detectable_difference(n, expected_samples(e) * seeds) for e, n in known if n > 1
     }
-
-
-def _detectable_over_seeds(seeds: int) -> float | None:
-    """Where seeds spread by `SEED_SPREAD`: t(2 s - 2) sd sqrt(2 / s); None for one."""
-    return None if seeds < 2 else t_quantile(2 * seeds - 2) * SEED_SPREAD * math.sqrt(2 / seeds)
 
 
 Parts = list[tuple[float, int | None]]

@@ -69,11 +69,6 @@ class Job:
     """Whether to write the run's own; not where it may go on."""
 
     @property
-    def recipe(self) -> Recipe:
-        """Resolved."""
-        return self.loaded.recipe
-
-    @property
     def left_s(self) -> float:
         """Until the sweep's budget ends."""
         return min(self.most_s, self.end_t - time.time())
@@ -125,7 +120,7 @@ def run_trial(job: Job, display: Display, stop: threading.Event | None = None) -
 def _here(job: Job) -> RunDir | None:
     """The trial's run on this machine, brought here from its second copy if that knows more."""
     run = RunDir(job.folder / job.run)
-    bring_newer(run, job.recipe)
+    bring_newer(run, job.loaded.recipe)
     return run if run.exists() else None
 
 
@@ -208,8 +203,8 @@ def _share_baseline(source: RunDir, run: RunDir) -> None:
 def _with_baseline(job: Job, name: str) -> RunDir | None:
     """A run or its second copy that is seen from here, and has all rounds from before training."""
     run = RunDir(job.folder / name)
-    found = run if run.exists() else _second_copy(job.recipe, name)
-    wanted = [spec for spec in job.recipe.eval if "baseline" in spec.when]
+    found = run if run.exists() else _second_copy(job.loaded.recipe, name)
+    wanted = [spec for spec in job.loaded.recipe.eval if "baseline" in spec.when]
     whole = found is not None and wanted and all(_is_complete(found, spec) for spec in wanted)
     return found if whole else None
 

@@ -85,11 +85,6 @@ def sweep_lines(path: Path) -> list[str]:
     return [*trial_lines(study), f"{path.name}: {running}, {bill_words(study)} paid"]
 
 
-def print_sweep_lines(path: Path, stream: TextIO) -> None:
-    """Once."""
-    stream.write("".join(f"{line}\n" for line in sweep_lines(path)))
-
-
 def watch_sweep(path: Path, stream: TextIO, sleep: Callable[[float], None]) -> None:
     """Until no process hands out its trials: in place on a terminal, else lines of what is new."""
     if not can_be_live(stream):

@@ -149,7 +149,7 @@ def test_no_plan_spends_more_than_the_budget_over_all_cards(split: Any, slots: i
             ends[ends.index(min(ends))] += trial.row.budget_s
         assert slots * (max(ends) + made.report_s) <= made.budget.wall_s + 1e-6
     else:
-        assert len(made.rungs) > 1 and made.wall_s < 0.7 * planned(3600.0, "steps", slots).wall_s
+        assert len(made.rungs) > 1 and made.wall_s < planned(3600.0, "steps", slots).wall_s
     baselines = [trial.row.baseline_s > 0 for trial in made.arms]
     assert baselines == [True] * slots + [False] * (10 - slots)
 
