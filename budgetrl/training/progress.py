@@ -73,13 +73,13 @@ class Progress:
         return self.spent_s + (0.0 if self.started is None else now - self.started)
 
     def allotted_s(self, now: float, left_s: float) -> float:
-        """Seconds that it may take in all.
+        """Seconds that it may take in all; all that is left is no limit but the budget's own.
 
         Args:
             now: the clock's reading.
             left_s: training time that is left now.
         """
-        if self.stage is None or self.stage.share is None:
+        if self.stage is None or self.stage.share in (None, 1.0):
             return float("inf")
         return self.stage.share * (self.taken_s(now) + max(0.0, left_s))
 

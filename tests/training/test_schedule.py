@@ -16,6 +16,7 @@ from fake_clock import FakeClock
 from budgetrl.budget import Budget
 from budgetrl.ledger import Ledger
 from budgetrl.recipe.schema import Schedule
+from budgetrl.recipe.stage_tables import Stage, StageKind
 from budgetrl.training.progress import Progress
 from budgetrl.training.rates import RateCallback
 from budgetrl.training.trainer import BudgetMixin
@@ -182,3 +183,14 @@ def test_each_update_has_the_rate_of_the_recipe_wherever_the_run_was_interrupted
         assert made.rates == pytest.approx(wanted, abs=1e-12 * RATE)
         assert made.logged == made.rates
         assert min(made.rates) > 0
+
+
+def test_all_that_is_left_is_the_budgets_to_end_and_not_the_stages() -> None:
+    """A last stage with `share = 1.0` ends as "budget", so that an allowance goes on with it."""
+    whole = Progress(Stage(name="rl", kind=StageKind.GRPO, share=1.0))
+    half = Progress(Stage(name="rl", kind=StageKind.GRPO, share=0.5))
+    for progress in (whole, half):
+        progress.begin(0.0)
+        progress.watch_time(progress.allotted_s(58.0, left_s=2.0) - 58.0, step_s=5.0)
+    assert (whole.over, half.over) == (False, True)
+    assert half.allotted_s(58.0, left_s=2.0) == 30.0
