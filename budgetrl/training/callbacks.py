@@ -248,9 +248,8 @@ class StepCallback(TrainerCallback):
         fields = record.event_fields()
         drawn = bool(record.breakdowns)
         # Demonstrations say nothing of how long the model's own answers are.
-        self.forecaster.observe(
-            wall, phases["rollout"], fields["completion_tokens_mean"] if drawn else None
-        )
+        tokens = fields["completion_tokens_mean"] if drawn else None
+        self.forecaster.observe(wall, phases["rollout"], tokens)
         decision = self.decide()
         stored_bytes = self.saver.store(step, record) if drawn else None
         event = Step(
