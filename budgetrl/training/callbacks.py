@@ -180,9 +180,10 @@ class StepCallback(TrainerCallback):
         self._record(step, merged_logs(self._logs))
         self._logs.clear()
         if self._bad_updates >= MAX_BAD_UPDATES:
+            newest = self.run.newest_checkpoint()
             raise TrainingError(
                 f"{MAX_BAD_UPDATES} updates in a row had gradients that are not finite; "
-                f"the last good checkpoint is {self._last_good()}.",
+                f"the last good checkpoint is {newest.path.name if newest else 'none'}.",
                 hint=f"Go on more slowly: `budgetrl resume {self.run.path} "
                 f"--set schedule.learning_rate={self.recipe.schedule.learning_rate / 3:.1g}`.",
             )
@@ -335,9 +336,6 @@ class StepCallback(TrainerCallback):
 
     def _evaluate_if_due(self, step: int) -> None:
         due = [suite for suite in self._due_suites(step) if not self.stopper.requested()]
-        entropy_due = bool(self.recipe.entropy.every_steps) and (
-            step % (self.recipe.entropy.every_steps or 1) == 0
-        )
         for suite in due:
             if not self._affords_evaluation(suite):
                 self.log.warn(
@@ -348,6 +346,8 @@ class StepCallback(TrainerCallback):
                 results = self.evaluator.evaluate("step", step, self._over, only=suite)
             if suite == self.recipe.select.suite and suite in results:
                 self.saver.note_best(self.trainer, results[suite].pass_at[1])
+        every = self.recipe.entropy.every_steps
+        entropy_due = every is not None and step % every == 0
         if entropy_due and self.decide(self.forecaster.pessimistic_step_s).go_on:
             with self.parts.clock.elsewhere(), self.log.phase("entropy"):
                 self.evaluator.entropy("step", step, self._over)
@@ -379,10 +379,6 @@ class StepCallback(TrainerCallback):
 
     def _over(self) -> bool:
         return self.stopper.requested() or self.decide().reserve_s >= self.ledger.remaining_s
-
-    def _last_good(self) -> str:
-        newest = self.run.newest_checkpoint()
-        return "none" if newest is None else newest.path.name
 
 
 def merged_logs(logs: Sequence[dict[str, Any]]) -> dict[str, Any]:
