@@ -423,8 +423,8 @@ def torture_cuts(found: Measured) -> str:
     return (
         f"{found['date'][:10]}: {found['counts']['cut']} copies of a run that was killed in or "
         "after its fifth update, each with one file cut at a random byte, then looked at, resumed "
-        "and looked at again (`scripts/torture.py --passes 0 --cuts`); an independent count of updates and "
-        "completions agreed, or the report named what is missing, in "
+        "and looked at again (`scripts/torture.py --passes 0 --cuts`); an independent count of "
+        "updates and completions agreed, or the report named what is missing, in "
         f"{found['counts']['cut'] - found['failed']['cut']}:\n\n" + "\n".join(lines)
     )
 
