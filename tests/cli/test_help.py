@@ -25,7 +25,7 @@ def docstring(words: tuple[str, ...]) -> str:
     return inspect.getdoc(inspect.unwrap(made)) or "" if made else ""
 
 
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
 def test_help_says_what_the_code_says_in_whole_lines(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
