@@ -16,12 +16,12 @@ from budgetrl.diagnosis.story import Story
 
 Severity = Literal["info", "warning", "stop"]
 
-HEALTHY_RUNS = 44
+HEALTHY_RUNS = 50
 """Recorded, of a tiny model."""
 FALSE_ALARMS: Mapping[str, int] = {
     "golds_in_doubt": 1,
     "gradients": 1,
-    "no_progress": 2,
+    "no_progress": 5,
     "sure_but_wrong": 1,
 }
 """How many of them a rule named; none where it is not here (scripts/check_alarms.py counts)."""
