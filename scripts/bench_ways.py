@@ -71,7 +71,7 @@ def run_way(start: str, way: str, seed: int, out: Path) -> dict[str, Any]:
     from budgetrl.training.loop import train  # whose imports nobody pays for here
 
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{start}_{way}.toml"
+        file = Path(folder) / "way.toml"  # no bundled recipe has that name
         text = RECIPE.format(recipe=WAYS[way], start=start, way=way)
         file.write_text(text + (ON_THE_WAY if start == "quickstart" else ""))
         loaded = load_recipe(str(file), SETS, seed)
