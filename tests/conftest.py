@@ -35,9 +35,19 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def modules_environment() -> Iterator[None]:
+    """What a command sets for its whole process ends with the module that ran it in a fixture."""
+    yield from _same_environment()
+
+
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
     """What a command sets for its whole process ends with the test that ran it here."""
+    yield from _same_environment()
+
+
+def _same_environment() -> Iterator[None]:
     before = dict(os.environ)
     yield
     os.environ.clear()

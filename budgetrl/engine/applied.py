@@ -1,13 +1,15 @@
 """Proof that an adapter takes part: the model's next-token logits differ from its base's."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 
+from budgetrl.engine.adapter import ADAPTER
 from budgetrl.engine.base import Engine
 from budgetrl.engine.logits import scoring
-from budgetrl.engine.merging import merged
+from budgetrl.engine.merging import lora_layers, merged
 from budgetrl.errors import ModelError
 from budgetrl.recipe.schema import EngineName
 
@@ -18,18 +20,20 @@ def adapter_effect(engine: Engine, prompts: Sequence[Sequence[int]]) -> float:
     """The largest difference in next-token logits between policy and base, over the prompts.
 
     The policy's side is computed as completions are drawn: with the adapter merged (plain), or
-    beside the weights (vLLM).
+    beside the weights (vLLM). So is its base's, of which an adapter of no effect leaves every bit:
+    merged weights lie in another order, and products by them round otherwise.
 
     Raises:
         ModelError: the policy's logits are no numbers.
     """
     model, largest = engine.model, 0.0
+    plain = engine.name == EngineName.PLAIN
     with scoring(model):
         for ids in prompts:
             row = torch.tensor([list(ids)], device=model.device)
-            with model.disable_adapter():
+            with _merged_without_effect(model) if plain else model.disable_adapter():
                 base = model(input_ids=row).logits[0, -1].float()
-            with merged(model) if engine.name == EngineName.PLAIN else nullcontext():
+            with merged(model) if plain else nullcontext():
                 policy = model(input_ids=row).logits[0, -1].float()
             if bool(policy.isnan().any()):
                 raise ModelError(
@@ -39,6 +43,21 @@ def adapter_effect(engine: Engine, prompts: Sequence[Sequence[int]]) -> float:
             # A model may bar tokens by logits of minus infinity, on both sides.
             largest = max(largest, float((policy - base).nan_to_num(nan=0.0).abs().max()))
     return largest
+
+
+@contextmanager
+def _merged_without_effect(model: Any) -> Iterator[None]:
+    """As `merged`, with no part of the adapter."""
+    scalings = [layer.scaling for layer in lora_layers(model)]
+    kept = [scaling[ADAPTER] for scaling in scalings]
+    try:
+        for scaling in scalings:
+            scaling[ADAPTER] = 0.0
+        with merged(model):
+            yield
+    finally:
+        for scaling, value in zip(scalings, kept, strict=True):
+            scaling[ADAPTER] = value
 
 
 def prove_applied(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:

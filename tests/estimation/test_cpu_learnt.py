@@ -21,6 +21,13 @@ DISTILL = {"rollout": 0.2, "reward": 0.01, "logprob": 0.02, "update": 0.9, "othe
 """Seconds of one update of each kind."""
 
 
+@pytest.fixture(autouse=True)
+def one_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests do beside this one is not measured."""
+    for module in ("machine", "teaching"):
+        monkeypatch.setattr(f"budgetrl.estimation.{module}.cpu_speed", lambda: 60.0)
+
+
 def run_of(**stages: dict[str, float]) -> History:
     """A finished run, ten updates of each stage; `_`: without stages."""
     spans = [Span(name, 1, 0.0, seconds=2.0) for name in MEASURED_ONCE]
