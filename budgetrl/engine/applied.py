@@ -26,23 +26,25 @@ def adapter_effect(engine: Engine, prompts: Sequence[Sequence[int]]) -> float:
     Raises:
         ModelError: the policy's logits are no numbers.
     """
-    model, largest = engine.model, 0.0
+    model = engine.model
     plain = engine.name == EngineName.PLAIN
+    rows = [torch.tensor([list(ids)], device=model.device) for ids in prompts]
+
+    def logits() -> torch.Tensor:
+        return torch.stack([model(input_ids=row).logits[0, -1].float() for row in rows])
+
     with scoring(model):
-        for ids in prompts:
-            row = torch.tensor([list(ids)], device=model.device)
-            with _merged_without_effect(model) if plain else model.disable_adapter():
-                base = model(input_ids=row).logits[0, -1].float()
-            with merged(model) if plain else nullcontext():
-                policy = model(input_ids=row).logits[0, -1].float()
-            if bool(policy.isnan().any()):
-                raise ModelError(
-                    "with the adapter the model's logits are not numbers (NaN).",
-                    hint="Its weights hold NaN or are far too large: take an earlier one.",
-                )
-            # A model may bar tokens by logits of minus infinity, on both sides.
-            largest = max(largest, float((policy - base).nan_to_num(nan=0.0).abs().max()))
-    return largest
+        with _merged_without_effect(model) if plain else model.disable_adapter():
+            base = logits()
+        with merged(model) if plain else nullcontext():
+            policy = logits()
+    if bool(policy.isnan().any()):
+        raise ModelError(
+            "with the adapter the model's logits are not numbers (NaN).",
+            hint="Its weights hold NaN or are far too large: take an earlier one.",
+        )
+    # A model may bar tokens by logits of minus infinity, on both sides.
+    return float((policy - base).nan_to_num(nan=0.0).abs().max())
 
 
 @contextmanager
