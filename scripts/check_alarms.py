@@ -1,6 +1,7 @@
 """What the rules say of recorded runs that were made ill, and of healthy ones.
 
     python scripts/check_alarms.py [--half tuning|judging|all]
+    python scripts/check_alarms.py --lines      how often `no_progress` names runs that gain so much
 
 The runs are those of scripts/diagnosis_runs.py, in docs/measurements/diagnosis.json.gz. Rules were
 tuned on one half; the other half, with seeds of its own, judges them. For each ill run: the update
@@ -18,10 +19,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from budgetrl.diagnosis import learning
 from budgetrl.diagnosis.rules import RULES
 from budgetrl.diagnosis.story import Held, Story
 
 RECORDED = Path(__file__).resolve().parent.parent / "docs" / "measurements" / "diagnosis.json.gz"
+SIMULATED, TRAINED_NOISE, HELD_NOISE = 400, 0.07, 0.02
 FALLEN = 0.08
 """Held-out accuracy below its best by so much, at the end of a collapse."""
 
@@ -121,11 +126,43 @@ def figures(judged: Sequence[Judged]) -> str:
     )
 
 
+def lines() -> str:
+    """Shares of simulated runs that `no_progress` names at any look: lines through white noise.
+
+    Noise is that of the recorded runs: of 64 completions, and of the same held-out problems again.
+    """
+    found = ["| updates | held-out every | gain by the end | named |", "|---|---|---|---|"]
+    for updates, every in ((24, 4), (24, None), (40, 10), (100, 20)):
+        for gain in (0.0, 0.02, 0.05, 0.1):
+            random = np.random.default_rng(0)
+            named = sum(_is_named(random, updates, every, gain) for _ in range(SIMULATED))
+            found.append(f"| {updates} | {every or '-'} | {gain:.0%} | {named / SIMULATED:.1%} |")
+    return "\n".join(found)
+
+
+def _is_named(random: np.random.Generator, updates: int, every: int | None, gain: float) -> bool:
+    true = 0.2 + gain * np.arange(updates + 1) / updates
+    rest = {"groups": 8, "reward_std": 0.4, "truncated_share": 0, "sampling_logp_diff_mean": None}
+    steps: list[Any] = [
+        SimpleNamespace(step=i, accuracy_mean=value, reward_mean=value, **rest)
+        for i, value in enumerate(true + random.normal(0, TRAINED_NOISE, len(true)))
+    ]
+    seen = true + random.normal(0, HELD_NOISE, len(true))
+    held = [Held(i, seen[i], 0.03) for i in range(0, updates + 1, every or updates + 1)]
+    story = Story(steps[1:], held, {}, 64, updates, 1e-3, stationary=True)
+    looks = range(learning.PATIENCE, updates + 1)
+    return any(learning.no_progress(story.until(look)) is not None for look in looks)
+
+
 def main() -> int:
     """Print a row for each run, and the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--half", choices=["tuning", "judging", "all"], default="judging")
+    parser.add_argument("--lines", action="store_true")
     options = parser.parse_args()
+    if options.lines:
+        print(lines())
+        return 0
     judged = [judge(run) for run in load(options.half)]
     print(f"{table(judged)}\n\n{figures(judged)}")
     return 0

@@ -1,7 +1,7 @@
 """Runs made ill and healthy ones, recorded for the rules that judge them.
 
     python scripts/diagnosis_runs.py make --out FOLDER [--minutes 8]    makes what is missing
-    python scripts/diagnosis_runs.py record --out FOLDER                -> docs/measurements/...
+    python scripts/diagnosis_runs.py record --out FOLDER       adds them to docs/measurements/...
 
 Each is a real run of the quickstart, 24 updates of 64 completions, labelled by how it was made.
 They come in pairs, an ill and a healthy one. The last of the sets with seeds of their own (JUDGING)
@@ -50,7 +50,7 @@ def longer(*, completion, gold, num_tokens, verdict, **_):
     """Pays for tokens, as a reward for "effort" does."""
     return min(1.0, num_tokens / 64)
 '''
-JUDGING = (100, 200)
+JUDGING = (100, 200, 300)
 """First numbers of runs that judge, and what their seeds have more than the same runs for tuning.
 
 The last of them judges. When the rules were changed after those before it had judged, these began
@@ -260,7 +260,6 @@ def record(made: Made, number: int, folder: Path) -> dict[str, Any] | None:
         "name": made.name,
         "seed": made.seed,
         "ill": made.ill,
-        "tuning": number < JUDGING[-1],
         "planned": story.planned,
         "weights": dict(story.weights),
         "max_tokens": story.max_tokens,
@@ -304,12 +303,19 @@ def _rounded(value: Any) -> Any:
     return [_rounded(inner) for inner in value] if isinstance(value, list) else value
 
 
+def _with_earlier(new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is recorded already, of other numbers, and the new ones."""
+    numbers = {run["number"] for run in new}
+    earlier = json.loads(gzip.decompress(RECORDED.read_bytes()))
+    kept = [run for run in earlier if run["number"] not in numbers]
+    return [run | {"tuning": run["number"] < JUDGING[-1]} for run in (*kept, *new)]
+
+
 def main() -> int:
     """Make or record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["make", "record", "list"])
     parser.add_argument("--out", type=Path, default=Path("diagnosis"))
-    parser.add_argument("--more", type=Path, nargs="*", default=[], help="recorded as well")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--only", type=int, nargs="*")
     options = parser.parse_args()
@@ -324,9 +330,10 @@ def main() -> int:
                 break
             make(made, number, options.out)
         elif options.what == "record":
-            folders = [one / f"{number:02d}" for one in (options.out, *options.more)]
-            recorded += filter(None, [record(made, number, f) for f in folders if f.is_dir()])
+            folder = options.out / f"{number:02d}"
+            recorded += filter(None, [record(made, number, folder)] if folder.is_dir() else [])
     if options.what == "record":
+        recorded = _with_earlier(recorded)
         # No time in it: the same recordings are the same bytes.
         data = json.dumps(_rounded(recorded), separators=(",", ":")).encode()
         RECORDED.write_bytes(gzip.compress(data, mtime=0))

@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 from budgetrl.account.text import suite_name
 from budgetrl.evaluation.granularity import Published, possible_samples
-from budgetrl.evaluation.passk import t_quantile, wilson_interval
+from budgetrl.evaluation.passk import wilson_interval
 from budgetrl.recipe.load import list_recipes, load_recipe
 from budgetrl.report.paper import SUITE_SIZES, PaperNumbers, merged, paper_numbers
+from budgetrl.student_t import t_quantile
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "paper_audit.md"

@@ -1,7 +1,7 @@
 """Rules on what is learnt: accuracy, held-out accuracy, and what the reward gains."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import fmean
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from budgetrl.diagnosis.sign import Sign
 from budgetrl.diagnosis.story import WINDOW, Held, Story, accuracy, accuracy_error
+from budgetrl.diagnosis.trend import Trend, trend
 from budgetrl.events import Step
 
 ANSWER_REWARDS = ("accuracy", "cosine", "signed")
@@ -21,6 +22,12 @@ DRIFT, CUT_AT_FIRST = 0.02, 0.1
 """What explains a fall better than large updates: nats a token, and share of completions."""
 HALF, PATIENCE = 0.5, 20
 """Share of the updates, and updates, that a run has to begin to learn: a weak start takes 15."""
+RISING, SURE, SURE_AT_ONCE = 0.1, 0.025, 0.0033
+"""Levels of one-sided tests: that accuracy rises, and that it did not gain what is worth it. The
+last is that of each of many looks, from half of the updates to the end, of which one errs at the
+level before it (by simulation of lines through white noise)."""
+WORTH = 0.1
+"""A gain, as a share."""
 ELSEWHERE = 0.3
 GAIN_SIGMA = 3.0
 
@@ -156,27 +163,45 @@ def _window_error(story: Story) -> float:
 
 
 def no_progress(story: Story) -> Sign | None:
-    """Half of the updates are made and nothing was learnt."""
+    """Half of the updates are made, and a gain that matters is neither seen nor possible.
+
+    By lines through accuracy and held-out accuracy. Neither may rise, so that a slow start is left
+    alone: by one-sided tests, of level `RISING` at the end and easier to pass before, because they
+    are made after each update. And one of them has to exclude that the run gains `WORTH` by its
+    end, at level `SURE` over all the times that it is asked, so that little data accuses nobody.
+    """
     if story.used < HALF or story.now < PATIENCE:
         return None
-    gain, now = _gain(story, accuracy), story.last(accuracy)
-    if gain is None or now is None or now > 0.9:
+    now = story.last(accuracy)
+    if now is None or now > 0.9 or accuracy_fell(story) is not None:
         return None
-    error = _window_error(story)
-    learnt = story.held[-1].accuracy - story.held[0].accuracy if len(story.held) > 1 else gain
-    if story.stationary and gain > error:
+    lines = list(_lines(story))
+    if not lines or any(line.rises(RISING / story.used**2) for line, _ in lines):
         return None
-    if len(story.held) > 1 and learnt > math.hypot(story.held[0].error, story.held[-1].error):
+    updates = max(story.planned, story.now)
+    most, line = min((line.most(level) * updates, line) for line, level in lines)
+    if most >= WORTH:
         return None
-    if accuracy_fell(story) is not None:
-        return None
+    gain = line.slope * updates
     return Sign(
-        f"after {story.used:.0%} of the updates accuracy is what it was ({now:.0%}, "
-        f"{100 * gain:+.0f} points; {100 * error:.0f} are noise)",
+        f"after {story.used:.0%} of the updates accuracy is what it was ({now:.0%}): all "
+        f"{updates} would gain {100 * gain:.0f} points, and at most {100 * most:.0f}",
         "`budgetrl probe` says whether this model can learn from these problems; a higher rate, or "
         "more completions a problem, are worth a try only if it says so",
-        {"gain": gain, "held_out_gain": learnt},
+        {"gain": gain, "gain_at_most": most},
     )
+
+
+def _lines(story: Story) -> Iterator[tuple[Trend, float]]:
+    """Of training and of held-out accuracy; with the level of one look at it."""
+    if story.stationary:
+        trained = trend([step.step for step in story.steps], story.accuracies)
+        if trained is not None:
+            yield trained, SURE_AT_ONCE
+    held = trend([one.step for one in story.held], [one.accuracy for one in story.held])
+    if held is not None:
+        looks = math.ceil(HALF * len(story.held) / story.used)  # evaluations of the second half
+        yield held, SURE / looks
 
 
 def plateau(story: Story) -> Sign | None:

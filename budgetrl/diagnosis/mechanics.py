@@ -1,16 +1,21 @@
 """Rules on how completions and updates are made: length, gradients, clipping, sampler, entropy."""
 
 import math
-from statistics import fmean
+from statistics import fmean, median
 
 from budgetrl.diagnosis.learning import accuracy_fell
 from budgetrl.diagnosis.sign import Sign
 from budgetrl.diagnosis.story import WINDOW, Story, accuracy
+from budgetrl.events import Step
 
 CUT = 0.2
 """Share of completions that end at the limit, above which the limit trains the model."""
 RUNAWAY = 0.1
-GRADIENT = 5.0
+GRADIENT, SCATTER, STAYS = 5.0, 4.0, 2 * WINDOW
+"""Times what the norm was; standard deviations of its logarithm; and updates, by their median: one
+large gradient, or a few, are the rule in healthy runs."""
+MAD = 1.4826
+"""Standard deviation of a normal distribution, in median absolute deviations."""
 CLIPPED = 0.3
 GAP, GAP_GROWTH = 0.02, 5.0
 ENTROPY, ENTROPY_NOW = 0.01, 0.05
@@ -49,20 +54,26 @@ def length_runaway(story: Story) -> Sign | None:
 
 
 def gradients(story: Story) -> Sign | None:
-    """The norm of the gradient grew far beyond what it was."""
-    norms = sorted(story.firsts(lambda step: step.grad_norm, WINDOW))
-    recent = sorted(story.lasts(lambda step: step.grad_norm, WINDOW))
-    if len(story.steps) < 2 * WINDOW or min(len(norms), len(recent)) < WINDOW:
+    """The norm of the gradient is far above what it was and how it scattered, and stays there."""
+    first, recent = story.firsts(_log_norm, STAYS), story.lasts(_log_norm, STAYS)
+    if len(story.steps) < 2 * STAYS or min(len(first), len(recent)) < STAYS:
         return None
-    before, now = norms[WINDOW // 2], recent[WINDOW // 2]
-    if before <= 0 or now < GRADIENT * before:
+    before, now = median(first), median(recent)
+    spread = MAD * median(abs(norm - before) for norm in first)
+    if now - before < max(math.log(GRADIENT), SCATTER * spread):
         return None
     return Sign(
-        f"the gradient's norm is {now / before:.0f} times what it was ({now:.2g})",
+        f"the gradient's norm is {math.exp(now - before):.0f} times what it was "
+        f"({math.exp(now):.2g}), for {STAYS} updates",
         f"a lower rate (--set schedule.learning_rate={story.learning_rate / 3:.1g}) or a smaller "
         "optimizer.max_grad_norm",
-        {"before": before, "now": now},
+        {"before": math.exp(before), "now": math.exp(now)},
     )
+
+
+def _log_norm(step: Step) -> float | None:
+    """Norms scatter by factors; updates without signal have none."""
+    return math.log(step.grad_norm) if step.grad_norm else None
 
 
 def clipped(story: Story) -> Sign | None:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 from budgetrl.errors import UsageError
+from budgetrl.student_t import CONFIDENCE, t_quantile
 from budgetrl.types import Interval
 
-CONFIDENCE = 0.95
 RESAMPLES = 4000
 BOOTSTRAP_SEED = 0
 RARE = 3
@@ -210,29 +210,3 @@ def detectable_difference(problems: int, samples: int) -> float:
 def detectable_over_seeds(seeds: int, spread: float) -> float | None:
     """The same of two means over s seeds that spread by sd: t(2 s - 2) sd sqrt(2 / s)."""
     return None if seeds < 2 else t_quantile(2 * seeds - 2) * spread * math.sqrt(2 / seeds)
-
-
-def t_quantile(df: int) -> float:
-    """The two-sided 95 % quantile of Student's t distribution, by bisection of its tail."""
-    if df < 1:
-        raise UsageError(f"Student's t needs at least one degree of freedom, not {df}.")
-    low, high = 1.0, 13.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        tail = _incomplete_beta(df / 2, 0.5, df / (df + middle * middle))
-        low, high = (middle, high) if tail > 1 - CONFIDENCE else (low, middle)
-    return (low + high) / 2
-
-
-def _incomplete_beta(a: float, b: float, x: float) -> float:
-    """Regularised incomplete beta I_x(a, b), by its continued fraction (DLMF 8.17.22)."""
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _incomplete_beta(b, a, 1 - x)
-    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
-    log_front += a * math.log(x) + b * math.log1p(-x)
-    value = 1.0
-    for m in range(200, 0, -1):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m - 1) * (a + b + m - 1) * x / ((a + 2 * m - 2) * (a + 2 * m - 1))
-        value = 1 + odd / (1 + even / value)
-    return math.exp(log_front) / (a * value)

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Any, Literal
 
-from budgetrl.evaluation.passk import pass_interval, t_quantile
+from budgetrl.evaluation.passk import pass_interval
 from budgetrl.evaluation.rows import EvalRow, complete_rounds
 from budgetrl.evaluation.summary import by_problem
 from budgetrl.recipe.eval_tables import Rounds
+from budgetrl.student_t import t_quantile
 from budgetrl.types import Verdict
 
 StoppedBy = Literal["width", "max", "budget"]

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean, variance
 from typing import Any
 
-from budgetrl.evaluation.passk import CONFIDENCE, mean_interval
+from budgetrl.evaluation.passk import mean_interval
+from budgetrl.student_t import CONFIDENCE
 from budgetrl.types import Interval
 
 FEW_SEEDS = 3

@@ -19,9 +19,9 @@ from budgetrl.evaluation.passk import (
     paired_pass_difference,
     pass_at_k,
     pass_interval,
-    t_quantile,
     wilson_interval,
 )
+from budgetrl.student_t import t_quantile
 
 VERDICTS = (
     Path(__file__).resolve().parents[3] / "shared/data/results/qwen_math100_n8_verdicts.jsonl"
@@ -72,6 +72,13 @@ def test_impossible_counts_are_refused(n: int, c: int, k: int) -> None:
 )
 def test_t_quantile_equals_the_table(df: int, value: float) -> None:
     assert t_quantile(df) == pytest.approx(value, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("df", "one_sided", "value"), [(3, 0.1, 1.638), (4, 0.05, 2.132), (29, 0.005, 2.756)]
+)
+def test_t_quantile_of_other_levels(df: int, one_sided: float, value: float) -> None:
+    assert t_quantile(df, 1 - 2 * one_sided) == pytest.approx(value, abs=6e-4)
 
 
 def test_wilson_interval_equals_its_textbook_value_and_stays_inside_the_unit_interval() -> None:
