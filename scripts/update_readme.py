@@ -460,17 +460,24 @@ def sweep(found: Measured) -> str:
             f"to {max(row['budget_s'] for row in rows):.0f} seconds {over} ended beyond the "
             f"budget, by an outside clock ({part['date']})."
         )
+    if part := found.get("repeats"):
+        rows = part["found"]
+        short = ", ".join(f"{100 * (row['best'] - row['found_best']):.1f}" for row in rows)
+        lines.append(
+            f"- `--asha` on the quickstart's nine points with eight problems an update, each of "
+            f"{len(rows)} seeds by itself: the best trial of the whole grid was kept "
+            f"{sum(row['found'] for row in rows)} times; the best kept was {short} points below it "
+            f"({part['date']})."
+        )
     if part := found.get("asha"):
-        one, whole = part["found"], (found.get("asha_full") or {}).get("found")
-        text = f"- `--asha` on the quickstart's grid, rungs {one['rungs']}: {one['runs_s']:.0f} s"
-        if whole:
-            same = one["best"]["values"] == whole["best"]["values"]
-            text += (
-                f" of {whole['runs_s']:.0f} s of the whole grid "
-                f"({_percent(one['runs_s'] / whole['runs_s'])}), "
-                f"{'the same' if same else 'another'} best point"
-            )
-        lines.append(f"{text} ({part['date']}).")
+        one = part["found"]
+        lines.append(
+            f"- One of these seeds run with `--asha`, rungs {one['rungs']}: "
+            f"{'the same trials' if one['as_replayed'] else 'other trials'} went on, "
+            f"{_percent(one['updates'])} of the updates and "
+            f"{_percent(one['runs_s'] / one['grid_s'])} of the seconds of the whole grid, for each "
+            f"trial loads and evaluates the model ({part['date']})."
+        )
     cpu = next(iter(found.values()))["cpu"]
     return f"On two cores ({cpu}, `scripts/bench_sweep.py`):\n\n" + "\n".join(lines)
 
