@@ -432,13 +432,14 @@ def torture_cuts(found: Measured) -> str:
 def sweep(found: Measured) -> str:
     """Overhead, faults, budgets and ASHA of sweeps on a Ray cluster."""
     lines = []
-    if part := found.get("full"):
-        one = part["found"]
-        lines.append(
-            f"- {one['finished']} of {one['trials']} short trials of a 3 x 3 x 2 grid on two "
-            f"nodes: {one['paid_s']:.0f} seconds of two cores were paid, {one['runs_s']:.0f} of "
-            f"them by the runs; overhead {_percent(one['overhead'])} ({part['date']})."
-        )
+    for piece, kind in ("overhead", "trials of the quickstart"), ("full", "short trials"):
+        if part := found.get(piece):
+            one = part["found"]
+            lines.append(
+                f"- {one['finished']} of {one['trials']} {kind} in a 3 x 3 x 2 grid on two nodes: "
+                f"{one['paid_s']:.0f} seconds of two cores were paid, {one['runs_s']:.0f} of them "
+                f"by the runs; overhead {_percent(one['overhead'])} ({part['date']})."
+            )
     if part := found.get("kills"):
         one = part["found"]
         same = (
@@ -447,7 +448,7 @@ def sweep(found: Measured) -> str:
             else (f"{one['differing']} of {one['trials']} rows differ from those without")
         )
         lines.append(
-            f"- The same with {one['killed'].count('worker')} workers and "
+            f"- The short ones with {one['killed'].count('worker')} workers and "
             f"{one['killed'].count('node')} of the nodes killed: {one['finished']} of "
             f"{one['trials']} trials finished in {one['run_directories']} run directories, {same} "
             f"({part['date']})."

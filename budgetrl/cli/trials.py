@@ -104,7 +104,6 @@ def continue_study(
     from budgetrl.display.base import open_display
     from budgetrl.display.output import aside
     from budgetrl.study.execute import Sweeping, ThisProcess
-    from budgetrl.study.report import study_document
     from budgetrl.study.watch import trial_line
 
     kind: DisplayKind = "plain" if as_json and display == "auto" else display
@@ -133,6 +132,8 @@ def continue_study(
             study, pool or ThisProcess(opened), started,
             gpu=gpu, allow_code=allow_code, say=say if pool else None,
         ).run(opened)  # fmt: skip
+        from budgetrl.study.report import study_document  # matplotlib comes with it
+
         document = study_document(study)
         lines = [json.dumps(document)] if as_json else _outcome_lines(study, document)
         shown.writelines(f"{line}\n" for line in lines)

@@ -1,6 +1,7 @@
 """The machine that a CPU recipe is planned for: this one."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 from budgetrl.estimation.cpu_time import Machine
@@ -23,8 +24,14 @@ def this_cpu() -> Gpu:
 
 
 def this_machine(recipe: Recipe) -> Machine:
-    """Its speed, measured in 0.2 s, and what the recipe uses of it."""
-    return Machine(round(cpu_speed(), 2), recipe.engine.threads or 1, free_cores())
+    """Its speed, and what the recipe uses of it."""
+    return Machine(gflops(), recipe.engine.threads or 1, free_cores())
+
+
+@cache
+def gflops() -> float:
+    """Of one thread; measured once, in 0.2 s, so that all plans of a sweep rest on one figure."""
+    return round(cpu_speed(), 2)
 
 
 def memory_bytes() -> float:

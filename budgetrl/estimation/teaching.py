@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cache
 
 from budgetrl.estimation.cpu_time import Machine, Passes, scoring, seconds
+from budgetrl.estimation.machine import gflops
 from budgetrl.estimation.phases import update_work
 from budgetrl.estimation.scenario import Scenario
 from budgetrl.estimation.terms import total
@@ -17,7 +18,7 @@ from budgetrl.estimation.training_time import logprobs
 from budgetrl.estimation.workload import Precision
 from budgetrl.hardware import Gpu
 from budgetrl.pace import free_cores
-from budgetrl.processor import cpu_speed, multiplies_bfloat16
+from budgetrl.processor import multiplies_bfloat16
 from budgetrl.recipe.schema import Recipe, Teacher
 
 _HALF_SLOWER = 3.4
@@ -63,7 +64,7 @@ def on_host(recipe: Recipe) -> bool:
 def host() -> Machine:
     """The processor that such a teacher is planned for: this machine's, all of it."""
     cores = free_cores()
-    return Machine(cpu_speed(), cores, cores)
+    return Machine(gflops(), cores, cores)
 
 
 def host_source() -> str:

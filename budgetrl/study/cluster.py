@@ -9,6 +9,7 @@ Ray starts processes, places them and says when one is gone; money, state and re
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ RAY = "2.60.0"
 STORE_BYTES = 100 << 20
 """Of shared memory: results of trials are a line each."""
 WAIT_S = 0.25
+ANSWER_S = 5.0
+"""That the head of a cluster may take to be reached."""
 COUNT_S = 2.0
 """Between two counts of what the cluster has."""
 _SETTINGS = {
@@ -94,26 +97,18 @@ class Cluster:
             'a recipe with engine.device = "cpu".',
         )
 
+    def warm(self) -> None:
+        """Have a process with budgetrl ready on each machine while the trials are planned."""
+        self._look_from_each("", None)
+
     def check(self, folder: Path, mirror: str | None) -> None:
         """Every machine must see the sweep's directory, or the place of second copies.
 
         Raises:
             RefusedError: one does not, or has another budgetrl.
         """
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        if len(nodes) < 2:
-            return
-        look = self._ray.remote(num_cpus=0)(_look)
-        asked = [
-            look.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(str(folder / STUDY), mirror)
-            for node in nodes
-            if node["Resources"].get(self._kind)
-        ]
-        for host, has, sees, copies in self._ray.get(asked):
+        looks = self._look_from_each(str(folder / STUDY), mirror)
+        for host, has, sees, copies in self._ray.get(looks):
             if has != budgetrl.__version__:
                 raise RefusedError(
                     f"{host} has budgetrl {has}, and this machine {budgetrl.__version__}.",
@@ -126,6 +121,15 @@ class Cluster:
                     hint="Put --out on storage that all machines share, or name a shared folder "
                     "(a mounted bucket) with --set checkpoint.mirror=/PATH.",
                 )
+
+    def _look_from_each(self, study: str, mirror: str | None) -> list[Any]:
+        """What every machine with a card will have seen."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        look = self._ray.remote(num_cpus=0)(_look)
+        there = [n for n in self._ray.nodes() if n["Alive"] and n["Resources"].get(self._kind)]
+        chosen = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in there]
+        return [look.options(scheduling_strategy=on).remote(study, mirror) for on in chosen]
 
     def start(self, job: Job) -> None:
         """See `Pool`."""
@@ -232,6 +236,7 @@ def open_cluster(on: str, *, cuda: bool, most: int) -> Iterator[Cluster]:
     try:
         pool = Cluster(ray, on, cuda=cuda, most=most)
         pool.require()
+        pool.warm()
         yield pool
     finally:
         with suppress(ray.exceptions.RayError):
@@ -241,8 +246,11 @@ def open_cluster(on: str, *, cuda: bool, most: int) -> Iterator[Cluster]:
 def _connect(ray: Any, on: str) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
+        if on not in ("ray", "auto"):  # Ray itself goes on asking for minutes
+            host, _, port = on.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
         ray.init(address="auto" if on == "ray" else on, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         if on != "ray":
             raise RefusedError(
                 f"--on {on}: no Ray cluster answers there: {first_line(error)}.",

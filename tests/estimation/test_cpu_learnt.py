@@ -25,7 +25,7 @@ DISTILL = {"rollout": 0.2, "reward": 0.01, "logprob": 0.02, "update": 0.9, "othe
 def one_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What other tests do beside this one is not measured."""
     for module in ("machine", "teaching"):
-        monkeypatch.setattr(f"budgetrl.estimation.{module}.cpu_speed", lambda: 60.0)
+        monkeypatch.setattr(f"budgetrl.estimation.{module}.gflops", lambda: 60.0)
 
 
 def run_of(**stages: dict[str, float]) -> History:
