@@ -148,15 +148,16 @@ class Rollout:
     """Seconds spent on waking the sampler, giving it the adapter, and putting it to sleep."""
 
 
-InnerRollout = Callable[[], tuple[list[list[int]], list[list[float]] | None]]
-"""The trainer's own way to generate, for engines that patch it."""
+class ModelEngine(Engine):
+    """An engine with a Hugging Face model, which can be trained; a subclass draws."""
 
-
-class TrainableEngine(Engine, Protocol):
-    """An engine whose model can be trained."""
-
-    end_ids: frozenset[int]
-    """Tokens that end a completion."""
+    def __init__(self, model: Any, tokenizer: Any, recipe: Recipe) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self._recipe = recipe
+        self.context_tokens = getattr(model.config, "max_position_embeddings", None)
+        self.end_ids: frozenset[int] = end_ids(model, tokenizer, recipe)
+        """Tokens that end a completion."""
 
     def rollout(
         self,
@@ -164,33 +165,15 @@ class TrainableEngine(Engine, Protocol):
         seeds: Sequence[int],
         sampling: SamplingSpec,
         should_stop: StopCheck,
-        inner: InnerRollout,
     ) -> Rollout | None:
         """Completions for training with the current adapter; None when stopped before the end."""
-        ...
+        raise NotImplementedError
 
     def logp_gap(
         self, prompt_ids: Sequence[Sequence[int]], rollout: Rollout, temperature: float
     ) -> float | None:
         """Mean |log p (sampler) - log p (trainer)| of sampled tokens; None if they are one."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of a completion without special tokens; think tags are kept."""
-        ...
-
-
-class ModelEngine:
-    """What engines with a Hugging Face model have in common; a subclass draws."""
-
-    name: str
-
-    def __init__(self, model: Any, tokenizer: Any, recipe: Recipe) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self._recipe = recipe
-        self.context_tokens: int | None = getattr(model.config, "max_position_embeddings", None)
-        self.end_ids: frozenset[int] = end_ids(model, tokenizer, recipe)
+        raise NotImplementedError
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a completion without special tokens; think tags are kept."""
@@ -214,7 +197,7 @@ class ModelEngine:
         }
 
 
-def completion_of(engine: TrainableEngine, ids: Sequence[int]) -> Completion:
+def completion_of(engine: ModelEngine, ids: Sequence[int]) -> Completion:
     """Drawn tokens as a completion; truncated where no end token is the last."""
     cut = not ids or ids[-1] not in engine.end_ids
     return Completion(engine.decode(ids), len(ids), cut, tuple(ids))

@@ -17,7 +17,6 @@ import transformers
 from budgetrl.engine.adapter import with_adapter
 from budgetrl.engine.base import (
     EntropyEstimate,
-    InnerRollout,
     ModelEngine,
     Request,
     Rollout,
@@ -127,7 +126,6 @@ class PlainEngine(ModelEngine):
         seeds: Sequence[int],
         sampling: SamplingSpec,
         should_stop: StopCheck,
-        inner: InnerRollout,
     ) -> Rollout | None:
         """Completions for training; the trainer's own generation is not used."""
         drawn = self.draw(prompt_ids, seeds, sampling, should_stop, rollout=True)

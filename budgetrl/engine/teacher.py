@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from budgetrl.engine.adapter import with_adapter
-from budgetrl.engine.base import TrainableEngine
+from budgetrl.engine.base import ModelEngine
 from budgetrl.engine.divergence import Side, side_of
 from budgetrl.engine.folder import model_folder
 from budgetrl.engine.plain import load_base
@@ -65,7 +65,7 @@ class LoadedTeacher:
         return next(made), next(made)
 
 
-def open_teacher(recipe: Recipe, engine: TrainableEngine) -> LoadedTeacher:
+def open_teacher(recipe: Recipe, engine: ModelEngine) -> LoadedTeacher:
     """Load [teacher] and hold its vocabulary against the student's.
 
     Args:

@@ -20,10 +20,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from budgetrl.engine.base import (
+    ModelEngine,
     Request,
     SamplingSpec,
     StopCheck,
-    TrainableEngine,
     sample_seed,
 )
 from budgetrl.types import Completion, Thinking
@@ -138,7 +138,7 @@ class ThinkingPolicy:
 
     def __init__(
         self,
-        engine: TrainableEngine,
+        engine: ModelEngine,
         budget: ThinkBudget,
         memory: Trajectories | None = None,
         ahead: Sequence[ThinkBudget] = (),

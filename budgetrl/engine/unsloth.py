@@ -20,7 +20,6 @@ from typing import Any, Self
 from budgetrl.engine.adapter import put_weights
 from budgetrl.engine.base import (
     EntropyEstimate,
-    InnerRollout,
     ModelEngine,
     Request,
     Rollout,
@@ -157,7 +156,6 @@ class UnslothEngine(ModelEngine):
         seeds: Sequence[int],
         sampling: SamplingSpec,
         should_stop: StopCheck,
-        inner: InnerRollout,
     ) -> Rollout | None:
         """Completions for training, with the sampler's log-probabilities; not TRL's own."""
         self._switch_s, self._kept_share = {}, None

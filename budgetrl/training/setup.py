@@ -13,7 +13,7 @@ from budgetrl.data.sampler import ProblemSampler
 from budgetrl.data.usable import load_usable
 from budgetrl.diagnosis.story import tell
 from budgetrl.documents import planned_times, prompt_moment, read_manifest
-from budgetrl.engine.base import TrainableEngine
+from budgetrl.engine.base import ModelEngine
 from budgetrl.engine.teacher import LoadedTeacher, open_teacher
 from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.suite import prompted
@@ -51,7 +51,7 @@ class Prepared:
     """What an attempt trains and evaluates with."""
 
     run: RunDir
-    engine: TrainableEngine
+    engine: ModelEngine
     log: RunLog
     stopper: Stopper
     renderer: PromptRenderer
@@ -81,7 +81,7 @@ class Prepared:
 def prepare(
     run: RunDir,
     recipe: Recipe,
-    engine: TrainableEngine,
+    engine: ModelEngine,
     pool: GradingPool,
     log: RunLog,
     stopper: Stopper,
@@ -169,7 +169,7 @@ def prepare(
 
 
 def _teacher(
-    recipe: Recipe, engine: TrainableEngine, renderer: PromptRenderer, moment: datetime | None
+    recipe: Recipe, engine: ModelEngine, renderer: PromptRenderer, moment: datetime | None
 ) -> LoadedTeacher | None:
     if not recipe.distils:
         return None

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.sampler import ProblemSampler
-from budgetrl.engine.base import StopCheck, TrainableEngine
+from budgetrl.engine.base import ModelEngine, StopCheck
 from budgetrl.engine.teacher import LoadedTeacher
 from budgetrl.recipe.schema import Recipe
 from budgetrl.training.clock import PhaseClock
@@ -36,7 +36,7 @@ class TrainerParts:
     """What the mixin works with."""
 
     recipe: Recipe
-    engine: TrainableEngine
+    engine: ModelEngine
     sampler: ProblemSampler
     renderer: PromptRenderer
     reward: RewardFunction

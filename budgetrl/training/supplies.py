@@ -15,7 +15,7 @@ from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import LoadedProblems
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.data.usable import Usable, load_usable, remark_on_room
-from budgetrl.engine.base import TrainableEngine
+from budgetrl.engine.base import ModelEngine
 from budgetrl.engine.ends import closing_id
 from budgetrl.errors import DataError
 from budgetrl.recipe.schema import Recipe, Stage, StageKind
@@ -34,7 +34,7 @@ class Supplier:
     recipe: Recipe
     """Of the run."""
     renderer: PromptRenderer
-    engine: TrainableEngine
+    engine: ModelEngine
     pool: GradingPool
     usable: Usable
     """Of the run's own [data]."""

@@ -10,7 +10,6 @@ goes into advantages.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -218,15 +217,15 @@ class BudgetMixin(StageMixin):
     def _generate_single_turn(
         self, prompt_ids: Sequence[Sequence[int]], *args: Any, **kwargs: Any
     ) -> tuple[list[list[int]], list[list[float]] | None]:
+        """The engine's completions; TRL's own way to generate is not used."""
         parts, step = self.parts, self.rollouts
-        inner = partial(super()._generate_single_turn, prompt_ids, *args, **kwargs)  # type: ignore[misc]
         first = len(self.record.completions)
         rows = range(first, first + len(prompt_ids))
         seeds = [sample_seed(parts.recipe.seed, f"rollout {step}", row) for row in rows]
         self.check_prompts(self.record.problems[first // self.record.group_size :], prompt_ids)
         with parts.clock.time("rollout"):
             rollout = parts.engine.rollout(
-                prompt_ids, seeds, training_sampling(parts.recipe), parts.rollout_over, inner
+                prompt_ids, seeds, training_sampling(parts.recipe), parts.rollout_over
             )
         if rollout is None:
             raise StepAborted

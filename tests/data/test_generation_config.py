@@ -132,7 +132,7 @@ def test_end_tokens_that_are_none_are_named(ends: Any, tmp_path: Path) -> None:
 def test_a_sampler_that_is_not_the_trainer_shows_in_the_gap(engine: PlainEngine) -> None:
     """Whatever makes them differ: here weights that change after the completions are drawn."""
     sampling = SamplingSpec(0.8, 0.9, 12, top_k=20)
-    rollout = engine.rollout(PROMPTS, [1, 2, 3], sampling, lambda: False, lambda: ([], None))
+    rollout = engine.rollout(PROMPTS, [1, 2, 3], sampling, lambda: False)
     assert rollout is not None
 
     def gap() -> float:

@@ -301,7 +301,7 @@ def test_a_stop_leaves_finished_rows_and_none_for_the_others(
         assert row == (full if ended else None)
     assert None in stopped and any(stopped)
     prompts, seeds = [r.prompt_ids for r in requests], [r.seed for r in requests]
-    assert engine.rollout(prompts, seeds, SAMPLING, after(15), lambda: ([], None)) is None
+    assert engine.rollout(prompts, seeds, SAMPLING, after(15)) is None
     assert engine.entropy(requests, SAMPLING, after(15)) is None
 
 

@@ -367,7 +367,7 @@ def engine_over(llm: FakeLLM, recipe: Recipe) -> UnslothEngine:
 def test_each_rollout_wakes_gives_the_adapter_draws_and_sleeps(stopped: bool) -> None:
     llm = FakeLLM([1, 9])
     engine = engine_over(llm, RECIPE)
-    rollout = engine.rollout([[1], [2]], [5, 6], SPEC, lambda: stopped, list)
+    rollout = engine.rollout([[1], [2]], [5, 6], SPEC, lambda: stopped)
     assert llm.calls == ["wake_up", "load_lora", "enqueue", "reset_prefix_cache", "sleep"]
     assert llm.asleep and not llm.requests
     assert (rollout is None) == stopped
@@ -380,12 +380,10 @@ def test_each_rollout_wakes_gives_the_adapter_draws_and_sleeps(stopped: bool) ->
 def test_a_prefix_cache_that_stays_full_ends_the_run() -> None:
     """It would serve the next rollout keys of another adapter."""
     llm = FakeLLM([1], held_blocks=2)
-    assert engine_over(llm, RECIPE).rollout([[1]], [5], SPEC, lambda: False, list) is not None
+    assert engine_over(llm, RECIPE).rollout([[1]], [5], SPEC, lambda: False) is not None
     assert llm.calls.count("reset_prefix_cache") == 3 and llm.asleep
     with pytest.raises(RuntimeError, match="would not empty its prefix cache"):
-        engine_over(FakeLLM([1], held_blocks=9), RECIPE).rollout(
-            [[1]], [5], SPEC, lambda: False, list
-        )
+        engine_over(FakeLLM([1], held_blocks=9), RECIPE).rollout([[1]], [5], SPEC, lambda: False)
 
 
 def evaluated(llm: FakeLLM, folder: Path, stops_after: int = 100) -> tuple[int, list[int]]:

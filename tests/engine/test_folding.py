@@ -100,7 +100,7 @@ def test_the_plain_engine_evaluates_few_bits_with_the_adapter_beside_them(
     for rollout, folded in ((False, inside), (True, rollouts)):
         with merged(engine.model, rollout):
             assert layer.merged == folded
-    made = engine.rollout([[5, 6]], [1], DRAWN, lambda: False, list)  # type: ignore[arg-type]
+    made = engine.rollout([[5, 6]], [1], DRAWN, lambda: False)
     assert made is not None and (made.kept_share is None) == rollouts
 
 
@@ -121,7 +121,7 @@ def test_vllm_gets_the_adapter_beside_the_weights_where_folding_would_lose_it(
     )
     engine = UnslothEngine(model, tokenizer, recipe, SamplingParams, Path("run"))
     llm.folds = folds
-    rollout = engine.rollout([[1], [2]], [5, 6], SPEC, lambda: False, list)  # type: ignore[arg-type]
+    rollout = engine.rollout([[1], [2]], [5, 6], SPEC, lambda: False)
     assert rollout is not None and (rollout.kept_share is None) == folds
     assert ("load_lora" not in llm.calls) == folds
     llm.calls.clear()

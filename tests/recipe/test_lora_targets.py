@@ -62,7 +62,7 @@ def test_a_tied_head_or_embedding_is_sampled_as_it_is_trained(targets: str, tmp_
     again = PlainEngine.open(recipe(targets), tmp_path)
     assert prove_applied(again, PROMPTS)
     sampling = SamplingSpec(1.0, 1.0, 8)
-    rollout = again.rollout(PROMPTS, [1, 2], sampling, lambda: False, lambda: ([], None))
+    rollout = again.rollout(PROMPTS, [1, 2], sampling, lambda: False)
     assert rollout is not None
     gap = again.logp_gap(PROMPTS, rollout, 1.0)
     assert gap is not None and gap < 1e-4
