@@ -219,13 +219,8 @@ def budget_of(recipe: Recipe, limits: Limits, card: Gpu | None = None) -> Budget
     Raises:
         UsageError: none is given, or dollars without a price.
     """
-    price = limits.price
-    if price is None and card is not None:
-        known = price_of(recipe, card)
-        price = known.usd_per_hour if known is not None else None
-    elif price is None:
-        price = recipe.budget.usd_per_hour
-    budget = limits.budget_for(recipe, price)
+    price = price_of(recipe, card, limits.price)
+    budget = limits.budget_for(recipe, price.usd_per_hour if price else None)
     if budget is None:
         raise UsageError(
             f"recipe {recipe.name} has no budget, and none was given.",

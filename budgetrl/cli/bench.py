@@ -1,6 +1,5 @@
 """`budgetrl bench`: which settings are fastest on this machine."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetrl.cli.options import AllowCode, Json, RecipeRef, Sets, read_recipe
+from budgetrl.cli.output import print_json
 from budgetrl.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def bench(
         lambda text: print(text, file=sys.stderr), allow_code=allow_code,
     )  # fmt: skip
     if as_json:
-        sys.stdout.write(json.dumps(found.to_json()) + "\n")
+        print_json(found.to_json())
     else:
         _print(found)
     return ExitCode.OK

@@ -1,8 +1,6 @@
 """`budgetrl diagnose`: what is wrong with a run, or with a reward of your own."""
 
-import json
 import shutil
-import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from budgetrl.cli.options import Json
+from budgetrl.cli.output import print_found
 from budgetrl.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -61,16 +60,12 @@ def _run(place: str, as_json: bool) -> int:
     status = folder.status_of(history.finished)
     findings = find(history, read_recipe(folder), status)
     healthy = all(one.severity == "info" for one in findings)
-    if as_json:
-        rows = [_with_files(one, folder) for one in findings]
-        document = {
-            "run_dir": str(folder.path),
-            "status": status,
-            "findings": rows,
-            "healthy": healthy,
-        }
-        sys.stdout.write(json.dumps(document) + "\n")
-        return ExitCode.OK
+    document = {
+        "run_dir": str(folder.path),
+        "status": status,
+        "findings": [_with_files(one, folder) for one in findings],
+        "healthy": healthy,
+    }
     updates = history.steps[-1].step if history.steps else 0
     wrong = sum(one.severity != "info" for one in findings)
     said = "no rule finds anything wrong" if healthy else _counted(wrong, "finding")
@@ -79,7 +74,7 @@ def _run(place: str, as_json: bool) -> int:
         lines += ["", *_shown(one, folder)]
     if others := [f"{one.name} (from update {one.since_step})" for one in findings[CAUSES:]]:
         lines += ["", *_wrapped(f"Also: {', '.join(others)}.", "")]
-    sys.stdout.write("\n".join(lines) + "\n")
+    print_found(as_json, document, lines)
     return ExitCode.OK
 
 
@@ -142,14 +137,11 @@ def _reward(name: str, data: str | None, as_json: bool) -> int:
         pool.start()
         problems = load_problems(Data(path=data), pool.gold_problems).problems
         found = attack(name, file, problems, pool)
-    if as_json:
-        sys.stdout.write(json.dumps(found.to_json()) + "\n")
-    else:
-        sys.stdout.write(_told(name, found))
+    print_found(as_json, found.to_json(), _told(name, found))
     return ExitCode.OK
 
 
-def _told(name: str, found: "Attacked") -> str:
+def _told(name: str, found: "Attacked") -> list[str]:
     lines = [
         f"{name}: {found.cases} cases; right answers get {found.right:.3g}, wrong ones "
         f"{found.wrong:.3g} on average.",
@@ -159,7 +151,7 @@ def _told(name: str, found: "Attacked") -> str:
     ]
     if len(lines) == 1:
         lines.append("No false credit, nothing missed, no errors.")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _listed(what: str, found: "list[Verdicted]") -> list[str]:

@@ -1,7 +1,5 @@
 """`budgetrl doctor`."""
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetrl.cli.options import Json, Out
+from budgetrl.cli.output import print_json
 
 if TYPE_CHECKING:
     from budgetrl.doctor import Check, Level
@@ -42,7 +41,7 @@ def doctor(
             "recipe": None if recipe is None else own,
             "checks": [asdict(check) for check in checks],
         }
-        sys.stdout.write(json.dumps(document) + "\n")
+        print_json(document)
     else:
         _show(checks, recipe or GPU_RECIPE, level)
     return 0 if wanted else 1

@@ -1,7 +1,5 @@
 """`budgetrl estimate`: what a recipe costs and whether it fits, before anything is paid."""
 
-import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +18,7 @@ from budgetrl.cli.options import (
     limits_of,
     read_recipe,
 )
+from budgetrl.cli.output import print_json
 from budgetrl.errors import UsageError
 
 
@@ -75,7 +74,7 @@ def estimate(
     if all_gpus:
         estimates = answer_all(request)
         if as_json:
-            _print_json(document_all(estimates))
+            print_json(document_all(estimates), allow_nan=False)
             return
         from budgetrl.cli.estimate_table import print_table
 
@@ -85,12 +84,8 @@ def estimate(
     name = loaded.recipe.recipe.beside
     beside = answer(replace(request, recipe=read_recipe(name, ()).recipe)) if name else None
     if as_json:
-        _print_json(document(made, beside, from_probe))
+        print_json(document(made, beside, from_probe), allow_nan=False)
         return
     from budgetrl.cli.estimate_view import print_estimate
 
     print_estimate(made, loaded.recipe.recipe.summary, beside, from_probe)
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")

@@ -1,6 +1,5 @@
 """`budgetrl eval`."""
 
-import json
 import signal
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetrl.cli.options import Hours, Json, MovedModel, Offline, limits_of, quiet_libraries
+from budgetrl.cli.output import print_found
 from budgetrl.errors import AbortedError, BudgetError, ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -135,10 +135,8 @@ def eval_(
         before = base_of(found) if think is not None and found.run is not None else None
         if before is not None and not over():
             results += evaluate_target(before, specs, out, over, _progress(), None, follow)
-    if as_json:
-        sys.stdout.write(json.dumps([one.to_json() for one in results]) + "\n")
-    else:
-        sys.stdout.write("".join(f"{line}\n" for one in results for line in _lines(one)))
+    lines = (line for one in results for line in _lines(one))
+    print_found(as_json, [one.to_json() for one in results], lines)
     if caught:
         sys.stderr.write("Stopped; the same command continues.\n")
         return ExitCode.TERMINATED if caught[0] == signal.SIGTERM else ExitCode.INTERRUPTED

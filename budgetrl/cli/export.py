@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from budgetrl.cli.options import Json, MovedModel, Offline, Sets, quiet_libraries, read_recipe
+from budgetrl.cli.output import print_found
 from budgetrl.errors import UsageError
 
 OF_RECIPES, OF_RUNS = ("verl", "trl"), ("merged", "adapter")
@@ -71,10 +72,9 @@ def _export_recipe(
 
     recipe = read_recipe(source, sets).recipe
     made = export_verl(recipe, out, gpus) if to == "verl" else export_trl(recipe, out)
+    print_found(as_json, made.to_json(), map(str, made.files))
     if as_json:
-        sys.stdout.write(json.dumps(made.to_json()) + "\n")
         return
-    sys.stdout.write("".join(f"{file}\n" for file in made.files))
     for left in made.unmapped:
         sys.stderr.write(f"left behind: {left.key} = {json.dumps(left.value)}: {left.why}\n")
     sys.stderr.write(f"Train with: bash {out}/run.sh   (how to install: {out}/README.md)\n")
@@ -86,10 +86,8 @@ def _export_merged(source: str, out: Path, model: str | None, as_json: bool) -> 
 
     with aside(sys.stdout, sys.stderr):
         made = export_merged(source, out, model, lambda text: print(text, file=sys.stderr))
-    if as_json:
-        sys.stdout.write(json.dumps(made.to_json()) + "\n")
-    else:
-        sys.stdout.write("".join(f"{file}\n" for file in made.files))
+    print_found(as_json, made.to_json(), map(str, made.files))
+    if not as_json:
         sys.stderr.write(
             f"{made.base} with the adapter in its weights, as {made.dtype}: {made.projection:.2%} "
             f"of what was trained is in them, {made.least:.2%} of the layer that lost most.\n"
@@ -101,9 +99,5 @@ def _export_merged(source: str, out: Path, model: str | None, as_json: bool) -> 
 def _export_adapter(source: str, out: Path, model: str | None, as_json: bool) -> None:
     from budgetrl.export.adapter import export_adapter_to
 
-    files = export_adapter_to(source, out, model)
-    if as_json:
-        found = {"files": [str(file) for file in files], "projection": None}
-        sys.stdout.write(json.dumps(found) + "\n")
-    else:
-        sys.stdout.write("".join(f"{file}\n" for file in files))
+    files = [str(file) for file in export_adapter_to(source, out, model)]
+    print_found(as_json, {"files": files, "projection": None}, files)

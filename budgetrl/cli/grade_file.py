@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from budgetrl.cli.output import print_json
 from budgetrl.errors import DataError, ExitCode, UsageError
 from budgetrl.files import read_stream
 from budgetrl.rewards.pool import GradedRow, GradingPool
@@ -60,7 +61,7 @@ def grade_file(path: Path, workers: int, timeout_s: float, as_json: bool) -> int
             "exit_code": int(ExitCode.USER),
         }
     if as_json:
-        sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+        print_json(document, allow_nan=False)
     else:
         _print(rows, graded, document["summary"])
     return ExitCode.USER if problems else ExitCode.OK

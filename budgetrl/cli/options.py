@@ -14,7 +14,6 @@ from budgetrl.units import parse_duration_s, parse_usd
 if TYPE_CHECKING:
     from budgetrl.budget import Limits
     from budgetrl.deadline import End
-    from budgetrl.display.base import DisplayKind
     from budgetrl.recipe.load import LoadedRecipe
 
 RecipeRef = Annotated[
@@ -177,18 +176,6 @@ def limits_of(hours: str | None, usd: str | None = None, price: str | None = Non
         _parsed("--usd", usd, parse_usd),
         _parsed("--price", price, parse_usd),
     )
-
-
-def usage_of_json(as_json: bool, display: "DisplayKind") -> None:
-    """Both want standard output.
-
-    Raises:
-        UsageError: they are given together.
-    """
-    if as_json and display == "json":
-        raise UsageError(
-            "--json and --display json both want standard output.", hint="Leave one of them out."
-        )
 
 
 def end_here(until: str | None) -> "End | None":

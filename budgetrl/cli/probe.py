@@ -1,6 +1,5 @@
 """`budgetrl probe`."""
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetrl.cli.options import Json, Offline, Sets, limits_of, quiet_libraries, read_recipe
+from budgetrl.cli.output import print_found
 from budgetrl.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -51,10 +51,7 @@ def probe(
         found = run_probe(
             loaded, limit_s, started, folder, lambda text: print(text, file=sys.stderr)
         )
-    if as_json:
-        sys.stdout.write(json.dumps(found.to_json()) + "\n")
-    else:
-        sys.stdout.write("".join(f"{line}\n" for line in _probe_lines(found)))
+    print_found(as_json, found.to_json(), _probe_lines(found))
     return ExitCode.OK
 
 

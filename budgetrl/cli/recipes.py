@@ -12,6 +12,7 @@ import typer
 from budgetrl.account.text import scrub
 from budgetrl.cli.look import Command, Group
 from budgetrl.cli.options import Json, Sets
+from budgetrl.cli.output import print_json
 from budgetrl.errors import BudgetRLError, ExitCode, RecipeError, UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def list_(as_json: Json = False) -> None:
         info = load_recipe(path).recipe.recipe
         rows.append({"name": name, "summary": info.summary, "path": str(path)})
     if as_json:
-        _print_json({"recipes": rows})
+        print_json({"recipes": rows})
         return
     names = [row["name"] for row in rows] + [f"overlays/{path.stem}" for path in _overlays()]
     width = max(map(len, names)) + 2
@@ -58,7 +59,7 @@ def show(
 
     loaded = load_recipe(recipe, sets or ())
     if as_json:
-        _print_json(
+        print_json(
             {
                 "name": loaded.recipe.name,
                 "path": str(loaded.path),
@@ -144,7 +145,7 @@ def check(
                 "hint": "`recipes` says why.",
                 "exit_code": int(ExitCode.USER),
             }
-        _print_json(document)
+        print_json(document)
     else:
         for one in found:
             sys.stdout.write(f"{'ok ' if one.error is None else 'BAD'}  {one.name}\n")
@@ -259,7 +260,3 @@ def _resolved(values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
 
 def _short(text: str, room: int = 60) -> str:
     return text if len(text) <= room else f"{text[: room - 1]}…"
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")

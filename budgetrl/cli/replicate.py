@@ -1,6 +1,5 @@
 """`budgetrl replicate`."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,7 +14,6 @@ from budgetrl.cli.options import (
     PlanOnly,
     Price,
     Usd,
-    end_here,
     limits_of,
 )
 from budgetrl.cli.trials import begin
@@ -76,14 +74,11 @@ def replicate(
     """
     from budgetrl.study.arms import arms_of, family_of
     from budgetrl.study.specs import Asked
-    from budgetrl.supervise.attempt import process_start
 
-    started = process_start()
     chosen = family_of(family)
     limits = limits_of(hours, usd, price)
     if limits.is_open and chosen.budget is not None:
         limits = limits_of(chosen.budget, None, price)
-    limits = replace(limits, end=None if plan else end_here(None))
     policies = [chosen.alpha] if alpha is None else _alphas(alpha)
     of = _ranks(ranks) if ranks is not None else list(chosen.ranks)
     asked = Asked(
@@ -94,7 +89,7 @@ def replicate(
         recipe=chosen.recipes[0] if chosen.budget is None else None,
     )
     return begin(
-        asked, arms_of(chosen, of, seeds, policies), limits, started, display,
+        asked, arms_of(chosen, of, seeds, policies), limits, display,
         out=out, gpu=gpu, plan=plan, as_json=as_json,
     )  # fmt: skip
 

@@ -1,13 +1,12 @@
 """`budgetrl report` and `budgetrl compare`."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from budgetrl.cli.options import Json
+from budgetrl.cli.output import print_found
 
 
 def report(
@@ -39,10 +38,8 @@ def report(
         files = write_study_report(open_study(runs[0]), out, wanted)
     else:
         files = write_report([open_run(run) for run in runs], out, wanted)
-    if as_json:
-        sys.stdout.write(json.dumps({"files": [str(file) for file in files]}) + "\n")
-    else:
-        sys.stdout.write("".join(f"{file}\n" for file in files))
+    names = [str(file) for file in files]
+    print_found(as_json, {"files": names}, names)
 
 
 def compare(
@@ -60,13 +57,12 @@ def compare(
     from budgetrl.report.compare import compare as compare_evaluations
 
     found = compare_evaluations(a, b)
-    if as_json:
-        document = {
-            suite: {k: part.to_json() for k, part in by_k.items()} for suite, by_k in found.items()
-        }
-        sys.stdout.write(json.dumps(document) + "\n")
-        return
-    for suite, by_k in found.items():
-        for k, part in by_k.items():
-            sentence = difference_sentence(suite, part, k, COMPARED)
-            sys.stdout.write(f"{sentence} (first {part.samples} samples of each)\n")
+    lines = (
+        f"{difference_sentence(suite, part, k, COMPARED)} (first {part.samples} samples of each)"
+        for suite, by_k in found.items()
+        for k, part in by_k.items()
+    )
+    document = {
+        suite: {k: part.to_json() for k, part in by_k.items()} for suite, by_k in found.items()
+    }
+    print_found(as_json, document, lines)

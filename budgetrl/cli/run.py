@@ -1,6 +1,5 @@
 """`budgetrl run` and `budgetrl resume`."""
 
-import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -33,8 +32,8 @@ from budgetrl.cli.options import (
     end_here,
     limits_of,
     read_recipe,
-    usage_of_json,
 )
+from budgetrl.cli.output import print_found, print_json, shown_on
 from budgetrl.errors import AbortedError, UsageError
 
 if TYPE_CHECKING:
@@ -87,10 +86,8 @@ def run(
     """
     from budgetrl.display.base import open_display
 
-    usage_of_json(as_json, display)
+    kind, stream = shown_on(as_json, display)
     limits = replace(limits_of(hours, usd, price), end=end_here(until))
-    kind = "plain" if as_json and display == "auto" else display
-    stream = sys.stderr if as_json else sys.stdout
     with (
         _told_when_interrupted() as heed,
         open_display("none" if dry_run else kind, stream, sys.stderr) as shown,
@@ -161,7 +158,7 @@ def resume(
     from budgetrl.supervise.attempt import process_start
     from budgetrl.supervise.resume import continue_run
 
-    usage_of_json(as_json, display)
+    kind, stream = shown_on(as_json, display)
     limits, accepted = limits_of(hours, usd), accepted_of(accept_changes)
     limits = replace(limits, end=end_here(until))
     if is_study(run_dir):
@@ -173,11 +170,7 @@ def resume(
                 "a study keeps what it was planned with: its budget, and what its runs stand on.",
                 hint="Leave --hours, --usd, --set, --model and --accept-changes out.",
             )
-        return continue_study(
-            open_study(run_dir), process_start(), display, as_json, allow_code=allow_code
-        )
-    kind = "plain" if as_json and display == "auto" else display
-    stream = sys.stderr if as_json else sys.stdout
+        return continue_study(open_study(run_dir), display, as_json, allow_code=allow_code)
     with _told_when_interrupted() as heed, open_display(kind, stream, sys.stderr) as shown:
         if limits.end is not None:
             shown.message(limits.end.says)
@@ -225,7 +218,7 @@ def _told_when_interrupted() -> Iterator[Callable[[], None]]:
 
 def _print_result(ended: "Ended", as_json: bool) -> int:
     if as_json:
-        sys.stdout.write(json.dumps(ended.result) + "\n")
+        print_json(ended.result)
     if ended.error is not None:
         sys.stderr.write(f"{ended.error.type}: {ended.error.message} {ended.error.hint}\n")
     return ended.exit_code
@@ -251,9 +244,6 @@ def _print_plan(planned: "Planned", as_json: bool) -> int:
     from budgetrl.plan import plan_document
     from budgetrl.units import duration, gib, usd
 
-    if as_json:
-        sys.stdout.write(json.dumps(plan_document(planned)) + "\n")
-        return 0
     made, recipe = planned.plan, planned.recipe
     rows = [
         ("setup", duration(made.setup_s)),
@@ -277,5 +267,5 @@ def _print_plan(planned: "Planned", as_json: bool) -> int:
         rows.append(("vLLM's share of memory", f"{share:g} ({gib(planned.memory.reserved)})"))
     lines = [f"Plan for {recipe.name} (nothing was written)", ""]
     lines += [f"  {name:<24} {value}" for name, value in rows]
-    sys.stdout.write("\n".join([*lines, "", f"  Times from {made.source}.", ""]))
+    print_found(as_json, plan_document(planned), [*lines, "", f"  Times from {made.source}."])
     return 0

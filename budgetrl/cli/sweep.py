@@ -19,7 +19,6 @@ from budgetrl.cli.options import (
     RecipeRef,
     Sets,
     Usd,
-    end_here,
     limits_of,
     read_recipe,
 )
@@ -92,9 +91,7 @@ def sweep(
     the recipe instead. The same command with --out, or `budgetrl resume DIR`, continues.
     """
     from budgetrl.study.specs import check_grid, lasting_name, trials_of
-    from budgetrl.supervise.attempt import process_start
 
-    started = process_start()
     loaded = read_recipe(recipe, sets or ())
     asked = replace(
         _asked(loaded, grid or (), seeds, metric, asha), comparable=not allow_protocols,
@@ -103,9 +100,8 @@ def sweep(
     check_grid(asked.grid)
     specs = trials_of(lasting_name(loaded.path), sets or (), asked.grid, asked.seeds)
     limits = _limits(loaded.recipe, limits_of(hours, usd, price), len(specs))
-    limits = replace(limits, end=None if plan else end_here(None))
     return begin(
-        asked, specs, limits, started, display,
+        asked, specs, limits, display,
         out=out, gpu=gpu, plan=plan, as_json=as_json, on=on, allow_code=allow_code,
     )  # fmt: skip
 

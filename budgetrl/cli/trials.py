@@ -4,11 +4,12 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from budgetrl.cli.options import usage_of_json
+from budgetrl.cli.options import end_here
+from budgetrl.cli.output import print_json, shown_on
 from budgetrl.errors import ExitCode, RefusedError
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ def begin(
     asked: "Asked",
     specs: "Sequence[TrialSpec]",
     limits: "Limits",
-    started: float,
     display: "DisplayKind",
     *,
     out: Path | None,
@@ -41,7 +41,6 @@ def begin(
         asked: what the trials are made from.
         specs: the trials.
         limits: of all of them together.
-        started: monotonic seconds at which this process began to cost.
         display: how runs are shown.
         out: the sweep's directory; None: a new one.
         gpu: name of the GPU to plan for.
@@ -55,13 +54,12 @@ def begin(
     from budgetrl.study.state import StudyDir, open_study
     from budgetrl.units import duration
 
-    usage_of_json(as_json, display)
+    shown_on(as_json, display)  # refuses what cannot be, before anything is planned
     if out is not None and is_study(out) and not plan:
         study = open_study(out)
         study.check(asked)
-        return continue_study(
-            study, started, display, as_json, on=on, gpu=gpu, allow_code=allow_code
-        )
+        return continue_study(study, display, as_json, on=on, gpu=gpu, allow_code=allow_code)
+    limits = replace(limits, end=None if plan else end_here(None))
     with ExitStack() as held:
         recipe = specs[0].load().recipe
         pool = _cluster(held, on, recipe, len(specs))
@@ -84,14 +82,11 @@ def begin(
             except RefusedError:
                 study.discard()
                 raise
-        return continue_study(
-            study, started, display, as_json, gpu=gpu, allow_code=allow_code, pool=pool
-        )
+        return continue_study(study, display, as_json, gpu=gpu, allow_code=allow_code, pool=pool)
 
 
 def continue_study(
     study: "StudyDir",
-    started: float,
     display: "DisplayKind",
     as_json: bool,
     *,
@@ -105,9 +100,9 @@ def continue_study(
     from budgetrl.display.output import aside
     from budgetrl.study.execute import Sweeping, ThisProcess
     from budgetrl.study.watch import trial_line
+    from budgetrl.supervise.attempt import process_start
 
-    kind: DisplayKind = "plain" if as_json and display == "auto" else display
-    stream = sys.stderr if as_json else sys.stdout
+    kind, stream = shown_on(as_json, display)
 
     def opened() -> "GuardedDisplay":
         return open_display(kind, stream, sys.stderr)
@@ -129,7 +124,7 @@ def continue_study(
                 cluster.check(study.path, recipe.checkpoint.mirror)
                 pool = cluster
         code = Sweeping(
-            study, pool or ThisProcess(opened), started,
+            study, pool or ThisProcess(opened), process_start(),
             gpu=gpu, allow_code=allow_code, say=say if pool else None,
         ).run(opened)  # fmt: skip
         from budgetrl.study.report import study_document  # matplotlib comes with it
@@ -182,7 +177,7 @@ def _print_plan(made: "Sweep", as_json: bool) -> int:
             "smallest_detectable_difference": made.detectable.get(str(asked.metric)),
             "over_seeds": made.detectable_over_seeds,
         }
-        sys.stdout.write(json.dumps(document) + "\n")
+        print_json(document)
         return ExitCode.OK
     from rich.box import SIMPLE_HEAD
     from rich.console import Console

@@ -354,7 +354,7 @@ def _activations(work: MemoryWork, tokens: int) -> float:
 
 
 def _with_verdict(estimate: MemoryEstimate, work: MemoryWork) -> MemoryEstimate:
-    have = estimate.usable / GIB
+    have, verdict, reason = estimate.usable / GIB, Verdict.NO, ""
     beside = estimate.peak_generation if work.standby else estimate.peak_training
     if work.utilization and beside > estimate.usable >= beside - estimate.kv_cache:
         reason = (
@@ -362,17 +362,14 @@ def _with_verdict(estimate: MemoryEstimate, work: MemoryWork) -> MemoryEstimate:
             f"{estimate.reserved / GIB:.1f} of {have:.1f} GiB, and training needs "
             f"{(beside - estimate.reserved) / GIB:.1f} GiB beside it"
         )
-        return replace(estimate, verdict=Verdict.NO, reason=reason)
-    if estimate.peak > estimate.usable:
+    elif estimate.peak > estimate.usable:
         reason = f"needs about {estimate.peak / GIB:.0f} GiB, this GPU has {have:.1f} GiB"
-        return replace(estimate, verdict=Verdict.NO, reason=reason)
-    if estimate.kv_room < estimate.kv_least:
+    elif estimate.kv_room < estimate.kv_least:
         least, room = estimate.kv_least / GIB, estimate.kv_room / GIB
         reason = (
             f"{room:.1f} GiB are left for the KV cache, one group at full length needs {least:.1f}"
         )
-        return replace(estimate, verdict=Verdict.NO, reason=reason)
-    if estimate.high > estimate.usable:
+    elif estimate.high > estimate.usable:
         reason = f"may need up to {estimate.high / GIB:.0f} of {have:.1f} GiB"
-        return replace(estimate, verdict=Verdict.TIGHT, reason=reason)
-    return estimate
+        verdict = Verdict.TIGHT
+    return replace(estimate, verdict=verdict, reason=reason) if reason else estimate

@@ -82,14 +82,17 @@ def choose_gpu(recipe: Recipe, name: str | None) -> Gpu:
     )
 
 
-def price_of(recipe: Recipe, gpu: Gpu, override: float | None = None) -> Price | None:
-    """The price of an hour: the flag's, the recipe's for its own GPU, else a published one."""
+def price_of(recipe: Recipe, gpu: Gpu | None, override: float | None = None) -> Price | None:
+    """The price of an hour: the flag's, the recipe's for its own GPU, else a published one.
+
+    Of a CPU (no GPU) it is the flag's or the recipe's.
+    """
     if override is not None:
         return Price(override, "command line", "")
     stated = recipe.budget.usd_per_hour
-    if stated is not None and _is_planned_gpu(recipe, gpu):
+    if stated is not None and (gpu is None or _is_planned_gpu(recipe, gpu)):
         return Price(stated, f"recipe {recipe.name}", "")
-    return gpu.price()
+    return None if gpu is None else gpu.price()
 
 
 def _on_gpu(request: Request) -> Request:
@@ -116,11 +119,7 @@ def _answer_gpu(request: Request, gpu: Gpu) -> Estimate:
 
 def _answer_cpu(request: Request) -> Estimate:
     recipe = request.recipe
-    stated = (
-        request.limits.price if request.limits.price is not None else recipe.budget.usd_per_hour
-    )
-    source = "command line" if request.limits.price is not None else f"recipe {recipe.name}"
-    price = None if stated is None else Price(stated, source, "")
+    price = price_of(recipe, None, request.limits.price)
     budget = _budget_of(request, price)
     phases_of = partial(planned_phases, cache_dir=user_cache_dir())
     if request.from_run is not None:
@@ -154,8 +153,7 @@ def _budget_of(request: Request, price: Price | None) -> Budget | None:
     Raises:
         UsageError: dollars without a price, or nothing to plan for.
     """
-    per_hour = price.usd_per_hour if price is not None else None
-    budget = request.limits.budget_for(request.recipe, per_hour)
+    budget = request.limits.budget_for(request.recipe, price.usd_per_hour if price else None)
     steps = request.steps
     if steps is not None and steps < 1:
         raise UsageError(f"--steps {steps}: must be at least 1.")
