@@ -4,6 +4,7 @@ An error says what went wrong, where, and (in `hint`) how to fix it; the command
 without a traceback. Bugs are not in this tree: they raise Python's own exceptions.
 """
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -127,6 +128,14 @@ class AbortedError(BudgetRLError):
     """Ctrl-C while nothing ran that could be saved."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
+    """The beginning of a hint, "Did you mean quickstart? "; nothing where nothing is alike."""
+    import difflib  # for mistakes alone
+
+    near = difflib.get_close_matches(word, list(known), n=most)
+    return f"Did you mean {' or '.join(near)}? " if near else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -5,7 +5,6 @@ A damaged file is a note, not an error.
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from budgetrl.account.bill import BillRow, bill_rows
@@ -132,10 +131,6 @@ class EvaluatedRun(Account):
         """The training completions of an update; empty where they are not stored."""
         path = self.run.completions_file(step)
         return list(read_jsonl(path)) if path.is_file() else []
-
-    def relative(self, path: Path) -> str:
-        """A path as seen from the run directory."""
-        return self.run.relative(path)
 
 
 def read_run(run: RunDir) -> EvaluatedRun:

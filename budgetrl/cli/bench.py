@@ -31,16 +31,13 @@ def bench(
     The recipe as it is comes first, and what it took is kept for `budgetrl estimate` and the plan
     of `budgetrl run`. No setting changes what is learnt, only how long it takes.
     """
-    import os
-    import time
-
     from budgetrl.bench.measure import bench as measure
+    from budgetrl.rundir import RunDir
     from budgetrl.supervise.attempt import process_start
 
     started = process_start()
     loaded = read_recipe(recipe, sets or ())
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    folder = out / f"{loaded.recipe.name.replace('/', '-')}--{stamp}--{os.getpid()}"
+    folder = out / RunDir.new_name(loaded.recipe.name)
     found = measure(
         loaded, 60 * minutes, started, folder,
         lambda text: print(text, file=sys.stderr), allow_code=allow_code,

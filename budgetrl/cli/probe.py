@@ -34,10 +34,9 @@ def probe(
     Evaluates the base model in rounds and rolls out groups of the training data. The table of
     solve rates can be given to the run, as signal.solve_rates beside signal.order = "difficulty".
     """
-    import time
-
     from budgetrl.display.output import aside
     from budgetrl.probe.run import probe as run_probe
+    from budgetrl.rundir import RunDir
     from budgetrl.supervise.attempt import process_start
 
     started = process_start()
@@ -45,8 +44,7 @@ def probe(
     assert limit_s is not None
     quiet_libraries()
     loaded = read_recipe(recipe, sets or ())
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    folder = out / f"{loaded.recipe.name}--{stamp}"
+    folder = out / RunDir.new_name(loaded.recipe.name)
     with aside(sys.stdout, sys.stderr):
         found = run_probe(
             loaded, limit_s, started, folder, lambda text: print(text, file=sys.stderr)

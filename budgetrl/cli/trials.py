@@ -49,6 +49,8 @@ def begin(
         on: local, ray, or the address of a Ray cluster.
         allow_code: whether rewards of the user may be imported.
     """
+    from budgetrl.rundir import RunDir
+    from budgetrl.study.asha import rule_words
     from budgetrl.study.place import is_study
     from budgetrl.study.plan import plan_sweep
     from budgetrl.study.state import StudyDir, open_study
@@ -73,9 +75,11 @@ def begin(
             f"{len(specs)} {asked.trials}, {made.slots} at a time, in "
             f"{duration(made.budget.wall_s)} of {'all cards' if pool else 'this machine'}\n"
         )
-        sys.stderr.writelines(f"{line}\n" for line in _asha_lines(made))
+        if made.rungs:
+            sys.stderr.write(f"{rule_words(made.rungs)}\n")
         made.on = on
-        study = StudyDir.create(out or _new_folder(asked), made)
+        kind = "sweeps" if asked.is_sweep else "studies"
+        study = StudyDir.create(out or Path(kind) / RunDir.new_name(asked.family), made)
         if pool is not None:
             try:
                 pool.check(study.path, recipe.checkpoint.mirror)
@@ -206,6 +210,7 @@ def _print_plan(made: "Sweep", as_json: bool) -> int:
 
 def _plan_lines(made: "Sweep") -> Iterator[str]:
     """What a plan costs, and can tell."""
+    from budgetrl.study.asha import rule_words
     from budgetrl.units import duration, usd
 
     asked = made.config
@@ -215,7 +220,8 @@ def _plan_lines(made: "Sweep") -> Iterator[str]:
         f"{duration(made.total_s)} of {duration(made.budget.wall_s)} are paid"
         f"{'' if bill is None else f' ({usd(bill)})'}; times from {made.source}."
     )
-    yield from _asha_lines(made)
+    if made.rungs:
+        yield rule_words(made.rungs)
     judged = [suite for suite in made.detectable if asked.metric in (None, suite)]
     for suite in judged:
         yield (
@@ -237,20 +243,3 @@ def _plan_lines(made: "Sweep") -> Iterator[str]:
             "The arms differ in scale (alpha/r) as well as in rank: add --alpha fixed,equal_rank "
             "to say anything of the rank itself."
         )
-
-
-def _asha_lines(made: "Sweep") -> Iterator[str]:
-    from budgetrl.study.asha import RISK, RULE
-
-    if made.rungs:
-        yield f"Judged after {', '.join(map(str, made.rungs))} updates. {RULE} {RISK}"
-
-
-def _new_folder(asked: "Asked") -> Path:
-    """A folder that no other sweep has."""
-    import secrets
-    import time
-
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    kind = "sweeps" if asked.is_sweep else "studies"
-    return Path(kind) / f"{asked.family.replace('/', '-')}--{stamp}--{secrets.token_hex(3)}"

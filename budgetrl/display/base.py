@@ -30,22 +30,18 @@ class Display(Protocol):
     @property
     def view(self) -> LiveRun | None:
         """What it knows of the run; None where it keeps no account."""
-        ...
 
     def start(self, run: RunDir) -> None:
         """The run directory is there, with recipe and plan; called before the worker starts.
 
         Events that are there already (a resumed run) are past, and not shown as news.
         """
-        ...
 
     def tick(self) -> None:
         """Show what is new in the files."""
-        ...
 
     def message(self, text: str) -> None:
         """Show one sentence from the program itself, such as "saving before leaving"."""
-        ...
 
     def close(self, end: RunFinished | None = None) -> None:
         """Show the rest, then the end screen, and leave the terminal as it was.
@@ -53,7 +49,6 @@ class Display(Protocol):
         Args:
             end: how the run ended; None: leave without an end screen.
         """
-        ...
 
 
 class NoDisplay:

@@ -99,25 +99,20 @@ class Engine(Protocol):
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
     ) -> list[Completion | None]:
         """One completion per request; None for those that were not finished when stopped."""
-        ...
 
     def entropy(
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
     ) -> EntropyEstimate | None:
         """Exact mean token entropy on fresh completions; None when stopped before the end."""
-        ...
 
     def adapter_is_zero(self) -> bool:
         """Whether every B matrix is exactly zero, so that the policy equals its base."""
-        ...
 
     def describe(self) -> dict[str, Any]:
         """Versions, device and model revision, for the manifest."""
-        ...
 
     def close(self) -> None:
         """Free the device."""
-        ...
 
 
 @runtime_checkable
@@ -128,7 +123,6 @@ class QueueingEngine(Protocol):
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
     ) -> Iterator[tuple[int, Completion]]:
         """Completions with the places of their requests, as they are finished."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

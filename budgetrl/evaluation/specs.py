@@ -3,14 +3,13 @@
 suite_specs(recipe, ["aime24", "mine.jsonl"], samples=(2, 32), until_width=5) -> [Eval, ..]
 """
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from budgetrl.errors import UsageError
+from budgetrl.errors import UsageError, did_you_mean
 from budgetrl.recipe.schema import Eval, Recipe, SuiteName
 
 
@@ -90,11 +89,10 @@ def _spec(recipe: Recipe, name: str) -> Eval:
         stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in path.stem).lstrip("._-")
         return Eval(suite=stem or "suite", path=str(path.resolve()))
     known = [*own, *(suite for suite in SuiteName if suite not in own)]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
     raise UsageError(
         f"unknown suite {name!r}, and no such file.",
-        hint=f"{hint}Known: {', '.join(known)}; or give the path of a JSONL file.",
+        hint=f"{did_you_mean(name, known)}Known: {', '.join(known)}; "
+        "or give the path of a JSONL file.",
     )
 
 

@@ -10,7 +10,6 @@ wins: naming data.path drops an inherited data.id, and the other way round. All 
 recipe are reported at once.
 """
 
-import difflib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import budgetrl
-from budgetrl.errors import RecipeError, UsageError
+from budgetrl.errors import RecipeError, UsageError, did_you_mean
 from budgetrl.files import read_regular
 from budgetrl.recipe.flat import MERGE_KEYS, UNSET, flat_items, flat_values, is_tables
 from budgetrl.recipe.known_data import KNOWN_DATA
@@ -196,11 +195,9 @@ def find_recipe(ref: str | Path) -> Path:
             f"{name} is an overlay, no recipe by itself.",
             hint=f'Name it in a recipe of yours: extends = ["deepscaler_r64", "{name}"].',
         )
-    near = difflib.get_close_matches(name, bundled, n=3)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
     raise RecipeError(
         f"no recipe file {text!r}, and no bundled recipe of that name.",
-        hint=f"{hint}`budgetrl recipes list` shows all.",
+        hint=f"{did_you_mean(name, bundled, 3)}`budgetrl recipes list` shows all.",
     )
 
 

@@ -4,10 +4,9 @@ PEFT matches a target with the end of a layer's path, takes what it finds and sa
 rest: of two names, one with a slip of the pen, the other would be trained alone.
 """
 
-import difflib
 from collections.abc import Collection
 
-from budgetrl.errors import RecipeError
+from budgetrl.errors import RecipeError, did_you_mean
 from budgetrl.recipe.schema import Recipe
 
 
@@ -31,9 +30,7 @@ def check_targets(recipe: Recipe, layers: Collection[str]) -> None:
     if not missing:
         return
     names = list(dict.fromkeys(layer.rpartition(".")[2] for layer in layers))
-    near = difflib.get_close_matches(missing[0], names, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
     raise RecipeError(
         f"lora.targets: {recipe.model.id} has no layer {' and no '.join(missing)}.",
-        hint=f"{hint}It has {', '.join(names[:40])}.",
+        hint=f"{did_you_mean(missing[0], names)}It has {', '.join(names[:40])}.",
     )

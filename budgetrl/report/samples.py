@@ -40,7 +40,10 @@ def _evaluated(facts: EvaluatedRun) -> list[Block]:
             "learnt, kept, not learnt and lost, as far as each occurs.",
             "muted",
         )
-        files = (facts.relative(base.completions_file), facts.relative(final.completions_file))
+        files = (
+            facts.run.relative(base.completions_file),
+            facts.run.relative(final.completions_file),
+        )
         return [intro, *(_pair(b, a, files) for b, a in chosen)]
     return []
 

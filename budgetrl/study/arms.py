@@ -5,13 +5,12 @@
 An arm is a trial whose values are a rank and a rule for alpha.
 """
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from budgetrl.errors import RecipeError, UsageError
+from budgetrl.errors import RecipeError, UsageError, did_you_mean
 from budgetrl.recipe.base import AlphaPolicy, EngineName, Rank
 from budgetrl.recipe.load import find_recipe, list_recipes, load_recipe
 from budgetrl.recipe.schema import Recipe
@@ -58,11 +57,10 @@ def family_of(name: str) -> Family:
     try:
         path = find_recipe(name)
     except RecipeError:
-        near = difflib.get_close_matches(name, FAMILIES, n=1)
-        hint = f"Did you mean {near[0]}? " if near else ""
         raise UsageError(
             f"{name!r} is no family, and no recipe file or bundled recipe.",
-            hint=f"{hint}Families: {', '.join(FAMILIES)}. `budgetrl recipes list` shows recipes.",
+            hint=f"{did_you_mean(name, FAMILIES)}Families: {', '.join(FAMILIES)}. "
+            "`budgetrl recipes list` shows recipes.",
         ) from None
     recipe = load_recipe(path).recipe
     on_gpu = recipe.engine.device == "cuda"

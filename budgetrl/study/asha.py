@@ -29,6 +29,11 @@ RISK = (
 )
 
 
+def rule_words(rungs: Sequence[int]) -> str:
+    """How trials are chosen, and what may go wrong with it, for people."""
+    return f"Judged after {', '.join(map(str, rungs))} updates. {RULE} {RISK}"
+
+
 def rungs_of(steps: int, trials: int) -> tuple[int, ...]:
     """Updates at which trials are judged, the last being a whole run."""
     rungs = [steps]

@@ -5,7 +5,7 @@ from typing import Any
 
 from budgetrl.report.best import FEW_SEEDS, Best, best_of, pareto, point_words, points_of
 from budgetrl.report.document import Block, Figures, Section, Text
-from budgetrl.study.asha import RISK, RULE
+from budgetrl.study.asha import rule_words
 from budgetrl.study.state import StudyDir
 from budgetrl.study.watch import trial_rows
 from budgetrl.units import percent
@@ -77,8 +77,7 @@ def _notes(study: StudyDir, best: Best | None) -> list[str]:
     if not study.config.comparable:
         notes.append("The trials evaluate under different protocols: nothing is compared.")
     if study.sweep.rungs:
-        rungs = ", ".join(map(str, study.sweep.rungs))
-        notes.append(f"Judged after {rungs} updates. {RULE} {RISK}")
+        notes.append(rule_words(study.sweep.rungs))
     seeds = study.config.seeds
     if seeds < FEW_SEEDS:
         notes.append(

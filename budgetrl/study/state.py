@@ -23,7 +23,7 @@ from budgetrl.errors import RunDirError, UsageError
 from budgetrl.files import write_json
 from budgetrl.history import read_history
 from budgetrl.recipe.base import Rank
-from budgetrl.rundir import RESOLVED, RunDir
+from budgetrl.rundir import RunDir
 from budgetrl.study.place import STUDY
 from budgetrl.study.specs import Asked, TrialSpec
 from budgetrl.types import RunStatus
@@ -160,9 +160,8 @@ class StudyDir:
 
     def run_of(self, trial: Trial) -> RunDir | None:
         """A trial's run; None before it began, or if it left nothing."""
-        if trial.run is None or not (self.path / trial.run / RESOLVED).is_file():
-            return None
-        return RunDir(self.path / trial.run)
+        run = RunDir(self.path / trial.run) if trial.run is not None else None
+        return run if run is not None and run.exists() else None
 
     def account(self, trial: Trial) -> Account | None:
         """What a trial has made and paid; None before it began."""
@@ -182,7 +181,7 @@ class StudyDir:
 
     def paid_in_arms_s(self) -> float:
         """Seconds that all arms have paid."""
-        return sum(Account(run, read_history(run)).paid_s for run in self.runs())
+        return sum(account.paid_s for trial in self.trials if (account := self.account(trial)))
 
     def paid_s(self) -> float:
         """Seconds that the study has paid so far; gaps between attempts cost nothing."""

@@ -63,7 +63,7 @@ def _judged(run: RunDir, facts: EvaluatedRun) -> CheckpointFile | None:
     """The checkpoint that the run names as its best, else the newest complete one."""
     complete, finished = run.checkpoints(), facts.history.finished
     best = finished.best_checkpoint if finished is not None else None
-    named = [checkpoint for checkpoint in complete if facts.relative(checkpoint.path) == best]
+    named = [checkpoint for checkpoint in complete if facts.run.relative(checkpoint.path) == best]
     return next(iter([*named, *reversed(complete)]), None)
 
 
