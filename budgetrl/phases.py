@@ -65,3 +65,8 @@ ONCE = tuple(n for n, kind in PHASES.items() if kind.bill != "train" and kind.in
 """What a run has once, and a plan has times for; the phases of an update come again."""
 MEASURED_ONCE = tuple(name for name in ONCE if name not in ("download", "report"))
 """Of these, what one run tells the next: not a download, and not a report, which comes last."""
+
+
+def phase_label(name: str) -> str:
+    """What people read for the name of a phase."""
+    return "trial update" if name == "preflight" else name

@@ -19,7 +19,6 @@ from typing import Annotated, NoReturn
 import typer
 
 import budgetrl
-from budgetrl.account.text import scrub
 from budgetrl.cli import (
     bench as bench_commands,
     diagnose as diagnose_commands,
@@ -207,6 +206,8 @@ def _failed(kind: str, message: str, hint: str, exit_code: int, as_json: bool) -
     if as_json:
         error = {"type": kind, "message": message, "hint": hint, "exit_code": int(exit_code)}
         sys.stdout.write(json.dumps({"error": error}) + "\n")
+    from budgetrl.account.text import scrub  # `--help` does without its patterns
+
     between = "\n" if "\n" in message else " "
     lines = f"{kind}: {message}{between}{hint}".rstrip().split("\n")
     sys.stderr.write("".join(f"{x if x.isprintable() else scrub(x)}\n" for x in lines))

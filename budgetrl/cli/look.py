@@ -24,6 +24,8 @@ class _Look:
         for param in params:
             if getattr(param, "is_flag", False):
                 param.metavar = ""
+                if param.default is None:  # typer's own: it would load pydantic to read nothing
+                    param.default = False
         return params
 
 

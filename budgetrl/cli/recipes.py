@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from budgetrl.account.text import scrub
 from budgetrl.cli.look import Command, Group
 from budgetrl.cli.options import Json, Sets
 from budgetrl.cli.output import print_json
@@ -130,6 +129,8 @@ def check(
 
     Without paths: all bundled recipes, and every overlay on top of one.
     """
+    from budgetrl.account.text import scrub
+
     found = [_checked(ref, ref) for ref in paths] if paths else list(_check_bundled())
     bad = [one for one in found if one.error is not None]
     if as_json:

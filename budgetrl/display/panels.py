@@ -17,13 +17,12 @@ from budgetrl.display.lines import Part, clip, ends, fit, labelled, row, rule, w
 from budgetrl.display.scene import Scene
 from budgetrl.display.spark import bar
 from budgetrl.history import Span
-from budgetrl.phases import PHASES
+from budgetrl.phases import PHASES, phase_label
 from budgetrl.rundir import MANIFEST
 from budgetrl.types import RunStatus
 from budgetrl.units import duration
 
 _BEFORE_TRAINING = [name for name, kind in PHASES.items() if kind.bill in ("setup", "baseline")]
-_SETUP_LABELS = {"preflight": "trial update", "train": "first update"}
 _LESS_IMPORTANT = ("also", "stopped", "attempts", "best", "saved", "report", "bill", "error")
 """Labels of the end screen that go first where rows are short."""
 LATE = 1.01
@@ -186,7 +185,7 @@ def setup(scene: Scene) -> Panel | None:
 
 
 def _setup_line(scene: Scene, name: str, span: Span | None, width: int) -> Text:
-    label = _SETUP_LABELS.get(name, name)
+    label = "first update" if name == "train" else phase_label(name)
     if span is None:
         expected = getattr(scene.view.times, f"{name}_s", None)
         usual = f"about {duration(expected)}" if expected else ""

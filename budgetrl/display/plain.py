@@ -30,7 +30,7 @@ from budgetrl.events import (
     Step,
     changed_value,
 )
-from budgetrl.phases import PHASES
+from budgetrl.phases import PHASES, phase_label
 from budgetrl.rundir import RunDir
 from budgetrl.units import duration, percent, usd
 
@@ -108,7 +108,7 @@ class PlainDisplay:
         if span is not None:
             since = view.elapsed_s() - span.started_s
             usual = f" of about {duration(span.expected_s)}" if span.expected_s else ""
-            self._line(f"{span.name}: still at it, {duration(since)}{usual}")
+            self._line(f"{phase_label(span.name)}: still at it, {duration(since)}{usual}")
 
     def _show(self, event: Event) -> None:
         match event:
@@ -169,11 +169,12 @@ class PlainDisplay:
 
 
 def _phase(event: Phase) -> str:
+    label = phase_label(event.name)
     if event.state == "ended":
         took = "" if event.seconds is None else f" in {duration(event.seconds)}"
-        return f"{event.name}: done{took}"
+        return f"{label}: done{took}"
     usual = f", about {duration(event.expected_s)}" if event.expected_s else ""
-    return f"{event.name}: started{usual}"
+    return f"{label}: started{usual}"
 
 
 def _stage(event: StageEvent, asked: int | None) -> str:

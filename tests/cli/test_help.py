@@ -25,6 +25,18 @@ def docstring(words: tuple[str, ...]) -> str:
     return inspect.getdoc(inspect.unwrap(made)) or "" if made else ""
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"), [(["rum"], "'run'"), (["recipes", "shw"], "'show'"), (["foo"], None)]
+)
+def test_a_misspelt_command_is_guessed(
+    words: list[str], meant: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert f"No such command '{words[-1]}'." in told and "--help` shows" in told
+    assert ("Did you mean" in told) == (meant is not None) and (meant or "") in told
+
+
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
 def test_help_says_what_the_code_says_in_whole_lines(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

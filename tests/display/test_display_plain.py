@@ -17,6 +17,7 @@ from budgetrl import events
 from budgetrl.display.base import NoDisplay, can_be_live, open_display
 from budgetrl.display.output import PENDING_LIMIT, Output, aside
 from budgetrl.display.plain import PlainDisplay
+from budgetrl.display.watch import print_frame
 from budgetrl.rundir import PLAN
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +56,18 @@ def test_plain_lines_tell_phases_updates_evaluations_and_the_end(tmp_path: Path)
     ):
         assert fact in told, fact
     assert told.isascii() and errors.getvalue() == ""
+
+
+def test_a_phase_has_one_name_in_lines_and_in_the_live_view(tmp_path: Path) -> None:
+    lines, run, clock = io.StringIO(), made.create(tmp_path), made.Clock(5.0)
+    with open_display("plain", lines, io.StringIO()) as display, run.writer(clock.stamp) as writer:
+        display.start(run)
+        writer.write(events.Phase(name="preflight", state="started"))
+        display.tick()
+        view = io.StringIO()
+        print_frame(run, view)
+    for told in (lines.getvalue(), view.getvalue()):
+        assert "trial update" in told and "preflight" not in told
 
 
 def test_a_gate_is_told_in_one_line_also_where_an_earlier_version_tells_less(

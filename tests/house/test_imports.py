@@ -58,9 +58,14 @@ SUBMODULES = sorted(
 )
 
 
-def modules_after(statement: str) -> set[str]:
-    """Top-level names in sys.modules once a fresh interpreter has run the statement."""
-    code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+HELP_NEEDS = {"cli", "display", "errors", "rewards", "units"}
+"""Rooms that `--help` loads; what reads recipes or runs comes with the command."""
+
+
+def modules_after(statement: str, depth: int = 1) -> set[str]:
+    """Names in sys.modules, to a depth, once a fresh interpreter has run the statement."""
+    names = f"{{'.'.join(name.split('.')[:{depth}]) for name in sys.modules}}"
+    code = f"{statement}\nimport sys\nprint(*{names})"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
@@ -78,6 +83,15 @@ def modules_after(statement: str) -> set[str]:
 )
 def test_no_heavy_library_is_loaded_by(statement: str) -> None:
     assert modules_after(statement) & HEAVY == set()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["recipes", "check", "--help"]])
+def test_help_loads_little(words: list[str]) -> None:
+    """pydantic alone would be a third of the time to an answer."""
+    loaded = modules_after(f"from budgetrl.cli import main; main({words})", depth=2)
+    assert loaded & (HEAVY | {"numpy", "pydantic", "tomllib"}) == set()
+    rooms = {name.partition(".")[2] for name in loaded if name.startswith("budgetrl.")}
+    assert rooms == HELP_NEEDS
 
 
 def test_help_of_the_command_line_loads_no_heavy_library_and_no_recipe() -> None:

@@ -442,6 +442,23 @@ def test_one_process_at_a_time_hands_out_trials(tmp_path: Path) -> None:
     assert not study.is_held()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["sweep", "quickstart", "--grid", "lora.rank=8,16,32,64", "--on", "ray", "--out"], ["resume"]],
+)
+def test_a_sweep_that_another_process_runs_is_refused_before_anything_is_written(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = sweep_at(tmp_path / "sweep")
+    before = {file: file.read_bytes() for file in study.path.iterdir()}
+    with study.held():
+        assert main([*words, str(study.path)]) == ExitCode.USER
+    told = capsys.readouterr()
+    assert "another process runs it" in told.err and told.out == ""
+    after = {file: file.read_bytes() for file in study.path.iterdir() if file.name != "study.lock"}
+    assert after == before
+
+
 def test_a_sweep_of_another_recipe_is_not_continued(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
