@@ -392,13 +392,13 @@ def _ratio(paper: dict[str, PaperNumbers]) -> list[str]:
 
 
 def _lengths(paper: dict[str, PaperNumbers]) -> list[str]:
-    facts = {
+    stated = {
         f.key: f.value
         for numbers in paper.values()
-        for f in numbers.facts
-        if len(numbers.facts) > 1
+        for f in numbers.stated
+        if len(numbers.stated) > 1
     }
-    start, end = facts["completion_tokens.start"], facts["completion_tokens.end"]
+    start, end = stated["completion_tokens.start"], stated["completion_tokens.end"]
     return [
         f"Llama's answers nearly double from {start:.0f} to over {end:.0f} tokens",
         "consistent",

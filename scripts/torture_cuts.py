@@ -100,8 +100,8 @@ def cut_run(
 def _look(run: RunDir, truth: Count, outcome: Outcome, when: str) -> list[str]:
     """What the report says is missing; silence about a loss, or an exception, is a fault."""
     try:
-        facts = read_run(run)
-        document = run_document(facts)
+        evaluated = read_run(run)
+        document = run_document(evaluated)
         listed = [run_json(view) for view in list_of_runs(run.path.parent)]
     except BudgetRLError as error:
         outcome.faults.append(f"{when}: not to be shown: {error.name}: {error.message}")
@@ -109,9 +109,11 @@ def _look(run: RunDir, truth: Count, outcome: Outcome, when: str) -> list[str]:
     except Exception as error:  # a traceback for the user
         outcome.faults.append(f"{when}: {type(error).__name__}: {error}")
         return []
-    said = [*document.notices, *(w.message for w in facts.history.warnings.values())]
+    said = [*document.notices, *(w.message for w in evaluated.history.warnings.values())]
     said = [sentence for sentence in said if "crashed" not in sentence]
-    found = Count(facts.steps, sum(s.completions for s in facts.history.steps), _stored(facts))
+    found = Count(
+        evaluated.steps, sum(s.completions for s in evaluated.history.steps), _stored(evaluated)
+    )
     if found != truth and not said:
         outcome.faults.append(f"{when}: {found} instead of {truth}, and nothing is said")
     if found.updates != truth.updates and not listed[0]["missing"]:
@@ -121,8 +123,8 @@ def _look(run: RunDir, truth: Count, outcome: Outcome, when: str) -> list[str]:
     return said
 
 
-def _stored(facts: EvaluatedRun) -> int:
-    return sum(len(facts.completions(step.step)) for step in facts.history.steps)
+def _stored(evaluated: EvaluatedRun) -> int:
+    return sum(len(evaluated.completions(step.step)) for step in evaluated.history.steps)
 
 
 def _go_on(lab: Lab, run: RunDir, reference: Reference, name: str, outcome: Outcome) -> None:

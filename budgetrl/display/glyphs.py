@@ -31,7 +31,7 @@ class Glyphs:
     now: str
     todo: str
     dot: str
-    """Between facts."""
+    """Between parts of a line."""
     warning: str
     ellipsis: str
 

@@ -269,11 +269,11 @@ def end(scene: Scene, width: int) -> Panel | None:
     if scene.status is RunStatus.RUNNING:
         return None
     finished = scene.view.history.finished if scene.status is not RunStatus.CRASHED else None
-    told = ending(scene.view, finished or scene.status)
-    facts = [(label, _fact(label, text, width)) for label, text in told]
+    said = ending(scene.view, finished or scene.status)
+    told = [(label, _wrapped(label, text, width)) for label, text in said]
 
     def draw(width: int, rows: int) -> list[Text]:
-        kept = list(facts)
+        kept = list(told)
         for less_important in _LESS_IMPORTANT:
             if sum(len(lines) for _, lines in kept) < rows:
                 break
@@ -281,11 +281,11 @@ def end(scene: Scene, width: int) -> Panel | None:
         lines = [rule("outcome", width, scene.glyphs)]
         return [*lines, *(line for _, lines in kept for line in lines)][:rows]
 
-    whole = 1 + sum(len(lines) for _, lines in facts)
+    whole = 1 + sum(len(lines) for _, lines in told)
     return Panel(1, min(7, whole), whole, draw)
 
 
-def _fact(label: str, text: str, width: int) -> list[Text]:
+def _wrapped(label: str, text: str, width: int) -> list[Text]:
     style = g.STRONG if label in ("result", "next") else ""
     parts = wrap(scrub(text), max(8, width - 10))
     return [labelled("" if i else label, (part, style), 8) for i, part in enumerate(parts)]

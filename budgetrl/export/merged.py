@@ -96,8 +96,8 @@ def export_merged(
         projection, least = _write_weights(target, dtype, draft)
         _write_beside(folder, target.recipe, draft)
         if target.run is not None:
-            facts = read_run(target.run)
-            write_atomic(draft / "README.md", model_card(facts, target.step, merged=True))
+            card = model_card(read_run(target.run), target.step, merged=True)
+            write_atomic(draft / "README.md", card)
         names = sorted(path.name for path in draft.iterdir())
     files = [out / name for name in names]
     return MergedModel(files, projection, least, target.recipe.model.id, dtype)

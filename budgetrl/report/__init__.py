@@ -1,6 +1,6 @@
 """Reports: what a run was, did, cost and achieved, from its directory alone.
 
-    run directory --facts--> EvaluatedRun --sections--> Document --html | markdown--> files
+    run directory --account--> EvaluatedRun --sections--> Document --html | markdown--> files
 
 Readers: nothing here knows models, graders or training.
 """

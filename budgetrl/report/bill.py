@@ -23,23 +23,23 @@ INKS: Mapping[str, str] = {
 """A colour for a kind of work: learning, evaluating, measuring, writing; all else is grey."""
 
 
-def bill_blocks(facts: EvaluatedRun) -> list[Block]:
+def bill_blocks(run: EvaluatedRun) -> list[Block]:
     """The table of the bill and where the time of the updates went."""
-    rows = facts.bill
-    if not facts.paid_s:
+    rows = run.bill
+    if not run.paid_s:
         return [Text("Nothing was paid yet.", "muted")]
-    money = facts.usd_per_hour is not None
+    money = run.usd_per_hour is not None
     head = ["Phase", "estimate", "paid", "share", *(["dollars"] if money else [])]
-    body = [_row(facts, row, money) for row in rows]
-    plan = facts.plan
+    body = [_row(run, row, money) for row in rows]
+    plan = run.plan
     total: list[Cell | str] = [
         Cell("Total", strong=True),
         Cell(duration(plan.total_s if plan else None), strong=True),
-        Cell(duration(facts.paid_s), strong=True),
+        Cell(duration(run.paid_s), strong=True),
         "",
     ]
     if money:
-        total.append(Cell(usd(facts.paid_usd), strong=True))
+        total.append(Cell(usd(run.paid_usd), strong=True))
     caption = "Paid seconds from events.jsonl and heartbeat.json; the estimate from plan.json"
     if plan is not None:
         caption += f" ({plan.steps:,} updates planned; times: {plan.source})"
@@ -51,7 +51,7 @@ def bill_blocks(facts: EvaluatedRun) -> list[Block]:
     inner = [_part(row) for row in rows if row.paid_s and row.part]
     if inner:
         blocks.append(Bar("Within the updates", inner))
-    return blocks + _stages(facts)
+    return blocks + _stages(run)
 
 
 def _part(row: BillRow) -> Part:
@@ -61,12 +61,12 @@ def _part(row: BillRow) -> Part:
     return Part(row.name, row.paid_s or 0.0, duration(row.paid_s), ink, depth)
 
 
-def _stages(facts: EvaluatedRun) -> list[Block]:
+def _stages(run: EvaluatedRun) -> list[Block]:
     """The updates of each stage against the plan."""
-    rows = stage_rows(facts)
+    rows = stage_rows(run)
     if not rows:
         return []
-    money = facts.usd_per_hour is not None
+    money = run.usd_per_hour is not None
     head = ["Stage", "kind", "updates: planned", "made", "estimate", "paid"]
     head += ["dollars"] if money else []
     body = [
@@ -77,24 +77,24 @@ def _stages(facts: EvaluatedRun) -> list[Block]:
             str(row.steps),
             duration(row.planned_s),
             duration(row.paid_s),
-            *([usd(facts.usd_of(row.paid_s))] if money else []),
+            *([usd(run.usd_of(row.paid_s))] if money else []),
         ]
         for row in rows
     ]
     return [Table(head, body, text_columns=2,
                   footnotes=[
                       f"Gate after {one.name}: {gate_words(one)}."
-                      for one in facts.history.stages
+                      for one in run.history.stages
                       if one.state == "gate"
                   ],
                   caption="Updates by stage, without evaluations and checkpoints.")]  # fmt: skip
 
 
-def _row(facts: EvaluatedRun, row: BillRow, money: bool) -> Sequence[Cell | str]:
+def _row(run: EvaluatedRun, row: BillRow, money: bool) -> Sequence[Cell | str]:
     tone: Tone = "muted" if row.part else ""
-    share = None if row.paid_s is None else row.paid_s / facts.paid_s
+    share = None if row.paid_s is None else row.paid_s / run.paid_s
     texts = [duration(row.planned_s), duration(row.paid_s), percent(share)]
     if money:
-        texts.append(usd(facts.usd_of(row.paid_s)))
+        texts.append(usd(run.usd_of(row.paid_s)))
     name = f"\u2003{row.name}" if row.part else row.name
     return [Cell(name, tone), *(Cell(text, tone) for text in texts)]

@@ -18,83 +18,83 @@ from budgetrl.units import duration, percent, usd
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def model_card(facts: EvaluatedRun, step: int, *, merged: bool = False) -> str:
+def model_card(run: EvaluatedRun, step: int, *, merged: bool = False) -> str:
     """Markdown with the hub's metadata on top.
 
     Args:
-        facts: a run that has ended.
+        run: a run that has ended.
         step: the update after which the adapter was saved.
         merged: the card of a whole model, instead of an adapter's.
     """
     joined = "merged into" if merged else "for"
-    if facts.tables.get("lora", {}).get("rank") == "full":
+    if run.tables.get("lora", {}).get("rank") == "full":
         joined = "of"
     parts = (
-        _metadata(facts, merged),
-        f"# {_plain(facts.name)}: {_adapter(facts)} {joined} {_plain(facts.model)}",
-        _summary(facts, step),
-        *_results(facts),
-        *(_use_whole() if merged else _use(facts)),
-        *_making(facts),
+        _metadata(run, merged),
+        f"# {_plain(run.name)}: {_adapter(run)} {joined} {_plain(run.model)}",
+        _summary(run, step),
+        *_results(run),
+        *(_use_whole() if merged else _use(run)),
+        *_making(run),
         "The licence of the base model applies to what is made with it; this card grants none.",
     )
     return shareable("\n\n".join(parts)) + "\n"
 
 
-def base_revision(facts: EvaluatedRun) -> str | None:
+def base_revision(run: EvaluatedRun) -> str | None:
     """The commit of the base model; of an older run what its recipe or its engine says."""
-    stated = facts.tables.get("model", {}).get("revision")
-    found = _commit(facts, "model") or stated
-    found = found or facts.manifest.get("engine", {}).get("model_revision")
+    stated = run.tables.get("model", {}).get("revision")
+    found = _commit(run, "model") or stated
+    found = found or run.manifest.get("engine", {}).get("model_revision")
     return str(found) if found else None
 
 
-def _commit(facts: EvaluatedRun, key: str) -> str | None:
+def _commit(run: EvaluatedRun, key: str) -> str | None:
     """The commit that a repository of the hub was pinned to."""
-    pinned = facts.manifest.get("hub", {}).get(key, {}).get("commit")
+    pinned = run.manifest.get("hub", {}).get(key, {}).get("commit")
     return str(pinned) if pinned else None
 
 
-def _revision(facts: EvaluatedRun, key: str) -> str:
+def _revision(run: EvaluatedRun, key: str) -> str:
     """A commit, and the branch or tag that it was found by."""
-    stated = facts.tables.get(key, {}).get("revision")
-    commit = base_revision(facts) if key == "model" else _commit(facts, key)
+    stated = run.tables.get(key, {}).get("revision")
+    commit = base_revision(run) if key == "model" else _commit(run, key)
     if commit is None or stated is None or stated == commit:
         return str(commit or stated or "not known")
     return f"{commit} ({stated})"
 
 
-def _metadata(facts: EvaluatedRun, merged: bool) -> str:
-    data = facts.tables.get("data", {}).get("id")
+def _metadata(run: EvaluatedRun, merged: bool) -> str:
+    data = run.tables.get("data", {}).get("id")
     library, relation = ("transformers", "finetune") if merged else ("peft", "adapter")
     fields: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-generation"}
-    if _HUB_ID.fullmatch(facts.model):
-        fields |= {"base_model": facts.model, "base_model_relation": relation}
+    if _HUB_ID.fullmatch(run.model):
+        fields |= {"base_model": run.model, "base_model_relation": relation}
     if isinstance(data, str) and _HUB_ID.fullmatch(data):
         fields["datasets"] = [data]
     fields["tags"] = ["budgetrl", "grpo", "lora"]
     return "\n".join(["---", *(f"{key}: {json.dumps(fields[key])}" for key in fields), "---"])
 
 
-def _adapter(facts: EvaluatedRun) -> str:
-    rank = facts.tables.get("lora", {}).get("rank", "?")
+def _adapter(run: EvaluatedRun) -> str:
+    rank = run.tables.get("lora", {}).get("rank", "?")
     return "all weights" if rank == "full" else f"LoRA rank {rank}"
 
 
-def _summary(facts: EvaluatedRun, step: int) -> str:
-    cost = duration(facts.paid_s) + (f", {usd(facts.paid_usd)}" if facts.paid_usd else "")
+def _summary(run: EvaluatedRun, step: int) -> str:
+    cost = duration(run.paid_s) + (f", {usd(run.paid_usd)}" if run.paid_usd else "")
     rewards = " + ".join(
         f"{reward.get('weight', 1.0):g} {_plain(str(reward.get('name')))}"
-        for reward in facts.tables.get("rewards", [])
+        for reward in run.tables.get("rewards", [])
     )
     return (
         f"Trained with GRPO and verifiable rewards ({rewards}) by budgetrl: the adapter after "
-        f"{step} of {facts.steps} updates, in a run of {cost} with both evaluations and the report."
+        f"{step} of {run.steps} updates, in a run of {cost} with both evaluations and the report."
     )
 
 
-def _results(facts: EvaluatedRun) -> Iterator[str]:
-    finished = facts.history.finished
+def _results(run: EvaluatedRun) -> Iterator[str]:
+    finished = run.history.finished
     yield "## Results"
     if finished is None or not finished.final or not finished.difference:
         yield "This run has no final evaluation to compare with the start, so no gain is claimed."
@@ -103,7 +103,7 @@ def _results(facts: EvaluatedRun) -> Iterator[str]:
         "| suite | pass@k | before | after | difference in points (95 %) |",
         "|---|---|---|---|---|",
     ]
-    for suite, by_k in facts.recorded_differences().items():
+    for suite, by_k in run.recorded_differences().items():
         for k, found in by_k.items():
             before, after = (
                 percent(scores[suite].pass_at.get(k) if suite in scores else None)
@@ -115,11 +115,11 @@ def _results(facts: EvaluatedRun) -> Iterator[str]:
                 f"| {points(found.difference)} ({interval}) |"
             )
     yield "\n".join(rows)
-    yield "\n".join(_protocol(facts, suite) for suite in finished.difference)
+    yield "\n".join(_protocol(run, suite) for suite in finished.difference)
 
 
-def _protocol(facts: EvaluatedRun, suite: str) -> str:
-    found = facts.evaluation("final", suite)
+def _protocol(run: EvaluatedRun, suite: str) -> str:
+    found = run.evaluation("final", suite)
     if found is None:
         return f"- {_plain(suite_name(suite))}: how it was evaluated is not recorded."
     return (
@@ -130,18 +130,18 @@ def _protocol(facts: EvaluatedRun, suite: str) -> str:
     )
 
 
-def _use(facts: EvaluatedRun) -> Iterator[str]:
-    rank = facts.tables.get("lora", {}).get("rank", 0)
-    model = _plain(facts.model)
+def _use(run: EvaluatedRun) -> Iterator[str]:
+    rank = run.tables.get("lora", {}).get("rank", 0)
+    model = _plain(run.model)
     yield "## Use\n\nIn these lines `adapter` is this folder."
     yield (
         "```python\nfrom peft import AutoPeftModelForCausalLM\n\n"
         'model = AutoPeftModelForCausalLM.from_pretrained("adapter")\n```'
     )
-    if facts.model.startswith(PREFIX):
+    if run.model.startswith(PREFIX):
         yield "The base model ships with budgetrl; `base_model_name_or_path` says where it lay."
         return
-    revision = base_revision(facts)
+    revision = base_revision(run)
     pinned = f" --revision {_plain(revision)}" if revision else ""
     yield (
         f"```bash\nvllm serve {model}{pinned} --enable-lora --max-lora-rank {rank} "
@@ -163,23 +163,23 @@ def _use_whole() -> Iterator[str]:
     yield "```bash\nvllm serve model\n```"
 
 
-def _making(facts: EvaluatedRun) -> Iterator[str]:
-    resolved, manifest = facts.tables, facts.manifest
+def _making(run: EvaluatedRun) -> Iterator[str]:
+    resolved, manifest = run.tables, run.manifest
     lora, schedule, data = (resolved.get(name, {}) for name in ("lora", "schedule", "data"))
     found, gpu = manifest.get("data", {}), manifest.get("gpu")
-    prompt, known = resolved.get("prompt", {}), facts.recipe.lora if facts.recipe else None
+    prompt, known = resolved.get("prompt", {}), run.recipe.lora if run.recipe else None
     alpha = lora.get("alpha")
     if known and known.scale is not None:
         alpha = f"{known.resolved_alpha:g}, scale {known.scale:g}"
     adapter = f"rank {lora.get('rank')}, alpha {alpha}, targets {lora.get('targets')}"
     items = {
-        "base model": f"{facts.model}, revision {_revision(facts, 'model')}",
+        "base model": f"{run.model}, revision {_revision(run, 'model')}",
         "trained": "all weights" if lora.get("rank") == "full" else adapter,
         "data": f"{data.get('id') or data.get('path')}, "
-        f"{'revision ' + _revision(facts, 'data') + ', ' if data.get('id') else ''}"
+        f"{'revision ' + _revision(run, 'data') + ', ' if data.get('id') else ''}"
         f"{found.get('used', '?')} problems, fingerprint {found.get('fingerprint', '?')}",
         "learning rate": f"{schedule.get('learning_rate')}, {schedule.get('shape')}",
-        "seed": str(facts.seed),
+        "seed": str(run.seed),
         "user turn": prompt.get("template", "{problem}"),
         "machine": str((gpu or {}).get("name") or manifest.get("machine", {}).get("cpu", "?")),
         "versions": _versions(manifest),

@@ -1,6 +1,6 @@
 """The paper's claims about one model, checked against the arms of a study.
 
-    claims_of(arms, facts) -> [Claim(claim, verdict, effect, interval, n, seeds)]
+    claims_of(arms, updates) -> [Claim(claim, verdict, effect, interval, n, seeds)]
 
 What a claim says of a *rank* is judged only between arms of equal scale alpha/r: with one fixed
 alpha the paper's arms differ 32-fold in scale, and either could be the cause.

@@ -1,6 +1,6 @@
 """What a report consists of, before it is Markdown or HTML.
 
-    sections(facts) -> [Section(title, blocks)] --> markdown.render | html.render
+    run_document(run) -> [Section(title, blocks)] --> markdown.render | html.render
 
 Every text in here is plain text: renderers escape it.
 """

@@ -11,18 +11,18 @@ from budgetrl.types import Protocol
 from budgetrl.units import percent
 
 
-def outcome_blocks(facts: EvaluatedRun) -> Iterator[Block]:
+def outcome_blocks(run: EvaluatedRun) -> Iterator[Block]:
     """Before, after and the difference by suite; nothing without an evaluation."""
     rows: list[Sequence[Cell | str]] = []
-    for suite in facts.suites:
+    for suite in run.suites:
         for when, label in (("baseline", "before"), ("final", "after")):
-            if facts.evaluation(when, suite) is not None:
-                rows.append(_evaluation_row(facts, suite, when, label))
-        if suite in facts.differences:
-            rows.append(_difference_row(facts, suite))
+            if run.evaluation(when, suite) is not None:
+                rows.append(_evaluation_row(run, suite, when, label))
+        if suite in run.differences:
+            rows.append(_difference_row(run, suite))
     if not rows:
         return
-    ks = _ks(facts)
+    ks = _ks(run)
     head = ["Suite", "", *(f"pass@{k}" for k in ks), "samples", "truncated", "no answer", "tokens"]
     caption = (
         "Shares of problems solved with 95 % intervals over problems: Student t for pass@1 "
@@ -30,23 +30,23 @@ def outcome_blocks(facts: EvaluatedRun) -> Iterator[Block]:
         "paired over the same problems and rounds. Numbers from evals/<suite>/<when>.json."
     )
     yield Table(head, rows, caption=caption, text_columns=2)
-    yield from _answers(facts)
-    yield Listing(list(_protocols(facts)))
-    yield from _further(facts)
-    selected = _selection(facts)
+    yield from _answers(run)
+    yield Listing(list(_protocols(run)))
+    yield from _further(run)
+    selected = _selection(run)
     if selected:
         yield Text(selected, "muted")
 
 
-def _ks(facts: EvaluatedRun) -> list[int]:
-    return sorted({k for e in facts.history.evaluations for k in e.pass_at})
+def _ks(run: EvaluatedRun) -> list[int]:
+    return sorted({k for e in run.history.evaluations for k in e.pass_at})
 
 
-def _evaluation_row(facts: EvaluatedRun, suite: str, when: str, label: str) -> Sequence[Cell | str]:
-    found = facts.evaluation(when, suite)
+def _evaluation_row(run: EvaluatedRun, suite: str, when: str, label: str) -> Sequence[Cell | str]:
+    found = run.evaluation(when, suite)
     assert found is not None
     cells: list[Cell | str] = [suite_name(suite) if label == "before" else "", label]
-    cells += [score_cell(found.pass_at.get(k), found.interval_95.get(k)) for k in _ks(facts)]
+    cells += [score_cell(found.pass_at.get(k), found.interval_95.get(k)) for k in _ks(run)]
     cells += [
         f"{found.problems} x {found.samples}",
         percent(found.truncated_share),
@@ -56,20 +56,20 @@ def _evaluation_row(facts: EvaluatedRun, suite: str, when: str, label: str) -> S
     return cells
 
 
-def _difference_row(facts: EvaluatedRun, suite: str) -> Sequence[Cell | str]:
-    by_k = facts.differences[suite]
+def _difference_row(run: EvaluatedRun, suite: str) -> Sequence[Cell | str]:
+    by_k = run.differences[suite]
     cells: list[Cell | str] = ["", Cell("difference", strong=True)]
     cells += [
         gain_cell(by_k[k].difference, by_k[k].interval_95) if k in by_k else NOTHING
-        for k in _ks(facts)
+        for k in _ks(run)
     ]
     samples = next(iter(by_k.values())).samples if by_k else 0
     return [*cells, Cell(f"first {samples}", "muted"), "", "", ""]
 
 
-def _answers(facts: EvaluatedRun) -> Iterator[Block]:
+def _answers(run: EvaluatedRun) -> Iterator[Block]:
     rows: list[Sequence[Cell | str]] = []
-    for (suite, when), stored in facts.stored.items():
+    for (suite, when), stored in run.stored.items():
         result = stored.result
         if result is None:
             continue
@@ -83,11 +83,11 @@ def _answers(facts: EvaluatedRun) -> Iterator[Block]:
         yield Table(head, rows, text_columns=2)
 
 
-def _further(facts: EvaluatedRun) -> Iterator[Block]:
+def _further(run: EvaluatedRun) -> Iterator[Block]:
     """What `budgetrl eval` added to the run."""
     results = [
         (stored, stored.result)
-        for stored in facts.further
+        for stored in run.further
         if stored.result is not None and stored.protocol.think is None
     ]
     ks = sorted({k for _, result in results for k in result.pass_at})
@@ -111,14 +111,14 @@ def protocol_text(p: Protocol) -> str:
     )
 
 
-def _protocols(facts: EvaluatedRun) -> Iterator[tuple[str, str]]:
-    for suite in facts.suites:
+def _protocols(run: EvaluatedRun) -> Iterator[tuple[str, str]]:
+    for suite in run.suites:
         seen = {}
         for when in ("baseline", "final"):
-            stored = facts.stored.get((suite, when))
+            stored = run.stored.get((suite, when))
             if stored is not None:
                 seen[when] = protocol_text(stored.protocol)
-            evaluation = facts.evaluation(when, suite)
+            evaluation = run.evaluation(when, suite)
             if evaluation is not None and (said := said_of(evaluation.rounds)):
                 yield f"Rounds, {suite_name(suite)}, {when}", said
         texts = set(seen.values())
@@ -128,13 +128,13 @@ def _protocols(facts: EvaluatedRun) -> Iterator[tuple[str, str]]:
             yield f"Protocol, {suite_name(suite)}, {when} (different: not compared)", text
 
 
-def _selection(facts: EvaluatedRun) -> str:
-    if facts.recipe is None:
+def _selection(run: EvaluatedRun) -> str:
+    if run.recipe is None:
         return ""
-    select = facts.recipe.select
+    select = run.recipe.select
     if select.use == "last":
         return "The final evaluation judges the last checkpoint: select.use in the recipe."
-    finished = facts.history.finished
+    finished = run.history.finished
     chosen = finished.best_checkpoint if finished else None
     suite = suite_name(select.suite or "")
     text = f"The final evaluation judges the checkpoint with the best {select.metric} on {suite}"

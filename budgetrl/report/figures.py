@@ -51,41 +51,41 @@ def draw_all(drawings: Sequence[Drawing]) -> list[Figure]:
     ]
 
 
-def money_label(facts: EvaluatedRun) -> str:
+def money_label(run: EvaluatedRun) -> str:
     """What the axes of cost say."""
-    return "US dollars" if facts.usd_per_hour is not None else "minutes paid"
+    return "US dollars" if run.usd_per_hour is not None else "minutes paid"
 
 
-def costs(facts: EvaluatedRun, made: Iterable[Event]) -> list[float]:
+def costs(run: EvaluatedRun, made: Iterable[Event]) -> list[float]:
     """What was paid by then: dollars, or minutes where no price is known."""
-    usd = facts.usd_of(1.0)
+    usd = run.usd_of(1.0)
     per_second = 1 / 60 if usd is None else usd
     return [event.elapsed_s * per_second for event in made]
 
 
-def measured(facts: EvaluatedRun, name: str) -> list[tuple[float, float]]:
+def measured(run: EvaluatedRun, name: str) -> list[tuple[float, float]]:
     """A curve of `series.MEASURED` by update."""
-    steps = facts.history.steps
+    steps = run.history.steps
     values = map(MEASURED[name], steps)
     return [(float(s.step), y) for s, y in zip(steps, values, strict=True) if y is not None]
 
 
-def learning_curves(facts: EvaluatedRun) -> list[Figure]:
+def learning_curves(run: EvaluatedRun) -> list[Figure]:
     """Reward, accuracy, length, entropy and shares against updates, with the cost on top."""
-    steps = facts.history.steps
+    steps = run.history.steps
     if len(steps) < 2:
         return []
     x_all = [float(step.step) for step in steps]
-    money = costs(facts, steps)
-    top = (money_label(facts), x_all, money) if money[-1] > money[0] else None
+    money = costs(run, steps)
+    top = (money_label(run), x_all, money) if money[-1] > money[0] else None
     drawings = []
     for name, title, percent, zero in CURVES:
-        seen = measured(facts, name)
+        seen = measured(run, name)
         if len(seen) < 2:
             continue
         lines = [plots.Line(_entropy_label(steps), *_columns(seen))]
-        if name == "entropy" and len(facts.history.entropies) > 1:
-            exact = [(float(e.step), e.mean_nats) for e in facts.history.entropies]
+        if name == "entropy" and len(run.history.entropies) > 1:
+            exact = [(float(e.step), e.mean_nats) for e in run.history.entropies]
             columns = _columns(exact)
             lines.append(plots.Line("exact (Eq. 1)", *columns, points=True, joined=False, ink="b"))
         panel = plots.Panel(
@@ -95,44 +95,44 @@ def learning_curves(facts: EvaluatedRun) -> list[Figure]:
             percent=percent,
             zero=zero,
             second_axis=top,
-            marks=[(stage.step + 0.5, stage.name) for stage in begun(facts)],
+            marks=[(stage.step + 0.5, stage.name) for stage in begun(run)],
         )
         alt = f"{title}: {seen[0][1]:.3g} at update {seen[0][0]:.0f}, {seen[-1][1]:.3g} at the end"
         drawings.append(Drawing(f"curve_{name}", panel, alt))
     return draw_all(drawings)
 
 
-def begun(facts: EvaluatedRun) -> list[StageEvent]:
+def begun(run: EvaluatedRun) -> list[StageEvent]:
     """Where stages of the training begin."""
-    return [event for event in facts.history.stages if event.state == "started"]
+    return [event for event in run.history.stages if event.state == "started"]
 
 
 def _entropy_label(steps: Sequence[Step]) -> str:
     return "exact, training" if steps[-1].entropy_kind == "exact" else "sampled, -mean log p"
 
 
-def frontier(facts: EvaluatedRun) -> list[Figure]:
+def frontier(run: EvaluatedRun) -> list[Figure]:
     """Held-out pass@1 against what was paid, and the useful groups that the money bought."""
     drawings = []
     lines = []
-    for ink, suite in zip(SERIES, facts.suites, strict=False):
-        evaluations = _by_step(facts, suite)
+    for ink, suite in zip(SERIES, run.suites, strict=False):
+        evaluations = _by_step(run, suite)
         if len(evaluations) > 1:
-            paid = costs(facts, evaluations)
+            paid = costs(run, evaluations)
             lines.append(_with_interval(suite_name(suite), paid, evaluations, ink))
-    stages = begun(facts)
+    stages = begun(run)
     if lines:
         panel = plots.Panel(
-            "Held-out pass@1, 95 % interval", money_label(facts), lines, percent=True,
-            marks=list(zip(costs(facts, stages), (stage.name for stage in stages), strict=True)),
+            "Held-out pass@1, 95 % interval", money_label(run), lines, percent=True,
+            marks=list(zip(costs(run, stages), (stage.name for stage in stages), strict=True)),
         )  # fmt: skip
         alt = "; ".join(f"{line.label}: {line.y[0]:.3f} to {line.y[-1]:.3f}" for line in lines)
         drawings.append(Drawing("frontier", panel, alt))
-    useful = _signal_per_cost(facts)
+    useful = _signal_per_cost(run)
     if len(useful) > 1:
-        unit = "dollar" if facts.usd_per_hour is not None else "minute"
+        unit = "dollar" if run.usd_per_hour is not None else "minute"
         panel = plots.Panel(
-            f"Groups with signal per {unit}", money_label(facts),
+            f"Groups with signal per {unit}", money_label(run),
             [plots.Line("", *_columns(useful))], zero=True,
         )  # fmt: skip
         alt = f"{panel.title}: {useful[0][1]:.3g} at the start, {useful[-1][1]:.3g} at the end"
@@ -140,10 +140,10 @@ def frontier(facts: EvaluatedRun) -> list[Figure]:
     return draw_all(drawings)
 
 
-def _signal_per_cost(facts: EvaluatedRun) -> list[tuple[float, float]]:
+def _signal_per_cost(run: EvaluatedRun) -> list[tuple[float, float]]:
     found = []
-    steps = facts.history.steps
-    paid = pairwise(costs(facts, steps))
+    steps = run.history.steps
+    paid = pairwise(costs(run, steps))
     for (before, after), (start, end) in zip(pairwise(steps), paid, strict=True):
         signal = after.groups_with_signal or 0
         taught_by_reward = signal_share(after) is not None
@@ -152,9 +152,9 @@ def _signal_per_cost(facts: EvaluatedRun) -> list[tuple[float, float]]:
     return found
 
 
-def _by_step(facts: EvaluatedRun, suite: str) -> list[Evaluation]:
+def _by_step(run: EvaluatedRun, suite: str) -> list[Evaluation]:
     """Evaluations with pass@1, one per update (the final one wins), in order."""
-    found = {e.step: e for e in facts.scored(suite)}
+    found = {e.step: e for e in run.scored(suite)}
     return [found[step] for step in sorted(found)]
 
 

@@ -1,7 +1,7 @@
 """What a recipe's paper prints, beside what was measured: rows for its Tables 1 and 2.
 
 `[[expected]]` keys: "aime24@16.final" and "aime24@1.baseline" (percent, as printed), and
-"entropy_change.r8" (percent); other keys are facts of the text, by metric.
+"entropy_change.r8" (percent); others are stated in the text, by metric.
 """
 
 import re
@@ -30,7 +30,7 @@ class PaperNumbers:
     """Rank -> relative entropy change in percent."""
     final_rank: int | None
     """None: the paper does not say."""
-    facts: Sequence[Expected] = field(default_factory=tuple)
+    stated: Sequence[Expected] = field(default_factory=tuple)
     """Everything else."""
 
     def columns(self) -> list[tuple[str, int]]:
@@ -50,7 +50,7 @@ def parse_expected(expected: Iterable[Expected]) -> PaperNumbers:
     passes: dict[tuple[str, int, str], float] = {}
     entropies: dict[int, float] = {}
     ranks: set[int] = set()
-    facts = []
+    stated = []
     for entry in expected:
         if match := _PASS.fullmatch(entry.key):
             passes[match["suite"], int(match["k"]), match["when"]] = entry.value
@@ -59,8 +59,8 @@ def parse_expected(expected: Iterable[Expected]) -> PaperNumbers:
         elif match := _ENTROPY.fullmatch(entry.key):
             entropies[int(match["rank"])] = entry.value
         else:
-            facts.append(entry)
-    return PaperNumbers(passes, entropies, ranks.pop() if len(ranks) == 1 else None, facts)
+            stated.append(entry)
+    return PaperNumbers(passes, entropies, ranks.pop() if len(ranks) == 1 else None, stated)
 
 
 def merged(numbers: Sequence[PaperNumbers]) -> PaperNumbers | None:

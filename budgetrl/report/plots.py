@@ -95,7 +95,7 @@ class Panel:
     """The axis begins at zero."""
     second_axis: tuple[str, Sequence[float], Sequence[float]] | None = None
     """An axis on top: its label, and x positions with their values, both rising."""
-    facts: Sequence[tuple[float, str]] = ()
+    stated: Sequence[tuple[float, str]] = ()
     """Horizontal lines: values that a paper states."""
     marks: Sequence[tuple[float, str]] = ()
     """Vertical lines: where stages of the training begin, with their names."""
@@ -231,7 +231,7 @@ def _free_side(lines: Sequence[Line], value: float) -> Literal["left", "right"]:
 def _finish(axes: Any, panel: Panel) -> None:
     axes.set_xlabel(panel.x_label)
     axes.margins(x=0.03)
-    for value, text in panel.facts:
+    for value, text in panel.stated:
         axes.axhline(value, color=INK["paper"], linewidth=1.1, linestyle=(0, (4, 3)))
         side = _free_side(panel.lines, value)
         axes.annotate(

@@ -17,16 +17,16 @@ _WANTED = ((False, True), (True, True), (False, False), (True, False))
 """Right before and after: learnt, kept, still wrong, lost."""
 
 
-def sample_blocks(facts: EvaluatedRun) -> list[Block]:
+def sample_blocks(run: EvaluatedRun) -> list[Block]:
     """Pairs of completions, each with its verdict and the file that it is in."""
-    pairs = _evaluated(facts) or _trained(facts)
+    pairs = _evaluated(run) or _trained(run)
     return list(pairs)
 
 
-def _evaluated(facts: EvaluatedRun) -> list[Block]:
+def _evaluated(run: EvaluatedRun) -> list[Block]:
     """The same held-out problems before and after training, of every kind of change."""
-    for suite in facts.suites:
-        base, final = facts.stored.get((suite, "baseline")), facts.stored.get((suite, "final"))
+    for suite in run.suites:
+        base, final = run.stored.get((suite, "baseline")), run.stored.get((suite, "final"))
         if base is None or final is None or final.step == base.step:
             continue
         before = {row.problem_id: row for row in base.rows if row.sample == 0}
@@ -41,8 +41,8 @@ def _evaluated(facts: EvaluatedRun) -> list[Block]:
             "muted",
         )
         files = (
-            facts.run.relative(base.completions_file),
-            facts.run.relative(final.completions_file),
+            run.run.relative(base.completions_file),
+            run.run.relative(final.completions_file),
         )
         return [intro, *(_pair(b, a, files) for b, a in chosen)]
     return []
@@ -70,12 +70,12 @@ def _pair(before: EvalRow, after: EvalRow, files: tuple[str, str]) -> Pair:
     )
 
 
-def _trained(facts: EvaluatedRun) -> list[Block]:
+def _trained(run: EvaluatedRun) -> list[Block]:
     """Right and wrong completions of the first and the last update."""
-    steps = [step.step for step in facts.history.steps]
+    steps = [step.step for step in run.history.steps]
     if not steps:
         return []
-    first, last = facts.completions(steps[0]), facts.completions(steps[-1])
+    first, last = run.completions(steps[0]), run.completions(steps[-1])
     pairs = list(_by_verdict(first, last, (steps[0], steps[-1])))
     if not pairs:
         return []

@@ -36,42 +36,42 @@ _MANIFEST = (
 """Entries of the manifest that a report shows."""
 
 
-def run_document(facts: EvaluatedRun) -> Document:
+def run_document(run: EvaluatedRun) -> Document:
     """The report of one run."""
-    lora = facts.recipe.lora if facts.recipe else None
+    lora = run.recipe.lora if run.recipe else None
     adapter = f"{_trained(lora)}, " if lora else ""
-    subtitle = f"{facts.model}, {adapter}seed {facts.seed}"
+    subtitle = f"{run.model}, {adapter}seed {run.seed}"
     return Document(
-        title=facts.name,
-        status=facts.status.value,
-        status_tone=STATUS_TONES[facts.status],
+        title=run.name,
+        status=run.status.value,
+        status_tone=STATUS_TONES[run.status],
         subtitle=subtitle,
-        headline=headline(facts),
-        notices=list(_notices(facts)),
-        sections=[section for section in _sections(facts) if section.blocks],
-        footer=f"Made from the files of {facts.run.name} alone.",
+        headline=headline(run),
+        notices=list(_notices(run)),
+        sections=[section for section in _sections(run) if section.blocks],
+        footer=f"Made from the files of {run.run.name} alone.",
     )
 
 
-def headline(facts: EvaluatedRun) -> list[Text]:
+def headline(run: EvaluatedRun) -> list[Text]:
     """One sentence per compared suite, then how the run ended and what it cost."""
     sentences = [
         Text(f"{difference_sentence(suite, by_k[1])}.", tone_of(by_k[1].interval_95))
-        for suite, by_k in facts.differences.items()
+        for suite, by_k in run.differences.items()
         if 1 in by_k
     ]
-    ended = facts.status not in (RunStatus.CRASHED, RunStatus.RUNNING)
-    finished = facts.history.finished if ended else None
-    end = Text(f"{stopped(facts, finished or facts.status)} and {paid(facts)}.", "muted")
-    return [*(sentences or [Text(_without_comparison(facts), "muted")]), end]
+    ended = run.status not in (RunStatus.CRASHED, RunStatus.RUNNING)
+    finished = run.history.finished if ended else None
+    end = Text(f"{stopped(run, finished or run.status)} and {paid(run)}.", "muted")
+    return [*(sentences or [Text(_without_comparison(run), "muted")]), end]
 
 
-def _without_comparison(facts: EvaluatedRun) -> str:
-    if not facts.suites:
+def _without_comparison(run: EvaluatedRun) -> str:
+    if not run.suites:
         return "This run has no evaluation yet, so nothing can be said about its outcome."
     parts = []
-    for suite in facts.suites:
-        shown = facts.scored(suite)
+    for suite in run.suites:
+        shown = run.scored(suite)
         if not shown:
             continue
         first, last = shown[0], shown[-1]
@@ -84,76 +84,76 @@ def _without_comparison(facts: EvaluatedRun) -> str:
     return f"{said} {'; '.join(parts)}." if parts else said
 
 
-def _sections(facts: EvaluatedRun) -> Iterator[Section]:
+def _sections(run: EvaluatedRun) -> Iterator[Section]:
     from budgetrl.report.figures import frontier, learning_curves  # loads matplotlib
     from budgetrl.report.several import beside_paper
     from budgetrl.report.thinking import thinking_blocks
 
-    yield Section("At a glance", [Tiles(_tiles(facts))])
-    found = _findings(facts)
+    yield Section("At a glance", [Tiles(_tiles(run))])
+    found = _findings(run)
     yield Section("What went wrong", list(_went_wrong(found)))
-    yield Section("Outcome", list(outcome_blocks(facts)))
-    taught = facts.recipe is not None and facts.recipe.distils
+    yield Section("Outcome", list(outcome_blocks(run)))
+    taught = run.recipe is not None and run.recipe.distils
     groups = "" if taught else ", and how many groups per unit of cost could teach at all"
     intro = f"Held-out accuracy by checkpoint{groups}."
-    yield Section("What the money bought", _figures(frontier(facts)), intro)
-    yield Section("Learning", _figures(learning_curves(facts)))
-    yield Section("Accuracy and thinking", list(thinking_blocks(facts)))
-    yield Section("Beside the paper", list(beside_paper(facts)))
-    yield Section("The bill", bill_blocks(facts))
-    yield Section("Completions", sample_blocks(facts))
-    yield Section("Warnings", list(_warnings(facts, found)))
-    yield Section("What was run", list(_what_was_run(facts)))
+    yield Section("What the money bought", _figures(frontier(run)), intro)
+    yield Section("Learning", _figures(learning_curves(run)))
+    yield Section("Accuracy and thinking", list(thinking_blocks(run)))
+    yield Section("Beside the paper", list(beside_paper(run)))
+    yield Section("The bill", bill_blocks(run))
+    yield Section("Completions", sample_blocks(run))
+    yield Section("Warnings", list(_warnings(run, found)))
+    yield Section("What was run", list(_what_was_run(run)))
 
 
 def _figures(figures: Sequence[Any]) -> list[Block]:
     return [Figures(figures)] if figures else []
 
 
-def _notices(facts: EvaluatedRun) -> Iterator[str]:
-    if facts.status is RunStatus.CRASHED:
+def _notices(run: EvaluatedRun) -> Iterator[str]:
+    if run.status is RunStatus.CRASHED:
         yield (
             "This run crashed: nobody holds its lock and no end was written. "
-            f"Continue it with `budgetrl resume {facts.run.name}`."
+            f"Continue it with `budgetrl resume {run.run.name}`."
         )
-    if facts.status in (RunStatus.CRASHED, RunStatus.FAILED):
-        for error in facts.history.errors[-1:]:
+    if run.status in (RunStatus.CRASHED, RunStatus.FAILED):
+        for error in run.history.errors[-1:]:
             yield f"{error.type}: {error.message} {error.hint}".strip()
-    if facts.status is RunStatus.RUNNING:
+    if run.status is RunStatus.RUNNING:
         yield "This run is still going on; the report shows what there is so far."
-    yield from facts.notes
-    yield from facts.cut.values()
+    yield from run.notes
+    yield from run.cut.values()
 
 
-def _tiles(facts: EvaluatedRun) -> list[Tile]:
+def _tiles(run: EvaluatedRun) -> list[Tile]:
     tiles = []
-    for suite, by_k in facts.differences.items():
-        final = facts.evaluation("final", suite)
-        base = facts.evaluation("baseline", suite)
+    for suite, by_k in run.differences.items():
+        final = run.evaluation("final", suite)
+        base = run.evaluation("baseline", suite)
         if 1 in by_k and final is not None and base is not None:
             found = by_k[1]
             shown = f"{percent(base.pass_at.get(1))} \u2192 {percent(final.pass_at.get(1))}"
             tone = tone_of(found.interval_95)
             label = f"pass@1 {suite_name(suite)}, points"
             tiles.append(Tile(label, points(found.difference), shown, tone))
-    budget = facts.budget_s
-    if facts.paid_usd is not None:
-        tiles.append(Tile("Bill", usd(facts.paid_usd), f"of {usd(facts.usd_of(budget))}"))
-    tiles.append(Tile("Time paid", duration(facts.paid_s), f"of {duration(budget)}"))
-    planned = facts.plan.steps if facts.plan else None
-    tiles.append(Tile("Updates", f"{facts.steps:,}", f"{planned:,} planned" if planned else ""))
-    completions = sum(step.completions for step in facts.history.steps)
-    tokens = sum(step.tokens for step in facts.history.steps)
+    budget = run.budget_s
+    if run.paid_usd is not None:
+        tiles.append(Tile("Bill", usd(run.paid_usd), f"of {usd(run.usd_of(budget))}"))
+    tiles.append(Tile("Time paid", duration(run.paid_s), f"of {duration(budget)}"))
+    planned = run.plan.steps if run.plan else None
+    tiles.append(Tile("Updates", f"{run.steps:,}", f"{planned:,} planned" if planned else ""))
+    completions = sum(step.completions for step in run.history.steps)
+    tokens = sum(step.tokens for step in run.history.steps)
     if completions:
         tiles.append(Tile("Training completions", f"{completions:,}", f"{tokens:,} tokens"))
     return tiles
 
 
-def _findings(facts: EvaluatedRun) -> list[Finding]:
+def _findings(run: EvaluatedRun) -> list[Finding]:
     """What the rules of `budgetrl diagnose` find; what ended the run stands at the top."""
-    if facts.recipe is None:
+    if run.recipe is None:
         return []
-    found = diagnose(facts.history, facts.recipe)
+    found = diagnose(run.history, run.recipe)
     return [one for one in found if one.rule and one.severity != "info"]
 
 
@@ -171,18 +171,18 @@ def _went_wrong(found: Sequence[Finding]) -> Iterator[Block]:
         yield Text(f"By the rules of `budgetrl diagnose`, causes first.{also}", "muted")
 
 
-def _warnings(facts: EvaluatedRun, found: Sequence[Finding]) -> Iterator[Block]:
+def _warnings(run: EvaluatedRun, found: Sequence[Finding]) -> Iterator[Block]:
     told = {one.name for one in found}
-    for warning in facts.history.warnings.values():
+    for warning in run.history.warnings.values():
         if warning.code not in told:
             yield Text(f"{warning.message} ({warning.code})", "noise")
-    for error in facts.history.errors:
+    for error in run.history.errors:
         yield Text(f"{error.type}: {error.message} {error.hint}".strip(), "bad")
 
 
-def _what_was_run(facts: EvaluatedRun) -> Iterator[Block]:
-    recipe = facts.recipe
-    items = [("Recipe", facts.name), ("Run directory", facts.run.name)]
+def _what_was_run(run: EvaluatedRun) -> Iterator[Block]:
+    recipe = run.recipe
+    items = [("Recipe", run.name), ("Run directory", run.run.name)]
     if recipe is not None:
         lora = recipe.lora
         items += [
@@ -197,27 +197,27 @@ def _what_was_run(facts: EvaluatedRun) -> Iterator[Block]:
             ("Rewards", ", ".join(f"{r.weight:g} {r.name}" for r in recipe.rewards)),
             ("Seed", str(recipe.seed)),
         ]  # fmt: skip
-    manifest = masked_tree(facts.manifest).items()
+    manifest = masked_tree(run.manifest).items()
     items += [(_label(key), _brief(value)) for key, value in manifest if key in _MANIFEST]
     yield Listing(items)
     if recipe is not None:
         if recipe.inferred:
-            rows = [[i.key, _value(facts, i.key), i.source] for i in recipe.inferred]
+            rows = [[i.key, _value(run, i.key), i.source] for i in recipe.inferred]
             caption = "The paper does not state these." if recipe.paper else ""
             yield Table(["Inferred", "value", "taken from"], rows, caption, text_columns=3)
         if recipe.deviation:
             rows = [[d.key, str(d.paper), str(d.here), d.why] for d in recipe.deviation]
             yield Table(["Deviation", "paper", "here", "why"], rows, text_columns=4)
-    if facts.history.changes:
+    if run.history.changes:
         rows = [
             [c.key, changed_value(c.before), changed_value(c.to), str(c.attempt)]
-            for c in facts.history.changes
+            for c in run.history.changes
         ]
         yield Table(["Changed", "from", "to", "since attempt"], rows, text_columns=3,
                     caption="On purpose, between two attempts; the recipe below has the new "
                     "values.")  # fmt: skip
-    if facts.tables:
-        yield Code("The whole recipe, resolved", json.dumps(masked_tree(facts.tables), indent=1))
+    if run.tables:
+        yield Code("The whole recipe, resolved", json.dumps(masked_tree(run.tables), indent=1))
 
 
 def _stages(recipe: Recipe) -> str:
@@ -246,8 +246,8 @@ def _loss(recipe: Recipe) -> str:
     return f"{taught}; {rewarded}" if by_reward else taught
 
 
-def _value(facts: EvaluatedRun, key: str) -> str:
-    value: Any = facts.tables
+def _value(run: EvaluatedRun, key: str) -> str:
+    value: Any = run.tables
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return "" if value is None else str(value)

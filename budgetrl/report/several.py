@@ -54,10 +54,10 @@ def several_document(runs: Sequence[EvaluatedRun]) -> Document:
     )
 
 
-def beside_paper(facts: EvaluatedRun) -> Iterator[Block]:
+def beside_paper(run: EvaluatedRun) -> Iterator[Block]:
     """One run under its paper's rows and figures; nothing for a recipe without [paper]."""
-    models = models_of(arms_of([facts]))
-    paper = facts.recipe.paper if facts.recipe else None
+    models = models_of(arms_of([run]))
+    paper = run.recipe.paper if run.recipe else None
     numbers = models[0].numbers
     if paper is None or numbers is None:
         return
@@ -66,13 +66,13 @@ def beside_paper(facts: EvaluatedRun) -> Iterator[Block]:
     yield from (table for table in (table_1(models), table_2(models)) if table is not None)
     drawings = [
         drawing
-        for name, title, points_of, shares in _paper_figures([facts])
+        for name, title, points_of, shares in _paper_figures([run])
         if (drawing := _panel(f"paper_{name}", models[0], {}, points_of, shares, title)) is not None
     ]
     if drawings:
         yield Figures(draw_all(drawings))
-    if numbers.facts:
-        rows = [[fact.key, f"{fact.value:g}", fact.metric, fact.where] for fact in numbers.facts]
+    if numbers.stated:
+        rows = [[one.key, f"{one.value:g}", one.metric, one.where] for one in numbers.stated]
         yield Table(["Stated in the paper", "value", "metric", "where"], rows)
 
 
@@ -222,18 +222,18 @@ def _panel(
             lines.append(plots.Line(arm.label, x, y, points=shares, ink=ink))
     if not lines:
         return None
-    facts = _facts_of_text(model) if name.endswith("length") else []
-    panel = plots.Panel(title or model.name, "update", lines, percent=shares, facts=facts)
+    stated = _stated_lengths(model) if name.endswith("length") else []
+    panel = plots.Panel(title or model.name, "update", lines, percent=shares, stated=stated)
     alt = f"{model.name}: " + "; ".join(
         f"{li.label} {li.y[0]:.3g} to {li.y[-1]:.3g}" for li in lines
     )
     return Drawing(name, panel, alt)
 
 
-def _facts_of_text(model: ModelRows) -> list[tuple[float, str]]:
+def _stated_lengths(model: ModelRows) -> list[tuple[float, str]]:
     """Response lengths that the paper's text states."""
-    facts = model.numbers.facts if model.numbers else ()
-    return [(f.value, f"paper: {f.metric}") for f in facts if "tokens" in f.metric]
+    stated = model.numbers.stated if model.numbers else ()
+    return [(one.value, f"paper: {one.metric}") for one in stated if "tokens" in one.metric]
 
 
 def _frontier(model: ModelRows, suite: str, title: str, inks: Mapping[str, str]) -> Drawing | None:

@@ -18,20 +18,20 @@ Curve = dict[int, EvalResult]
 """Results by the limit of thinking."""
 
 
-def thinking_blocks(facts: EvaluatedRun) -> Iterator[Block]:
+def thinking_blocks(run: EvaluatedRun) -> Iterator[Block]:
     """A figure and a table for each suite with limits of thinking."""
-    curves = _curves(facts)
-    figures = draw_all([_drawing(facts, suite, both) for suite, both in curves.items()])
+    curves = _curves(run)
+    figures = draw_all([_drawing(run, suite, both) for suite, both in curves.items()])
     if figures:
         yield Figures(figures)
     for suite, both in curves.items():
         yield _table(suite, both)
 
 
-def _curves(facts: EvaluatedRun) -> dict[str, dict[str, Curve]]:
+def _curves(run: EvaluatedRun) -> dict[str, dict[str, Curve]]:
     """By suite and "before" or "after"; of several checkpoints the last one's."""
     found: dict[str, dict[str, Curve]] = {}
-    limited = [one for one in facts.further if one.protocol.think is not None]
+    limited = [one for one in run.further if one.protocol.think is not None]
     for stored in sorted(limited, key=_step):
         result = stored.result
         if result is not None and result.think is not None and 1 in result.pass_at:
@@ -45,15 +45,15 @@ def _step(stored: StoredEval) -> int:
     return stored.step
 
 
-def _drawing(facts: EvaluatedRun, suite: str, both: dict[str, Curve]) -> Drawing:
+def _drawing(run: EvaluatedRun, suite: str, both: dict[str, Curve]) -> Drawing:
     lines = []
     for when, ink in (("before", "b"), ("after", "a")):
         if curve := both.get(when):
             lines.append(_line(when, [curve[limit] for limit in sorted(curve)], ink))
     title = f"{suite_name(suite)} against thinking tokens, 95 % intervals"
-    printed = facts.recipe.expected if facts.recipe else ()
+    printed = run.recipe.expected if run.recipe else ()
     stated = [(e.value / 100, "the paper, after") for e in printed if e.key == f"{suite}@1.final"]
-    panel = plots.Panel(title, "tokens of thinking, mean", lines, percent=True, facts=stated)
+    panel = plots.Panel(title, "tokens of thinking, mean", lines, percent=True, stated=stated)
     alt = "; ".join(f"{line.label}: {line.y[0]:.3f} to {line.y[-1]:.3f}" for line in lines)
     return Drawing(f"thinking_{suite}", panel, alt)
 

@@ -44,18 +44,18 @@ def write_report(
     once: dict[str, RunDir] = {}
     for run in runs:
         once.setdefault(_history_hash(run), run)
-    facts = [read_run(run) for run in once.values()]
-    document = _document(facts)
+    read = [read_run(run) for run in once.values()]
+    document = _document(read)
     if len(once) < len(runs):
         note = f"{len(runs) - len(once)} of the runs were named before, or are copies: left out."
         document = replace(document, notices=[note, *document.notices])
     folder = out or (runs[0].report if len(once) == 1 else Path("report"))
-    return write_document(document, facts, folder, formats)
+    return write_document(document, read, folder, formats)
 
 
 def write_document(
     document: Document,
-    facts: Sequence[EvaluatedRun],
+    runs: Sequence[EvaluatedRun],
     folder: Path,
     formats: Sequence[str] = FORMATS,
 ) -> list[Path]:
@@ -67,7 +67,7 @@ def write_document(
     """
     _check_formats(formats)
     try:
-        return list(_write(shareable_document(document), facts, folder, formats))
+        return list(_write(shareable_document(document), runs, folder, formats))
     except OSError as error:
         raise RunDirError(
             f"{folder}: the report cannot be written: {error.strerror}.",
@@ -94,16 +94,16 @@ def _check_formats(formats: Sequence[str]) -> None:
         raise UsageError(f"{wrong}.", hint=f"--format takes {', '.join(FORMATS)}.")
 
 
-def _document(facts: Sequence[EvaluatedRun]) -> Document:
-    if len(facts) == 1:
-        return run_document(facts[0])
+def _document(runs: Sequence[EvaluatedRun]) -> Document:
+    if len(runs) == 1:
+        return run_document(runs[0])
     from budgetrl.report.several import several_document  # loads matplotlib
 
-    return several_document(facts)
+    return several_document(runs)
 
 
 def _write(
-    document: Document, facts: Sequence[EvaluatedRun], folder: Path, formats: Sequence[str]
+    document: Document, runs: Sequence[EvaluatedRun], folder: Path, formats: Sequence[str]
 ) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     if "html" in formats:
@@ -117,7 +117,7 @@ def _write(
         write_atomic(folder / "report.md", markdown.render(document, "figures"))
         yield folder / "report.md"
     if "json" in formats:
-        document_json = {"schema_version": SCHEMA_VERSION, "runs": [summary(one) for one in facts]}
+        document_json = {"schema_version": SCHEMA_VERSION, "runs": [summary(one) for one in runs]}
         write_json(folder / "report.json", masked_tree(document_json, shareable))
         yield folder / "report.json"
 

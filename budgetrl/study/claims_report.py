@@ -20,9 +20,9 @@ _TONES: dict[ClaimVerdict, Tone] = {
 }
 
 
-def claims_json(study: StudyDir, facts: Sequence[EvaluatedRun]) -> dict[str, Any]:
+def claims_json(study: StudyDir, runs: Sequence[EvaluatedRun]) -> dict[str, Any]:
     """For the JSON document (CLI.md)."""
-    models = models_of(arms_of(facts))
+    models = models_of(arms_of(runs))
     tables = {"table1": table_1(models), "table2": table_2(models)}
     return {
         "baseline": _baselines(models),
@@ -35,11 +35,11 @@ def claims_json(study: StudyDir, facts: Sequence[EvaluatedRun]) -> dict[str, Any
     }
 
 
-def claims_section(study: StudyDir, facts: Sequence[EvaluatedRun]) -> Section:
+def claims_section(study: StudyDir, runs: Sequence[EvaluatedRun]) -> Section:
     """Every claim and its verdict."""
-    paper = any(one.recipe is not None and one.recipe.paper is not None for one in facts)
+    paper = any(one.recipe is not None and one.recipe.paper is not None for one in runs)
     asks = "What the study asks of the paper" if paper else "What the study asks"
-    return Section(asks, _claim_blocks(study, models_of(arms_of(facts))))
+    return Section(asks, _claim_blocks(study, models_of(arms_of(runs))))
 
 
 def _claims(study: StudyDir, models: Sequence[ModelRows]) -> list[tuple[ModelRows, list[Claim]]]:

@@ -29,12 +29,12 @@ def write_study_report(
     Raises:
         RunDirError: no arm has begun, or the folder cannot be written.
     """
-    facts = _facts(study)
-    if not facts:
+    runs = _read_runs(study)
+    if not runs:
         raise RunDirError(
             f"{study.path}: no arm has begun.", hint=f"`budgetrl resume {study.path}` goes on."
         )
-    return write_document(_document(study, facts), facts, out or study.path / "report", formats)
+    return write_document(_document(study, runs), runs, out or study.path / "report", formats)
 
 
 def study_document(study: StudyDir) -> dict[str, Any]:
@@ -52,17 +52,17 @@ def study_document(study: StudyDir) -> dict[str, Any]:
         "budget": {**limit, "spent_s": paid_s, "spent_usd": paid_usd},
         "spent": {"wall_s": paid_s, "usd": paid_usd},
         "detectable": dict(study.sweep.detectable),
-        **(best_json(study, rows) if asked.is_sweep else claims_json(study, _facts(study))),
+        **(best_json(study, rows) if asked.is_sweep else claims_json(study, _read_runs(study))),
     }
 
 
-def _facts(study: StudyDir) -> list[EvaluatedRun]:
+def _read_runs(study: StudyDir) -> list[EvaluatedRun]:
     return [read_run(run) for run in study.runs()]
 
 
-def _document(study: StudyDir, facts: Sequence[EvaluatedRun]) -> Document:
-    made, asked = several_document(facts), study.config
-    concluded = best_sections(study) if asked.is_sweep else [claims_section(study, facts)]
+def _document(study: StudyDir, runs: Sequence[EvaluatedRun]) -> Document:
+    made, asked = several_document(runs), study.config
+    concluded = best_sections(study) if asked.is_sweep else [claims_section(study, runs)]
     failures = [f"{arm.spec.label} did not run: {arm.error}" for arm in study.trials if arm.error]
     return replace(
         made,

@@ -37,33 +37,33 @@ def export_adapter(run: RunDir) -> Path | None:
     Raises:
         OSError: the disk is full or gone.
     """
-    facts = read_run(run)
-    checkpoint = _judged(run, facts)
+    evaluated = read_run(run)
+    checkpoint = _judged(evaluated)
     if checkpoint is None or not (checkpoint.path / ADAPTER_WEIGHTS).is_file():
         return None
     folder = run.adapter
     folder.mkdir(exist_ok=True)
     clear_temporary(folder)
     _link(checkpoint.path / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
-    describe_adapter(facts, checkpoint, folder)
+    describe_adapter(evaluated, checkpoint, folder)
     return folder
 
 
-def describe_adapter(facts: EvaluatedRun, checkpoint: CheckpointFile, folder: Path) -> None:
+def describe_adapter(run: EvaluatedRun, checkpoint: CheckpointFile, folder: Path) -> None:
     """Write configuration and card of a checkpoint's adapter into a folder."""
     held = (checkpoint.path / ADAPTER_CONFIG).read_text(encoding="utf-8")
     config: dict[str, Any] = json.loads(held)
     # An engine may have loaded the base from a snapshot on this machine's disk.
-    config |= {"base_model_name_or_path": local_path(facts.model), "revision": base_revision(facts)}
+    config |= {"base_model_name_or_path": local_path(run.model), "revision": base_revision(run)}
     write_json(folder / ADAPTER_CONFIG, config)
-    write_atomic(folder / CARD, model_card(facts, checkpoint.step))
+    write_atomic(folder / CARD, model_card(run, checkpoint.step))
 
 
-def _judged(run: RunDir, facts: EvaluatedRun) -> CheckpointFile | None:
+def _judged(run: EvaluatedRun) -> CheckpointFile | None:
     """The checkpoint that the run names as its best, else the newest complete one."""
-    complete, finished = run.checkpoints(), facts.history.finished
+    complete, finished = run.run.checkpoints(), run.history.finished
     best = finished.best_checkpoint if finished is not None else None
-    named = [checkpoint for checkpoint in complete if facts.run.relative(checkpoint.path) == best]
+    named = [checkpoint for checkpoint in complete if run.run.relative(checkpoint.path) == best]
     return next(iter([*named, *reversed(complete)]), None)
 
 

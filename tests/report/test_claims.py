@@ -31,8 +31,8 @@ def test_a_verdict_follows_from_interval_seeds_and_updates(
 
 def test_nothing_is_said_of_a_rank_without_arms_of_equal_scale(tmp_path: Path) -> None:
     def claims(*stories: Story) -> list[Any]:
-        facts = [read_run(build_run(tmp_path, story)) for story in stories]
-        return [c for c in claims_of(arms_of(facts), 40) if "rank" in c.claim]
+        runs = [read_run(build_run(tmp_path, story)) for story in stories]
+        return [c for c in claims_of(arms_of(runs), 40) if "rank" in c.claim]
 
     fixed = (Story(rank=8), Story(rank=256))
     said = claims(*fixed)

@@ -18,11 +18,11 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "docs/example_run"
 
 def test_the_example_is_a_whole_run() -> None:
     run = open_run(EXAMPLE)
-    facts = read_run(run)
-    assert facts.status is RunStatus.FINISHED
-    assert list(facts.notes) == []
-    assert facts.recipe is not None
-    assert facts.steps == len(facts.history.steps) > 20
+    evaluated = read_run(run)
+    assert evaluated.status is RunStatus.FINISHED
+    assert list(evaluated.notes) == []
+    assert evaluated.recipe is not None
+    assert evaluated.steps == len(evaluated.history.steps) > 20
     (checkpoint,) = run.checkpoints()
     assert list(damaged_files(checkpoint)) == []
 

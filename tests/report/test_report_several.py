@@ -137,8 +137,8 @@ def test_a_run_named_twice_counts_once_and_a_note_says_so(tmp_path: Path) -> Non
 
 def test_a_cell_says_how_many_seeds_and_samples_it_has(tmp_path: Path) -> None:
     stories = [Story(steps=2, seed=1), Story(steps=2, seed=2), Story(steps=2, seed=3, end=None)]
-    facts = [read_run(build_run(tmp_path, story)) for story in stories]
-    table = table_1(models_of(arms_of(facts)))
+    runs = [read_run(build_run(tmp_path, story)) for story in stories]
+    table = table_1(models_of(arms_of(runs)))
     assert table is not None
     notes = {row[1].text: row[1].note for row in table.rows}
     assert notes["ours: baseline"] == "n = 4, 3 seeds"
