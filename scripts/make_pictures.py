@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT)]
 from budgetrl.account.live import LiveRun  # noqa: E402
 from budgetrl.display.frame import frame  # noqa: E402
 from budgetrl.display.glyphs import UNICODE  # noqa: E402
-from budgetrl.display.scene import SAMPLE_S, Scene  # noqa: E402
+from budgetrl.display.moment import SAMPLE_S, Moment  # noqa: E402
 from budgetrl.events import Step, parse  # noqa: E402
 from budgetrl.rundir import EVENTS, MANIFEST, PLAN, RESOLVED, RunDir, open_run  # noqa: E402
 from budgetrl.types import RunStatus  # noqa: E402
@@ -89,7 +89,7 @@ def _write(file: Path, run: RunDir, status: RunStatus, size: tuple[int, int]) ->
     os.chdir(run.path.parent.parent)
     hint = "Ctrl-C saves and stops" if status is RunStatus.RUNNING else ""
     newest = SAMPLE_S * max(0, len(view.samples) - 1)
-    lines = frame(Scene(view, newest, status, UNICODE), width, height, hint)
+    lines = frame(Moment(view, newest, status, UNICODE), width, height, hint)
     console = Console(
         record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )

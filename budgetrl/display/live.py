@@ -17,7 +17,7 @@ from budgetrl.account.text import scrub
 from budgetrl.display.frame import SMALL_HEIGHT, SMALL_WIDTH, frame
 from budgetrl.display.glyphs import LABEL, STRONG, glyphs_for
 from budgetrl.display.lines import fit, row
-from budgetrl.display.scene import Scene
+from budgetrl.display.moment import Moment
 from budgetrl.display.screen import Screen
 from budgetrl.events import RunFinished
 from budgetrl.rundir import RunDir
@@ -107,12 +107,12 @@ class LiveDisplay:
         if columns < SMALL_WIDTH or lines < SMALL_HEIGHT:
             return [row(f"{label}: {scrub(text)}") for label, text in ending(view, end)]
         view.history.finished = end  # also where the disk was too full to say so
-        return frame(self._scene(view, end.stop_reason.status), columns, lines - 2)
+        return frame(self._moment(view, end.stop_reason.status), columns, lines - 2)
 
-    def _scene(self, view: LiveRun, ended: RunStatus | None = None) -> Scene:
+    def _moment(self, view: LiveRun, ended: RunStatus | None = None) -> Moment:
         now = self._clock()
         status = ended or (RunStatus.RUNNING if self._own else view.status_at(now))
-        return Scene(view, now, status, self._glyphs, "" if ended else self._notice)
+        return Moment(view, now, status, self._glyphs, "" if ended else self._notice)
 
     def _draw(self) -> None:
         if not self._screen.ready():
@@ -123,7 +123,7 @@ class LiveDisplay:
         if self.view is None:
             drawn = self._opening(columns)
         else:
-            drawn = frame(self._scene(self.view), columns, lines, self._hint)
+            drawn = frame(self._moment(self.view), columns, lines, self._hint)
         self._screen.draw(drawn, (columns, lines), whole)
         self._drawn_at, self._news = now, False
         if whole:

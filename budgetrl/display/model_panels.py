@@ -9,7 +9,7 @@ from budgetrl.account.text import points, score, scrub
 from budgetrl.display import glyphs as g
 from budgetrl.display.layout import Panel
 from budgetrl.display.lines import Part, clip, fit, labelled, row, rule, wrap
-from budgetrl.display.scene import Scene
+from budgetrl.display.moment import Moment
 from budgetrl.display.spark import chart
 from budgetrl.events import Evaluation, Step
 from budgetrl.phases import UPDATE_PHASES
@@ -51,28 +51,28 @@ OF_DEMONSTRATIONS = ("loss", "token_accuracy")
 VERDICT_STYLE = {Verdict.CORRECT: g.GOOD, Verdict.WRONG: g.BAD}
 
 
-def learning(scene: Scene) -> Panel | None:
+def learning(moment: Moment) -> Panel | None:
     """Curves of accuracy, reward, response length, entropy, teacher, groups with signal.
 
     While a stage learns from demonstrations: their loss and the tokens that the model has right.
     """
-    view = scene.view
+    view = moment.view
     names = [name for name in UNITS if view.series[name].measured]
     names = [n for n in names if n not in OF_DEMONSTRATIONS or view.series[n].last is not None]
     if not names:
         return None
 
     def draw(width: int, rows: int) -> list[Text]:
-        lines = [rule("learning", width, scene.glyphs, f"update {view.steps}")]
+        lines = [rule("learning", width, moment.glyphs, f"update {view.steps}")]
         shown = names[: rows - 1]
         height, more = divmod(rows - 1, len(shown))
         for index, name in enumerate(shown):
             # Sparklines stay alike; charts may differ by a row.
             taller = height > 1 and index < more
-            lines += _curve(name, view.series[name], width, height + taller, scene.glyphs)
+            lines += _curve(name, view.series[name], width, height + taller, moment.glyphs)
         return lines
 
-    tallest = CHART_ROWS if scene.status is RunStatus.RUNNING else END_CHART_ROWS
+    tallest = CHART_ROWS if moment.status is RunStatus.RUNNING else END_CHART_ROWS
     return Panel(3, 1 + len(names), 1 + tallest * len(names), draw)
 
 
@@ -98,10 +98,10 @@ def _curve(name: str, series: Series, width: int, height: int, glyphs: g.Glyphs)
     return lines
 
 
-def speed(scene: Scene) -> Panel | None:
+def speed(moment: Moment) -> Panel | None:
     """Seconds of an update by phase, and tokens per second: means of the newest updates."""
-    steps = scene.view.history.steps
-    if not steps or scene.view.history.finished is not None:
+    steps = moment.view.history.steps
+    if not steps or moment.view.history.finished is not None:
         return None
     phases = {name: seconds for name, seconds in _mean_phases(steps).items() if seconds}
     total = sum(phases.values())
@@ -109,15 +109,15 @@ def speed(scene: Scene) -> Panel | None:
     note = f"{duration(total)} per update, {tokens:,.0f} tokens/s"
 
     def draw(width: int, rows: int) -> list[Text]:
-        lines = [rule("speed", width, scene.glyphs, note)]
+        lines = [rule("speed", width, moment.glyphs, note)]
         if rows > len(phases):
-            lines += [_phase(name, phases[name], total, width, scene.glyphs) for name in phases]
+            lines += [_phase(name, phases[name], total, width, moment.glyphs) for name in phases]
         else:
             parts = [
                 ((f"{PHASES[name]} ", g.LABEL), f"{duration(phases[name])}  ") for name in phases
             ]
             lines.append(row(*(part for pair in parts for part in pair)))
-        return [fit(line, width, scene.glyphs) for line in lines[:rows]]
+        return [fit(line, width, moment.glyphs) for line in lines[:rows]]
 
     return Panel(5, 2, 1 + len(phases), draw)
 
@@ -135,36 +135,36 @@ def _mean_phases(steps: Sequence[Step]) -> dict[str, float]:
     }
 
 
-def evaluations(scene: Scene) -> Panel | None:
+def evaluations(moment: Moment) -> Panel | None:
     """The newest evaluation of each suite beside its baseline, and the best checkpoint."""
-    history = scene.view.history
+    history = moment.view.history
     suites = history.suites()
-    saved = _checkpoints(scene)
+    saved = _checkpoints(moment)
     if not suites:
         return None
 
     def draw(width: int, rows: int) -> list[Text]:
-        lines = [rule("evaluation", width, scene.glyphs, "95 % intervals")]
-        full = [line for suite in suites for line in _suite(scene, suite)]
+        lines = [rule("evaluation", width, moment.glyphs, "95 % intervals")]
+        full = [line for suite in suites for line in _suite(moment, suite)]
         room = rows - 1 - len(saved)
-        lines += full if len(full) <= room else [_suite_line(scene, suite) for suite in suites]
+        lines += full if len(full) <= room else [_suite_line(moment, suite) for suite in suites]
         lines = lines[: max(2, rows - len(saved))] + saved
-        return [fit(line, width, scene.glyphs) for line in lines[:rows]]
+        return [fit(line, width, moment.glyphs) for line in lines[:rows]]
 
-    rows = sum(len(_suite(scene, suite)) for suite in suites)
+    rows = sum(len(_suite(moment, suite)) for suite in suites)
     return Panel(4, 2 + len(saved), 1 + len(saved) + rows, draw)
 
 
-def _ends(scene: Scene, suite: str) -> tuple[Evaluation | None, Evaluation]:
+def _ends(moment: Moment, suite: str) -> tuple[Evaluation | None, Evaluation]:
     """The baseline and the newest evaluation of a suite; they may be the same."""
-    found = [event for event in scene.view.history.evaluations if event.suite == suite]
+    found = [event for event in moment.view.history.evaluations if event.suite == suite]
     before = next((event for event in reversed(found) if event.when == "baseline"), None)
     return before, found[-1]
 
 
-def _suite(scene: Scene, suite: str) -> list[Text]:
+def _suite(moment: Moment, suite: str) -> list[Text]:
     """A suite in full: what it is, its baseline, its newest result."""
-    before, newest = _ends(scene, suite)
+    before, newest = _ends(moment, suite)
     k = min(newest.pass_at, default=1)
     name = (scrub(f"{suite} pass@{k}"), g.STRONG)
     lines = [row(name, (_rounds(newest), g.LABEL))]
@@ -175,8 +175,8 @@ def _suite(scene: Scene, suite: str) -> list[Text]:
     return lines
 
 
-def _suite_line(scene: Scene, suite: str) -> Text:
-    before, newest = _ends(scene, suite)
+def _suite_line(moment: Moment, suite: str) -> Text:
+    before, newest = _ends(moment, suite)
     k = min(newest.pass_at, default=1)
     score = row((_score(newest, k), g.STRONG), (f"  {_when(newest)}", g.LABEL))
     return row(labelled(scrub(f"{suite} pass@{k}"), score, 15), _change(before, newest, k))
@@ -202,9 +202,9 @@ def _rounds(event: Evaluation) -> str:
     return f"  {event.problems} problems x {event.samples}"
 
 
-def _checkpoints(scene: Scene) -> list[Text]:
-    saved = scene.view.history.checkpoints
-    if not saved or scene.view.history.finished is not None:
+def _checkpoints(moment: Moment) -> list[Text]:
+    saved = moment.view.history.checkpoints
+    if not saved or moment.view.history.finished is not None:
         return []
     newest = saved[-1]
     best = next((checkpoint for checkpoint in reversed(saved) if checkpoint.best), None)
@@ -216,19 +216,19 @@ def _checkpoints(scene: Scene) -> list[Text]:
     return [labelled("best so far", told, 15)]
 
 
-def completion(scene: Scene, width: int) -> Panel | None:
+def completion(moment: Moment, width: int) -> Panel | None:
     """One completion: problem, what the model wrote, gold answer, verdict.
 
     Args:
-        scene: what to draw.
+        moment: what to draw.
         width: columns it will get, for the rows it can use.
     """
-    sample = scene.sample
-    if sample is None or scene.status is not RunStatus.RUNNING:
+    sample = moment.sample
+    if sample is None or moment.status is not RunStatus.RUNNING:
         return None
     step, fields = sample
     problem, wrote, answer, verdict = (
-        _text(fields.get(name), scene) for name in ("problem", "completion", "answer", "verdict")
+        _text(fields.get(name), moment) for name in ("problem", "completion", "answer", "verdict")
     )
 
     demonstrated = verdict == "shown"  # nobody grades a demonstration
@@ -236,23 +236,23 @@ def completion(scene: Scene, width: int) -> Panel | None:
 
     def draw(width: int, rows: int) -> list[Text]:
         room = max(1, width - 9)
-        asked = clip(wrap(problem, room), max(1, (rows - 2) // 3), scene.glyphs)
-        lines = [rule(title, width, scene.glyphs, f"update {step}")]
+        asked = clip(wrap(problem, room), max(1, (rows - 2) // 3), moment.glyphs)
+        lines = [rule(title, width, moment.glyphs, f"update {step}")]
         lines += [labelled("problem" if not i else "", t, 8) for i, t in enumerate(asked)]
-        text = clip(wrap(wrote, room), rows - 1 - len(lines), scene.glyphs)
+        text = clip(wrap(wrote, room), rows - 1 - len(lines), moment.glyphs)
         lines += [labelled(wrote_by if not i else "", t, 8) for i, t in enumerate(text)]
         if demonstrated:
-            return [fit(line, width, scene.glyphs) for line in lines[:rows]]
+            return [fit(line, width, moment.glyphs) for line in lines[:rows]]
         style = next((s for v, s in VERDICT_STYLE.items() if v.value == verdict), g.WARN)
         graded = row((verdict, style), ("   the answer is ", g.LABEL), answer)
         lines.append(labelled("graded", graded, 8))
-        return [fit(line, width, scene.glyphs) for line in lines[:rows]]
+        return [fit(line, width, moment.glyphs) for line in lines[:rows]]
 
     room = max(1, width - 9)
     return Panel(6, 4, 2 + len(wrap(problem, room)) + len(wrap(wrote, room)), draw)
 
 
-def _text(value: object, scene: Scene) -> str:
+def _text(value: object, moment: Moment) -> str:
     """A sample's text, printable; in the ASCII look other characters become "?"."""
     text = scrub("" if value is None else str(value))
-    return text if scene.glyphs is not g.ASCII else text.encode("ascii", "replace").decode()
+    return text if moment.glyphs is not g.ASCII else text.encode("ascii", "replace").decode()

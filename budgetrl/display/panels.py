@@ -1,6 +1,6 @@
 """The panels about the run itself: header, budget, setup, warnings, the end.
 
-Each function takes a scene and gives a `Panel`, or None when there is nothing to say.
+Each function takes a moment and gives a `Panel`, or None when there is nothing to say.
 """
 
 import shlex
@@ -14,7 +14,7 @@ from budgetrl.account.text import downloading, money, scrub, short_path
 from budgetrl.display import glyphs as g
 from budgetrl.display.layout import Panel
 from budgetrl.display.lines import Part, clip, ends, fit, labelled, row, rule, wrap
-from budgetrl.display.scene import Scene
+from budgetrl.display.moment import Moment
 from budgetrl.display.spark import bar
 from budgetrl.history import Span
 from budgetrl.phases import PHASES, phase_label
@@ -29,57 +29,57 @@ LATE = 1.01
 """Times the budget: where an expected end counts as too late."""
 
 
-def header(scene: Scene) -> Panel:
+def header(moment: Moment) -> Panel:
     """Recipe, model, rank, device, run directory, and what happens now."""
 
     def draw(width: int, rows: int) -> list[Text]:
-        view = scene.view
-        left = row(("budgetrl ", g.LABEL), (scrub(view.name), g.STRONG), "   ", _subject(scene))
-        right = row((scene.doing, g.TONES[STATUS_TONES[scene.status]]))
+        view = moment.view
+        left = row(("budgetrl ", g.LABEL), (scrub(view.name), g.STRONG), "   ", _subject(moment))
+        right = row((moment.doing, g.TONES[STATUS_TONES[moment.status]]))
         attempt = f"attempt {view.history.attempt}" if view.history.attempt > 1 else ""
         path = row((scrub(short_path(view.run.path)), g.LABEL))
         lines = [
-            ends(left, right, width, scene.glyphs),
-            ends(path, row((attempt, g.WARN)), width, scene.glyphs),
+            ends(left, right, width, moment.glyphs),
+            ends(path, row((attempt, g.WARN)), width, moment.glyphs),
         ]
         return lines[:rows]
 
     return Panel(0, 1, 2, draw)
 
 
-def _subject(scene: Scene) -> str:
+def _subject(moment: Moment) -> str:
     """Model, rank and device in one phrase."""
-    recipe = scene.view.tables
+    recipe = moment.view.tables
     model = str((recipe.get("model") or {}).get("id", "")).removeprefix("asset:")
     engine = recipe.get("engine") or {}
     rank = (recipe.get("lora") or {}).get("rank")
     threads = engine.get("threads")
-    gpu = scene.view.file(MANIFEST).get("gpu") or (recipe.get("budget") or {}).get("gpu")
+    gpu = moment.view.file(MANIFEST).get("gpu") or (recipe.get("budget") or {}).get("gpu")
     device = "CPU" if engine.get("device") == "cpu" else str(_name(gpu) or "GPU")
     if device == "CPU" and threads:
         device += f", {threads} thread" + ("s" if threads != 1 else "")
     trained = "all weights" if rank == "full" else f"LoRA rank {rank}" if rank else ""
     parts = [model, trained, device if engine else ""]
-    return scrub(f" {scene.glyphs.dot} ".join(part for part in parts if part))
+    return scrub(f" {moment.glyphs.dot} ".join(part for part in parts if part))
 
 
 def _name(gpu: object) -> object:
     return gpu.get("name") if isinstance(gpu, dict) else gpu
 
 
-def budget(scene: Scene) -> Panel:
+def budget(moment: Moment) -> Panel:
     """Time and money by phase: spent, left, where it will end; and what updates that buys."""
-    bill = scene.bill
+    bill = moment.bill
 
     def draw(width: int, rows: int) -> list[Text]:
         lines = [
-            rule("budget", width, scene.glyphs, _budget_note(scene, bill)),
-            _bar(bill, width, scene.glyphs),
-            fit(_spent(scene, bill), width, scene.glyphs),
-            fit(_updates(scene), width, scene.glyphs),
+            rule("budget", width, moment.glyphs, _budget_note(moment, bill)),
+            _bar(bill, width, moment.glyphs),
+            fit(_spent(moment, bill), width, moment.glyphs),
+            fit(_updates(moment), width, moment.glyphs),
         ]
         if rows > len(lines):
-            lines.insert(2, fit(_legend(bill, width, scene.glyphs), width, scene.glyphs))
+            lines.insert(2, fit(_legend(bill, width, moment.glyphs), width, moment.glyphs))
         return lines[:rows]
 
     return Panel(2, 4, 5, draw)
@@ -119,19 +119,19 @@ def _legend(bill: Bill, width: int, glyphs: g.Glyphs) -> Text:
     return row(*(part for pair in shown.values() for part in pair))
 
 
-def _budget_note(scene: Scene, bill: Bill) -> str:
-    return money(bill.budget, scene.view.usd_of(bill.budget)) if bill.budget else ""
+def _budget_note(moment: Moment, bill: Bill) -> str:
+    return money(bill.budget, moment.view.usd_of(bill.budget)) if bill.budget else ""
 
 
-def _spent(scene: Scene, bill: Bill) -> Text:
-    usd_of = scene.view.usd_of
+def _spent(moment: Moment, bill: Bill) -> Text:
+    usd_of = moment.view.usd_of
     parts: list[Part] = [
         ("spent ", g.LABEL),
         (money(bill.paid, usd_of(bill.paid)), g.STRONG),
-        ("   left " if scene.status is RunStatus.RUNNING else "   not used ", g.LABEL),
+        ("   left " if moment.status is RunStatus.RUNNING else "   not used ", g.LABEL),
         (money(bill.left, usd_of(bill.left)), g.STRONG),
     ]
-    if scene.status is RunStatus.RUNNING:
+    if moment.status is RunStatus.RUNNING:
         late = bill.budget and bill.ends_at > LATE * bill.budget
         parts += [
             ("   ends at ", g.LABEL),
@@ -140,13 +140,13 @@ def _spent(scene: Scene, bill: Bill) -> Text:
     return row(*parts)
 
 
-def _updates(scene: Scene) -> Text:
+def _updates(moment: Moment) -> Text:
     """Updates made, and how many more the budget buys, with its range."""
-    view = scene.view
+    view = moment.view
     made: list[Part] = [("updates ", g.LABEL), (str(view.steps), g.STRONG), (" made", g.LABEL)]
     now = view.history.phase_now()
     ending = view.history.finished is not None or (now is not None and now.name == "final")
-    if scene.status is not RunStatus.RUNNING or ending:
+    if moment.status is not RunStatus.RUNNING or ending:
         return row(*made)
     plan, forecast = view.plan, more_updates(view)
     asked, stage = plan.requested_steps if plan else None, running_stage(view)
@@ -163,11 +163,11 @@ def _updates(scene: Scene) -> Text:
     return row(*made, wanted, "   ", told)
 
 
-def setup(scene: Scene) -> Panel | None:
+def setup(moment: Moment) -> Panel | None:
     """Progress before the first update, with the seconds that each phase usually takes."""
-    history = scene.view.history
+    history = moment.view.history
     trained = bool(history.steps) and history.steps[-1].attempt == history.attempt
-    if trained or scene.status is not RunStatus.RUNNING or history.finished is not None:
+    if trained or moment.status is not RunStatus.RUNNING or history.finished is not None:
         return None
     spans = {span.name: span for span in history.spans if span.attempt == history.attempt}
     # A resumed run has its baseline already, a rehearsal takes a moment on a CPU, and most have
@@ -177,53 +177,53 @@ def setup(scene: Scene) -> Panel | None:
     names += ["train"] if "train" in spans else []
 
     def draw(width: int, rows: int) -> list[Text]:
-        lines = [rule("setup", width, scene.glyphs)]
-        lines += [_setup_line(scene, name, spans.get(name), width) for name in names]
-        return [fit(line, width, scene.glyphs) for line in lines[:rows]]
+        lines = [rule("setup", width, moment.glyphs)]
+        lines += [_setup_line(moment, name, spans.get(name), width) for name in names]
+        return [fit(line, width, moment.glyphs) for line in lines[:rows]]
 
     return Panel(3, 3, len(names) + 1, draw)
 
 
-def _setup_line(scene: Scene, name: str, span: Span | None, width: int) -> Text:
+def _setup_line(moment: Moment, name: str, span: Span | None, width: int) -> Text:
     label = "first update" if name == "train" else phase_label(name)
     if span is None:
-        expected = getattr(scene.view.times, f"{name}_s", None)
+        expected = getattr(moment.view.times, f"{name}_s", None)
         usual = f"about {duration(expected)}" if expected else ""
-        return row((f"{scene.glyphs.todo} {label:<13}{usual}", g.LABEL))
+        return row((f"{moment.glyphs.todo} {label:<13}{usual}", g.LABEL))
     if span.seconds is not None:
-        return row((f"{scene.glyphs.done} ", g.GOOD), f"{label:<13}{duration(span.seconds)}")
-    since = max(0.0, scene.view.elapsed_s(scene.now) - span.started_s)
-    now = scene.view.history.download
+        return row((f"{moment.glyphs.done} ", g.GOOD), f"{label:<13}{duration(span.seconds)}")
+    since = max(0.0, moment.view.elapsed_s(moment.now) - span.started_s)
+    now = moment.view.history.download
     if name == "download" and now is not None:
         told = downloading(now.repo, now.bytes, now.total_bytes, now.seconds)
         repo, _, far = scrub(told).rpartition(": ")  # a narrow terminal cuts the name
-        start = row((f"{scene.glyphs.now} ", g.WARN), (f"{label:<13}", g.STRONG))
+        start = row((f"{moment.glyphs.now} ", g.WARN), (f"{label:<13}", g.STRONG))
         return row(start, f"{far}  ", (repo, g.LABEL))
-    plan = scene.view.plan if name == "train" else None
+    plan = moment.view.plan if name == "train" else None
     expected = span.expected_s or (plan and plan.step_s)
-    parts: list[Part] = [(f"{scene.glyphs.now} ", g.WARN), (f"{label:<13}", g.STRONG)]
+    parts: list[Part] = [(f"{moment.glyphs.now} ", g.WARN), (f"{label:<13}", g.STRONG)]
     parts.append(f"{duration(since):<9}")
     room = min(40, width - 45)
     if expected:
         parts.append((f"of about {duration(expected):<9} ", g.LABEL))
         if room > 4:
             done = min(room, round(room * since / expected))
-            parts += [(scene.glyphs.train * done, g.TRAIN)]
-            parts += [(scene.glyphs.ahead * (room - done), g.LABEL)]
+            parts += [(moment.glyphs.train * done, g.TRAIN)]
+            parts += [(moment.glyphs.ahead * (room - done), g.LABEL)]
     return row(*parts)
 
 
-def warnings(scene: Scene, width: int) -> Panel | None:
+def warnings(moment: Moment, width: int) -> Panel | None:
     """Everything that is not right, until it is.
 
     Args:
-        scene: what to draw.
+        moment: what to draw.
         width: columns it will get, for the rows it can use.
     """
-    history = scene.view.history
+    history = moment.view.history
     texts = [f"{warning.message} [{code}]" for code, warning in history.warnings.items()]
-    if texts and scene.status is not RunStatus.RUNNING:  # what they advise was for the run
-        run = shlex.quote(short_path(scene.view.run.path))
+    if texts and moment.status is not RunStatus.RUNNING:  # what they advise was for the run
+        run = shlex.quote(short_path(moment.view.run.path))
         texts = [f"at the end: {', '.join(history.warnings)}; see `budgetrl diagnose {run}`"]
     if history.newer_schema:
         texts.append("A newer budgetrl wrote this run; some of it may be missing here.")
@@ -232,16 +232,16 @@ def warnings(scene: Scene, width: int) -> Panel | None:
         texts.append(f"{error.type}: {error.message} {error.hint}".strip())
     if not texts:
         return None
-    marked = [f"{scene.glyphs.warning} {scrub(text)}" for text in texts]
+    marked = [f"{moment.glyphs.warning} {scrub(text)}" for text in texts]
     whole = [wrap(text, width) for text in marked]
 
     def draw(width: int, rows: int) -> list[Text]:
         if len(marked) > rows:
-            rest = f"{scene.glyphs.warning} and {len(marked) - rows + 1} more warnings"
+            rest = f"{moment.glyphs.warning} and {len(marked) - rows + 1} more warnings"
             lines = [*marked[: rows - 1], rest]
         else:
-            lines = _newest_whole(whole, rows, scene.glyphs)
-        return [fit(row((line, g.WARN)), width, scene.glyphs) for line in lines]
+            lines = _newest_whole(whole, rows, moment.glyphs)
+        return [fit(row((line, g.WARN)), width, moment.glyphs) for line in lines]
 
     # What to do about it stands at its end: the newest one is cut last.
     least = min(5, len(texts) - 1 + len(whole[-1]))
@@ -259,17 +259,17 @@ def _newest_whole(texts: Sequence[list[str]], rows: int, glyphs: g.Glyphs) -> li
     return shown
 
 
-def end(scene: Scene, width: int) -> Panel | None:
+def end(moment: Moment, width: int) -> Panel | None:
     """What came out, what it cost, what to type next.
 
     Args:
-        scene: what to draw.
+        moment: what to draw.
         width: columns it will get, for the rows it needs.
     """
-    if scene.status is RunStatus.RUNNING:
+    if moment.status is RunStatus.RUNNING:
         return None
-    finished = scene.view.history.finished if scene.status is not RunStatus.CRASHED else None
-    said = ending(scene.view, finished or scene.status)
+    finished = moment.view.history.finished if moment.status is not RunStatus.CRASHED else None
+    said = ending(moment.view, finished or moment.status)
     told = [(label, _wrapped(label, text, width)) for label, text in said]
 
     def draw(width: int, rows: int) -> list[Text]:
@@ -278,7 +278,7 @@ def end(scene: Scene, width: int) -> Panel | None:
             if sum(len(lines) for _, lines in kept) < rows:
                 break
             kept = [(label, lines) for label, lines in kept if label != less_important]
-        lines = [rule("outcome", width, scene.glyphs)]
+        lines = [rule("outcome", width, moment.glyphs)]
         return [*lines, *(line for _, lines in kept for line in lines)][:rows]
 
     whole = 1 + sum(len(lines) for _, lines in told)
@@ -291,13 +291,13 @@ def _wrapped(label: str, text: str, width: int) -> list[Text]:
     return [labelled("" if i else label, (part, style), 8) for i, part in enumerate(parts)]
 
 
-def footer(scene: Scene, hint: str) -> Panel | None:
+def footer(moment: Moment, hint: str) -> Panel | None:
     """The program's last message, or what the keys do."""
-    if not (scene.message or hint):
+    if not (moment.message or hint):
         return None
 
     def draw(width: int, rows: int) -> list[Text]:
-        line = row((scrub(scene.message), g.WARN)) if scene.message else row((hint, g.LABEL))
-        return [fit(line, width, scene.glyphs)]
+        line = row((scrub(moment.message), g.WARN)) if moment.message else row((hint, g.LABEL))
+        return [fit(line, width, moment.glyphs)]
 
-    return Panel(1 if scene.message else 9, 1, 1, draw)
+    return Panel(1 if moment.message else 9, 1, 1, draw)

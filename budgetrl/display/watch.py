@@ -49,15 +49,15 @@ def _print(view: LiveRun, stream: TextIO, now: float) -> None:
 
     from budgetrl.display.frame import frame
     from budgetrl.display.glyphs import glyphs_for
-    from budgetrl.display.scene import Scene
+    from budgetrl.display.moment import Moment
     from budgetrl.display.screen import Screen
 
     columns, lines = shutil.get_terminal_size(ONCE_SIZE)
     screen = Screen(stream)
     plain = not can_be_live(stream)
     glyphs = glyphs_for(screen.encoding, screen.colour and not plain)
-    scene = Scene(view, now, view.status_at(now), glyphs)
-    drawn = frame(scene, columns, max(lines - 1, 1))
+    moment = Moment(view, now, view.status_at(now), glyphs)
+    drawn = frame(moment, columns, max(lines - 1, 1))
     screen.leave([Text(line.plain) if plain else line for line in drawn])
 
 

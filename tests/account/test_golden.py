@@ -21,9 +21,9 @@ from budgetrl.budget import Budget
 from budgetrl.cli import main
 from budgetrl.display.frame import frame
 from budgetrl.display.glyphs import UNICODE
+from budgetrl.display.moment import Moment
 from budgetrl.display.plain import PlainDisplay
 from budgetrl.display.runs_table import print_runs, run_json, runs
-from budgetrl.display.scene import Scene
 from budgetrl.report.write import write_report
 from budgetrl.rundir import RunDir, open_run
 from budgetrl.study.report import study_document, write_study_report
@@ -52,8 +52,8 @@ def frames(run: RunDir, status: RunStatus | None = None, now: float = 1e6) -> st
     """The live view in three sizes."""
     view = LiveRun(run)
     view.catch_up()
-    scene = Scene(view, now, status or view.status_at(now), UNICODE)
-    drawn = [frame(scene, *size) for size in ((120, 50), (80, 24), (24, 8))]
+    moment = Moment(view, now, status or view.status_at(now), UNICODE)
+    drawn = [frame(moment, *size) for size in ((120, 50), (80, 24), (24, 8))]
     return "\n\n".join("\n".join(line.plain.rstrip() for line in lines) for lines in drawn)
 
 

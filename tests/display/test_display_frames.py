@@ -10,7 +10,7 @@ from budgetrl import events
 from budgetrl.account.live import LiveRun
 from budgetrl.display.frame import frame
 from budgetrl.display.glyphs import ASCII, MONOCHROME, UNICODE, Glyphs
-from budgetrl.display.scene import Scene
+from budgetrl.display.moment import Moment
 from budgetrl.rundir import PLAN
 from budgetrl.types import RunStatus
 
@@ -104,21 +104,21 @@ STATES: list[tuple[Callable[[Path], made.RunDir], RunStatus]] = [
 ]
 
 
-def scene(run: made.RunDir, status: RunStatus, glyphs: Glyphs = UNICODE, text: str = "") -> Scene:
+def moment(run: made.RunDir, status: RunStatus, glyphs: Glyphs = UNICODE, text: str = "") -> Moment:
     view = LiveRun(run)
     view.catch_up()
-    return Scene(view, 0.0, status, glyphs, text)
+    return Moment(view, 0.0, status, glyphs, text)
 
 
 def text_of(run: made.RunDir, status: RunStatus, columns: int, lines: int) -> str:
-    return "\n".join(line.plain for line in frame(scene(run, status), columns, lines, "hint"))
+    return "\n".join(line.plain for line in frame(moment(run, status), columns, lines, "hint"))
 
 
 @pytest.mark.parametrize(("make", "status"), STATES)
 def test_every_frame_fits_its_terminal(
     make: Callable[[Path], made.RunDir], status: RunStatus, tmp_path: Path
 ) -> None:
-    drawn = scene(make(tmp_path), status, text="a message")
+    drawn = moment(make(tmp_path), status, text="a message")
     sizes = [(80, 24), (120, 40), (200, 60), (20, 6), (1, 1), (50, 10), (300, 11), (49, 90)]
     for columns, lines in sizes:
         rows = frame(drawn, columns, lines, "Ctrl-C leaves")
@@ -132,7 +132,7 @@ def test_without_utf_8_everything_of_our_own_is_ascii(
     make: Callable[[Path], made.RunDir], status: RunStatus, tmp_path: Path
 ) -> None:
     for columns, lines in ((80, 24), (120, 40)):
-        for row in frame(scene(make(tmp_path), status, ASCII), columns, lines, "hint"):
+        for row in frame(moment(make(tmp_path), status, ASCII), columns, lines, "hint"):
             assert row.plain.isascii(), row.plain
 
 
@@ -280,7 +280,7 @@ def test_a_newer_schema_is_said(tmp_path: Path) -> None:
 def test_the_bill_adds_up(
     make: Callable[[Path], made.RunDir], status: RunStatus, tmp_path: Path
 ) -> None:
-    bill = scene(make(tmp_path), status).bill
+    bill = moment(make(tmp_path), status).bill
     paid = bill.setup + bill.baseline + bill.train + bill.end
     assert paid == pytest.approx(bill.paid)
     assert paid + bill.ahead + bill.reserve + bill.free == pytest.approx(
@@ -290,7 +290,7 @@ def test_the_bill_adds_up(
 
 
 def test_without_colour_the_bars_parts_still_differ(tmp_path: Path) -> None:
-    rows = frame(scene(training(tmp_path), RunStatus.RUNNING, MONOCHROME), 80, 24)
+    rows = frame(moment(training(tmp_path), RunStatus.RUNNING, MONOCHROME), 80, 24)
     bar = next(row.plain for row in rows if MONOCHROME.train * 5 in row.plain)
     for part in (MONOCHROME.setup, MONOCHROME.baseline, MONOCHROME.ahead, MONOCHROME.reserve):
         assert part in bar

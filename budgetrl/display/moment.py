@@ -15,7 +15,7 @@ SAMPLE_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Moment:
     """One moment of one run."""
 
     view: LiveRun
