@@ -14,9 +14,9 @@ from budgetrl.account.outcome import STATUS_TONES
 from budgetrl.account.text import scrub
 from budgetrl.display import glyphs as g, model_panels, panels
 from budgetrl.display.layout import Panel, beside, stack
-from budgetrl.display.lines import fit, row
 from budgetrl.display.moment import Moment
 from budgetrl.display.spark import chart
+from budgetrl.display.typeset import fit, row
 from budgetrl.types import RunStatus
 from budgetrl.units import duration, percent
 

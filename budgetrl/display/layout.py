@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from budgetrl.display.lines import side_by_side
+from budgetrl.display.typeset import side_by_side
 
 Draw = Callable[[int, int], list[Text]]
 """Columns and rows -> at most that many lines."""

@@ -16,9 +16,9 @@ from budgetrl.account.outcome import ending
 from budgetrl.account.text import scrub
 from budgetrl.display.frame import SMALL_HEIGHT, SMALL_WIDTH, frame
 from budgetrl.display.glyphs import LABEL, STRONG, glyphs_for
-from budgetrl.display.lines import fit, row
 from budgetrl.display.moment import Moment
 from budgetrl.display.screen import Screen
+from budgetrl.display.typeset import fit, row
 from budgetrl.events import RunFinished
 from budgetrl.rundir import RunDir
 from budgetrl.types import RunStatus

@@ -8,9 +8,9 @@ from budgetrl.account.series import Series
 from budgetrl.account.text import points, score, scrub
 from budgetrl.display import glyphs as g
 from budgetrl.display.layout import Panel
-from budgetrl.display.lines import Part, clip, fit, labelled, row, rule, wrap
 from budgetrl.display.moment import Moment
 from budgetrl.display.spark import chart
+from budgetrl.display.typeset import Part, clip, fit, labelled, row, rule, wrap
 from budgetrl.events import Evaluation, Step
 from budgetrl.phases import UPDATE_PHASES
 from budgetrl.types import RunStatus, Verdict

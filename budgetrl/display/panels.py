@@ -13,9 +13,9 @@ from budgetrl.account.outcome import STATUS_TONES, ending
 from budgetrl.account.text import downloading, money, scrub, short_path
 from budgetrl.display import glyphs as g
 from budgetrl.display.layout import Panel
-from budgetrl.display.lines import Part, clip, ends, fit, labelled, row, rule, wrap
 from budgetrl.display.moment import Moment
 from budgetrl.display.spark import bar
+from budgetrl.display.typeset import Part, clip, ends, fit, labelled, row, rule, wrap
 from budgetrl.history import Span
 from budgetrl.phases import PHASES, phase_label
 from budgetrl.rundir import MANIFEST

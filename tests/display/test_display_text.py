@@ -8,8 +8,8 @@ from rich.text import Text
 
 from budgetrl.account.text import scrub
 from budgetrl.display.glyphs import ASCII, MONOCHROME, UNICODE, glyphs_for
-from budgetrl.display.lines import ends, fit, rule, wrap
 from budgetrl.display.spark import bar, chart
+from budgetrl.display.typeset import ends, fit, rule, wrap
 
 FOREIGN = st.text() | st.text(
     "\x1b[]0;m\x07\x9b\u202e\u2066\u200dAא界e\u0301\ufe0f \n", max_size=40
