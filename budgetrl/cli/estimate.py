@@ -54,7 +54,7 @@ def estimate(
 
     Needs no GPU, no network and no torch. Every total has a band and its assumptions.
     """
-    from budgetrl.estimation.document import document, document_all
+    from budgetrl.estimation.as_json import estimate_json, estimates_json
     from budgetrl.estimation.request import Request, answer, answer_all
 
     if gpu is not None and all_gpus:
@@ -74,7 +74,7 @@ def estimate(
     if all_gpus:
         estimates = answer_all(request)
         if as_json:
-            print_json(document_all(estimates), allow_nan=False)
+            print_json(estimates_json(estimates), allow_nan=False)
             return
         from budgetrl.cli.estimate_table import print_table
 
@@ -84,7 +84,7 @@ def estimate(
     name = loaded.recipe.recipe.beside
     beside = answer(replace(request, recipe=read_recipe(name, ()).recipe)) if name else None
     if as_json:
-        print_json(document(made, beside, from_probe), allow_nan=False)
+        print_json(estimate_json(made, beside, from_probe), allow_nan=False)
         return
     from budgetrl.cli.estimate_view import print_estimate
 

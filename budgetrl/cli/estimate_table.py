@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from budgetrl.estimation.document import best
+from budgetrl.estimation.as_json import best
 from budgetrl.estimation.estimate import Estimate
 from budgetrl.estimation.memory import Verdict
 from budgetrl.units import GIB, duration, hours, usd

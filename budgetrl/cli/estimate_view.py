@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from budgetrl.estimation.advice import advise
-from budgetrl.estimation.document import assumptions
+from budgetrl.estimation.as_json import assumptions
 from budgetrl.estimation.estimate import Estimate
 from budgetrl.estimation.learning import paces
 from budgetrl.estimation.memory import Verdict

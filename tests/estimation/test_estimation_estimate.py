@@ -7,7 +7,7 @@ import pytest
 from budgetrl.budget import Budget, Limits, PhaseTimes
 from budgetrl.errors import ExitCode, HardwareError, ModelError, RecipeError, UsageError
 from budgetrl.estimation.advice import advise, refuse_unfit
-from budgetrl.estimation.document import document, document_all
+from budgetrl.estimation.as_json import estimate_json, estimates_json
 from budgetrl.estimation.estimate import (
     Measured,
     estimate,
@@ -48,7 +48,7 @@ def test_deepscaler_with_32_prompts_takes_430_to_550_seconds(rank: int) -> None:
 
 def test_evaluations_of_deepscaler_take_one_to_two_hours_of_the_day_and_this_is_said() -> None:
     made = estimate(recipe_of("deepscaler_r256"), A40, DAY)
-    hours = next(a for a in document(made)["assumptions"] if a["key"] == "evaluation_hours")
+    hours = next(a for a in estimate_json(made)["assumptions"] if a["key"] == "evaluation_hours")
     assert 1.1 <= hours["value"] <= 2.0
     assert "training alone" in hours["source"]
 
@@ -214,7 +214,7 @@ def test_a_plan_for_no_updates_is_refused(steps: int) -> None:
 
 
 def test_all_gpus_mark_the_cheapest_and_the_fastest_that_fit() -> None:
-    made = document_all(answer_all(Request(recipe_of("deepscaler_r8"), limits=Limits(24 * 3600))))
+    made = estimates_json(answer_all(Request(recipe_of("deepscaler_r8"), limits=Limits(24 * 3600))))
     rows = {row["gpu"]["name"]: row for row in made["gpus"]}
     assert len(rows) == 26
     fitting = [row for row in rows.values() if row["fits"]]
@@ -231,7 +231,7 @@ def test_a_cpu_recipe_can_be_planned_for_a_gpu() -> None:
 
 
 def test_the_document_is_the_contracts() -> None:
-    made = document(estimate(recipe_of("deepscaler_r256"), A40, DAY, price=A40.price()))
+    made = estimate_json(estimate(recipe_of("deepscaler_r256"), A40, DAY, price=A40.price()))
     keys = {
         "gpu": "name memory_gib usd_per_hour price_source price_date",
         "memory_gib": "weights adapter gradients optimizer kv_cache rollout_buffers reserved "

@@ -7,8 +7,8 @@ from budgetrl.budget import Limits
 from budgetrl.display.plain import _step
 from budgetrl.errors import HardwareError
 from budgetrl.estimation import teaching
+from budgetrl.estimation.as_json import assumptions
 from budgetrl.estimation.cpu_time import Machine
-from budgetrl.estimation.document import assumptions
 from budgetrl.estimation.request import Request, answer
 from budgetrl.estimation.shapes import find_shape
 from budgetrl.estimation.stages import stages_on

@@ -35,7 +35,7 @@ class Assumption(NamedTuple):
     source: str
 
 
-def document(
+def estimate_json(
     made: Estimate, beside: Estimate | None = None, probe: Path | None = None
 ) -> dict[str, Any]:
     """One estimate, in the form of the contract (CLI.md).
@@ -79,11 +79,11 @@ def document(
     }
 
 
-def document_all(estimates: Sequence[Estimate]) -> dict[str, Any]:
+def estimates_json(estimates: Sequence[Estimate]) -> dict[str, Any]:
     """All GPUs: the same documents without advice, and which is best at what."""
     rows = []
     for made in estimates:
-        row = document(made)
+        row = estimate_json(made)
         del row["assumptions"], row["advice"], row["signal"]
         rows.append({**row, "steps_per_usd": made.steps_per_usd})
     marks = best(estimates)
