@@ -19,7 +19,6 @@ from typing import Any
 
 import budgetrl
 from budgetrl.budget import EXIT_S, RESERVE_FACTOR, Budget, Limits, PhaseTimes, Plan, plan
-from budgetrl.documents import Standing
 from budgetrl.engine.tested import installed_versions, refuse_untested
 from budgetrl.engine.unsloth_settings import refuse_unkept
 from budgetrl.errors import BudgetError, HardwareError, RunDirError, UsageError
@@ -53,6 +52,7 @@ from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.recipe.window import check_window, fit_answers, window_of
+from budgetrl.run_files import Standing
 from budgetrl.rundir import (
     MANIFEST,
     PLAN,

@@ -27,12 +27,12 @@ from typing import Any
 from budgetrl.budget import Limits
 from budgetrl.diagnosis.groups import Group, group_facts
 from budgetrl.diagnosis.story import tell
-from budgetrl.documents import read_recipe
 from budgetrl.files import read_jsonl
 from budgetrl.history import read_history
 from budgetrl.plan import create_run, make_plan
 from budgetrl.recipe.assets import asset_root
 from budgetrl.recipe.load import load_recipe
+from budgetrl.run_files import read_recipe
 from budgetrl.rundir import RunDir, open_run
 from budgetrl.training.attempt import Attempt
 from budgetrl.training.stopper import Stopper

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from budgetrl.documents import written_recipe
 from budgetrl.estimation.estimate import estimate
 from budgetrl.estimation.phases import UPDATE_PHASES
 from budgetrl.estimation.profile import (
@@ -28,6 +27,7 @@ from budgetrl.files import write_json
 from budgetrl.hardware import Gpu, detect_gpu
 from budgetrl.history import History, read_history
 from budgetrl.recipe.schema import Recipe
+from budgetrl.run_files import written_recipe
 from budgetrl.rundir import MANIFEST, RunDir, open_run
 from budgetrl.units import GIB
 

@@ -5,7 +5,7 @@
     read_run(run)             `account.evaluated`: the same with its evaluations, for reports
 
 Displays, reports, `--json` and a resumed run ask here, so that they say the same. Who goes on with
-a run and needs a file whole reads it by `documents`, which raises.
+a run and needs a file whole reads it by `run_files`, which raises.
 """
 
 import math

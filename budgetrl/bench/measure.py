@@ -17,7 +17,6 @@ from typing import Any
 from budgetrl.bench.settings import LEAST_TOKENS, UPDATES, Setting, benched, settings_of
 from budgetrl.budget import Limits
 from budgetrl.display.base import NoDisplay
-from budgetrl.documents import read_manifest, read_plan, written_recipe
 from budgetrl.errors import (
     OUT_OF_MEMORY_EXIT,
     BudgetError,
@@ -33,6 +32,7 @@ from budgetrl.pace import free_cores
 from budgetrl.phases import UPDATE_PHASES
 from budgetrl.plan import create_run, make_plan
 from budgetrl.recipe.load import LoadedRecipe
+from budgetrl.run_files import read_manifest, read_plan, written_recipe
 from budgetrl.rundir import RunDir
 from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.gpu_lock import gpu_of, hold_gpu

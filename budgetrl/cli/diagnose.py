@@ -51,8 +51,8 @@ def diagnose(
 
 def _run(place: str, as_json: bool) -> int:
     from budgetrl.diagnosis.findings import CAUSES, diagnose as find
-    from budgetrl.documents import read_recipe
     from budgetrl.history import read_history
+    from budgetrl.run_files import read_recipe
     from budgetrl.rundir import open_run
 
     folder = open_run(place)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.budget import PhaseTimes
-from budgetrl.documents import read_manifest, written_recipe
 from budgetrl.errors import BudgetRLError, RunDirError, UsageError
 from budgetrl.estimation.estimate import PROFILE_SCHEMA_VERSION, Measured, gpu_profile_path
 from budgetrl.estimation.phases import Phases, make_phases
@@ -28,6 +27,7 @@ from budgetrl.hardware import Gpu, find_gpu
 from budgetrl.history import History, measured_times, only_stages, read_history
 from budgetrl.phases import MEASURED_ONCE, UPDATE_PHASES
 from budgetrl.recipe.schema import Recipe, StageKind
+from budgetrl.run_files import read_manifest, written_recipe
 from budgetrl.rundir import RunDir, open_run
 
 _PHASES = (*UPDATE_PHASES, *MEASURED_ONCE, "step_eval", "save")

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_suite
 from budgetrl.data.usable import check_suite_prompts, remark_on_room
-from budgetrl.documents import prompt_moment
 from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, StopCheck
 from budgetrl.engine.thinking import Trajectories
@@ -38,6 +37,7 @@ from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.recipe.window import check_window, fit_answers, window_of
 from budgetrl.rewards.pool import GradingPool
+from budgetrl.run_files import prompt_moment
 from budgetrl.types import EvalResult, Problem, Protocol
 
 OnDownload = Callable[[Pin, Watch], None]

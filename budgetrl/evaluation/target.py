@@ -21,7 +21,6 @@ from budgetrl.checkpoint_files import (
     damaged_files,
     read_checkpoint,
 )
-from budgetrl.documents import read_manifest, read_recipe
 from budgetrl.errors import ModelError, RunDirError, UsageError
 from budgetrl.evaluation.fingerprints import base_fingerprint
 from budgetrl.evaluation.identity import (
@@ -44,6 +43,7 @@ from budgetrl.pace import free_cores
 from budgetrl.recipe.assets import PREFIX, local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import AlphaPolicy, Recipe
+from budgetrl.run_files import read_manifest, read_recipe
 from budgetrl.rundir import EXPORTED, RESOLVED, RunDir, list_runs, open_run
 
 OF_VERL = "lora_adapter"

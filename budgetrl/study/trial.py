@@ -16,7 +16,6 @@ from pathlib import Path
 from budgetrl.account.run import Account, last_beat
 from budgetrl.budget import Limits
 from budgetrl.display.base import Display
-from budgetrl.documents import prompt_moment
 from budgetrl.errors import BudgetError, BudgetRLError
 from budgetrl.evaluation.rounds import judge_rounds
 from budgetrl.evaluation.rows import load_eval
@@ -25,6 +24,7 @@ from budgetrl.plan import make_plan, replanned
 from budgetrl.recipe.eval_tables import Eval
 from budgetrl.recipe.load import LoadedRecipe
 from budgetrl.recipe.schema import Recipe
+from budgetrl.run_files import prompt_moment
 from budgetrl.rundir import SUPERVISOR_LOCK, RunDir
 from budgetrl.supervise.resume import continue_run
 from budgetrl.supervise.run import Ended, start_run

@@ -4,10 +4,10 @@ import os
 import time
 from contextlib import suppress
 
-from budgetrl.documents import read_recipe, rehearsed_micro_batch
 from budgetrl.errors import OUT_OF_MEMORY_EXIT
 from budgetrl.history import History
 from budgetrl.processor import boot_id
+from budgetrl.run_files import read_recipe, rehearsed_micro_batch
 from budgetrl.rundir import HEARTBEAT, RunDir
 from budgetrl.training.attempt import Attempt
 

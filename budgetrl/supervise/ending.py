@@ -14,13 +14,13 @@ from budgetrl.account.ending import last_event, shortfall
 from budgetrl.account.result import result_of
 from budgetrl.account.run import Account
 from budgetrl.display.base import Display
-from budgetrl.documents import read_plan, read_recipe
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode
 from budgetrl.estimation.cpu_learnt import learn
 from budgetrl.estimation.machine import user_cache_dir
 from budgetrl.events import Error
 from budgetrl.history import History, measured_times
 from budgetrl.plan import BUSY
+from budgetrl.run_files import read_plan, read_recipe
 from budgetrl.rundir import RESULT, RunDir
 from budgetrl.supervise.attempt import (
     heartbeat,
@@ -30,7 +30,7 @@ from budgetrl.supervise.export import export_adapter
 from budgetrl.supervise.worker import TICK_S, Signals, worker_environment
 from budgetrl.training.attempt import Attempt
 from budgetrl.training.log import stamp_of
-from budgetrl.training.mirror import copy_documents, mirror_of
+from budgetrl.training.mirror import copy_files, mirror_of
 from budgetrl.types import Spend
 
 ESTIMATES = "estimates.jsonl"
@@ -154,7 +154,7 @@ def finish(run: RunDir, attempt: Attempt, history: History, closing: Closing) ->
     mirror = mirror_of(run, read_recipe(run))
     if mirror is not None:
         with suppress(OSError):
-            copy_documents(run, mirror, lambda: left_s() < LEARNING_S)
+            copy_files(run, mirror, lambda: left_s() < LEARNING_S)
     now = time.monotonic() + closing.last_s
     account = Account(run, history)
     heartbeat(run, attempt, now, account.trained_s)
@@ -162,5 +162,5 @@ def finish(run: RunDir, attempt: Attempt, history: History, closing: Closing) ->
     with suppress(OSError):
         run.write_json(RESULT, result)
         if mirror is not None and left_s() > 0:
-            copy_documents(run, mirror, lambda: left_s() < 0)
+            copy_files(run, mirror, lambda: left_s() < 0)
     return result

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from budgetrl.documents import read_recipe
 from budgetrl.errors import HardwareError
 from budgetrl.files import lock_exclusively
 from budgetrl.hardware import detect_gpu
 from budgetrl.recipe.schema import Recipe
+from budgetrl.run_files import read_recipe
 from budgetrl.rundir import RunDir
 from budgetrl.units import duration
 

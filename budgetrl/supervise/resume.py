@@ -10,7 +10,6 @@ from budgetrl.account.result import exit_code_of, report_file, result_of
 from budgetrl.account.run import Account
 from budgetrl.budget import Budget, Limits, PhaseTimes, Plan, plan, reserve_s
 from budgetrl.display.base import Display
-from budgetrl.documents import Standing, pinned_recipe, read_pins, read_plan, written_recipe
 from budgetrl.errors import BudgetError, RunDirError, UsageError
 from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.mending import refuse_newer
@@ -19,6 +18,7 @@ from budgetrl.hub.pins import still_there, to_download
 from budgetrl.plan import DOWNLOAD_RATE
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.schema import Recipe
+from budgetrl.run_files import Standing, pinned_recipe, read_pins, read_plan, written_recipe
 from budgetrl.rundir import PLAN, RESOLVED, RESULT, RunDir
 from budgetrl.supervise.attempt import resumed_micro_batch
 from budgetrl.supervise.changes import changed_recipe, with_base

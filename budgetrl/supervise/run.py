@@ -14,7 +14,6 @@ from budgetrl.account.ending import last_event, shortfall
 from budgetrl.account.result import exit_code_of
 from budgetrl.account.run import Account
 from budgetrl.display.base import Display
-from budgetrl.documents import read_recipe
 from budgetrl.errors import (
     OUT_OF_MEMORY_EXIT,
     BudgetRLError,
@@ -27,6 +26,7 @@ from budgetrl.events import Error, RunFinished
 from budgetrl.history import Followed, History
 from budgetrl.plan import Planned, create_run
 from budgetrl.rewards.registry import refuse_code
+from budgetrl.run_files import read_recipe
 from budgetrl.rundir import RunDir
 from budgetrl.supervise.attempt import smaller_micro_batch
 from budgetrl.supervise.closing import Closing

@@ -10,7 +10,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from budgetrl.documents import Standing, read_manifest
 from budgetrl.errors import ModelError, RefusedError, RunDirError
 from budgetrl.evaluation.fingerprints import (
     PARTS,
@@ -22,6 +21,7 @@ from budgetrl.evaluation.fingerprints import (
 )
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe
+from budgetrl.run_files import Standing, read_manifest
 from budgetrl.rundir import RunDir
 from budgetrl.supervise.changes import Change
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from budgetrl.account.ending import brief, stored_results
 from budgetrl.budget import PhaseTimes
-from budgetrl.documents import read_plan, read_recipe, rehearsed_micro_batch
 from budgetrl.engine import import_first
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode, is_out_of_memory
 from budgetrl.events import Error, RunFinished
 from budgetrl.history import read_history
 from budgetrl.phases import PHASES
 from budgetrl.recipe.schema import Recipe
+from budgetrl.run_files import read_plan, read_recipe, rehearsed_micro_batch
 from budgetrl.rundir import RunDir
 from budgetrl.training.attempt import Attempt
 from budgetrl.training.log import RunLog, stamp_of

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Self
 
 from budgetrl.budget import Budget
-from budgetrl.documents import read_plan
 from budgetrl.ledger import Ledger
+from budgetrl.run_files import read_plan
 from budgetrl.rundir import RunDir
 
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from budgetrl.documents import read_manifest, read_plan, written_recipe
 from budgetrl.evaluation.mending import set_aside_damaged
 from budgetrl.event_file import EventWriter
 from budgetrl.events import (
@@ -22,6 +21,7 @@ from budgetrl.ledger import Ledger
 from budgetrl.losses import find_losses
 from budgetrl.phases import PhaseName
 from budgetrl.recipe.schema import Recipe
+from budgetrl.run_files import read_manifest, read_plan, written_recipe
 from budgetrl.rundir import RunDir
 
 

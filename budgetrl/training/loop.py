@@ -47,7 +47,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from budgetrl.account.ending import brief, differences, shortfall, unjudged
-from budgetrl.documents import read_pins
 from budgetrl.engine import open_engine
 from budgetrl.errors import ExitCode
 from budgetrl.estimation.share import with_share
@@ -55,6 +54,7 @@ from budgetrl.events import RunFinished
 from budgetrl.history import read_history
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.pool import GradingPool
+from budgetrl.run_files import read_pins
 from budgetrl.rundir import RunDir
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import load_trained, read_state, restore_rng

@@ -80,7 +80,7 @@ def update_mirror(run: RunDir, mirror: RunDir) -> None:
     """
     mirror.checkpoint_folder.mkdir(parents=True, exist_ok=True)
     mirror.clear_temporary()
-    copy_documents(run, mirror, lambda: False)  # first, so that every update of a copy is told of
+    copy_files(run, mirror, lambda: False)  # first, so that every update of a copy is told of
     here = {checkpoint.step: checkpoint for checkpoint in run.checkpoints()}
     there = {checkpoint.step: checkpoint for checkpoint in mirror.checkpoints()}
     for step, checkpoint in here.items():
@@ -90,7 +90,7 @@ def update_mirror(run: RunDir, mirror: RunDir) -> None:
         mirror.drop_checkpoint(step)
 
 
-def copy_documents(run: RunDir, mirror: RunDir, over: Callable[[], bool]) -> None:
+def copy_files(run: RunDir, mirror: RunDir, over: Callable[[], bool]) -> None:
     """Copy all but checkpoints and completions, as far as it has changed.
 
     Args:

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from budgetrl.budget import BASELINE_SHARE, affordable_rounds
-from budgetrl.documents import read_plan
 from budgetrl.forecast import Forecaster
 from budgetrl.history import History
 from budgetrl.pace import slowness
+from budgetrl.run_files import read_plan
 from budgetrl.types import EvalResult
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from budgetrl.data.prompt_length import SAMPLE, PromptLengths
-from budgetrl.documents import read_plan
 from budgetrl.estimation.cpu_phases import Prompts
 from budgetrl.estimation.cpu_replan import after_baseline
+from budgetrl.run_files import read_plan
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.types import EvalResult
 

@@ -12,7 +12,6 @@ from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.data.usable import load_usable
 from budgetrl.diagnosis.story import tell
-from budgetrl.documents import planned_times, prompt_moment, read_manifest
 from budgetrl.engine.base import ModelEngine
 from budgetrl.engine.teacher import LoadedTeacher, open_teacher
 from budgetrl.estimation.scenario import expected_samples
@@ -25,6 +24,7 @@ from budgetrl.recipe.schema import Recipe
 from budgetrl.recipe.window import check_window
 from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.registry import RewardSum
+from budgetrl.run_files import planned_times, prompt_moment, read_manifest
 from budgetrl.rundir import RunDir
 from budgetrl.training.alarms import Alarms, Watch
 from budgetrl.training.callbacks import StepCallback

@@ -13,7 +13,6 @@ import pytest
 from budgetrl.budget import Budget
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.template import PROBE
-from budgetrl.documents import prompt_moment
 from budgetrl.engine.plain import PlainEngine
 from budgetrl.errors import DataError, ExitCode, ModelError, RunDirError
 from budgetrl.evaluation.compare import describe_differences
@@ -25,6 +24,7 @@ from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import Prompt
 from budgetrl.rewards.pool import GradingPool
+from budgetrl.run_files import prompt_moment
 from budgetrl.rundir import MANIFEST, RunDir
 from budgetrl.study.trial import _share_baseline
 from budgetrl.training.log import RunLog, stamp_of

@@ -9,10 +9,10 @@ from budgetrl.account.evaluated import EvaluatedRun, read_run
 from budgetrl.account.result import result_of
 from budgetrl.budget import Limits
 from budgetrl.diagnosis.findings import diagnose
-from budgetrl.documents import read_recipe
 from budgetrl.events import RunWarning
 from budgetrl.plan import create_run, make_plan
 from budgetrl.recipe.load import load_recipe
+from budgetrl.run_files import read_recipe
 from budgetrl.training.__main__ import _train
 from budgetrl.training.attempt import Attempt
 from budgetrl.training.stopper import Stopper

@@ -11,7 +11,7 @@ from budgetrl.rundir import RunDir
 from budgetrl.training.checkpoints import prune
 from budgetrl.training.mirror import (
     MirrorGuard,
-    copy_documents,
+    copy_files,
     reason_of,
     restore_from_mirror,
     update_mirror,
@@ -105,5 +105,5 @@ def test_a_copy_of_many_files_that_fails_has_one_short_reason() -> None:
 
 def test_copying_documents_stops_when_there_is_no_time(run: RunDir, mirror: RunDir) -> None:
     mirror.path.mkdir(parents=True)
-    copy_documents(run, mirror, lambda: True)
+    copy_files(run, mirror, lambda: True)
     assert not any(mirror.path.iterdir())
