@@ -218,11 +218,13 @@ def grid_of(document: dict[str, Any], seed: int) -> list[dict[str, Any]]:
             lines = (Path(trial["run_dir"]) / "events.jsonl").read_text().splitlines()
             told = [event for event in map(json.loads, lines) if event["kind"] == "evaluation"]
             between = [event for event in told if event["when"] == "step"]
-            scores = {e["step"]: e["pass_at"]["1"] for e in between if e["step"] in RUNGS}
+            # One that collapsed has stopped by itself, and is judged by its end.
+            scores = dict.fromkeys(RUNGS, trial["final"]["heldout"]["pass_at"]["1"])
+            scores |= {e["step"]: e["pass_at"]["1"] for e in between if e["step"] in RUNGS}
             rows.append(
                 {
                     "values": trial["values"],
-                    "scores": scores | {trial["steps"]: trial["final"]["heldout"]["pass_at"]["1"]},
+                    "scores": scores,
                     "wall_s": trial["spent"]["wall_s"] - sum(e["seconds"] for e in between),
                 }
             )
