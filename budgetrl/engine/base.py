@@ -35,6 +35,9 @@ class Request:
     """Round: which sample of this problem."""
     seed: int
     """Seeds this completion's own random draws."""
+    stem: int = 0
+    """Tokens at its beginning that a longer prompt of the same call has too, so that they may be
+    read once; 0: none are known of."""
 
 
 @dataclass(frozen=True, slots=True)

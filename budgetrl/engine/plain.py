@@ -99,8 +99,9 @@ class PlainEngine(ModelEngine):
         self, requests: Sequence[Request], sampling: SamplingSpec, should_stop: StopCheck
     ) -> list[Completion | None]:
         """One completion per request; None for those not finished when stopped."""
-        prompts = [request.prompt_ids for request in requests]
-        drawn = self.draw(prompts, [r.seed for r in requests], sampling, should_stop)
+        prompts, stems = [r.prompt_ids for r in requests], [r.stem for r in requests]
+        seeds = [r.seed for r in requests]
+        drawn = self.draw(prompts, seeds, sampling, should_stop, stems=stems)
         return [
             completion_of(self, ids) if finished else None
             for ids, finished in zip(drawn.ids, drawn.finished, strict=True)
@@ -113,11 +114,14 @@ class PlainEngine(ModelEngine):
         sampling: SamplingSpec,
         should_stop: StopCheck,
         rollout: bool = False,
+        stems: Sequence[int] = (),
     ) -> Drawn:
         """Completions of one batch of prompts (B rows), each from its own seed."""
         with merged(self.model, rollout) as share, drawing_in(self.model, self._dtype_of_passes):
             base = bare_model(self.model)
-            drawn: Drawn = decode(base, prompt_ids, seeds, sampling, self.end_ids, should_stop)
+            drawn: Drawn = decode(
+                base, prompt_ids, seeds, sampling, self.end_ids, should_stop, stems
+            )
         return drawn._replace(kept_share=share)
 
     def rollout(

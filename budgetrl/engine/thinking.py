@@ -81,6 +81,11 @@ class _Cut:
     room: int
     """Tokens that the answer may have."""
 
+    @property
+    def thought(self) -> int:
+        """Tokens before the closing text."""
+        return len(self.ids) - (len(self.budget.close_ids) if self.forced else 0)
+
 
 @dataclass(slots=True)
 class Trajectories:
@@ -134,6 +139,7 @@ class ThinkingPolicy:
         budget: of thinking and answer.
         memory: of the same protocol under higher limits, drawn before.
         ahead: lower limits that are asked for next; their answers are drawn with these.
+        rows: that a pass may have where fewer are asked for.
     """
 
     def __init__(
@@ -142,7 +148,9 @@ class ThinkingPolicy:
         budget: ThinkBudget,
         memory: Trajectories | None = None,
         ahead: Sequence[ThinkBudget] = (),
+        rows: int = 1,
     ) -> None:
+        self._rows = rows
         self._engine, self._decode, self._ends = engine, engine.decode, engine.end_ids
         self._budget, self._ahead = budget, tuple(ahead)
         self._memory = Trajectories() if memory is None else memory
@@ -239,8 +247,8 @@ class ThinkingPolicy:
             for cut in cuts
             if not self._memory.answered(requests[cut.place], cut.budget.max_tokens)
         ]
-        for together in _passes(new, len(requests)):
-            asked, rooms = [one for _, one in together], [cut.room for cut, _ in together]
+        for together in _passes(new, max(self._rows, len(requests))):
+            asked, rooms = _with_stems(together), [cut.room for cut, _ in together]
             made = self._draw(asked, rooms, sampling, should_stop)
             for (cut, _), ids in zip(together, made, strict=True):
                 if ids is not None:
@@ -322,20 +330,37 @@ def _passes(
     """Answers that are drawn together, the longest first.
 
     Rows of a pass are padded to its longest one. So many are taken at once that a pass holds no
-    more tokens than that of the longest ones, of which there are at most `rows`.
+    more tokens than `rows` of the longest ones.
     """
 
     def length(one: tuple[_Cut, Request]) -> int:
         return len(one[1].prompt_ids) + one[0].room
 
-    ordered = sorted(cuts, key=length)
-    most = rows * length(ordered[-1]) if ordered else 0
-    passes: list[list[tuple[_Cut, Request]]] = []
-    for one in ordered:
-        if not passes or (len(passes[-1]) + 1) * length(one) > most:
-            passes.append([])
-        passes[-1].append(one)
-    return reversed(passes)
+    ordered = sorted(cuts, key=length, reverse=True)
+    most = rows * length(ordered[0]) if ordered else 0
+    start = 0
+    while start < len(ordered):
+        count = max(1, most // length(ordered[start]))
+        yield ordered[start : start + count]
+        start += count
+
+
+def _with_stems(together: Sequence[tuple[_Cut, Request]]) -> list[Request]:
+    """Their requests, which share what is thought with the longest one of the same completion."""
+    longest: dict[int, _Cut] = {}
+    for cut, _ in together:
+        if cut.thought > longest.setdefault(cut.place, cut).thought:
+            longest[cut.place] = cut
+    return [
+        request if longest[cut.place] is cut else replace(request, stem=_stem(cut, request))
+        for cut, request in together
+    ]
+
+
+def _stem(cut: _Cut, request: Request) -> int:
+    """Tokens of a prompt up to where thinking was cut; one is left to be read."""
+    own = len(request.prompt_ids) - len(cut.ids)
+    return min(own + cut.thought, len(request.prompt_ids) - 1)
 
 
 def _after(request: Request, ids: Sequence[int], what: str, turn: int) -> Request:

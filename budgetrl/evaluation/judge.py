@@ -166,7 +166,8 @@ def _evaluate(
         for place, (ask, budget) in enumerate(zip(asks, budgets, strict=True)):
             later = zip(asks[place + 1 :], budgets[place + 1 :], strict=True)
             ahead = [b for other, b in later if b is not None and other.is_new_like(ask)]
-            policy = thinking(engine, budget, drawn[ask.spec.suite], ahead)
+            rows = target.recipe.engine.eval_batch
+            policy = thinking(engine, budget, drawn[ask.spec.suite], ahead, rows)
             results.append(_one(target, ask, policy, pool, applied, should_stop, on_progress))
         order = [spec.suite for spec in specs]
         places = [(order.index(o.protocol.suite), o.protocol.max_tokens, o) for o in results]

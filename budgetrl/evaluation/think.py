@@ -67,10 +67,11 @@ def thinking(
     budget: ThinkBudget | None,
     memory: Trajectories | None = None,
     ahead: Sequence[ThinkBudget] = (),
+    rows: int = 1,
 ) -> Policy:
     """An engine, under a budget of thinking where there is one; see `ThinkingPolicy`."""
     policy: Policy = engine
-    return policy if budget is None else ThinkingPolicy(engine, budget, memory, ahead)
+    return policy if budget is None else ThinkingPolicy(engine, budget, memory, ahead, rows)
 
 
 def batch_of(recipe: Recipe, engine: Engine, budget: ThinkBudget | None) -> int:
