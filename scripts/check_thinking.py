@@ -11,6 +11,7 @@ everything stored, and taken off both sides.
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--problems", type=int, default=8)
     parser.add_argument("--answer", type=int, default=64)
     parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--turns", type=int, default=1, help="of each side; the least counts")
     options = parser.parse_args()
     limits = [int(part) for part in options.limits.split(",")]
     target = find_target(options.model)
@@ -49,9 +51,12 @@ def main() -> int:
             return time.process_time() - start, found
 
         measured(limits[:1], "warm")
-        alone_s, _ = measured(limits[-1:], "alone")
-        all_s, found = measured(limits, "all")
-        load_s, _ = measured(limits, "all")
+        alone_s = all_s = load_s = math.inf
+        for turn in range(options.turns):
+            alone_s = min(alone_s, measured(limits[-1:], f"alone {turn}")[0])
+            seconds, found = measured(limits, f"all {turn}")
+            all_s = min(all_s, seconds)
+            load_s = min(load_s, measured(limits, f"all {turn}")[0])
     for one in found:
         result = one.result
         assert result is not None and result.think is not None

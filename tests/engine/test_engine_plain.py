@@ -128,19 +128,49 @@ def test_a_completion_does_not_depend_on_the_batch_it_is_in(
     assert texts(alone) == together[3:4]
 
 
-def test_a_prompt_is_read_once_and_rows_leave_as_they_end(
-    engine: PlainEngine, requests: list[Request], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shapes: list[tuple[int, ...]] = []
+@pytest.fixture
+def shapes(engine: PlainEngine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Rows and tokens of each pass that is made."""
+    found: list[tuple[int, ...]] = []
     model = engine.model.get_base_model()
     forward = type(model).forward
 
     def seen(self: object, input_ids: torch.Tensor, **given: object) -> object:
-        shapes.append(tuple(input_ids.shape))
+        found.append(tuple(input_ids.shape))
         return forward(self, input_ids=input_ids, **given)
 
     seen.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
     monkeypatch.setattr(type(model), "forward", seen)
+    return found
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_prompts_begin_with_is_read_once(
+    engine: PlainEngine,
+    requests: list[Request],
+    shapes: list[tuple[int, ...]],
+    temperature: float,
+) -> None:
+    sampling = dataclasses.replace(SAMPLING, temperature=temperature)
+    prompts, stems, close = [], [], requests[0].prompt_ids[-3:]
+    for request in requests[:3]:
+        ids = (*request.prompt_ids, *requests[5].prompt_ids)
+        lengths = [len(request.prompt_ids), len(ids) - 7]
+        prompts += [ids, *[(*ids[:length], *close) for length in lengths], ids[:30]]
+        stems += [0, *lengths, 29]
+    prompts, stems = [*prompts, (5, 6, 7)], [*stems, 2]  # of which no longer one is there
+    seeds = range(len(prompts))
+    together = engine.draw(prompts, seeds, sampling, never, stems=stems)
+    assert [shape[0] for shape in shapes[:2]] == [4, 13] and shapes[1][1] == 3
+    alone = engine.draw(prompts, seeds, sampling, never)
+    assert together.ids == alone.ids
+    for one, other in zip(together.logps, alone.logps, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_a_prompt_is_read_once_and_rows_leave_as_they_end(
+    engine: PlainEngine, requests: list[Request], shapes: list[tuple[int, ...]]
+) -> None:
     prompts = [request.prompt_ids for request in requests[:3] for _ in range(8)]
     drawn = engine.draw(prompts, range(24), SAMPLING, never)
     assert shapes[0][0] == 3 and all(width == 1 for _, width in shapes[1:])

@@ -42,6 +42,7 @@ class Writer:
         self.text, self.answer, self.left = text, answer, stops
         self.asked: list[tuple[str, int]] = []
         self.calls: list[int] = []
+        self.stems: list[int] = []
 
     end_ids = frozenset([END])
 
@@ -55,6 +56,7 @@ class Writer:
         self.calls.append(len(requests))
         for request in requests:
             self.left -= 1
+            self.stems.append(request.stem)
             so_far = decode(request.prompt_ids[1:])
             if self.text.startswith(so_far):
                 rest = self.text[len(so_far) :]
@@ -172,6 +174,11 @@ def test_answers_of_lower_limits_are_drawn_ahead_and_are_the_same() -> None:
         assert made == [answer(Writer(text), budget)] * 4
     # Thinking once, and answers in two passes: all in one would hold more than the longest alone.
     assert writer.calls == [4, 4, 8]
+    one = ThinkingPolicy(writer, limits[0], Trajectories(), limits[1:], rows=16)  # type: ignore[arg-type]
+    one.generate(requests, SAMPLING, never)
+    assert writer.calls[3:] == [4, 12]  # but there is room for more rows
+    # What is thought is read with the longest, up to where each was cut.
+    assert writer.stems[-12:] == [0] * 4 + [1 + 12] * 4 + [1 + 8] * 4
 
 
 @pytest.fixture(scope="module")
