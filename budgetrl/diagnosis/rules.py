@@ -16,7 +16,7 @@ from budgetrl.diagnosis.story import Story
 
 Severity = Literal["info", "warning", "stop"]
 
-HEALTHY_RUNS = 50
+HEALTHY_RUNS = 70
 """Recorded, of a tiny model."""
 FALSE_ALARMS: Mapping[str, int] = {
     "golds_in_doubt": 1,
