@@ -38,6 +38,7 @@ from budgetrl.cli import (
 from budgetrl.cli.look import Command, Group
 from budgetrl.display.output import silence
 from budgetrl.errors import BudgetRLError, ExitCode
+from budgetrl.garbage import search_seldom
 
 EXIT_HOOKS_S = 5.0
 """What the exit hooks of libraries may take after an error."""
@@ -101,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _whole_command(arguments)
     if sys.stdin is not None and not sys.stdin.isatty():
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  (for as long as we live)
+    search_seldom()
     code = _whole_command(None)
     if code != ExitCode.OK and "torch" in sys.modules:
         _leave(code)

@@ -66,8 +66,15 @@ def judge(answer: str, gold: str) -> Verdict:
 
 
 def judge_whole_numbers(answer: str | None, gold: str) -> Verdict | None:
-    """The verdict where both sides are small whole numbers, which takes no time."""
-    if answer is None or not (is_whole_number(answer) and is_whole_number(gold.strip())):
+    """The verdict where both sides are small whole numbers, or one is and no answer is there.
+
+    It takes no time; None: it has to be read as mathematics.
+    """
+    if not is_whole_number(gold.strip()):
+        return None
+    if answer is None:
+        return Verdict.UNPARSABLE
+    if not is_whole_number(answer):
         return None
     return Verdict.CORRECT if int(answer) == int(gold) else Verdict.WRONG
 

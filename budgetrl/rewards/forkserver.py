@@ -27,6 +27,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from budgetrl.garbage import kept_for_good
 from budgetrl.types import Verdict
 
 MEMORY_BYTES = 2 << 30
@@ -48,7 +49,8 @@ def fork_server(control: socket.socket, parent_id: int, grader: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps, so there are no zombies
-    _load(grader)
+    with kept_for_good():  # and no worker that is forked copies what a search would mark
+        _load(grader)
     with suppress(ConnectionError):  # the parent may close its side at any moment
         control.sendall(READY)
         while _wait(control, parent_id) and control.recv(1):

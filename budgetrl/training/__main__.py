@@ -13,6 +13,7 @@ from budgetrl.budget import PhaseTimes
 from budgetrl.engine import import_first
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode, is_out_of_memory
 from budgetrl.events import Error, RunFinished
+from budgetrl.garbage import kept_for_good
 from budgetrl.history import read_history
 from budgetrl.phases import PHASES
 from budgetrl.recipe.schema import Recipe
@@ -49,9 +50,12 @@ def _train(run: RunDir, attempt: Attempt, stopper: Stopper) -> int:
         run.clear_temporary()
         log = RunLog(writer, ledger, expected)
         try:
-            with log.phase("imports"):
+            with log.phase("imports"), kept_for_good():
                 import_first(recipe, run.path)
                 from budgetrl.training.loop import train
+                from budgetrl.training.stage import import_trainers
+
+                import_trainers(recipe)
             outcome = train(run, recipe, log, stopper, allow_code=attempt.allow_code)
             return int(outcome.exit_code)
         except BudgetRLError as error:

@@ -16,7 +16,7 @@ from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.engine.base import ModelEngine, StopCheck
 from budgetrl.engine.teacher import LoadedTeacher
-from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.training.clock import PhaseClock
 from budgetrl.training.progress import Progress
 from budgetrl.training.rates import Rates
@@ -91,6 +91,15 @@ class StageMixin:
             raise StepAborted
         with self.parts.clock.time("update"):
             return super().training_step(*args, **kwargs)  # type: ignore[misc]
+
+
+def import_trainers(recipe: Recipe) -> None:
+    """Import TRL's trainers with all that they need, where no engine patches them as it opens."""
+    if recipe.engine.name is not EngineName.UNSLOTH:
+        import datasets  # noqa: F401
+        import trl
+
+        _ = trl.GRPOTrainer, trl.SFTTrainer  # TRL imports them when they are first asked for
 
 
 def open_trainer(
