@@ -38,19 +38,27 @@ def watch(
         return
     caught: list[int] = []
 
-    def leave(number: int, frame: FrameType | None = None) -> None:
+    def leave(number: int) -> None:
         """Leaves the view before the process ends, so the terminal is put right."""
-        caught.append(number)
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
+    def note(number: int, frame: FrameType | None) -> None:
+        """The view leaves when it has drawn; at once if it is asked again.
+
+        A handler may run inside a destructor, where Python drops what it raises.
+        """
+        caught.append(number)
+        if len(caught) > 1:
+            leave(number)
+
     def pause(seconds: float) -> None:
-        """Python drops an exception that a handler raises inside a destructor: ask once more."""
+        if not caught:
+            time.sleep(seconds)
         if caught:
             leave(caught[0])
-        time.sleep(seconds)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, leave)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         if sweep is not None:
             from budgetrl.study.watch import watch_sweep
@@ -60,6 +68,9 @@ def watch(
             view.watch(chosen, sys.stdout, sys.stderr, pause)
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.OK) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def runs(

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,10 @@ def test_once_tells_of_a_run_in_training(tmp_path: Path, capsys: Capture) -> Non
 
 def test_a_finished_run_is_printed_and_watch_leaves(tmp_path: Path, capsys: Capture) -> None:
     run = made.make_run(tmp_path, end="budget")
+    before = signal.getsignal(signal.SIGTERM)
     assert main(["watch", str(run.path)]) == 0
     assert "+38.7 points" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_crashed_run_has_one_frame_on_a_terminal_too(tmp_path: Path) -> None:
