@@ -107,9 +107,14 @@ class Forecaster:
         return max(self.planned_step_s, self.planned_early_s or 0.0)
 
     @property
+    def expected_final_s(self) -> float:
+        """The final evaluation without a margin."""
+        return (self.reserve_s - self.save_s) / RESERVE_FACTOR
+
+    @property
     def expected_end_s(self) -> float:
         """What the end takes without a margin."""
-        return (self.reserve_s - self.save_s) / RESERVE_FACTOR + self.save_s
+        return self.expected_final_s + self.save_s
 
     @property
     def expected_step_s(self) -> float:

@@ -2,9 +2,9 @@
 
     scored = reverse_kl(student, teacher, temperature)
 
-Logits of both exist for `PIECE` tokens at a time and are made again in the backward pass, so a
-vocabulary of 152k costs no more than the piece. Shapes: N tokens, H hidden width (each its own), V
-vocabulary, the same of both.
+Logits of both exist for a piece of the tokens at a time and are made again in the backward pass, so
+a vocabulary of 152k, of which a piece is 64 tokens, costs no more than that. Shapes: N tokens, H
+hidden width (each its own), V vocabulary, the same of both.
 
     KL(student || teacher) = sum over v of p_v (log p_v - log q_v),  p = softmax(logits / T)
 
@@ -22,8 +22,8 @@ from torch.utils.checkpoint import checkpoint
 from budgetrl.engine.logits import logits_of
 from budgetrl.engine.plain import bare_model
 
-PIECE = 64
-"""Tokens at a time: of each, some eight rows of V float32 values exist together."""
+LOGITS = 64 * 152_000
+"""At a time, of each model: with what is made of them, some eight times as many float32 values."""
 
 
 class Side(NamedTuple):
@@ -54,8 +54,9 @@ def reverse_kl(student: Side, teacher: Side, temperature: float) -> Scored:
     """
     device = student.hidden.device
     sums = [torch.zeros((), device=device) for _ in range(3)]
-    for first in range(0, len(student.hidden), PIECE):
-        piece = slice(first, first + PIECE)
+    size = _piece_size(student)
+    for first in range(0, len(student.hidden), size):
+        piece = slice(first, first + size)
         found = checkpoint(
             _piece,
             student.hidden[piece],
@@ -67,6 +68,13 @@ def reverse_kl(student: Side, teacher: Side, temperature: float) -> Scored:
         )
         sums = [total + part for total, part in zip(sums, found, strict=True)]
     return Scored(*sums)
+
+
+def _piece_size(side: Side) -> int:
+    """Tokens of a piece: as many as its vocabulary leaves room for."""
+    with torch.no_grad():
+        vocabulary = side.head(side.hidden[:1]).shape[-1]
+    return max(1, LOGITS // int(vocabulary))
 
 
 def _piece(

@@ -53,10 +53,16 @@ class RunLog:
         self.history.add(event)
 
     @contextmanager
-    def phase(self, name: PhaseName) -> Iterator[None]:
-        """Events at the start and the end of a phase; an exception leaves it open."""
+    def phase(self, name: PhaseName, expected_s: float | None = None) -> Iterator[None]:
+        """Events at the start and the end of a phase; an exception leaves it open.
+
+        Args:
+            name: of the phase.
+            expected_s: what is known better than by the plan.
+        """
         start = self.ledger.clock()
-        self.emit(Phase(name=name, state="started", expected_s=self._expected_s.get(name)))
+        expected_s = self._expected_s.get(name) if expected_s is None else expected_s
+        self.emit(Phase(name=name, state="started", expected_s=expected_s))
         yield
         self.emit(Phase(name=name, state="ended", seconds=self.ledger.clock() - start))
 

@@ -135,7 +135,7 @@ def _final(
     if steps == 0:
         return baseline
     over, rounds = until_end(follower), follower.evaluator.final_rounds
-    with log.phase("final"):
+    with log.phase("final", follower.forecaster.expected_final_s):
         best = follower.saver.best_step()
         if best is not None and best != steps:
             load_trained(engine.model, run.checkpoint_path(best))

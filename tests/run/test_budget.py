@@ -174,7 +174,8 @@ def test_the_first_updates_correct_the_plan_and_later_ones_replace_it() -> None:
     for _ in range(20):
         forecaster.observe(3.0, 1.0, 100.0)
     assert forecaster.expected_step_s == pytest.approx(3.5)
-    assert forecaster.expected_end_s == pytest.approx(11.0), "no margin"
+    assert forecaster.expected_final_s == pytest.approx(10.0), "no margin"
+    assert forecaster.expected_end_s == pytest.approx(11.0)
     assert Forecaster(2.0, 10.0, 100.0, 1.0).expected_step_s == 2.0
 
 

@@ -17,7 +17,7 @@ from budgetrl.budget import Limits
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_problems
 from budgetrl.data.sampler import ProblemSampler
-from budgetrl.engine.divergence import PIECE, Side, reverse_kl
+from budgetrl.engine.divergence import Side, reverse_kl
 from budgetrl.engine.plain import PlainEngine
 from budgetrl.engine.teacher import open_teacher
 from budgetrl.errors import ModelError, RecipeError
@@ -152,9 +152,12 @@ def test_gradients_are_the_oracles(sets: tuple[str, ...], tmp_path: Path) -> Non
     assert 0 <= fields["top1_agreement"] <= 1
 
 
-def test_pieces_and_padded_heads_change_nothing_and_trls_divergence_is_the_same() -> None:
+def test_pieces_and_padded_heads_change_nothing_and_trls_divergence_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(5)
-    tokens, width, vocabulary = PIECE + 40, 6, 11
+    tokens, width, vocabulary = 104, 6, 11
+    monkeypatch.setattr("budgetrl.engine.divergence.LOGITS", 64 * vocabulary)
     hidden = torch.randn(tokens, width, requires_grad=True)
     other = torch.randn(tokens, width)
     head = torch.nn.Linear(width, vocabulary, bias=False)

@@ -273,15 +273,18 @@ def test_phases_are_logged_with_the_plan_and_what_they_took(tmp_path: Path) -> N
         log = RunLog(writer, ledger, {"model": 3.0})
         with log.phase("model"):
             clock.now += 4.0
+        with log.phase("final", 2.5):
+            pass
         with pytest.raises(OSError), log.phase("data"):
             raise OSError
         log.warn("code", "message", resolved=True)
-    started, ended, left_open, warning = run.events()
+    started, ended, forecast, _, left_open, warning = run.events()
     assert isinstance(started, Phase)
     assert isinstance(ended, Phase)
     assert (started.state, started.expected_s, started.elapsed_s) == ("started", 3.0, 15.0)
     assert (ended.state, ended.seconds, ended.elapsed_s) == ("ended", 4.0, 19.0)
     assert (ended.spent_usd, ended.attempt) == (0.19, 2)
+    assert isinstance(forecast, Phase) and forecast.expected_s == 2.5, "better than the plan's"
     assert isinstance(left_open, Phase)
     assert (left_open.name, left_open.state, left_open.expected_s) == ("data", "started", None)
     assert (warning.kind, warning.elapsed_s) == ("warning", 19.0)
