@@ -7,7 +7,7 @@ import os
 import select
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,17 @@ PUBLIC_MODE, PRIVATE_MODE = 0o644, 0o600
 WRITER_PATIENCE_S = 5.0
 
 
-def write_atomic(path: Path, content: str | bytes, mode: int = PUBLIC_MODE) -> None:
+def write_atomic(
+    path: Path, content: str | bytes, mode: int = PUBLIC_MODE, *, durable: bool = True
+) -> None:
     """Replace a file as a whole: after a crash it is the old one or the new one.
 
     Args:
         path: the file.
         content: all of it.
         mode: its permissions, less the umask.
+        durable: wait for the disk. Without, that holds when a process dies, and only after
+            `make_durable` when the machine does.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = temporary_beside(path)
@@ -34,13 +38,24 @@ def write_atomic(path: Path, content: str | bytes, mode: int = PUBLIC_MODE) -> N
         with open(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    fsync_folder(path.parent)
+    if durable:
+        fsync_folder(path.parent)
+
+
+def make_durable(files: Collection[Path]) -> None:
+    """Wait until the disk has files; those that are gone by now need nothing."""
+    for file in files:
+        with suppress(FileNotFoundError), file.open("rb") as opened:
+            os.fsync(opened.fileno())
+    for folder in {file.parent for file in files}:
+        fsync_folder(folder)
 
 
 def temporary_beside(path: Path) -> Path:

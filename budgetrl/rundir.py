@@ -313,10 +313,13 @@ class RunDir(CheckpointFolder):
         return self.path / "completions" / f"step_{step:06d}.jsonl"
 
     def write_completions(self, step: int, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Store the completions of a step, replacing those of an abandoned attempt; the bytes."""
+        """Store the completions of a step, replacing those of an abandoned attempt; the bytes.
+
+        The disk has them for good with the next checkpoint, as it has the update.
+        """
         lines = (json.dumps(row, ensure_ascii=True) for row in rows)
         content = ("\n".join(lines) + "\n").encode()
-        write_atomic(self.completions_file(step), content)
+        write_atomic(self.completions_file(step), content, durable=False)
         return len(content)
 
     def drop_completions(self, step: int) -> None:

@@ -19,8 +19,9 @@ from budgetrl.recipe.schema import Prompt
 from budgetrl.types import Problem
 
 OPEN_THINK, CLOSE_THINK = "<think>", "</think>"
-MADE_AT_ONCE = 512
-"""Prompts that are kept: an update asks several times for those of its problems."""
+KEPT = 4096
+"""Prompts that are kept: an update asks several times for those of its problems, and a small data
+set is rendered once."""
 
 
 class PromptRenderer:
@@ -48,8 +49,8 @@ class PromptRenderer:
         self._template = ChatTemplate(
             tokenizer, prompt.chat_template, prompt.template_kwargs, moment or STANDARD_MOMENT
         )
-        self._made = lru_cache(MADE_AT_ONCE)(self._make)
-        self.encode = lru_cache(MADE_AT_ONCE)(self._encode)
+        self._made = lru_cache(KEPT)(self._make)
+        self.encode = lru_cache(KEPT)(self._encode)
         """Token ids of a rendered prompt, without a second start token."""
         probe = self.messages(PROBE)
         text = self._template.render(probe)

@@ -160,35 +160,30 @@ class StepRecord:
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the step's completion file."""
-        return [
-            {
-                "step": self.step,
-                "problem_id": problem.id,
-                "problem": problem.text,
-                "answer": problem.answer,
-                "completion": completion.text,
-                "tokens": completion.num_tokens,
-                "truncated": completion.truncated,
-                "verdict": breakdown.verdict.value,
-                "extracted": breakdown.extracted,
-                "reward": breakdown.total,
-                "components": dict(breakdown.components),
-                "advantage": advantage,
-                **({} if breakdown.fault is None else {"fault": breakdown.fault}),
-            }
-            for problem, completion, breakdown, advantage in zip(
-                (p for p in self.problems for _ in range(self.group_size)),
-                self.completions,
-                self.breakdowns,
-                self.advantages,
-                strict=True,
-            )
-        ]
+        return [self._row(place) for place in range(len(self.completions))]
+
+    def _row(self, place: int) -> dict[str, Any]:
+        problem = self.problems[place // self.group_size]
+        completion, breakdown = self.completions[place], self.breakdowns[place]
+        return {
+            "step": self.step,
+            "problem_id": problem.id,
+            "problem": problem.text,
+            "answer": problem.answer,
+            "completion": completion.text,
+            "tokens": completion.num_tokens,
+            "truncated": completion.truncated,
+            "verdict": breakdown.verdict.value,
+            "extracted": breakdown.extracted,
+            "reward": breakdown.total,
+            "components": dict(breakdown.components),
+            "advantage": self.advantages[place],
+            **({} if breakdown.fault is None else {"fault": breakdown.fault}),
+        }
 
     def sample(self) -> Mapping[str, Any]:
         """One completion for the live view; another row each step."""
-        rows = self.rows()
-        row = rows[(self.step * 7919) % len(rows)]
+        row = self._row((self.step * 7919) % len(self.completions))
         keys = ("problem", "answer", "completion", "verdict", "extracted")
         return {key: _short(row[key]) for key in keys}
 

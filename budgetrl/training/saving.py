@@ -6,12 +6,14 @@ How a checkpoint is written and read is in `training.checkpoints`.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from budgetrl.checkpoint_files import damaged_files, read_checkpoint
 from budgetrl.errors import ExitCode
 from budgetrl.estimation.cadence import MIN_SAVE_INTERVAL_S, SAVE_INTERVAL_SHARE
 from budgetrl.events import Checkpoint
+from budgetrl.files import make_durable
 from budgetrl.forecast import Forecaster
 from budgetrl.recipe.schema import Recipe
 from budgetrl.retention import dropped_by
@@ -50,6 +52,8 @@ class Saver:
     best: Best = field(default_factory=Best)
     saved_step: int = 0
     _last_save: float = 0.0
+    _stored: list[Path] = field(default_factory=list)
+    """Completions since the last checkpoint: the disk is waited for once, and not in an update."""
     _mirror: MirrorGuard = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,6 +76,8 @@ class Saver:
         self._last_save = start
         try:
             with self.clock.elsewhere():
+                make_durable(self._stored)
+                self._stored.clear()
                 path = save_checkpoint(self.run, trainer, self.state())
                 prune(self.run, self.best.step, self.recipe.checkpoint.milestones)
                 self._mirror.update()
@@ -127,6 +133,7 @@ class Saver:
         """Keep the completions of a step; the bytes of their file, None where they are not kept."""
         try:
             stored_bytes = self.run.write_completions(step, record.rows())
+            self._stored.append(self.run.completions_file(step))
             old = dropped_by(self.recipe.checkpoint.keep_completions, step)
             if old is not None:
                 self.run.drop_completions(old)

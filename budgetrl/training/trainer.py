@@ -306,6 +306,8 @@ def build_trainer(
         reward_funcs=[reward],
     )
     _settle_reference(parts)
+    # TRL asks for a `Dataset`; of rows that are placeholders each look-up takes milliseconds.
+    trainer.train_dataset = list(trainer.train_dataset)
     trainer.by_pieces = parts.engine.name == EngineName.PLAIN and works_by_pieces(trainer)
     # Which completions are truncated: those that none of these ends, sampling.stop included.
     trainer.eos_token_ids = sorted(parts.engine.end_ids)

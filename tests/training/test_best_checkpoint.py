@@ -1,5 +1,6 @@
 """The best checkpoint: what is named so is there, and its loss costs a warning, not the run."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from budgetrl.recipe.load import load_recipe
 from budgetrl.rundir import RunDir
 from budgetrl.training import saving
 from budgetrl.training.callbacks import StepCallback
+from budgetrl.training.recorder import StepRecord
 
 RECIPE = load_recipe(
     "quickstart", ["batch.micro_batch=16", *SMALL, "select.use=best", "select.suite=heldout"]
@@ -42,6 +44,24 @@ def test_the_best_one_is_judged(follower: StepCallback) -> None:
     after_update(follower, 2, 0.4)
     assert follower.saver.best_step() == 1
     assert follower.saver.best_checkpoint() == "checkpoints/step_000001"
+
+
+def test_no_update_waits_for_the_disk_and_a_checkpoint_has_the_completions_before_it_there(
+    follower: StepCallback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[str] = []
+    wait = os.fsync
+
+    def fsync(handle: int) -> None:
+        waited.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        wait(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert follower.saver.store(1, StepRecord(1, group_size=1))
+    assert waited == []
+    after_update(follower, 1, 0.5)
+    assert waited[:2] == ["step_000001.jsonl", "completions"]
+    assert len(waited) > 2, "then those of the checkpoint"
 
 
 def test_what_could_not_be_saved_is_not_the_best(
