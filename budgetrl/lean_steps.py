@@ -20,6 +20,8 @@ from budgetrl.events import SCHEMA_VERSION, Step
 _MARK, _MARK_WITHIN = b'"kind": "step"', 64
 """Near the start of a line."""
 _LEFT_OUT = ("schema_version", "kind", "sample")
+_MISSING = object()
+"""Of a type that no field may have."""
 
 
 def lean_step(line: bytes) -> Step | None:
@@ -41,22 +43,16 @@ class _Shape:
 
     def __init__(self) -> None:
         fields = {n: f for n, f in Step.model_fields.items() if n not in _LEFT_OUT}
-        self._defaults = {n: f.default for n, f in fields.items() if not f.is_required()}
-        self._kind: Any = _kind(tuple(fields))
-        self._values = itemgetter(*fields)
+        self._names = tuple(fields)
+        self._defaults = [_MISSING if f.is_required() else f.default for f in fields.values()]
+        self._kind: Any = _kind(self._names)
         self._allowed = [_types(f.annotation) for f in fields.values()]
         self._floats_of: dict[tuple[type, ...], itemgetter[Any]] = {}
         """Where floats are among values of these types; of steps that were looked at closely."""
 
     def fill(self, data: dict[str, Any]) -> Step | None:
         """The slim step, or None where a value is missing or of another type."""
-        try:
-            values = self._values(data)
-        except KeyError:
-            try:
-                values = self._values(self._defaults | data)
-            except KeyError:
-                return None
+        values = tuple(map(data.get, self._names, self._defaults))
         types = tuple(map(type, values))
         floats = self._floats_of.get(types)
         if floats is None:
