@@ -77,3 +77,5 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
     make_public(temporary)
     temporary.replace(target)
+    # Where both are names of one file already, as in a second export, nothing is renamed.
+    temporary.unlink(missing_ok=True)

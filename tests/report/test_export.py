@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +105,40 @@ def test_foreign_text_stays_text(run: RunDir) -> None:
     assert "<script>" not in body.replace("\\<script\\>", "")
     assert "](http" not in body.replace("\\](http", "")
     assert "\x1b" not in body
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from budgetrl.rundir import RunDir
+from budgetrl.supervise.export import export_adapter
+replace, files = pathlib.Path.replace, []
+
+def killed(file, target):
+    files.append(target)
+    if len(files) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(file, target)
+
+pathlib.Path.replace = killed
+export_adapter(RunDir(pathlib.Path(sys.argv[1])))
+"""
+"""Exports, and is dead when it would put the so-many-th file in its place."""
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_what_a_killed_export_left_half_written_goes_and_all_files_have_one_mode(
+    run: RunDir, number: int
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(run.path), str(number)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    left = [file.name for file in run.adapter.glob(".*.tmp")]
+    assert len(left) == 1, "it was killed while it wrote"
+    run.clear_temporary()  # as the next worker does as it starts
+    assert not list(run.adapter.glob(".*"))
+    export_adapter(run)
+    files = list(run.adapter.iterdir())
+    assert len(files) == 3
+    assert len({file.stat().st_mode for file in files}) == 1
 
 
 def test_a_run_without_a_checkpoint_leaves_no_folder(run: RunDir) -> None:
