@@ -18,7 +18,7 @@ from budgetrl.data.rows import LoadedProblems
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.data.usable import load_usable
 from budgetrl.engine import open_engine
-from budgetrl.engine.base import Engine, Request, SamplingSpec, requests_of, sample_seed
+from budgetrl.engine.base import Engine, Request, requests_of, sample_seed
 from budgetrl.errors import BudgetError, BudgetRLError
 from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.passk import maj_at_k
@@ -46,7 +46,7 @@ from budgetrl.recipe.window import check_window
 from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.shaping import think_format
 from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
-from budgetrl.types import EvalResult, EvalWhen, Problem, Verdict
+from budgetrl.types import Completion, EvalResult, EvalWhen, Problem, Verdict
 from budgetrl.units import gib, hours, parse_duration_s
 
 SOLVE_RATES = "solve_rates.json"
@@ -132,25 +132,21 @@ def probe(
             for remark in renderer.remarks().values():
                 tell(remark)
             usable = load_usable(recipe, renderer, pool.gold_problems, engine.context_tokens)
+            lab = _Lab(recipe, engine, renderer, pool, tell)
             now = time.monotonic()
-            eval_end = now + EVAL_SHARE * (end - now)
-            results = _evaluate(
-                recipe, engine, renderer, usable.suites, pool, folder, eval_end, tell
-            )
+            results = lab.evaluate(usable.suites, folder, now + EVAL_SHARE * (end - now))
             now = time.monotonic()
-            groups_end = end - LENGTH_SHARE * (end - now)
-            seen, rates, lengths = _roll_out(
-                recipe, engine, renderer, usable.problems, pool, groups_end, tell
-            )
-            _write_on(recipe, engine, lengths, pool, end, tell)
+            lab.roll_out(usable.problems, end - LENGTH_SHARE * (end - now))
+            lab.write_on(end)
         finally:
             engine.close()
+    seen, lengths = lab.seen, lab.lengths
     if not results and not seen.correct:
         raise BudgetError(
             "the time was over before anything was seen.", hint="Give more with --hours."
         )
     verdict, why = judge(seen, plan.steps)
-    write_json(folder / SOLVE_RATES, rates.to_json())
+    write_json(folder / SOLVE_RATES, lab.rates.to_json())
     share = seen.signal_share
     pace = None if share is None else share * recipe.batch.prompts_per_step / hours(plan.step_s)
     forecast = {
@@ -199,102 +195,124 @@ def _plan(loaded: LoadedRecipe) -> Plan:
         return replace(wide, affordable_steps=0)
 
 
-def _evaluate(
-    recipe: Recipe,
-    engine: Engine,
-    renderer: PromptRenderer,
-    suites: Mapping[str, LoadedProblems],
-    pool: GradingPool,
-    folder: Path,
-    end: float,
-    tell: Progress,
-) -> dict[str, EvalResult]:
-    """The recipe's baseline evaluation, in as many rounds as there is time for."""
-    found = {}
-    specs = [spec for spec in recipe.eval if EvalWhen.BASELINE in spec.when]
-    for number, spec in enumerate(specs):
-        now = time.monotonic()
-        suite_end = now + (end - now) / (len(specs) - number)
-        items = prompted(renderer, suites[spec.suite].problems)
-        tell(f"evaluating {spec.suite}")
-        budget = think_budget(recipe, spec, engine, renderer.prefilled)
-        result = evaluate(
-            thinking(engine, budget),
-            suite_in(recipe, spec, items, engine, renderer.date, budget),
-            grader=pool,
-            folder=folder / "evals" / spec.suite,
-            when="baseline",
-            step=0,
-            policy_id="step 0",
-            should_stop=lambda limit=suite_end: time.monotonic() > limit,  # type: ignore[misc]
-        )
-        if result is not None:
-            found[spec.suite] = result
-    return found
+class _Lab:
+    """The base model while it is loaded: what it is asked, and what was seen of its answers."""
 
+    def __init__(
+        self,
+        recipe: Recipe,
+        engine: Engine,
+        renderer: PromptRenderer,
+        pool: GradingPool,
+        tell: Progress,
+    ) -> None:
+        self._recipe, self._engine, self._renderer = recipe, engine, renderer
+        self._pool, self._tell = pool, tell
+        self.seen, self.lengths = Seen(recipe.grpo.num_generations), Lengths()
+        self.rates = SolveRates(recipe.signal.decay)
 
-def _roll_out(
-    recipe: Recipe,
-    engine: Engine,
-    renderer: PromptRenderer,
-    problems: Sequence[Problem],
-    pool: GradingPool,
-    end: float,
-    tell: Progress,
-) -> tuple[Seen, SolveRates, Lengths]:
-    """Groups of the problems that the first updates would train on."""
-    from budgetrl.training.trainer import training_sampling
+    def evaluate(
+        self, suites: Mapping[str, LoadedProblems], folder: Path, end: float
+    ) -> dict[str, EvalResult]:
+        """The recipe's baseline evaluation, in as many rounds as there is time for."""
+        recipe, engine, renderer, found = self._recipe, self._engine, self._renderer, {}
+        specs = [spec for spec in recipe.eval if EvalWhen.BASELINE in spec.when]
+        for number, spec in enumerate(specs):
+            now = time.monotonic()
+            suite_end = now + (end - now) / (len(specs) - number)
+            items = prompted(renderer, suites[spec.suite].problems)
+            self._tell(f"evaluating {spec.suite}")
+            budget = think_budget(recipe, spec, engine, renderer.prefilled)
+            result = evaluate(
+                thinking(engine, budget),
+                suite_in(recipe, spec, items, engine, renderer.date, budget),
+                grader=self._pool,
+                folder=folder / "evals" / spec.suite,
+                when="baseline",
+                step=0,
+                policy_id="step 0",
+                should_stop=lambda limit=suite_end: time.monotonic() > limit,  # type: ignore[misc]
+            )
+            if result is not None:
+                found[spec.suite] = result
+        return found
 
-    size = recipe.grpo.num_generations
-    sampler = ProblemSampler(problems, recipe.seed, recipe.batch.prompts_per_step)
-    seen, rates, lengths = Seen(size), SolveRates(recipe.signal.decay), Lengths()
-    sampling = training_sampling(recipe)
-    step = 0
-    while len(seen.correct) < MAX_GROUPS and time.monotonic() < end:
-        batch = sampler.batch(step)[: MAX_GROUPS - len(seen.correct)]
-        tell(f"groups of training problems: {len(seen.correct)} of {MAX_GROUPS}")
-        requests = requests_of(batch, renderer.ids, size, recipe.seed, f"probe {step}")
-        if not _observe(
-            engine, requests, sampling, batch, pool, renderer, seen, rates, lengths, end
-        ):
-            break
-        step += 1
-    return seen, rates, lengths
+    def roll_out(self, problems: Sequence[Problem], end: float) -> None:
+        """Groups of the problems that the first updates would train on."""
+        from budgetrl.training.trainer import training_sampling
 
+        recipe, seen, step = self._recipe, self.seen, 0
+        sampler = ProblemSampler(problems, recipe.seed, recipe.batch.prompts_per_step)
+        sampling = training_sampling(recipe)
+        while len(seen.correct) < MAX_GROUPS and time.monotonic() < end:
+            batch = sampler.batch(step)[: MAX_GROUPS - len(seen.correct)]
+            self._tell(f"groups of training problems: {len(seen.correct)} of {MAX_GROUPS}")
+            ids = self._renderer.ids
+            requests = requests_of(batch, ids, seen.group_size, recipe.seed, f"probe {step}")
+            made = self._engine.generate(requests, sampling, lambda: time.monotonic() > end)
+            completions = [one for one in made if one is not None]
+            if len(completions) < len(requests):
+                return
+            self._observe(batch, requests, completions)
+            step += 1
 
-def _write_on(
-    recipe: Recipe, engine: Engine, lengths: Lengths, pool: GradingPool, end: float, tell: Progress
-) -> None:
-    """Go on with completions that the recipe's limit cut, to tell what a longer one would give."""
-    from budgetrl.training.trainer import training_sampling
+    def _observe(
+        self,
+        batch: Sequence[Problem],
+        requests: Sequence[Request],
+        completions: Sequence[Completion],
+    ) -> None:
+        """Note one batch of groups."""
+        seen, size = self.seen, self.seen.group_size
+        golds = [problem.answer for problem in batch for _ in range(size)]
+        graded = self._pool.grade(list(zip((c.text for c in completions), golds, strict=True)))
+        correct = [g.verdict is Verdict.CORRECT for g in graded]
+        self.lengths.note(requests, golds, completions, correct)
+        for number, problem in enumerate(batch):
+            rows = graded[number * size : (number + 1) * size]
+            right = correct[number * size : (number + 1) * size]
+            seen.correct.append(sum(right))
+            self.rates.observe(problem, sum(right), size)
+            if 0 < sum(right) < size:
+                vote = maj_at_k([row.extracted for row in rows], right, size)
+                seen.agreement.append(vote - sum(right) / size)
+        prefilled = self._renderer.prefilled
+        seen.formatted += [think_format(c.text, prefilled=prefilled) for c in completions]
+        seen.truncated += [c.truncated for c in completions]
 
-    limit, window = recipe.sampling.max_tokens, engine.context_tokens
-    room = LONGEST * limit
-    if window is not None:
-        room = min(room, window - recipe.prompt.max_tokens)
-    if not lengths.cut or room <= limit:
-        return
-    tell(f"writing on {len(lengths.cut)} of the {lengths.num_cut} completions that were cut")
-    sampling = replace(training_sampling(recipe), max_tokens=room - limit, sequence_tokens=None)
-    asked = [
-        replace(
-            request,
-            prompt_ids=(*request.prompt_ids, *ids),
-            seed=sample_seed(request.seed, "written on", request.sample),
-        )
-        for request, _, ids in lengths.cut
-    ]
-    made = engine.generate(asked, sampling, lambda: time.monotonic() > end)
-    rows = [
-        (done, decode([*ids, *done.ids]), gold)
-        for (_, gold, ids), done in zip(lengths.cut, made, strict=True)
-        if done is not None and (decode := getattr(engine, "decode", None)) is not None
-    ]
-    graded = pool.grade([(text, gold) for _, text, gold in rows])
-    lengths.longer += [
-        Written(limit + done.num_tokens, one.verdict is Verdict.CORRECT, not done.truncated)
-        for (done, _, _), one in zip(rows, graded, strict=True)
-    ]
+    def write_on(self, end: float) -> None:
+        """Go on with completions that the limit cut, to tell what a longer one would give."""
+        from budgetrl.training.trainer import training_sampling
+
+        recipe, lengths, window = self._recipe, self.lengths, self._engine.context_tokens
+        limit = recipe.sampling.max_tokens
+        room = LONGEST * limit
+        if window is not None:
+            room = min(room, window - recipe.prompt.max_tokens)
+        if not lengths.cut or room <= limit:
+            return
+        cut = f"{len(lengths.cut)} of the {lengths.num_cut} completions that were cut"
+        self._tell(f"writing on {cut}")
+        sampling = replace(training_sampling(recipe), max_tokens=room - limit, sequence_tokens=None)
+        asked = [
+            replace(
+                request,
+                prompt_ids=(*request.prompt_ids, *ids),
+                seed=sample_seed(request.seed, "written on", request.sample),
+            )
+            for request, _, ids in lengths.cut
+        ]
+        made = self._engine.generate(asked, sampling, lambda: time.monotonic() > end)
+        rows = [
+            (done, decode([*ids, *done.ids]), gold)
+            for (_, gold, ids), done in zip(lengths.cut, made, strict=True)
+            if done is not None and (decode := getattr(self._engine, "decode", None)) is not None
+        ]
+        graded = self._pool.grade([(text, gold) for _, text, gold in rows])
+        lengths.longer += [
+            Written(limit + done.num_tokens, one.verdict is Verdict.CORRECT, not done.truncated)
+            for (done, _, _), one in zip(rows, graded, strict=True)
+        ]
 
 
 def _limits(loaded: LoadedRecipe, lengths: Lengths, window: int | None) -> list[Limit]:
@@ -312,37 +330,3 @@ def _limits(loaded: LoadedRecipe, lengths: Lengths, window: int | None) -> list[
             return None
 
     return limits_of(lengths.all(limit), candidates_of(limit, room), cost)
-
-
-def _observe(
-    engine: Engine,
-    requests: Sequence[Request],
-    sampling: SamplingSpec,
-    batch: Sequence[Problem],
-    pool: GradingPool,
-    renderer: PromptRenderer,
-    seen: Seen,
-    rates: SolveRates,
-    lengths: Lengths,
-    end: float,
-) -> bool:
-    """Note one batch of groups; False when the time was over before it was finished."""
-    made = engine.generate(requests, sampling, lambda: time.monotonic() > end)
-    completions = [one for one in made if one is not None]
-    if len(completions) < len(requests):
-        return False
-    size = seen.group_size
-    golds = [problem.answer for problem in batch for _ in range(size)]
-    graded = pool.grade(list(zip((c.text for c in completions), golds, strict=True)))
-    lengths.note(requests, golds, completions, [g.verdict is Verdict.CORRECT for g in graded])
-    for number, problem in enumerate(batch):
-        rows = graded[number * size : (number + 1) * size]
-        right = [row.verdict is Verdict.CORRECT for row in rows]
-        seen.correct.append(sum(right))
-        rates.observe(problem, sum(right), size)
-        if 0 < sum(right) < size:
-            vote = maj_at_k([row.extracted for row in rows], right, size)
-            seen.agreement.append(vote - sum(right) / size)
-    seen.formatted += [think_format(c.text, prefilled=renderer.prefilled) for c in completions]
-    seen.truncated += [c.truncated for c in completions]
-    return True

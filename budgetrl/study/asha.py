@@ -19,19 +19,16 @@ LEAST_UPDATES = 4
 MOST_RUNGS = 3
 """Each promotion loads the model again."""
 
-RULE = (
-    f"One in {ETA} trials goes on at each rung, by pass@1 of its evaluation there (ASHA by "
-    "promotion, arXiv 1810.05934); the others end early, whole and evaluated."
-)
-RISK = (
-    "What learns slowly at first or collapses late is judged by its beginning: high learning rates "
-    "look better early than they end. Without --asha every trial is run to its end."
-)
-
 
 def rule_words(rungs: Sequence[int]) -> str:
     """How trials are chosen, and what may go wrong with it, for people."""
-    return f"Judged after {', '.join(map(str, rungs))} updates. {RULE} {RISK}"
+    return (
+        f"Judged after {', '.join(map(str, rungs))} updates. One in {ETA} trials goes on at each "
+        "rung, by pass@1 of its evaluation there (ASHA by promotion, arXiv 1810.05934); the others "
+        "end early, whole and evaluated. What learns slowly at first or collapses late is judged "
+        "by its beginning: high learning rates look better early than they end. Without --asha "
+        "every trial is run to its end."
+    )
 
 
 def rungs_of(steps: int, trials: int) -> tuple[int, ...]:

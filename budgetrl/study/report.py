@@ -73,20 +73,18 @@ def _document(study: StudyDir, runs: Sequence[EvaluatedRun]) -> Document:
 
 
 def _bill(study: StudyDir) -> Table:
-    rows = []
-    for arm in study.trials:
-        account, planned = study.account(arm), arm.row
-        rows.append(
-            [
-                arm.spec.label,
-                study.status(arm),
-                "-" if planned.lora_scale is None else f"{planned.lora_scale:.4g}",
-                f"{planned.planned_steps:,}",
-                f"{account.steps if account else 0:,}",
-                duration(planned.expected_s),
-                duration(account.paid_s if account else 0.0),
-            ]
-        )
+    rows = [
+        [
+            trial.spec.label,
+            row["status"],
+            "-" if row["lora_scale"] is None else f"{row['lora_scale']:.4g}",
+            f"{row['planned_steps']:,}",
+            f"{row['steps']:,}",
+            duration(row["expected_s"]),
+            duration(row["spent"]["wall_s"]),
+        ]
+        for trial, row in zip(study.trials, trial_rows(study), strict=True)
+    ]
     caption = f"In all {bill_words(study)}. What is left over stays unspent."
     head = ["Trial", "status", "alpha/r", "planned updates", "updates", "planned", "bill"]
     return Table(head, rows, caption=caption, text_columns=2)
