@@ -40,8 +40,6 @@ class LiveRun(Account):
         super().__init__(run, History())
         self.series = {name: Series() for name in MEASURED}
         self.samples: deque[tuple[int, Mapping[str, Any]]] = deque(maxlen=RECENT_SAMPLES)
-        self.unreadable = 0
-        """Lines of the event file that are torn or foreign."""
         self.drawn: dict[tuple[str, int, int], Any] = {}
         """Whatever was drawn of the events, by name and size; forgotten with every new event."""
         self._offset, self._made = 0, 0
@@ -101,9 +99,7 @@ class LiveRun(Account):
 
     def _take(self, line: bytes) -> Event | None:
         event = parse(line)
-        if event is None:
-            self.unreadable += 1
-        else:
+        if event is not None:
             self._fold(event)
         return event
 

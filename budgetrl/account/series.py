@@ -63,13 +63,8 @@ class Series:
         self.last = value
         if value is None:
             return
-        place = step // self._stride
-        if self._points and self._points[-1].place == place:
-            point = self._points[-1]
-            point.total, point.count = point.total + value, point.count + 1
-            return
-        self._points.append(_Point(place, value, 1))
-        if place - self._points[0].place >= LIMIT:
+        self._put(step // self._stride, value, 1)
+        if self._points[-1].place - self._points[0].place >= LIMIT:
             self._halve()
 
     def drop_after(self, step: int) -> None:
@@ -94,14 +89,15 @@ class Series:
             values.append(sum(point.total for point in group) / count if count else values[-1])
         return values
 
+    def _put(self, place: int, total: float, count: int) -> None:
+        if self._points and self._points[-1].place == place:
+            point = self._points[-1]
+            point.total, point.count = point.total + total, point.count + count
+        else:
+            self._points.append(_Point(place, total, count))
+
     def _halve(self) -> None:
         self._stride *= 2
-        merged: list[_Point] = []
-        for point in self._points:
-            place = point.place // 2
-            if merged and merged[-1].place == place:
-                merged[-1].total += point.total
-                merged[-1].count += point.count
-            else:
-                merged.append(_Point(place, point.total, point.count))
-        self._points = merged
+        before, self._points = self._points, []
+        for point in before:
+            self._put(point.place // 2, point.total, point.count)

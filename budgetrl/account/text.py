@@ -139,9 +139,19 @@ def gate_words(event: "StageEvent") -> str:
     return f"{found}: {decided.get(event.decision or '', 'the next stage may begin')}"
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 model", "1,200 models"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def updates(count: int) -> str:
     """A number of updates."""
-    return f"{count:,} update{'' if count == 1 else 's'}"
+    return counted(count, "update")
+
+
+def clipped(text: str, room: int) -> str:
+    """A text in so many characters; an ellipsis says that more followed."""
+    return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def money(seconds: float | None, dollars: float | None) -> str:

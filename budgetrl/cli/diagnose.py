@@ -50,6 +50,7 @@ def diagnose(
 
 
 def _run(place: str, as_json: bool) -> int:
+    from budgetrl.account.text import counted, updates
     from budgetrl.diagnosis.findings import CAUSES, diagnose as find
     from budgetrl.history import read_history
     from budgetrl.run_files import read_recipe
@@ -66,10 +67,10 @@ def _run(place: str, as_json: bool) -> int:
         "findings": [_with_files(one, folder) for one in findings],
         "healthy": healthy,
     }
-    updates = history.steps[-1].step if history.steps else 0
+    made = history.steps[-1].step if history.steps else 0
     wrong = sum(one.severity != "info" for one in findings)
-    said = "no rule finds anything wrong" if healthy else _counted(wrong, "finding")
-    lines = [f"{folder.name}, {status} after {_counted(updates, 'update')}: {said}."]
+    said = "no rule finds anything wrong" if healthy else counted(wrong, "finding")
+    lines = [f"{folder.name}, {status} after {updates(made)}: {said}."]
     for one in findings[:CAUSES]:
         lines += ["", *_shown(one, folder)]
     if others := [f"{one.name} (from update {one.since_step})" for one in findings[CAUSES:]]:
@@ -96,10 +97,6 @@ def _shown(one: "Finding", folder: "RunDir") -> list[str]:
     if file.is_file():
         lines.append(f"  Completions of that update: {file}")
     return lines
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _sentence(text: str) -> str:

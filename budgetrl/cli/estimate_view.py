@@ -15,6 +15,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.text import Text
 
+from budgetrl.account.text import clipped
 from budgetrl.estimation.advice import advise
 from budgetrl.estimation.as_json import assumptions
 from budgetrl.estimation.estimate import Estimate
@@ -94,7 +95,7 @@ def _title(made: Estimate, summary: str, width: int) -> Text:
     word, style = _VERDICT[made.memory.verdict]
     name, gpu = made.scenario.recipe.name, made.scenario.gpu
     head = Text(f"{name}", style="bold")
-    head.append(f" on {_short(gpu.name, width - len(name) - len(word) - 8)}", style="default")
+    head.append(f" on {clipped(gpu.name, width - len(name) - len(word) - 8)}", style="default")
     line = _sides(head, Text(word, style=style), width)
     text = Text("\n").append_text(line).append("\n")
     lora = made.scenario.recipe.lora
@@ -118,32 +119,25 @@ def _memory(made: Estimate, width: int, ink: Ink) -> Text:
         Part("adapter, gradients, optimiser", state, "cyan", "a"),
         Part("teacher", memory.teacher, "bright_cyan", "t"),
     ]
+    runtime = Part("runtime", memory.runtime, _DIM, "r")
+    buffers = "vLLM buffers" if made.scenario.vllm else "buffers"
     generation = [
         *held,
         Part("KV cache", memory.kv_cache, "green", "k"),
-        Part(
-            "vLLM buffers" if made.scenario.vllm else "buffers",
-            memory.rollout_buffers,
-            "magenta",
-            "b",
-        ),
-        Part("runtime", memory.runtime, _DIM, "r"),
+        Part(buffers, memory.rollout_buffers, "magenta", "b"),
+        runtime,
     ]
     held.append(Part("vLLM meanwhile", memory.beside_training, "magenta", "v"))
     training = [
         *held,
         Part("logits", memory.logits, "yellow", "l"),
         Part("activations", memory.activations, "red", "c"),
-        Part("runtime", memory.runtime, _DIM, "r"),
-    ]
-    reference = [
-        *held,
-        Part("reference pass", memory.reference, "bright_yellow", "p"),
-        Part("runtime", memory.runtime, _DIM, "r"),
+        runtime,
     ]
     phases = [("generating", generation), ("training", training)]
     if memory.reference:
-        phases.insert(1, ("reference", reference))
+        scored = Part("reference pass", memory.reference, "bright_yellow", "p")
+        phases.insert(1, ("reference", [*held, scored, runtime]))
     scale = max(memory.usable, memory.peak)
     for name, parts in phases:
         together = sum(part.amount for part in parts)
@@ -341,10 +335,6 @@ def _indented(block: Text) -> Text:
         line.rstrip()
     indented = [Text(" ").append_text(line) if line.plain else line for line in lines]
     return Text("\n").join(indented).append("\n")
-
-
-def _short(name: str, room: int) -> str:
-    return name if len(name) <= room else f"{name[: room - 1]}…"
 
 
 def _gib(num_bytes: float) -> str:

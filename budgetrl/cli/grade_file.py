@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from budgetrl.account.text import clipped
 from budgetrl.cli.output import print_json
 from budgetrl.errors import DataError, ExitCode, UsageError
 from budgetrl.files import read_stream
@@ -208,4 +209,4 @@ def _likeness(row: _Row, one: GradedRow) -> float:
 def _shown(text: str) -> str:
     """One short line that no terminal takes for a command."""
     visible = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return visible if len(visible) <= _MAX_SHOWN_CHARS else visible[: _MAX_SHOWN_CHARS - 1] + "…"
+    return clipped(visible, _MAX_SHOWN_CHARS)

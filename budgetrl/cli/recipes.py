@@ -217,6 +217,7 @@ def _header(loaded: "LoadedRecipe") -> str:
 
 def _stages(loaded: "LoadedRecipe") -> str:
     """The stages side by side: how long each lasts, and what is not the same in all of them."""
+    from budgetrl.account.text import clipped
     from budgetrl.recipe.flat import flat_values
 
     stages = loaded.recipe.stages
@@ -235,7 +236,7 @@ def _stages(loaded: "LoadedRecipe") -> str:
     ]
     keys = [key for key in columns[0] if len({json.dumps(c.get(key)) for c in columns}) > 1]
     rows = [["stage", *(stage.name for stage in stages)]]
-    rows += [[key, *(_short(_shown(c.get(key)), 36) for c in columns)] for key in keys]
+    rows += [[key, *(clipped(_shown(c.get(key)), 36) for c in columns)] for key in keys]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{t:<{w}}" for t, w in zip(row, widths, strict=True)) for row in rows]
     return "\n" + "\n".join(line.rstrip() for line in lines) + "\n"
@@ -249,15 +250,13 @@ def _shown(value: Any) -> str:
 
 def _resolved(values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     """Every value by table, with where it is from in a column of its own."""
+    from budgetrl.account.text import clipped
+
     tables: dict[str, list[str]] = {}
     for key, value in values.items():
         table, _, name = key.rpartition(".")
         if not table:  # one that the recipe does not have
             continue
-        shown = f"{name} = {_short(json.dumps(value, ensure_ascii=False))}"
+        shown = f"{name} = {clipped(json.dumps(value, ensure_ascii=False), 60)}"
         tables.setdefault(table, []).append(f"{shown:<44}  {sources.get(key, 'default')}")
     return "\n\n".join("\n".join([f"[{table}]", *lines]) for table, lines in tables.items())
-
-
-def _short(text: str, room: int = 60) -> str:
-    return text if len(text) <= room else f"{text[: room - 1]}…"

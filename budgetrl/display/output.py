@@ -28,8 +28,6 @@ class Output:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.encoding = getattr(stream, "encoding", None) or "ascii"
-        self.left_out = 0
-        """Texts that were left out because too much was waiting."""
         self._pending = bytearray()
         self._own: int | None = None
         self._fd = self._descriptor()
@@ -57,7 +55,7 @@ class Output:
         return (columns, lines) if columns > 0 and lines > 0 else None
 
     def write(self, text: str) -> None:
-        """Take text for output.
+        """Take text for output; it is left out where too much waits already.
 
         Raises:
             OSError: nobody can read it any more (BrokenPipeError), or the disk is full.
@@ -66,7 +64,6 @@ class Output:
             self.stream.write(text)
             return
         if len(self._pending) > PENDING_LIMIT:
-            self.left_out += 1
             return
         self._pending += text.encode(self.encoding, "replace")
         self.flush()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.account.outcome import judgement
-from budgetrl.account.text import interval_text, points, suite_name
+from budgetrl.account.text import counted, interval_text, points, suite_name
 from budgetrl.recipe.base import rank_order
 from budgetrl.report import plots
 from budgetrl.report.arms import Arm, arms_of, mean_curve
@@ -38,7 +38,7 @@ def several_document(runs: Sequence[EvaluatedRun]) -> Document:
         Section("Runs", [_runs(runs)]),
     ]
     return Document(
-        title=f"{len(runs)} runs, {len(models)} model{'s' if len(models) > 1 else ''}",
+        title=f"{len(runs)} runs, {counted(len(models), 'model')}",
         status="",
         status_tone="",
         subtitle=", ".join(model.name for model in models),
