@@ -5,15 +5,21 @@ t_quantile(29) == 2.045         of 30 values
 
 import math
 from functools import lru_cache
+from statistics import NormalDist
 
 from budgetrl.errors import UsageError
 
 CONFIDENCE = 0.95
+MANY = 10_000
+"""Degrees of freedom."""
 
 
 @lru_cache(maxsize=1024)
 def t_quantile(df: int, level: float = CONFIDENCE) -> float:
     """The two-sided quantile of Student's t distribution, by bisection of its tail.
+
+    Of many degrees of freedom by its expansion around the normal one (Abramowitz and Stegun
+    26.7.5), which is as exact there and a thousand times as fast.
 
     Args:
         df: degrees of freedom.
@@ -26,6 +32,9 @@ def t_quantile(df: int, level: float = CONFIDENCE) -> float:
         raise UsageError(f"Student's t needs at least one degree of freedom, not {df}.")
     if not 0 < level < 1:
         raise UsageError(f"The level of an interval is between 0 and 1, not {level}.")
+    if df > MANY:
+        z = NormalDist().inv_cdf((1 + level) / 2)
+        return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
     low, high = 0.0, 1.0
     while _both_tails(df, high) > 1 - level:
         low, high = high, 2 * high

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from statistics import fmean
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from budgetrl.diagnosis.sign import Sign
 from budgetrl.diagnosis.story import WINDOW, Held, Story, accuracy, accuracy_error
@@ -50,7 +49,9 @@ def accuracy_fell(story: Story) -> Sign | None:
     window = 4
     if len(story.steps) < 2 * window or not story.stationary:
         return None
-    means = sliding_window_view(np.nan_to_num(story.accuracies), window).mean(axis=1)
+    graded = np.nan_to_num(story.accuracies)
+    count = len(graded) - window + 1
+    means = np.add.reduce([graded[i : i + count] for i in range(window)]) / window
     best_mean, now_mean = float(means[:-window].max()), float(means[-1])
     error = accuracy_error(story.steps[-1]) * math.sqrt(2 / window)
     by_chance = CHANCE + math.sqrt(2 * math.log(max(1.0, len(means) / window - 1)))
@@ -195,7 +196,7 @@ def no_progress(story: Story) -> Sign | None:
 def _lines(story: Story) -> Iterator[tuple[Trend, float]]:
     """Of training and of held-out accuracy; with the level of one look at it."""
     if story.stationary:
-        trained = trend([step.step for step in story.steps], story.accuracies)
+        trained = trend(story.updates, story.accuracies)
         if trained is not None:
             yield trained, SURE_AT_ONCE
     held = trend([one.step for one in story.held], [one.accuracy for one in story.held])

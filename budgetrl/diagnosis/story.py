@@ -56,6 +56,8 @@ class Story:
     """Problems come as they are, not by difficulty: accuracies of updates can be compared."""
     graded: NDArray[np.float64] | None = None
     """`accuracies`, where they are known already."""
+    numbered: NDArray[np.int64] | None = None
+    """`updates`, where they are known already."""
 
     @property
     def accuracies(self) -> NDArray[np.float64]:
@@ -64,11 +66,19 @@ class Story:
             return self.graded
         return np.array([accuracy(step) for step in self.steps], dtype=float)
 
+    @property
+    def updates(self) -> NDArray[np.int64]:
+        """Their numbers."""
+        if self.numbered is not None:
+            return self.numbered
+        return np.array([step.step for step in self.steps], dtype=int)
+
     def until(self, step: int) -> "Story":
         """As it was known right after an update; its evaluation comes later."""
         count = bisect_right(self.steps, step, key=lambda one: one.step)
         held = [one for one in self.held if one.step < step]
-        return replace(self, steps=self.steps[:count], held=held, graded=self.accuracies[:count])
+        graded, numbered = self.accuracies[:count], self.updates[:count]
+        return replace(self, steps=self.steps[:count], held=held, graded=graded, numbered=numbered)
 
     @property
     def now(self) -> int:
@@ -138,7 +148,7 @@ def tell(history: History, recipe: Recipe) -> Story:
         learning_rate=recipe.schedule.learning_rate,
         stationary=recipe.signal.order == "uniform",
     )
-    return replace(story, graded=story.accuracies)
+    return replace(story, graded=story.accuracies, numbered=story.updates)
 
 
 def _held(evaluations: Sequence[Evaluation]) -> list[Held]:

@@ -21,7 +21,7 @@ from budgetrl.evaluation.passk import (
     pass_interval,
     wilson_interval,
 )
-from budgetrl.student_t import t_quantile
+from budgetrl.student_t import MANY, t_quantile
 
 VERDICTS = (
     Path(__file__).resolve().parents[3] / "shared/data/results/qwen_math100_n8_verdicts.jsonl"
@@ -72,6 +72,12 @@ def test_impossible_counts_are_refused(n: int, c: int, k: int) -> None:
 )
 def test_t_quantile_equals_the_table(df: int, value: float) -> None:
     assert t_quantile(df) == pytest.approx(value, abs=6e-4)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.9995])
+def test_t_quantile_of_many_values_goes_on_where_that_of_fewer_ends(level: float) -> None:
+    exact, expanded = t_quantile(MANY, level), t_quantile(MANY + 1, level)
+    assert 0 < exact - expanded < 3e-7
 
 
 @pytest.mark.parametrize(
