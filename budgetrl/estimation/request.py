@@ -4,6 +4,7 @@ answer(Request(recipe, gpu="A40", limits=Limits(wall_s)))     one Estimate
 answer_all(Request(recipe, limits=Limits(wall_s)))            one per GPU of the table
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -168,9 +169,6 @@ def _budget_of(request: Request, price: Price | None) -> Budget | None:
 
 def _is_planned_gpu(recipe: Recipe, gpu: Gpu) -> bool:
     planned = recipe.budget.gpu
-    if planned is None:
-        return True
-    try:
-        return find_gpu(planned).name == gpu.name
-    except UsageError:
-        return False
+    with suppress(UsageError):
+        return planned is None or find_gpu(planned).name == gpu.name
+    return False

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from budgetrl.account.evaluated import EvaluatedRun
 from budgetrl.account.text import interval_text, suite_name
-from budgetrl.evaluation.rows import StoredEval
 from budgetrl.report import plots
 from budgetrl.report.document import Block, Cell, Figures, Table
 from budgetrl.report.figures import Drawing, draw_all
@@ -32,17 +31,13 @@ def _curves(run: EvaluatedRun) -> dict[str, dict[str, Curve]]:
     """By suite and "before" or "after"; of several checkpoints the last one's."""
     found: dict[str, dict[str, Curve]] = {}
     limited = [one for one in run.further if one.protocol.think is not None]
-    for stored in sorted(limited, key=_step):
+    for stored in sorted(limited, key=lambda one: one.step):
         result = stored.result
         if result is not None and result.think is not None and 1 in result.pass_at:
             when = "after" if stored.step else "before"
             curve = found.setdefault(result.suite, {}).setdefault(when, {})
             curve[result.think["max_tokens"]] = result
     return found
-
-
-def _step(stored: StoredEval) -> int:
-    return stored.step
 
 
 def _drawing(run: EvaluatedRun, suite: str, both: dict[str, Curve]) -> Drawing:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from budgetrl.account.evaluated import EvaluatedRun
+from budgetrl.account.evaluated import EvaluatedRun, read_run
 from budgetrl.account.text import interval_text, points, suite_name
 from budgetrl.report.arms import arms_of
 from budgetrl.report.claims import Claim, ClaimVerdict, claims_of
@@ -20,9 +20,9 @@ _TONES: dict[ClaimVerdict, Tone] = {
 }
 
 
-def claims_json(study: StudyDir, runs: Sequence[EvaluatedRun]) -> dict[str, Any]:
+def claims_json(study: StudyDir) -> dict[str, Any]:
     """For the JSON document (CLI.md)."""
-    models = models_of(arms_of(runs))
+    models = models_of(arms_of(map(read_run, study.runs())))
     tables = {"table1": table_1(models), "table2": table_2(models)}
     return {
         "baseline": _baselines(models),

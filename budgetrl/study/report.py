@@ -29,7 +29,7 @@ def write_study_report(
     Raises:
         RunDirError: no arm has begun, or the folder cannot be written.
     """
-    runs = _read_runs(study)
+    runs = [read_run(run) for run in study.runs()]
     if not runs:
         raise RunDirError(
             f"{study.path}: no arm has begun.", hint=f"`budgetrl resume {study.path}` goes on."
@@ -52,12 +52,8 @@ def study_document(study: StudyDir) -> dict[str, Any]:
         "budget": {**limit, "spent_s": paid_s, "spent_usd": paid_usd},
         "spent": {"wall_s": paid_s, "usd": paid_usd},
         "detectable": dict(study.sweep.detectable),
-        **(best_json(study, rows) if asked.is_sweep else claims_json(study, _read_runs(study))),
+        **(best_json(study, rows) if asked.is_sweep else claims_json(study)),
     }
-
-
-def _read_runs(study: StudyDir) -> list[EvaluatedRun]:
-    return [read_run(run) for run in study.runs()]
 
 
 def _document(study: StudyDir, runs: Sequence[EvaluatedRun]) -> Document:

@@ -94,7 +94,9 @@ def run_trial(job: Job, display: Display, stop: threading.Event | None = None) -
         display: shows it.
         stop: once it is set the trial saves and leaves, as after Ctrl-C.
     """
-    run = _here(job)
+    here = RunDir(job.folder / job.run)
+    bring_newer(here, job.loaded.recipe)
+    run = here if here.exists() else None
     if run is not None and not _is_left(run):
         display.message(f"{job.place} is still run by another process.")
         return Done(job.index, lost=True)
@@ -115,13 +117,6 @@ def run_trial(job: Job, display: Display, stop: threading.Event | None = None) -
         display.message(f"{job.place} did not run: {error.message}")
         return Done(job.index, error=f"{error.name}: {error.message}")
     return Done(job.index, int(ended.exit_code))
-
-
-def _here(job: Job) -> RunDir | None:
-    """The trial's run on this machine, brought here from its second copy if that knows more."""
-    run = RunDir(job.folder / job.run)
-    bring_newer(run, job.loaded.recipe)
-    return run if run.exists() else None
 
 
 def _is_left(run: RunDir) -> bool:

@@ -28,7 +28,7 @@ from budgetrl.study.plan import plan_sweep
 from budgetrl.study.report import study_document
 from budgetrl.study.specs import Asked, parse_grid, trials_of
 from budgetrl.study.state import StudyDir, Sweep, open_study
-from budgetrl.study.trial import Done, Job, run_trial
+from budgetrl.study.trial import Done, Job, bring_newer, run_trial
 from budgetrl.study.watch import sweep_lines, sweep_screen, watch_sweep
 
 GRID = {"lora.rank": [8, 32, 64], "schedule.learning_rate": [1e-4, 1e-3, 3e-3]}
@@ -486,20 +486,15 @@ def test_a_study_of_an_older_budgetrl_is_read(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_was_made_elsewhere_is_brought_from_its_second_copy(tmp_path: Path) -> None:
-    from budgetrl.study.trial import _here
-
-    recipe = load_recipe("quickstart", [f"checkpoint.mirror={tmp_path / 'mirror'}"])
+    recipe = load_recipe("quickstart", [f"checkpoint.mirror={tmp_path / 'mirror'}"]).recipe
     copy = build_run(tmp_path / "mirror", Story(end=None))
-    job = Job(
-        index=0, place="", folder=tmp_path / "here", run=copy.name, loaded=recipe, budget_s=60.0,
-        end_t=0.0, most_s=60.0, usd_per_hour=None,
-    )  # fmt: skip
     (tmp_path / "here").mkdir()
-    run = _here(job)
-    assert run is not None and run.path == tmp_path / "here" / copy.name
-    assert list(run.events()) == list(copy.events())
+    run = RunDir(tmp_path / "here" / copy.name)
+    bring_newer(run, recipe)
+    assert run.exists() and list(run.events()) == list(copy.events())
     copy.write_json("heartbeat.json", {"paid_s": 1e6, "attempt": 2, "t": 0.0})
-    assert RunDir(_here(job).path).read_json("heartbeat.json")["paid_s"] == 1e6  # type: ignore[union-attr]
+    bring_newer(run, recipe)
+    assert run.read_json("heartbeat.json")["paid_s"] == 1e6
 
 
 def test_a_trial_that_another_process_still_runs_comes_later_and_ends_no_sweep(
