@@ -56,6 +56,11 @@ def merged(model: Any, rollout: bool = False) -> Iterator[float | None]:
         model.train(was_training)
 
 
+def merge_for_good(model: Any) -> None:
+    """The adapter of a model that is only read, inside its weights if these are all float32."""
+    _merge(list(lora_layers(model)), rollout=False)
+
+
 def _merge(layers: Sequence[LoraLayer], rollout: bool) -> float | None:
     """Merge every layer, or none; the share of the first that would keep too little."""
     dtypes = {layer.get_base_layer().weight.dtype for layer in layers}

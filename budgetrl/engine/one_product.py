@@ -15,6 +15,7 @@ import torch
 from peft.tuners import lora
 from torch.nn.functional import linear
 
+from budgetrl.engine.least_work import is_less_work
 from budgetrl.engine.merging import is_plain, lora_layers
 
 
@@ -23,16 +24,6 @@ def train_with_one_product(model: Any) -> None:
     for layer in lora_layers(model):
         if type(layer) is lora.Linear and type(layer.get_base_layer()) is torch.nn.Linear:
             layer.__class__ = OneProduct
-
-
-def is_less_work(tokens: int, rank: int, outputs: int, inputs: int) -> bool:
-    """Whether one product takes fewer multiplications, forward and backward together.
-
-    PEFT's way takes 2 io + 3 r (i + o) of a token, for W has no gradient; one product takes 3 io,
-    and 3 rio for the sum of the weights, however many tokens there are.
-    """
-    weight = inputs * outputs
-    return weight * (tokens + 3 * rank) < 3 * rank * (inputs + outputs) * tokens
 
 
 class OneProduct(lora.Linear):

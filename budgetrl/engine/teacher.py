@@ -19,6 +19,7 @@ from budgetrl.engine.adapter import with_adapter
 from budgetrl.engine.base import ModelEngine
 from budgetrl.engine.divergence import Side, side_of
 from budgetrl.engine.folder import model_folder
+from budgetrl.engine.merging import merge_for_good
 from budgetrl.engine.plain import load_base
 from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.engine.vocabulary import check_vocabulary
@@ -93,6 +94,7 @@ def open_teacher(recipe: Recipe, engine: ModelEngine) -> LoadedTeacher:
     model = load_base(source, own)
     if spec.adapter is not None:
         model = with_adapter(model, Path(local_path(spec.adapter)))
+        merge_for_good(model)
     if not spec.load_in_4bit and spec.device == "model":
         model = model.to(engine.model.device)
     return LoadedTeacher(model.requires_grad_(False).eval(), False, pad, tokenizer)

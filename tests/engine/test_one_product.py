@@ -6,8 +6,8 @@ import peft
 import pytest
 import torch
 
+from budgetrl.engine.least_work import is_less_work
 from budgetrl.engine.merging import lora_layers, merged
-from budgetrl.engine.one_product import is_less_work
 from budgetrl.engine.plain import PlainEngine
 from budgetrl.recipe.load import load_recipe
 

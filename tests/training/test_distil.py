@@ -17,9 +17,11 @@ from budgetrl.budget import Limits
 from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import load_problems
 from budgetrl.data.sampler import ProblemSampler
+from budgetrl.engine.adapter import with_adapter
 from budgetrl.engine.divergence import Side, reverse_kl
-from budgetrl.engine.plain import PlainEngine
-from budgetrl.engine.teacher import open_teacher
+from budgetrl.engine.merging import lora_layers
+from budgetrl.engine.plain import PlainEngine, load_base
+from budgetrl.engine.teacher import open_teacher, recipe_of
 from budgetrl.errors import ModelError, RecipeError
 from budgetrl.evaluation.teaching import check_teacher
 from budgetrl.hub.pins import Pin, needs_of, pinned
@@ -182,6 +184,22 @@ def test_pieces_and_padded_heads_change_nothing_and_trls_divergence_is_the_same(
     )
     assert float(found.divergence.detach()) == pytest.approx(float(theirs[0].detach()), rel=1e-5)
     assert float(found.entropy) == pytest.approx(float(theirs[1]), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_teachers_adapter_is_in_its_weights_where_none_of_it_is_lost(dtype: str) -> None:
+    recipe = load_recipe("quickstart_distill", [f"teacher.dtype={dtype}"]).recipe
+    assert recipe.teacher is not None and recipe.teacher.adapter is not None
+    model = open_teacher(recipe, PlainEngine.open(recipe)).model
+    assert {layer.merged for layer in lora_layers(model)} == {dtype == "float32"}
+    source, held = local_path(recipe.teacher.id), Path(local_path(recipe.teacher.adapter))
+    beside = with_adapter(load_base(source, recipe_of(recipe, recipe.teacher)), held).eval()
+    rows = torch.arange(120).reshape(2, 60) + 48
+    with torch.no_grad():
+        wanted = beside(rows).logits
+        assert torch.allclose(model(rows).logits, wanted, atol=2e-5)
+        with beside.disable_adapter():
+            assert not torch.allclose(beside(rows).logits, wanted, atol=0.1)
 
 
 def other_tokenizer(folder: Path) -> Path:
