@@ -4,16 +4,17 @@
     python scripts/check_stage_plan.py --runs RUN_DIRECTORY...
 
 Each recipe is run once on what a new machine plans with, and again on what that run has taught it.
-`alone` is the plan of an update over the CPU seconds of the worker, which other work on the machine
-does not change; `wall` is the plan that the run began with over the seconds that its updates were
-billed. --runs prints the latter of runs that are there already. Of a budget both are per update: a
-stage that is faster than planned makes more of them. The rows go to
-docs/measurements/stage_plans.json.
+`alone` is the plan of an update over the CPU seconds of the worker, for which other work does not
+count, at the speed that the processor was planned with: neighbours on it change that by half.
+`wall` is the plan that the run began with over the seconds that its updates were billed. --runs
+prints the latter of runs that are there already. Of a budget both are per update: a stage that is
+faster than planned makes more of them. The rows go to docs/measurements/stage_plans.json.
 """
 
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -31,10 +32,13 @@ from budgetrl.account.run import Account
 from budgetrl.files import parse_json, write_json
 from budgetrl.history import read_history
 from budgetrl.phases import UPDATE_PHASES
-from budgetrl.processor import cpu_model
+from budgetrl.processor import cpu_model, cpu_speed
 from budgetrl.rundir import open_run
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "measurements" / "stage_plans.json"
+_LOOK_EVERY_S = 1.0
+_SPEED = re.compile(r"\((\d+) GFLOP/s (?:here|a thread)")
+"""Of a plan on a new machine."""
 RECIPES = ("quickstart_warm", "quickstart_distill")
 
 
@@ -69,7 +73,7 @@ def of_run(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def run_recipe(
-    recipe: str, seed: int, options: Sequence[str], cache: Path
+    recipe: str, seed: int, options: Sequence[str], cache: Path, before: dict[str, float]
 ) -> Iterator[dict[str, Any]]:
     """One real run, watched from outside.
 
@@ -78,6 +82,8 @@ def run_recipe(
         seed: of the run.
         options: more of `budgetrl run`.
         cache: in the place of the user's.
+        before: the processor's speed in each stage of the run that taught this plan; in the end,
+            in this run.
     """
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "budgetrl", "run", recipe, "--seed", str(seed)]
@@ -85,7 +91,7 @@ def run_recipe(
         child = subprocess.Popen(
             command, env=os.environ | {"XDG_CACHE_HOME": str(cache)}, stdout=subprocess.PIPE
         )
-        cpu = _cpu_of_stages(child, Path(out))
+        cpu, speeds = _watched(child, Path(out))
         told, _ = child.communicate()
         if child.returncode != 0:
             raise SystemExit(f"{' '.join(command)}: {told!r}")
@@ -93,24 +99,35 @@ def run_recipe(
         slow = parse_json((Path(run_dir) / "plan.json").read_text())["slow"]
         for row in of_run(run_dir):
             alone_s = row["planned_s"] / slow if "busy now" in row["source"] else row["planned_s"]
-            cpu_s = statistics.fmean(cpu[row["stage"]])
+            cpu_s, gflops = statistics.fmean(cpu[row["stage"]]), speeds[row["stage"]]
+            here = _SPEED.search(row["source"])
+            planned = float(here[1]) if here else before[row["stage"]]
             yield {
                 "recipe": recipe,
                 "seed": seed,
                 **row,
                 "alone_s": alone_s,
                 "cpu_s": cpu_s,
-                "alone": alone_s / cpu_s,
+                "gflops": gflops,
+                "gflops_planned": planned,
+                "alone": alone_s / cpu_s * planned / gflops,
             }
+        before.update(speeds)
 
 
-def _cpu_of_stages(supervisor: "subprocess.Popen[bytes]", out: Path) -> Mapping[str, list[float]]:
-    """CPU seconds of the worker between two updates of a stage, by stage."""
+def _watched(
+    supervisor: "subprocess.Popen[bytes]", out: Path
+) -> tuple[Mapping[str, list[float]], dict[str, float]]:
+    """By stage: CPU seconds of the worker between two updates, and the processor's mean speed."""
     found: dict[str, list[float]] = {}
+    speeds: dict[str, list[float]] = {}
     before: tuple[str, float] | None = None
-    seen = 0
+    seen, looked = 0, 0.0
     while supervisor.poll() is None:
         time.sleep(0.02)
+        if before is not None and time.monotonic() - looked > _LOOK_EVERY_S:
+            speeds.setdefault(before[0], []).append(cpu_speed(0.03))
+            looked = time.monotonic()
         worker, file = child_of(supervisor.pid), next(out.glob("*/events.jsonl"), None)
         if worker is None or file is None:
             continue
@@ -125,7 +142,7 @@ def _cpu_of_stages(supervisor: "subprocess.Popen[bytes]", out: Path) -> Mapping[
             each = (spent - before[1]) / len(steps)
             found.setdefault(stage, []).extend([each] * len(steps))
         before = stage, spent
-    return found
+    return found, {stage: statistics.harmonic_mean(each) for stage, each in speeds.items()}
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -157,8 +174,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for recipe in options.recipes.split(","):
         with tempfile.TemporaryDirectory() as cache:
+            before: dict[str, float] = {}
             for seed in map(int, options.seeds.split(",")):
-                for row in run_recipe(recipe, seed, more, Path(cache)):
+                for row in run_recipe(recipe, seed, more, Path(cache), before):
                     print(json.dumps(row), file=sys.stderr, flush=True)
                     rows.append(row)
     date = datetime.now(UTC).date().isoformat()

@@ -186,8 +186,9 @@ def stage_plans(found: Measured) -> str:
     busy = sorted(row["busy"] for row in found["rows"])
     return (
         "Seconds of an update that each stage of `quickstart_warm` and `quickstart_distill` was "
-        "planned to take alone, over the CPU seconds that it took on cores with "
-        f"{busy[0]:.0f} to {busy[-1]:.0f} times the work that they could do; 1.00 is a plan that "
+        "planned to take alone, over the CPU seconds that it took at the speed that was planned "
+        f"with, on cores with {busy[0]:.0f} to {busy[-1]:.0f} times the work that they could do "
+        "and neighbours that make them slower by half; 1.00 is a plan that "
         f"held ({found['cpu']}, {found['date']}, `scripts/check_stage_plan.py`):\n\n"
         + "\n".join(lines)
     )

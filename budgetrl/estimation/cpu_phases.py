@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from budgetrl.data.prompt_length import PromptLengths, prompt_lengths
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.errors import DataError, ModelError
+from budgetrl.estimation.adapters import adapter_of
 from budgetrl.estimation.cpu_time import (
     Batch,
     Machine,
@@ -145,7 +146,7 @@ def _phase_terms(
         micro_batches=1,
         prompt_tokens=recipe.prompt.max_tokens,
         completion_tokens=recipe.sampling.max_tokens,
-        adapter_params=scenario.adapter_params,
+        adapter=adapter_of(recipe),
     )
     return {
         "imports": once("cpu_imports"),
@@ -194,22 +195,36 @@ def evaluation_terms(
     return [*made, *seconds({"cpu_grade": count}, machine)]
 
 
-def _update(scenario: Scenario, machine: Machine, prompts: Prompts, lengths: Lengths) -> list[Term]:
-    """Live rows, sorted by length, in micro-batches that are padded to their longest."""
-    recipe, live = scenario.recipe, scenario.live_share
-    micro = recipe.batch.micro_batch
-    pieces = recipe.completions_per_step // micro
-    padded = [lengths.quantile((piece + 0.8) / pieces) for piece in range(pieces)]
-    work = Passes(
-        rows=recipe.completions_per_step * live,
-        micro_batches=pieces,
-        prompt_tokens=prompts.training.longest_of(max(1, micro // recipe.grpo.num_generations)),
+def update_passes(
+    scenario: Scenario, lengths: Lengths, prompts: PromptLengths | None = None
+) -> Passes:
+    """Of an update's live rows: by length, in micro-batches that are padded to their longest.
+
+    Args:
+        scenario: recipe and model.
+        lengths: of completions.
+        prompts: their lengths; None: their mean alone is known.
+    """
+    recipe, made = scenario.recipe, scenario.passes(lengths.mean)
+    updates = recipe.batch.updates_per_rollout
+    rows, pieces = made.rows / updates, max(1, made.forwards // updates)
+    padded = [lengths.of_rank(rows * (piece + 1) / pieces, rows) for piece in range(pieces)]
+    groups = max(1, round(min(rows / pieces, rows / recipe.grpo.num_generations)))
+    return Passes(
+        rows=made.rows,
+        micro_batches=updates * pieces,
+        prompt_tokens=prompts.longest_of(groups) if prompts else scenario.prompt_tokens,
         completion_tokens=sum(padded) / pieces,
-        adapter_params=scenario.adapter_params,
+        adapter=adapter_of(recipe),
         checkpointing=recipe.engine.gradient_checkpointing,
     )
-    terms = seconds(training(work, scenario.shape), machine, recipe.grpo.num_iterations)
-    if live == 1:
+
+
+def _update(scenario: Scenario, machine: Machine, prompts: Prompts, lengths: Lengths) -> list[Term]:
+    work = update_passes(scenario, lengths, prompts.training)
+    again = scenario.recipe.grpo.num_iterations
+    terms = seconds(training(work, scenario.shape), machine, again)
+    if scenario.live_share == 1:
         return terms
     return [Term(t.amount, {**t.powers, "cpu_live_share": 1}, t.name) for t in terms]
 
@@ -218,16 +233,18 @@ def _scoring(
     scenario: Scenario, machine: Machine, prompts: Prompts, lengths: Lengths
 ) -> list[Term]:
     """Passes without gradients: a few rows sampler against trainer, all for a KL term or reuse."""
-    rows = scenario.recipe.completions_per_step
-    compared, passes = min(_GAP_ROWS, -(-rows // _GAP_SHARE)), scenario.passes(lengths.mean)
-    work = Passes(
-        rows=compared + passes.no_grad_rows,
-        micro_batches=compared + passes.forwards * passes.no_grad_passes,
-        prompt_tokens=prompts.training.mean,
-        completion_tokens=lengths.mean,
-        adapter_params=scenario.adapter_params,
-    )
-    return seconds(scoring(work, scenario.shape), machine)
+    recipe, passes = scenario.recipe, scenario.passes(lengths.mean)
+    compared = min(_GAP_ROWS, -(-recipe.completions_per_step // _GAP_SHARE))
+    adapter = adapter_of(recipe)
+    start = adapter if recipe.grpo.reference == "adapter" else None
+    scored = [(compared, compared, adapter)]
+    scored += [(passes.rows, passes.forwards, start)] * passes.reference
+    scored += [(passes.rows, passes.forwards, adapter)] * passes.old_policy
+    found: list[Term] = []
+    for rows, micro_batches, beside in scored:
+        work = Passes(rows, micro_batches, prompts.training.mean, lengths.mean, beside)
+        found += seconds(scoring(work, scenario.shape), machine)
+    return found
 
 
 def _entropy(

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from budgetrl.estimation.adapters import Adapter, LinearWork
 from budgetrl.estimation.memory import layer_bytes_per_token
 from budgetrl.estimation.shapes import ModelShape
 from budgetrl.estimation.terms import Constants, Term, constants_in, load_constants
@@ -70,9 +71,20 @@ class Passes:
     prompt_tokens: float
     completion_tokens: float
     """To which the completions of a micro-batch are padded."""
-    adapter_params: int | None
-    """None: all weights are trained."""
+    adapter: Adapter | None
+    """None: all weights are trained, or of a pass without gradients, none is there."""
     checkpointing: bool = False
+
+    @property
+    def length(self) -> float:
+        """Tokens of a row."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def linears(self, shape: ModelShape) -> LinearWork:
+        """Of the linear layers, all micro-batches together."""
+        passes = max(1.0, self.micro_batches)
+        one = LinearWork.of(shape, self.adapter, self.rows * self.length / passes)
+        return LinearWork(passes * one.forward, passes * one.backward, passes * one.traffic)
 
 
 def generation(work: Batch, shape: ModelShape) -> dict[str, float]:
@@ -100,17 +112,14 @@ def generation(work: Batch, shape: ModelShape) -> dict[str, float]:
 
 def training(work: Passes, shape: ModelShape) -> dict[str, float]:
     """What the passes of an update consist of, in units of the constants of these names."""
-    length = work.prompt_tokens + work.completion_tokens
-    tokens, again = work.rows * length, int(work.checkpointing)
-    trained = shape.linear_params if work.adapter_params is None else work.adapter_params
-    weights = (6 + 2 * again) * trained
-    if work.adapter_params is not None:
-        weights += (4 + 2 * again) * shape.linear_params
-    attention = (3 + again) * shape.attention_flops(length)
+    tokens, again = work.rows * work.length, int(work.checkpointing)
+    linears = work.linears(shape)
+    products = (1 + again) * linears.forward + linears.backward
+    attention = (3 + again) * shape.attention_flops(work.length)
     logits = work.rows * (work.completion_tokens + 1)
     return {
-        "cpu_train_flop": tokens * (weights + attention) + logits * 4.0 * shape.embedding_params,
-        "cpu_train_activation": tokens * (1 + again / 2) * _activations(shape),
+        "cpu_train_flop": products + tokens * attention + logits * 4.0 * shape.embedding_params,
+        "cpu_train_activation": (1 + again / 2) * (tokens * _activations(shape) + linears.traffic),
         "cpu_logit": logits * shape.vocab,
         "cpu_micro_batch": work.micro_batches,
     }
@@ -118,14 +127,13 @@ def training(work: Passes, shape: ModelShape) -> dict[str, float]:
 
 def scoring(work: Passes, shape: ModelShape) -> dict[str, float]:
     """The same for forward passes without gradients."""
-    length = work.prompt_tokens + work.completion_tokens
-    tokens = work.rows * length
-    passed = shape.linear_params + (work.adapter_params or 0)
-    weights = 2.0 * passed + shape.attention_flops(length)
+    tokens = work.rows * work.length
+    linears = work.linears(shape)
+    products = linears.forward + tokens * shape.attention_flops(work.length)
     logits = work.rows * (work.completion_tokens + 1)
     return {
-        "cpu_prefill_flop": tokens * weights + logits * 2.0 * shape.embedding_params,
-        "cpu_activation": tokens * _activations(shape),
+        "cpu_prefill_flop": products + logits * 2.0 * shape.embedding_params,
+        "cpu_activation": tokens * _activations(shape) + linears.traffic,
         "cpu_logit": logits * shape.vocab / 2,
         "cpu_micro_batch": work.micro_batches / 3,
     }

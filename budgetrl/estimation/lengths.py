@@ -54,10 +54,12 @@ class Lengths:
         return 1.0 - _NORMAL.cdf((math.log(self.limit) - self.mu) / self.sigma)
 
     def longest_of(self, count: int) -> float:
-        """Expected length of the longest of several answers (Blom's order statistic)."""
-        if count <= 1:
-            return self.mean
-        return self.quantile((count - 0.375) / (count + 0.25))
+        """Expected length of the longest of several answers."""
+        return self.mean if count <= 1 else self.of_rank(count, count)
+
+    def of_rank(self, rank: float, count: float) -> float:
+        """Expected length of the rank-th shortest of several answers (Blom's order statistic)."""
+        return self.quantile((rank - 0.375) / (count + 0.25))
 
     def quantile(self, share: float) -> float:
         """The length that this share of the answers does not exceed."""

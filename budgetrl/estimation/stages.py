@@ -14,6 +14,7 @@ from typing import Any
 
 from budgetrl.budget import EXIT_S, Budget, PhaseTimes, Plan, StagePlan, divided, plan
 from budgetrl.errors import HardwareError
+from budgetrl.estimation.adapters import adapter_of
 from budgetrl.estimation.cpu_profile import planned_phases
 from budgetrl.estimation.cpu_time import Machine, Passes, seconds, training
 from budgetrl.estimation.demonstrations import DemonstrationLengths, demonstration_lengths
@@ -210,7 +211,7 @@ def learning_s(
         micro_batches=passes,
         prompt_tokens=lengths.prompt_tokens,
         completion_tokens=padded - lengths.prompt_tokens,
-        adapter_params=scenario.adapter_params,
+        adapter=adapter_of(part),
         checkpointing=part.engine.gradient_checkpointing,
     )
     return total(seconds(training(work, scenario.shape), machine))

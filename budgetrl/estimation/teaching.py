@@ -9,7 +9,8 @@ beside a card that is yet to be rented: it is planned as this machine's, and the
 from dataclasses import replace
 from functools import cache
 
-from budgetrl.estimation.cpu_time import Machine, Passes, scoring, seconds
+from budgetrl.estimation.cpu_phases import update_passes
+from budgetrl.estimation.cpu_time import Machine, scoring, seconds
 from budgetrl.estimation.machine import gflops
 from budgetrl.estimation.phases import update_work
 from budgetrl.estimation.scenario import Scenario
@@ -21,6 +22,9 @@ from budgetrl.pace import free_cores
 from budgetrl.processor import multiplies_bfloat16
 from budgetrl.recipe.schema import Recipe, Teacher
 
+_COMPARED = 0.6
+"""What comparing two distributions costs over a loss of GRPO, an entry of the logits: both sides'
+exist in pieces and are made again in the backward pass (measured on the quickstart)."""
 _HALF_SLOWER = 3.4
 """bfloat16 over float32 on a processor without units for it, as recipes/quickstart.toml says."""
 
@@ -42,15 +46,12 @@ def teaching_s(scenario: Scenario, gpu: Gpu | None, machine: Machine | None) -> 
             update_work(scenario, lengths), reference=True, old_policy=False, precision=precision
         )
         return total(logprobs(reads, shape, gpu, scenario.constants))
-    passes = scenario.passes()
-    work = Passes(
-        rows=passes.rows,
-        micro_batches=passes.forwards,
-        prompt_tokens=scenario.prompt_tokens,
-        completion_tokens=lengths.mean,
-        adapter_params=0,
-    )
-    return _slower(spec) * total(seconds(scoring(work, shape), machine or host()))
+    work = replace(update_passes(scenario, lengths), adapter=None)
+    amounts = scoring(work, shape)
+    compared = work.rows * lengths.mean
+    amounts["cpu_prefill_flop"] += 4.0 * compared * shape.embedding_params
+    amounts["cpu_logit"] += _COMPARED * compared * shape.vocab
+    return _slower(spec) * total(seconds(amounts, machine or host()))
 
 
 def on_host(recipe: Recipe) -> bool:
