@@ -50,7 +50,7 @@ def longer(*, completion, gold, num_tokens, verdict, **_):
     """Pays for tokens, as a reward for "effort" does."""
     return min(1.0, num_tokens / 64)
 '''
-JUDGING = (100, 200, 300)
+JUDGING = (100, 200, 300, 400)
 """First numbers of runs that judge, and what their seeds have more than the same runs for tuning.
 
 The last of them judges. When the rules were changed after those before it had judged, these began

@@ -87,12 +87,12 @@ def _by_rules(story: Story) -> Iterator[Finding]:
 
 def _looks(story: Story) -> Iterator[Story]:
     """The story as it was known at most so often, evenly; one at a time, for they are long."""
-    numbers = [step.step for step in story.steps]
+    numbers, judged = [step.step for step in story.steps], {one.step for one in story.held}
     every = max(1, len(numbers) // MOST_LOOKS)
     for number in numbers[::-1][::every][::-1]:
         yield story.until(number)
-    if story.held and numbers:
-        yield story  # with the evaluation after the last update
+        if number in judged:
+            yield story.until(number, evaluated=True)
 
 
 class _Spell:

@@ -19,7 +19,7 @@ Severity = Literal["info", "warning", "stop"]
 HEALTHY_RUNS = 70
 """Recorded, of a tiny model."""
 FALSE_ALARMS: Mapping[str, int] = {
-    "golds_in_doubt": 1,
+    "golds_in_doubt": 2,
     "sure_but_wrong": 1,
 }
 """How many of them a rule named; none where it is not here (scripts/check_alarms.py counts)."""

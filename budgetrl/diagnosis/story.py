@@ -73,10 +73,10 @@ class Story:
             return self.numbered
         return np.array([step.step for step in self.steps], dtype=int)
 
-    def until(self, step: int) -> "Story":
-        """As it was known right after an update; its evaluation comes later."""
+    def until(self, step: int, *, evaluated: bool = False) -> "Story":
+        """As it was known right after an update, or after the evaluation that followed it."""
         count = bisect_right(self.steps, step, key=lambda one: one.step)
-        held = [one for one in self.held if one.step < step]
+        held = [one for one in self.held if one.step < step + evaluated]
         graded, numbered = self.accuracies[:count], self.updates[:count]
         return replace(self, steps=self.steps[:count], held=held, graded=graded, numbered=numbered)
 

@@ -109,7 +109,7 @@ class Alarms:
 
 @dataclass(slots=True)
 class Watch:
-    """Looks at the whole run after each update, by the rules of `diagnosis`; one warning each.
+    """Looks at the whole run after updates and evaluations, by `diagnosis`; one warning each.
 
     Args:
         story: of the run so far.
@@ -119,9 +119,9 @@ class Watch:
     _open: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Message and newest update of what was warned of."""
 
-    def observe(self, step: int) -> list[Alarm]:
+    def observe(self, step: int, *, evaluated: bool = False) -> list[Alarm]:
         """The warnings that begin, and those that have not held for a while."""
-        if step > OFTEN and step % WINDOW:
+        if step > OFTEN and step % WINDOW and not evaluated:
             return []
         story, alarms = self.story(), []
         for rule in RULES:

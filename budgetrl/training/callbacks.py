@@ -344,6 +344,8 @@ class StepCallback(TrainerCallback):
                 continue
             with self.parts.clock.elsewhere(), self.log.phase("evaluation"):
                 results = self.evaluator.evaluate("step", step, self._over, only=suite)
+            for alarm in self.watch.observe(step, evaluated=True):
+                self.log.warn(*alarm)
             if suite == self.recipe.select.suite and suite in results:
                 self.saver.note_best(self.trainer, results[suite].pass_at[1])
         every = self.recipe.entropy.every_steps

@@ -15,6 +15,7 @@ from budgetrl.diagnosis.rules import FALSE_ALARMS, HEALTHY_RUNS, RULES
 from budgetrl.diagnosis.sign import Sign
 from budgetrl.diagnosis.story import Held, Story, accuracy
 from budgetrl.diagnosis.trend import trend
+from budgetrl.training.alarms import OFTEN, Watch
 from budgetrl.types import Verdict
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
@@ -135,6 +136,15 @@ def test_windows_of_a_long_run_are_found_without_reading_all_of_it() -> None:
     assert told.last(accuracy) == pytest.approx(0.8, abs=0.01)
 
 
+def test_an_evaluation_is_looked_at_when_it_is_there_and_not_an_update_later() -> None:
+    told = story(rising(0.3, 0.7), held=[(0, 0.3), (8, 0.7), (16, 0.5)])
+    assert "accuracy_fell" not in spoke(told.until(16))
+    assert "accuracy_fell" in spoke(told.until(16, evaluated=True))
+    watch = Watch(lambda: told.until(16, evaluated=True))
+    assert watch.observe(OFTEN + 1) == []
+    assert "accuracy_fell" in [alarm.code for alarm in watch.observe(OFTEN + 1, evaluated=True)]
+
+
 def test_a_fall_is_put_down_to_what_explains_it() -> None:
     fallen = [{"accuracy_mean": value} for value in [0.4] * 6 + [0.1] * 8]
     assert "more slowly" in spoke(story(fallen))["accuracy_fell"].advice
@@ -239,6 +249,6 @@ def test_recorded_ill_runs_are_named_in_time_and_healthy_ones_are_not() -> None:
     judged = [check_alarms.judge(run) for run in check_alarms.load("judging")]
     fallen = [one for one in judged if one.run["ill"] and one.onset is not None]
     healthy = [one for one in judged if not one.run["ill"]]
-    assert len(fallen) == 8 and sum(one.in_time for one in fallen) == 7
+    assert len(fallen) == 8 and sum(one.in_time for one in fallen) == 8
     named = [one for one in healthy if one.named]
     assert len(healthy) == 20 and 10 * len(named) <= len(healthy)

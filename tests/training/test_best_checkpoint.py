@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from budgetrl.events import RunWarning
 from budgetrl.recipe.load import load_recipe
 from budgetrl.rundir import RunDir
 from budgetrl.training import saving
+from budgetrl.training.alarms import Alarm
 from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.recorder import StepRecord
 
@@ -62,6 +64,21 @@ def test_no_update_waits_for_the_disk_and_a_checkpoint_has_the_completions_befor
     after_update(follower, 1, 0.5)
     assert waited[:2] == ["step_000001.jsonl", "completions"]
     assert len(waited) > 2, "then those of the checkpoint"
+
+
+def test_the_run_is_looked_at_right_after_an_evaluation(
+    follower: StepCallback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def observe(step: int, *, evaluated: bool) -> list[Alarm]:
+        assert evaluated
+        return [Alarm("accuracy_fell", f"update {step}", False)]
+
+    monkeypatch.setattr(type(follower), "_due_suites", lambda *_: ["heldout"])
+    monkeypatch.setattr(type(follower), "_affords_evaluation", lambda *_: True)
+    monkeypatch.setattr(type(follower.evaluator), "evaluate", lambda *_, **__: {})
+    monkeypatch.setattr(follower, "watch", SimpleNamespace(observe=observe))
+    follower._evaluate_if_due(16)
+    assert warnings(follower.run) == ["accuracy_fell"]
 
 
 def test_what_could_not_be_saved_is_not_the_best(
