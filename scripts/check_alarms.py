@@ -13,6 +13,7 @@ half of its updates, if that is later. A healthy run that is named is a false al
 import argparse
 import gzip
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +28,9 @@ from budgetrl.diagnosis.story import Held, Story
 
 RECORDED = Path(__file__).resolve().parent.parent / "docs" / "measurements" / "diagnosis.json.gz"
 SIMULATED, TRAINED_NOISE, HELD_NOISE = 400, 0.07, 0.02
-FALLEN = 0.08
-"""Held-out accuracy below its best by so much, at the end of a collapse."""
+FALLEN, SURELY = 0.08, 3.0
+"""A collapse: held-out accuracy falls from its best by so much, and by so many standard errors of
+the difference; the best of seven evaluations is two of them above another one by chance alone."""
 
 
 class Judged(NamedTuple):
@@ -91,8 +93,9 @@ def _onset(story: Story) -> int | None:
     best = max(story.held, key=lambda one: one.accuracy, default=None)
     if best is None:
         return None
-    worst = min(one.accuracy for one in story.held if one.step >= best.step)
-    return best.step if best.accuracy - worst >= FALLEN else None
+    worst = min((one for one in story.held if one.step >= best.step), key=lambda one: one.accuracy)
+    fall, noise = best.accuracy - worst.accuracy, math.hypot(best.error, worst.error)
+    return best.step if fall >= max(FALLEN, SURELY * noise) else None
 
 
 def table(judged: Sequence[Judged]) -> str:
