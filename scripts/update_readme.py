@@ -181,16 +181,25 @@ def stage_plans(found: Measured) -> str:
     names = {"sft": "SFT", "grpo": "GRPO", "distill": "distillation"}
     lines = ["| stage | planned on a new machine | planned by an earlier run |", "|---|---|---|"]
     for kind, name in names.items():
-        cells = (found["summary"][f"{kind}, {how}"] for how in ("new machine", "run"))
-        lines.append(f"| {name} | {' | '.join(f'{ratio:.2f}' for ratio in cells)} |")
+        cells = []
+        for learnt in (False, True):
+            rows = [
+                row
+                for row in found["rows"]
+                if row["kind"] == kind and ("last finished run" in row["source"]) == learnt
+            ]
+            bill, alone = (median(row[key] for row in rows) for key in ("wall", "alone"))
+            cells.append(f"{bill:.2f} ({alone:.2f}; {len(rows)})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     busy = sorted(row["busy"] for row in found["rows"])
+    speeds = sorted(row["gflops"] for row in found["rows"])
     return (
         "Seconds of an update that each stage of `quickstart_warm` and `quickstart_distill` was "
-        "planned to take alone, over the CPU seconds that it took at the speed that was planned "
-        f"with, on cores with {busy[0]:.0f} to {busy[-1]:.0f} times the work that they could do "
-        "and neighbours that make them slower by half; 1.00 is a plan that "
-        f"held ({found['cpu']}, {found['date']}, `scripts/check_stage_plan.py`):\n\n"
-        + "\n".join(lines)
+        "planned to take, over its bill; in brackets, the plan alone over the CPU seconds at the "
+        "speed that was planned with, and how many runs these are medians of. 1.00 is a plan that "
+        f"held. On cores with {busy[0]:.0f} to {busy[-1]:.0f} times the work that they could do, "
+        f"whose speed was {speeds[0]:.0f} to {speeds[-1]:.0f} GFLOP/s in the mean of a stage "
+        f"({found['cpu']}, {found['date']}, `scripts/check_stage_plan.py`):\n\n" + "\n".join(lines)
     )
 
 
