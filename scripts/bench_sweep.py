@@ -6,9 +6,7 @@ overhead a 3 x 3 x 2 grid of the quickstart: what the cards cost beside the runs
 full     the same with short trials
 kills    these; two workers and one of the nodes are killed: all trials end as in `full`
 budgets  six sweeps with budgets drawn at random: none may end beyond its own
-repeats  the quickstart's grid to its end with five seeds, evaluated at the first rung too: which
-         trial --asha would have kept of each seed's nine, by its own code, and which was the best
-asha     one seed of it with --asha, after `repeats`: whether it keeps those trials, and its cost
+asha     the grid of `overhead`, after it, with --asha: which trial it keeps, and its cost
 
 Each piece takes minutes on two cores; what was measured is kept in docs/measurements/sweep.json.
 """
@@ -27,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.processor import cpu_model
-from budgetrl.study.asha import next_trial, rungs_of
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "docs" / "measurements" / "sweep.json"
@@ -35,13 +32,6 @@ SHORT = [
     "schedule.stop_after_steps=20", "batch.prompts_per_step=4", "batch.micro_batch=32",
     "eval.heldout.samples=1", "eval.heldout.k=[1]", "entropy.prompts=0",
 ]  # fmt: skip
-HALF = [
-    "batch.prompts_per_step=8", "eval.heldout.samples=1", "eval.heldout.k=[1]", "entropy.prompts=0",
-]  # fmt: skip
-"""Of the quickstart, so that the whole grid fits eight minutes of two cores."""
-REPEATS = 5
-RUNGS = rungs_of(60, 9)
-JUDGED = [f"eval.heldout.every_steps={RUNGS[0]}", 'eval.heldout.when=["baseline","step","final"]']
 GRID = ["lora.rank=8,32,64", "schedule.learning_rate=3e-4,1e-3,3e-3"]
 PRICE = 0.5
 
@@ -198,86 +188,41 @@ def budgets(out: Path) -> list[dict[str, Any]]:
     return found
 
 
-def repeats(out: Path) -> list[dict[str, Any]]:
-    """Each seed of the quickstart's grid by itself: what successive halving would have chosen."""
-    with cluster(2) as (nodes, _):
-        running = sweep(
-            nodes.address, out / "grid", [*HALF, *JUDGED], "--seeds", str(REPEATS),
-            "--hours", "90m",
-        )  # fmt: skip
-        document = outcome(running)
-    (out / "grid.json").write_text(json.dumps(document))
-    return [replayed(seed, grid_of(document, seed)) for seed in range(1, REPEATS + 1)]
-
-
-def grid_of(document: dict[str, Any], seed: int) -> list[dict[str, Any]]:
-    """Trials of a seed: values, pass@1 after RUNGS, seconds without the evaluation between."""
-    rows = []
-    for trial in document["trials"]:
-        if trial["seed"] == seed:
-            lines = (Path(trial["run_dir"]) / "events.jsonl").read_text().splitlines()
-            told = [event for event in map(json.loads, lines) if event["kind"] == "evaluation"]
-            between = [event for event in told if event["when"] == "step"]
-            # One that collapsed has stopped by itself, and is judged by its end.
-            scores = dict.fromkeys(RUNGS, trial["final"]["heldout"]["pass_at"]["1"])
-            scores |= {e["step"]: e["pass_at"]["1"] for e in between if e["step"] in RUNGS}
-            rows.append(
-                {
-                    "values": trial["values"],
-                    "scores": scores,
-                    "wall_s": trial["spent"]["wall_s"] - sum(e["seconds"] for e in between),
-                }
-            )
-    return rows
-
-
-def replayed(seed: int, grid: list[dict[str, Any]]) -> dict[str, Any]:
-    """The rule of --asha over what all trials came out with."""
-    scores: list[dict[int, float]] = [{} for _ in grid]
-    while (chosen := next_trial(scores, RUNGS, {})) is not None:
-        index, rung = chosen
-        scores[index][rung] = grid[index]["scores"][rung]
-    kept = [index for index, found in enumerate(scores) if RUNGS[-1] in found]
-    finals = [row["scores"][RUNGS[-1]] for row in grid]
-    best = max(kept, key=finals.__getitem__)
-    return {
-        "seed": seed,
-        "kept": [grid[index]["values"] for index in kept],
-        "found": finals[best] == max(finals),
-        "best": max(finals),
-        "found_best": finals[best],
-        "grid": grid,
-    }
-
-
 def asha(out: Path) -> dict[str, Any]:
-    """One seed by --asha, beside the same of `repeats`."""
-    grid = grid_of(json.loads((out / "grid.json").read_text()), 1)
+    """The grid of `overhead` with --asha: which trial it keeps, and its cost."""
+    whole = json.loads((out / "overhead.json").read_text())["trials"]
     with cluster(2) as (nodes, _):
-        running = sweep(
-            nodes.address, out / "asha", HALF, "--seeds", "1", "--hours", "60m", "--asha"
-        )
+        running = sweep(nodes.address, out / "asha", [], "--seeds", "2", "--hours", "60m", "--asha")
         document = outcome(running)
-    trials = document["trials"]
-    whole = [trial["values"] for trial in trials if trial["steps"] == RUNGS[-1]]
+    (out / "asha.json").write_text(json.dumps(document))
+    trials, last = document["trials"], document["rungs"][-1]
+    kept = max((one for one in trials if one["steps"] == last), key=final)
+    best = max(whole, key=final)
     return {
         "rungs": document["rungs"],
-        "updates": sum(trial["steps"] for trial in trials) / (RUNGS[-1] * len(trials)),
-        "runs_s": sum(trial["spent"]["wall_s"] for trial in trials),
-        "grid_s": sum(row["wall_s"] for row in grid),
-        "as_replayed": whole == replayed(1, grid)["kept"],
+        "updates": sum(one["steps"] for one in trials) / sum(one["steps"] for one in whole),
+        "runs_s": sum(one["spent"]["wall_s"] for one in trials),
+        "whole_s": sum(one["spent"]["wall_s"] for one in whole),
+        "kept": [kept["values"], kept["seed"], final(kept)],
+        "best": [best["values"], best["seed"], final(best)],
+        "place": sorted(map(final, whole), reverse=True).index(final(kept)) + 1,
         "trials": [
-            {key: trial[key] for key in ("values", "steps", "final", "scores", "spent")}
-            for trial in trials
+            {key: one[key] for key in ("values", "seed", "steps", "final", "scores", "spent")}
+            for one in trials
         ],
     }
+
+
+def final(trial: dict[str, Any]) -> float:
+    """Its pass@1 at the end."""
+    return float(trial["final"]["heldout"]["pass_at"]["1"])
 
 
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "pieces", nargs="+", choices=["overhead", "full", "kills", "budgets", "repeats", "asha"]
+        "pieces", nargs="+", choices=["overhead", "full", "kills", "budgets", "asha"]
     )
     parser.add_argument("--out", type=Path, default=Path("bench_sweep"))
     options = parser.parse_args()
@@ -287,7 +232,6 @@ def main() -> None:
         "full": lambda out: overhead(out, "full", SHORT),
         "kills": kills,
         "budgets": budgets,
-        "repeats": repeats,
         "asha": asha,
     }
     for piece in options.pieces:

@@ -471,23 +471,16 @@ def sweep(found: Measured) -> str:
             f"to {max(row['budget_s'] for row in rows):.0f} seconds {over} ended beyond the "
             f"budget, by an outside clock ({part['date']})."
         )
-    if part := found.get("repeats"):
-        rows = part["found"]
-        short = ", ".join(f"{100 * (row['best'] - row['found_best']):.1f}" for row in rows)
-        lines.append(
-            f"- `--asha` on the quickstart's nine points with eight problems an update, each of "
-            f"{len(rows)} seeds by itself: the best trial of the whole grid was kept "
-            f"{sum(row['found'] for row in rows)} times; the best kept was {short} points below it "
-            f"({part['date']})."
-        )
     if part := found.get("asha"):
         one = part["found"]
+        (kept, _, found_at), (best, _, best_at) = one["kept"], one["best"]
         lines.append(
-            f"- One of these seeds run with `--asha`, rungs {one['rungs']}: "
-            f"{'the same trials' if one['as_replayed'] else 'other trials'} went on, "
-            f"{_percent(one['updates'])} of the updates and "
-            f"{_percent(one['runs_s'] / one['grid_s'])} of the seconds of the whole grid, for each "
-            f"trial loads and evaluates the model ({part['date']})."
+            f"- The grid of quickstarts with `--asha`, rungs {one['rungs']}: "
+            f"{_percent(one['runs_s'] / one['whole_s'])} of the seconds and "
+            f"{_percent(one['updates'])} of the updates of the whole grid. Kept to the end: "
+            f"{', '.join(map(str, kept.values()))} with {_percent(found_at)}, place {one['place']} "
+            f"of {len(one['trials'])}; the best was {', '.join(map(str, best.values()))} with "
+            f"{_percent(best_at)} ({part['date']})."
         )
     cpu = next(iter(found.values()))["cpu"]
     return f"On two cores ({cpu}, `scripts/bench_sweep.py`):\n\n" + "\n".join(lines)
