@@ -58,7 +58,7 @@ SUBMODULES = sorted(
 )
 
 
-HELP_NEEDS = {"cli", "display", "errors", "rewards", "units"}
+HELP_NEEDS = {"cli", "display", "errors", "garbage", "rewards", "units"}
 """Rooms that `--help` loads; what reads recipes or runs comes with the command."""
 
 
