@@ -26,7 +26,7 @@ from fit_cpu_plan import RANDOM, random_model
 
 from budgetrl.estimation.cpu_phases import cpu_scenario, predict, read_prompts
 from budgetrl.estimation.estimate import estimate_cpu
-from budgetrl.estimation.machine import this_cpu, this_machine
+from budgetrl.estimation.machine import gflops, this_cpu, this_machine
 from budgetrl.events import PlanEvent
 from budgetrl.files import parse_json, write_json
 from budgetrl.history import read_history
@@ -139,6 +139,7 @@ def check(setting: Setting, model: str, folder: Path) -> dict[str, Any]:
     file = write_recipe(setting, model, folder)
     empty = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
     recipe = load_recipe(file).recipe
+    gflops.cache_clear()  # of one process, this would be the speed of the first setting
     machine = this_machine(recipe)
     alone = predict(cpu_scenario(recipe, this_cpu()), machine, read_prompts(recipe))
     made = estimate_cpu(alone)
