@@ -55,7 +55,7 @@ def _incomplete_beta(a: float, b: float, x: float) -> float:
     log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     log_front += a * math.log(x) + b * math.log1p(-x)
     value = 1.0
-    for m in range(200, 0, -1):
+    for m in range(30 + round(4 * math.sqrt(max(a, b))), 0, -1):  # terms that it needs
         even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
         odd = -(a + m - 1) * (a + b + m - 1) * x / ((a + 2 * m - 2) * (a + 2 * m - 1))
         value = 1 + odd / (1 + even / value)
