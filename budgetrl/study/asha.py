@@ -1,6 +1,6 @@
 """Which trials of a sweep go on: asynchronous successive halving by promotion.
 
-    rungs_of(60, trials=18) -> (4, 15, 60)          updates at which trials are judged
+    rungs_of(60, trials=18) -> (15, 60)             updates at which trials are judged
     next_trial(scores, rungs, busy) -> (index, rung) what a free card does next; None: nothing
 
 Every trial makes the first rung's updates and is evaluated. The best quarter go on, from where they
@@ -16,8 +16,9 @@ ETA = 4
 """One in so many goes on."""
 LEAST_UPDATES = 4
 """Before a trial is judged."""
-MOST_RUNGS = 3
-"""Each promotion loads the model again."""
+MOST_RUNGS = 2
+"""A sixteenth of a run says which learning rates are too low, and not which are too high
+(recipes/LOG.md); and each promotion loads the model again."""
 
 
 def rule_words(rungs: Sequence[int]) -> str:
