@@ -474,12 +474,16 @@ def sweep(found: Measured) -> str:
     if part := found.get("asha"):
         one = part["found"]
         (kept, _, found_at), (best, _, best_at) = one["kept"], one["best"]
+
+        def point(values: Measured) -> str:
+            return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in values.items())
+
         lines.append(
             f"- The grid of quickstarts with `--asha`, rungs {one['rungs']}: "
             f"{_percent(one['runs_s'] / one['whole_s'])} of the seconds and "
             f"{_percent(one['updates'])} of the updates of the whole grid. Kept to the end: "
-            f"{', '.join(map(str, kept.values()))} with {_percent(found_at)}, place {one['place']} "
-            f"of {len(one['trials'])}; the best was {', '.join(map(str, best.values()))} with "
+            f"{point(kept)} with {_percent(found_at)}, place {one['place']} "
+            f"of {len(one['trials'])}; the best was {point(best)} with "
             f"{_percent(best_at)} ({part['date']})."
         )
     cpu = next(iter(found.values()))["cpu"]
