@@ -77,12 +77,10 @@ def story_of(run: dict[str, Any]) -> Story:
 def judge(run: dict[str, Any]) -> Judged:
     """What the rules would have said while it ran, after each update and evaluation."""
     story, named = story_of(run), {}
-    for step in story.steps:
-        for evaluated in (False, True):
-            seen = story.until(step.step, evaluated=evaluated)
-            for rule in RULES:
-                if rule.severity != "info" and rule.name not in named and rule.check(seen):
-                    named[rule.name] = step.step
+    for seen in story.looks(step.step for step in story.steps):
+        for rule in RULES:
+            if rule.severity != "info" and rule.name not in named and rule.check(seen) is not None:
+                named[rule.name] = seen.now
     end, onset = story.now, _onset(story)
     due = end / 2 if onset is None else max(onset + (end - onset) / 2, end / 2)
     return Judged(run, named, onset, due)

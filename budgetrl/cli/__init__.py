@@ -7,7 +7,6 @@ that `budgetrl --help` answers at once.
 import atexit
 import contextlib
 import errno
-import json
 import os
 import sys
 import threading
@@ -36,6 +35,7 @@ from budgetrl.cli import (
     watch as watch_commands,
 )
 from budgetrl.cli.look import Command, Group
+from budgetrl.cli.output import print_json
 from budgetrl.display.output import silence
 from budgetrl.errors import BudgetRLError, ExitCode
 from budgetrl.garbage import search_seldom
@@ -207,7 +207,7 @@ def _in_a_folder() -> bool:
 def _failed(kind: str, message: str, hint: str, exit_code: int, as_json: bool) -> int:
     if as_json:
         error = {"type": kind, "message": message, "hint": hint, "exit_code": int(exit_code)}
-        sys.stdout.write(json.dumps({"error": error}) + "\n")
+        print_json({"error": error})
     from budgetrl.account.text import scrub  # `--help` does without its patterns
 
     between = "\n" if "\n" in message else " "

@@ -87,12 +87,9 @@ def _by_rules(story: Story) -> Iterator[Finding]:
 
 def _looks(story: Story) -> Iterator[Story]:
     """The story as it was known at most so often, evenly; one at a time, for they are long."""
-    numbers, judged = [step.step for step in story.steps], {one.step for one in story.held}
+    numbers = [step.step for step in story.steps]
     every = max(1, len(numbers) // MOST_LOOKS)
-    for number in numbers[::-1][::every][::-1]:
-        yield story.until(number)
-        if number in judged:
-            yield story.until(number, evaluated=True)
+    return story.looks(numbers[::-1][::every][::-1])
 
 
 class _Spell:

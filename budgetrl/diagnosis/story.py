@@ -6,7 +6,7 @@ story.until(12)                       as it was known after update 12
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from statistics import fmean
@@ -79,6 +79,14 @@ class Story:
         held = [one for one in self.held if one.step < step + evaluated]
         graded, numbered = self.accuracies[:count], self.updates[:count]
         return replace(self, steps=self.steps[:count], held=held, graded=graded, numbered=numbered)
+
+    def looks(self, numbers: Iterable[int]) -> Iterator["Story"]:
+        """As it was known after each of these updates, and after evaluations that followed them."""
+        judged = {one.step for one in self.held}
+        for number in numbers:
+            yield self.until(number)
+            if number in judged:
+                yield self.until(number, evaluated=True)
 
     @property
     def now(self) -> int:
