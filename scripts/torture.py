@@ -143,7 +143,11 @@ def torture(lab: Lab, options: argparse.Namespace) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seed": options.seed,
         "passes": options.passes,
-        "machine": {"cores": os.cpu_count(), "system": platform.platform()},
+        "machine": {
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+            "shares_by_session": _shares_by_session(),
+        },
         "reference_s": None if reference is None else round(reference.wall_s, 2),
         "seconds": round(time.monotonic() - started, 1),
         "counts": {kind: sum(o.count for o in outcomes if o.kind == kind) for kind in kinds},
@@ -151,6 +155,17 @@ def torture(lab: Lab, options: argparse.Namespace) -> dict[str, Any]:
         "faults": faults,
         "scenarios": [asdict(outcome) for outcome in outcomes],
     }
+
+
+def _shares_by_session() -> bool:
+    """Whether Linux shares cores between sessions first, its default, or between all processes.
+
+    Burning processes are of this session, and each worker of one of its own.
+    """
+    try:
+        return int(Path("/proc/sys/kernel/sched_autogroup_enabled").read_text()) == 1
+    except (OSError, ValueError):
+        return False
 
 
 def merged(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -386,25 +386,28 @@ def hub_faults(found: Measured) -> str:
 def torture_loaded(found: Measured) -> str:
     """What random budgets beside burning processes bought, pass by pass."""
     lines = [
-        "| pass | latest end against its budget | exit 0 | of these without a final evaluation "
-        "| made an update | exit 3, their budgets |",
-        "|---|---|---|---|---|---|",
+        "| cores are shared between | pass | latest end against its budget | exit 0 | of these "
+        "without a final evaluation | made an update | exit 3, their budgets |",
+        "|---|---|---|---|---|---|---|",
     ]
     for one in found["passes"]:
         runs = [scenario["details"] for scenario in one["scenarios"]]
         ended = [run for run in runs if run["exit_code"] == 0]
         refused = sorted(run["budget_s"] for run in runs if run["exit_code"] == 3)
-        seconds = ", ".join(f"{budget:.0f}" for budget in refused)
+        which = f" ({', '.join(f'{budget:.0f}' for budget in refused)} s)" if refused else ""
+        shared = "sessions" if one["machine"]["shares_by_session"] else "processes"
         lines.append(
-            f"| seed {one['seed']} | {max(run['late_s'] for run in runs):+.1f} s | {len(ended)} of "
-            f"{len(runs)} | {sum(not run['rounds'] for run in ended)} "
-            f"| {sum(bool(run.get('steps')) for run in runs)} | {len(refused)} ({seconds} s) |"
+            f"| {shared} | seed {one['seed']} | {max(run['late_s'] for run in runs):+.1f} s "
+            f"| {len(ended)} of {len(runs)} | {sum(not run['rounds'] for run in ended)} "
+            f"| {sum(bool(run.get('steps')) for run in runs)} | {len(refused)}{which} |"
         )
     first = found["passes"][0]
     return (
         f"{first['date'][:10]}, {first['machine']['cores']} cores, three runs at a time beside ten "
-        "processes that burn (`scripts/torture.py --passes 0 --loaded 20 --burners 10`):\n\n"
-        + "\n".join(lines)
+        "processes that burn (`scripts/torture.py --passes 0 --loaded 20 --burners 10`). Linux "
+        "shares cores between sessions first by default, and a worker has a session of its own; in "
+        "a container, or with `kernel.sched_autogroup_enabled = 0`, between all processes, so that "
+        "a run has a thirteenth of two cores:\n\n" + "\n".join(lines)
     )
 
 
