@@ -27,9 +27,10 @@ def way_on(run: Path, name: str) -> str:
             f"Its second copy is whole: `cp {mirror / run.name / name} {run / name}`, or go on "
             f"there with `budgetrl resume {mirror / run.name}`."
         )
+    shown = f"`budgetrl report {run}` shows what was measured all the same, and "
     return (
-        f"Put it back from a copy, if there is one. `budgetrl report {run}` shows what was "
-        "measured all the same, and checkpoints/ holds the adapters."
+        f"Put it back from a copy, if there is one. {shown if (run / RESOLVED).is_file() else ''}"
+        "checkpoints/ holds the adapters: `budgetrl eval` takes one of its folders."
     )
 
 

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import stat
 import time
 from collections.abc import Collection, Iterator
@@ -63,11 +64,21 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def clear_temporary(folder: Path) -> None:
-    """Delete what dead processes left half written in a folder; living ones keep theirs."""
-    for file in folder.glob(".*.tmp"):
+def clear_temporary(folder: Path, *below: str) -> None:
+    """Delete what dead processes left half written in a folder; living ones keep theirs.
+
+    Args:
+        folder: that is looked at.
+        below: patterns of folders in it that are looked at too.
+    """
+    folders = (folder, *(found for pattern in below for found in folder.glob(pattern)))
+    for file in (file for place in folders for file in place.glob(".*.tmp")):
         pid = file.name.split(".")[-2]
-        if not (pid.isdecimal() and Path(f"/proc/{pid}").exists()):
+        if pid.isdecimal() and Path(f"/proc/{pid}").exists():
+            continue
+        if file.is_dir():  # an export's
+            shutil.rmtree(file, ignore_errors=True)
+        else:
             file.unlink(missing_ok=True)
 
 

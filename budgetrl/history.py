@@ -91,6 +91,8 @@ class History:
     """What the events tell of each update: UNTOLD, UNSTORED, or the bytes of its completions."""
     reached: int = 0
     """The highest update that an event tells of, also one that was made again later."""
+    resumed_from: dict[int, int] = field(default_factory=dict)
+    """By attempt, the update that it went on from."""
     newer_schema: bool = False
     """Some events were written by a newer budgetrl."""
 
@@ -151,6 +153,11 @@ class History:
         self.last_t = event.t
 
     def _step(self, step: Step) -> None:
+        """An update counts once: of a doubled line, and where the line of a resumption is gone."""
+        if self.steps and step.step <= self.steps[-1].step:
+            if step.attempt <= self.steps[-1].attempt:
+                return
+            self.steps = [one for one in self.steps if one.step < step.step]
         self.steps.append(step)
         self.tell(step.step, step.stored_bytes)
 
@@ -205,6 +212,7 @@ class History:
 
     def _resume(self, event: RunResumed) -> None:
         kept, self.reached = event.from_step, max(self.reached, event.reached)
+        self.resumed_from[event.attempt] = kept
         if 0 <= kept < MOST_STEPS:
             del self.told[kept:]
             self.told.extend([UNTOLD] * (kept - len(self.told)))

@@ -11,9 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from budgetrl.errors import RunDirError
-from budgetrl.history import UNTOLD, History
+from budgetrl.history import MOST_STEPS, UNTOLD, History
 from budgetrl.retention import Rule, is_kept
-from budgetrl.rundir import RESOLVED, RunDir
+from budgetrl.rundir import RESOLVED, RESULT, RunDir
+
+KEEP = "checkpoint.keep_completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Losses:
     """Updates whose completions were stored, and are cut or gone."""
     last: int = 0
     """The last update that any file tells of."""
+    end: bool = False
+    """How the run ended is told by `result.json` alone."""
 
     def up_to(self, step: int) -> "Losses":
         """Of the updates that a resumed run keeps; later ones are made again."""
@@ -42,6 +46,10 @@ class Losses:
             )
         if self.completions:
             found.append(f"the stored completions of {_updates(self.completions)} are cut or gone")
+        if self.end:
+            found.append(
+                f"{RESULT} tells how the run ended, and events.jsonl, which was cut, does not"
+            )
         return found
 
 
@@ -57,14 +65,39 @@ def find_losses(run: RunDir, history: History) -> Losses:
     marks += [step for step in stored if step > history.reached]
     if history.finished is not None:
         marks.append(history.finished.steps)
-    last, rule = max(marks), _rule(run)
+    ended = _result(run, history)
+    if ended is not None:
+        marks.append(ended)
+    last, rules = max(marks), _rules(run, history)
     told = dict(enumerate(history.told, start=1))
     wrong = (step for step, size in told.items() if size >= 0 and stored.get(step) != size)
     return Losses(
         tuple(step for step in range(1, last + 1) if told.get(step, UNTOLD) == UNTOLD),
-        tuple(s for s in wrong if s in stored or is_kept(rule, s, history.reached)),
+        tuple(s for s in wrong if s in stored or all(is_kept(r, s, at) for r, at in rules)),
         last,
+        ended is not None,
     )
+
+
+def _result(run: RunDir, history: History) -> int | None:
+    """Updates at the end of the newest attempt, by its result, where no event tells of the end."""
+    if history.finished is not None:
+        return None
+    with suppress(RunDirError):
+        result = run.read_json(RESULT) or {}
+        attempts, steps = result.get("attempts"), result.get("steps")
+        if isinstance(attempts, int) and isinstance(steps, int) and attempts >= history.attempt:
+            return min(max(steps, 0), MOST_STEPS)
+    return None
+
+
+def _rules(run: RunDir, history: History) -> list[tuple[Rule, int]]:
+    """What says which completions are kept, today's first, and the newest update under each."""
+    earlier = [one for one in history.changes if one.key == KEEP]
+    return [
+        (_rule(run), history.reached),
+        *((one.before, history.resumed_from.get(one.attempt, 0)) for one in earlier),
+    ]
 
 
 def _rule(run: RunDir) -> Rule:

@@ -46,7 +46,7 @@ from budgetrl.hub.errors import UnreachableError
 from budgetrl.hub.fetch import refuse_full_disk
 from budgetrl.hub.pins import MANIFEST_KEY, Pins, pin, pinned, to_download, to_json
 from budgetrl.hub.repo import is_installed, is_offline
-from budgetrl.masking import masked_command
+from budgetrl.masking import keep_secret, masked_command
 from budgetrl.processor import cpu_model
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.load import LoadedRecipe
@@ -310,6 +310,7 @@ def create_run(
             f"checkpoint.mirror is {mirror}, where the run itself goes: that is no second copy.",
             hint="Name a folder on another disk, or give another --out.",
         )
+    keep_secret(planned.recipe.model_dump(mode="json"))
     files = reward_files(planned.recipe)
     standing = asdict(Standing(1, fingerprints(planned.recipe, files), files, []))
     run = RunDir.create(out, planned.recipe.name, name=name)

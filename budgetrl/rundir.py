@@ -157,20 +157,20 @@ class RunDir(CheckpointFolder):
         Raises:
             RunDirError: it is there and holds no JSON object.
         """
+        file, wrong = self.path / name, ""
         try:
-            value = json.loads((self.path / name).read_text(encoding="utf-8"))
+            value = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise RunDirError(f"{self.path / name}: cannot be read: {error.strerror}.") from None
+            value, wrong = None, f"cannot be read: {error.strerror}"
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            size = (self.path / name).stat().st_size
-            raise RunDirError(
-                f"{self.path / name}: is damaged: its {size:,} bytes are no whole JSON object.",
-                hint=way_on(self.path, name),
+            wrong = (
+                wrong or f"is damaged: its {file.stat().st_size:,} bytes are no whole JSON object"
             )
+            raise RunDirError(f"{file}: {wrong}.", hint=way_on(self.path, name))
         return value
 
     # --- events
@@ -291,7 +291,7 @@ class RunDir(CheckpointFolder):
         try:
             beat = self.read_json(HEARTBEAT) or {}
             age = (time.time() if now is None else now) - float(beat["t"])
-        except (RunDirError, KeyError, TypeError, ValueError):
+        except (RunDirError, KeyError, TypeError, ValueError, OverflowError):
             return False
         return beat.get("boot") != boot_id() and 0 <= age < HEARTBEAT_FRESH_S
 
@@ -319,6 +319,7 @@ class RunDir(CheckpointFolder):
         """
         lines = (json.dumps(row, ensure_ascii=True) for row in rows)
         content = ("\n".join(lines) + "\n").encode()
+        self.completions_file(step).parent.mkdir(exist_ok=True)  # somebody may have deleted all
         write_atomic(self.completions_file(step), content, durable=False)
         return len(content)
 
@@ -344,10 +345,9 @@ class RunDir(CheckpointFolder):
 
     def clear_temporary(self) -> None:
         """Delete what killed processes left half written; only for the writer of the events."""
-        for folder in (self.path / "checkpoints").glob(".tmp-*"):
+        for folder in (*self.path.glob(".tmp-*"), *self.checkpoint_folder.glob(".tmp-*")):
             shutil.rmtree(folder, ignore_errors=True)
-        for folder in (self.path, *self.path.glob("*/"), *self.evals.glob("*/")):
-            clear_temporary(folder)
+        clear_temporary(self.path, "*/", "evals/*/", "report/*/")
 
 
 def mode_of(name: str) -> int:
@@ -364,6 +364,8 @@ def open_run(path: str | os.PathLike[str]) -> RunDir:
     folder = Path(path).expanduser()
     if not (folder / RESOLVED).is_file():
         wrong, near = f"no run directory {str(path)!r}", Path("runs", folder.name)
+        if any((folder / document).is_file() for document in (EVENTS, MANIFEST, PLAN)):
+            raise RunDirError(f"{path}: its {RESOLVED} is gone.", hint=way_on(folder, RESOLVED))
         if folder.is_dir():
             wrong = f"{path} is not a run directory: it holds no {RESOLVED}"
         meant = f"Did you mean {near}? " if (near / RESOLVED).is_file() else ""

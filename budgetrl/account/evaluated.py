@@ -5,23 +5,29 @@ A damaged file is a note, not an error.
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from budgetrl.account.bill import BillRow, bill_rows
 from budgetrl.account.run import Account
 from budgetrl.errors import DataError, ProtocolError
 from budgetrl.evaluation.compare import difference
-from budgetrl.evaluation.rows import StoredEval, load_eval
+from budgetrl.evaluation.rows import StoredEval, load_eval, moment
+from budgetrl.evaluation.summary import event_of
 from budgetrl.events import Evaluation
 from budgetrl.files import read_jsonl
 from budgetrl.history import read_history
 from budgetrl.losses import find_losses
+from budgetrl.masking import keep_secret
 from budgetrl.rundir import RunDir
-from budgetrl.types import Difference, Protocol, RunStatus
+from budgetrl.types import Difference, EvalResult, Protocol, RunStatus
 
 
 class EvaluatedRun(Account):
     """One run at one moment, finished or not."""
+
+    untold: Sequence[str] = ()
+    """Files of evaluations that were added to the events, which were cut."""
 
     @cached_property
     def status(self) -> RunStatus:
@@ -38,6 +44,9 @@ class EvaluatedRun(Account):
                 "out."
             )
         lost = find_losses(self.run, self.history).sentences()
+        lost += [
+            f"events.jsonl does not tell of {file}: shown as it is stored" for file in self.untold
+        ]
         return [*found, *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in lost)]
 
     @cached_property
@@ -137,5 +146,33 @@ def read_run(run: RunDir) -> EvaluatedRun:
     """Read a run directory. Works for unfinished, crashed and partly damaged runs."""
     found = EvaluatedRun(run, read_history(run))
     _ = found.recipe
+    keep_secret(found.tables)
+    if found.status is not RunStatus.RUNNING:
+        found.untold = _add_untold(found)
     found.check()
     return found
+
+
+def _add_untold(run: EvaluatedRun) -> list[str]:
+    """Take evaluations that are stored whole, and of which no event tells, into the history."""
+    told = {(one.suite, one.when, one.step) for one in run.history.evaluations}
+    finished, added = run.history.finished, []
+    for name in ("baseline", "step_*", "final"):
+        for file in run.run.eval_files(name):
+            result = _stored_result(file)
+            if result is None or result.step > run.steps or not file.stem.isidentifier():
+                continue
+            when = moment(file.stem)
+            judged = finished is not None and result.suite in (finished.final or {})
+            if (result.suite, when, result.step) not in told and (when != "final" or judged):
+                run.history.evaluations.append(event_of(result, when))
+                added.append(run.run.relative(file))
+    run.history.evaluations.sort(key=lambda one: (one.when == "final", one.step))
+    return added
+
+
+def _stored_result(file: Path) -> EvalResult | None:
+    try:
+        return load_eval(file, with_rows=False).result
+    except DataError:
+        return None

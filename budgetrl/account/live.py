@@ -107,7 +107,8 @@ class LiveRun(Account):
         self.history.add(event)
         self.drawn.clear()
         if isinstance(event, Step):
-            self._fold_step(event)
+            if self.history.steps[-1] is event:  # else its line is doubled
+                self._fold_step(event)
         elif isinstance(event, RunResumed):
             self._made = min(self._made, event.from_step)
             for series in self.series.values():
@@ -115,6 +116,9 @@ class LiveRun(Account):
 
     def _fold_step(self, step: Step) -> None:
         del self.history.steps[:-RECENT_STEPS]
+        if step.step <= self._made:  # the line of a resumption is gone
+            for series in self.series.values():
+                series.drop_after(step.step - 1)
         self._made = step.step
         if step.sample:
             self.samples.append((step.step, step.sample))

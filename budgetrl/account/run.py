@@ -8,7 +8,7 @@ Displays, reports, `--json` and a resumed run ask here, so that they say the sam
 a run and needs a file whole reads it by `run_files`, which raises.
 """
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -202,8 +202,9 @@ def last_beat(run: RunDir) -> float:
 
 def number(value: Any) -> float | None:
     """A JSON value as a finite number, or None."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if known else None
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    # An integer may be too large for a float.
+    return float(value) if known and abs(value) <= sys.float_info.max else None
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

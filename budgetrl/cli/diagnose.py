@@ -53,6 +53,7 @@ def _run(place: str, as_json: bool) -> int:
     from budgetrl.account.text import counted, updates
     from budgetrl.diagnosis.findings import CAUSES, diagnose as find
     from budgetrl.history import read_history
+    from budgetrl.losses import find_losses
     from budgetrl.run_files import read_recipe
     from budgetrl.rundir import open_run
 
@@ -61,16 +62,19 @@ def _run(place: str, as_json: bool) -> int:
     status = folder.status_of(history.finished)
     findings = find(history, read_recipe(folder), status)
     healthy = all(one.severity == "info" for one in findings)
+    missing = find_losses(folder, history).sentences()
     document = {
         "run_dir": str(folder.path),
         "status": status,
         "findings": [_with_files(one, folder) for one in findings],
         "healthy": healthy,
+        "missing": missing,
     }
     made = history.steps[-1].step if history.steps else 0
     wrong = sum(one.severity != "info" for one in findings)
     said = "no rule finds anything wrong" if healthy else counted(wrong, "finding")
     lines = [f"{folder.name}, {status} after {updates(made)}: {said}."]
+    lines += [line for what in missing for line in _wrapped(f"Not seen: {_sentence(what)}", "")]
     for one in findings[:CAUSES]:
         lines += ["", *_shown(one, folder)]
     if others := [f"{one.name} (from update {one.since_step})" for one in findings[CAUSES:]]:

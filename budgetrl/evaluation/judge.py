@@ -23,6 +23,7 @@ from budgetrl.engine.thinking import Trajectories
 from budgetrl.errors import DataError, RecipeError, RunDirError, UsageError
 from budgetrl.estimation.share import with_share
 from budgetrl.evaluation.claim import claimed
+from budgetrl.evaluation.mending import set_aside
 from budgetrl.evaluation.rounds import judge_rounds
 from budgetrl.evaluation.rows import load_eval
 from budgetrl.evaluation.run import Progress, evaluate, never
@@ -161,6 +162,9 @@ def _evaluate(
             _asked(target, spec, suite_in(target.recipe, spec, items, engine, date, budget), folder)
             for spec, items, budget in zip(specs, items_of, budgets, strict=True)
         ]
+        for ask in asks:
+            if set_aside(ask.rows.with_suffix(".json")) and on_remark is not None:
+                on_remark(f"{ask.rows.with_suffix('.json').name} is damaged: it is added up again")
         drawn = {spec.suite: Trajectories() for spec in specs}
         results = []
         for place, (ask, budget) in enumerate(zip(asks, budgets, strict=True)):

@@ -52,9 +52,30 @@ def set_aside_damaged(evals: Path) -> list[str]:
             found += _cut(stored)
     for rows in _files(evals, ".jsonl"):
         # Nothing says any more which weights gave these.
-        if rows.stem == "final" and not rows.with_suffix(".json").exists():
+        lost = rows.stem == "final" and not rows.with_suffix(".json").exists()
+        if lost or rows.is_dir():
             _aside(rows)
     return found
+
+
+def set_aside(file: Path) -> bool:
+    """Rename an evaluation if it cannot be read; its completions stay. Whether it was so.
+
+    Args:
+        file: the `.json`, whose name says which weights it is of.
+
+    Raises:
+        NewerFormatError: a newer budgetrl wrote it.
+    """
+    try:
+        if file.exists():
+            load_eval(file, with_rows=False)
+    except NewerFormatError:
+        raise
+    except DataError:
+        _aside(file)
+        return True
+    return False
 
 
 def _cut(stored: StoredEval) -> list[str]:
@@ -74,5 +95,9 @@ def _files(evals: Path, suffix: str) -> Iterator[Path]:
 
 
 def _aside(file: Path) -> None:
+    aside, number = file.with_name(f"{file.name}.damaged"), 1
+    while aside.exists() and (aside.is_dir() or file.is_dir()):  # which nothing replaces
+        number += 1
+        aside = file.with_name(f"{file.name}.{number}.damaged")
     if file.exists():
-        file.replace(file.with_name(f"{file.name}.damaged"))
+        file.replace(aside)

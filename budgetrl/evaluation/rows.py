@@ -219,4 +219,8 @@ def load_eval(path: Path, with_rows: bool = True) -> StoredEval:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{file}: is not an evaluation of budgetrl: {error!r}.") from None
+        raise DataError(
+            f"{file}: is damaged, or is not an evaluation of budgetrl.",
+            hint="Its completions are in the .jsonl beside it. `budgetrl report` shows what a run "
+            "recorded, and `budgetrl eval` evaluates its checkpoints again.",
+        ) from None

@@ -7,8 +7,11 @@ from budgetrl.errors import DataError
 from budgetrl.evaluation.passk import maj_at_k, pass_at_k, pass_interval
 from budgetrl.evaluation.rows import EvalRow, StoredEval
 from budgetrl.evaluation.think_facts import think_facts
+from budgetrl.events import Evaluation
 from budgetrl.types import EvalResult, Protocol, Verdict
 
+ASKED = ("temperature", "top_p", "max_tokens")
+"""Of a protocol, what an evaluation's event says."""
 MAX_ERROR_SHARE = 0.05
 """More problems than this without a verdict fail an evaluation."""
 
@@ -114,3 +117,11 @@ def _share(rows: Sequence[EvalRow], verdict: Verdict) -> float:
 def _tokens(rows: Sequence[EvalRow], which: Callable[[EvalRow], bool]) -> float | None:
     tokens = [row.tokens for row in rows if which(row)]
     return fmean(tokens) if tokens else None
+
+
+def event_of(result: EvalResult, when: str) -> Evaluation:
+    """What the events say of a result; `when` is baseline, step or final."""
+    told = [name for name in Evaluation.model_fields if hasattr(result, name)]
+    values = {name: getattr(result, name) for name in told}
+    values |= {name: getattr(result.protocol, name) for name in ASKED}
+    return Evaluation.model_validate(values | {"when": when})

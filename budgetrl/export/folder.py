@@ -62,6 +62,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     draft = temporary_beside(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        _clear_drafts(out)
         draft.mkdir()
         yield draft
         for file in draft.rglob("*"):
@@ -82,3 +83,16 @@ def new_folder(out: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _clear_drafts(out: Path) -> None:
+    """What killed exports of this name have left; those of living ones are theirs."""
+    start, end = f".{out.name}.", ".tmp"
+    for draft in out.parent.iterdir():
+        pid = draft.name.removeprefix(start).removesuffix(end)
+        if (
+            draft.name == f"{start}{pid}{end}"
+            and pid.isdecimal()
+            and not Path("/proc", pid).exists()
+        ):
+            shutil.rmtree(draft, ignore_errors=True)

@@ -19,6 +19,7 @@ from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.errors import DataError
 from budgetrl.export.keys import GENERATION
 from budgetrl.files import write_atomic, write_json
+from budgetrl.masking import masked_tree
 from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.recipe.suites import SUITES
 from budgetrl.rewards.pool import GradingPool
@@ -196,5 +197,5 @@ def _is_here(spec: Eval) -> bool:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """A resolved recipe as JSON text."""
-    return json.dumps(recipe.model_dump(mode="json"), indent=1) + "\n"
+    """A resolved recipe as JSON text, to be passed on: without values of keys that name secrets."""
+    return json.dumps(masked_tree(recipe.model_dump(mode="json"), str), indent=1) + "\n"

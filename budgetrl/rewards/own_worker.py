@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.errors import is_out_of_memory
+from budgetrl.masking import keep_secret, mask_output
 from budgetrl.rewards.forkserver import end_with
 from budgetrl.rewards.own_files import root_of
 from budgetrl.types import Verdict
@@ -31,6 +32,7 @@ def serve(channel: socket.socket) -> None:
     """Call the function for one row after the other, until the other side closes."""
     with channel, channel.makefile("r", encoding="utf-8") as lines:
         asked = json.loads(next(lines))
+        keep_secret(asked["parameters"])
         function: Any = None
         try:
             function = load_function(Path(asked["file"]), asked["name"])
@@ -104,6 +106,9 @@ def _send(channel: socket.socket, message: Any) -> None:
 
 if __name__ == "__main__":
     end_with(int(sys.argv[2]))
+    mask_output()  # its words go into worker.log
     serve(socket.socket(fileno=int(sys.argv[1])))
+    sys.stdout.flush()
+    sys.stderr.flush()
     # A thread that the user's code started keeps nobody waiting.
     os._exit(0)

@@ -11,6 +11,7 @@ from typing import Any
 
 from budgetrl.account.evaluated import EvaluatedRun, read_run
 from budgetrl.errors import RunDirError
+from budgetrl.masking import masked_tree
 from budgetrl.report.document import Document, Section, Table
 from budgetrl.report.several import several_document
 from budgetrl.report.write import FORMATS, write_document
@@ -45,7 +46,7 @@ def study_document(study: StudyDir) -> dict[str, Any]:
     return {
         "schema_version": 1,
         f"{asked.kind}_dir": str(study.path),
-        "config": asdict(asked),
+        "config": masked_tree(asdict(asked)),
         "on": study.sweep.on,
         "rungs": list(study.sweep.rungs),
         asked.trials: rows,

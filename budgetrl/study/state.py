@@ -9,8 +9,8 @@ that hands out the trials.
 
 import json
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from budgetrl.account.run import Account
 from budgetrl.budget import Budget
 from budgetrl.errors import RunDirError, UsageError
-from budgetrl.files import write_json
+from budgetrl.files import PRIVATE_MODE, clear_temporary, write_json
 from budgetrl.history import read_history
 from budgetrl.recipe.base import Rank
 from budgetrl.rundir import RunDir
@@ -152,7 +152,8 @@ class StudyDir:
     def note(self, **changed: Any) -> None:
         """Change what is known of the sweep as a whole."""
         self.sweep = replace(self.sweep, **changed)
-        write_json(self.path / STUDY, asdict(self.sweep))
+        # Values of --set and --grid stand there as they were given.
+        write_json(self.path / STUDY, asdict(self.sweep), PRIVATE_MODE)
 
     def note_paid(self, total_s: float) -> None:
         """Note the paid seconds of all cards, whether trials ran on them or not."""
@@ -193,13 +194,16 @@ class StudyDir:
         with suppress(OSError):
             self.path.rmdir()
 
-    def held(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def held(self) -> Iterator[None]:
         """The one process that hands out the trials.
 
         Raises:
             RunDirError: there is one already, or the folder cannot be written.
         """
-        return RunDir(self.path).locked(LOCK, "runs it")
+        with RunDir(self.path).locked(LOCK, "runs it"):
+            clear_temporary(self.path, "report/", "report/*/")
+            yield
 
     def is_held(self) -> bool:
         """Whether a process hands out its trials now."""

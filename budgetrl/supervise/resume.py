@@ -15,6 +15,7 @@ from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.mending import refuse_newer
 from budgetrl.history import Followed, History, replanned_times
 from budgetrl.hub.pins import still_there, to_download
+from budgetrl.masking import keep_secret
 from budgetrl.plan import DOWNLOAD_RATE
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.schema import Recipe
@@ -78,6 +79,7 @@ def continue_run(
         written, changes = changed_recipe(written_recipe(run), sets)
         written, moved = with_base(written, model)
         recipe = pinned_recipe(run, written)
+        keep_secret(recipe.model_dump(mode="json"))
         changes += moved
         followed = Followed(run)
         followed.read()

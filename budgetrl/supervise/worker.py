@@ -118,13 +118,14 @@ class Worker:
         with self._open_log() as log, signals_held():
             worker = subprocess.Popen(
                 self._command(),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 pass_fds=self._inherited,
                 env=worker_environment(),
             )
+        self._hand_over(worker)
         self._closing.pace.watch(worker.pid)
         closing = False
         while worker.poll() is None:
@@ -151,9 +152,14 @@ class Worker:
         return worker.returncode
 
     def _command(self) -> list[str]:
+        return [sys.executable, "-m", "budgetrl.training", str(self._run.path)]
+
+    def _hand_over(self, worker: "subprocess.Popen[bytes]") -> None:
+        """Give it its attempt, which holds --on-finish: trackers store and show command lines."""
         attempt = replace(self._attempt, supervisor=os.getpid())
-        module = [sys.executable, "-m", "budgetrl.training"]
-        return [*module, str(self._run.path), attempt.to_json()]
+        assert worker.stdin is not None
+        with suppress(BrokenPipeError), worker.stdin as pipe:  # it may be dead already
+            pipe.write(attempt.to_json().encode())
 
     def _beat(self, now: float) -> None:
         if now >= self._next_beat:

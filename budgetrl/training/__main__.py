@@ -1,4 +1,4 @@
-"""The worker process: `python -m budgetrl.training RUN_DIR ATTEMPT`, started by the supervisor.
+"""The worker process: `python -m budgetrl.training RUN_DIR < ATTEMPT`, started by the supervisor.
 
 Light until the first event is written; torch and its family are imported in the phase "imports".
 """
@@ -15,13 +15,13 @@ from budgetrl.errors import OUT_OF_MEMORY_EXIT, BudgetRLError, ExitCode, is_out_
 from budgetrl.events import Error, RunFinished
 from budgetrl.garbage import kept_for_good
 from budgetrl.history import read_history
+from budgetrl.masking import keep_secret, mask_output
 from budgetrl.phases import PHASES
 from budgetrl.recipe.schema import Recipe
 from budgetrl.run_files import read_plan, read_recipe, rehearsed_micro_batch
 from budgetrl.rundir import RunDir
 from budgetrl.training.attempt import Attempt
 from budgetrl.training.log import RunLog, stamp_of
-from budgetrl.training.masked_output import mask_output
 from budgetrl.training.on_finish import run_on_finish
 from budgetrl.training.stopper import Stopper
 from budgetrl.types import StopReason
@@ -43,6 +43,7 @@ def main(run: RunDir, attempt: Attempt) -> int:
 
 def _train(run: RunDir, attempt: Attempt, stopper: Stopper) -> int:
     recipe = read_recipe(run)
+    keep_secret(recipe.model_dump(mode="json"))
     if attempt.micro_batch is not None:
         recipe = recipe.with_micro_batch(attempt.micro_batch)
     ledger, expected = attempt.ledger(), _expected(read_plan(run).times)
@@ -112,7 +113,7 @@ def _expected(times: PhaseTimes) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    code = main(RunDir(Path(sys.argv[1])), Attempt.from_json(sys.argv[2]))
+    code = main(RunDir(Path(sys.argv[1])), Attempt.from_json(sys.stdin.read()))
     sys.stdout.flush()
     sys.stderr.flush()
     # Leaves without torch's teardown, which can take seconds; every file is closed.

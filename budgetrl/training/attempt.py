@@ -1,4 +1,4 @@
-"""What one attempt of a run may use: the supervisor makes it, and its worker gets it as JSON."""
+"""What one attempt of a run may use: the supervisor makes it, and its worker reads it as JSON."""
 
 import json
 import time
@@ -75,7 +75,7 @@ class Attempt:
         )
 
     def to_json(self) -> str:
-        """The one argument that the worker gets besides its run directory."""
+        """What the worker reads from its standard input."""
         return json.dumps(asdict(self))
 
     @classmethod

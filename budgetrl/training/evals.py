@@ -8,6 +8,7 @@ from budgetrl.engine.base import Engine, StopCheck, requests_of
 from budgetrl.engine.thinking import ThinkBudget
 from budgetrl.evaluation.run import evaluate
 from budgetrl.evaluation.suite import PromptedProblem, suite_in
+from budgetrl.evaluation.summary import ASKED, event_of
 from budgetrl.evaluation.think import thinking
 from budgetrl.events import Entropy, Evaluation
 from budgetrl.ledger import Clock
@@ -19,8 +20,6 @@ from budgetrl.training.trainer import training_sampling
 from budgetrl.types import EvalResult, EvalWhen
 
 Moment = Literal["baseline", "step", "final"]
-_ASKED = ("temperature", "top_p", "max_tokens")
-"""Of a protocol, what an evaluation's event says."""
 
 
 @dataclass(slots=True)
@@ -96,7 +95,7 @@ class Evaluator:
             if result is not None:
                 results[spec.suite] = result
                 self.seconds[spec.suite] = result.seconds
-                event = _event(result, when)
+                event = event_of(result, when)
                 told = (announced or {}).get(spec.suite)
                 if not quiet and (told is None or _differs(told, event)):
                     self.log.emit(event)
@@ -128,12 +127,5 @@ class Evaluator:
 
 def _differs(told: Evaluation, event: Evaluation) -> bool:
     """Whether an announced evaluation was another one; equal scores alone do not tell."""
-    names = ("pass_at", *_ASKED, "samples", "problems")
+    names = ("pass_at", *ASKED, "samples", "problems")
     return any(getattr(told, name) != getattr(event, name) for name in names)
-
-
-def _event(result: EvalResult, when: Moment) -> Evaluation:
-    told = [name for name in Evaluation.model_fields if hasattr(result, name)]
-    values = {name: getattr(result, name) for name in told}
-    values |= {name: getattr(result.protocol, name) for name in _ASKED}
-    return Evaluation.model_validate(values | {"when": when})

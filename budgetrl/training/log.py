@@ -21,6 +21,7 @@ from budgetrl.ledger import Ledger
 from budgetrl.losses import find_losses
 from budgetrl.phases import PhaseName
 from budgetrl.recipe.schema import Recipe
+from budgetrl.retention import is_kept
 from budgetrl.run_files import read_manifest, read_plan, written_recipe
 from budgetrl.rundir import RunDir
 
@@ -89,6 +90,7 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
         plan = read_plan(run).plan.to_json()
         log.emit(RunStarted(recipe=recipe.name, budget_s=budget_s, usd_per_hour=price, plan=plan))
     newest = run.newest_checkpoint()
+    _mend_evaluations(run, log)
     if before.started is not None or newest is not None:
         paid_since = log.ledger.elapsed_s - before.elapsed_s
         last_t = time.time() if before.last_t is None else before.last_t
@@ -120,6 +122,7 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
                 f"they are kept as checkpoints/{', '.join(unused)}",
             )
         _tell_losses(run, log, from_step)
+        _drop_unkept(run, recipe, from_step)
         if smaller is not None:
             log.warn(
                 "micro_batch",
@@ -128,9 +131,20 @@ def announce(run: RunDir, recipe: Recipe, log: RunLog, before: History) -> None:
             )
 
 
-def _tell_losses(run: RunDir, log: RunLog, from_step: int) -> None:
-    """What is damaged or missing of the updates that are kept, said before it costs anything."""
+def _drop_unkept(run: RunDir, recipe: Recipe, from_step: int) -> None:
+    """Of updates that are kept; a kill may have come between, or the rule is another now."""
+    rule = recipe.checkpoint.keep_completions
+    for step in run.stored_completions():
+        if step <= from_step and not is_kept(rule, step, from_step):
+            run.drop_completions(step)
+
+
+def _mend_evaluations(run: RunDir, log: RunLog) -> None:
     if damaged := set_aside_damaged(run.evals):
         log.warn("damaged_evaluation", "; ".join(damaged))
+
+
+def _tell_losses(run: RunDir, log: RunLog, from_step: int) -> None:
+    """What is missing of the updates that are kept, said before it costs anything."""
     if lost := find_losses(run, log.history).up_to(from_step).sentences():
         log.warn("lost", "; ".join(lost))

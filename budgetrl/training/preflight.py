@@ -156,7 +156,7 @@ def try_saving(model: Any, folder: Path) -> None:
         TrainingError: it is another one.
     """
     held = trained_weights(model)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="preflight-") as name:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-") as name:
         save_trained(model, Path(name))
         saved = load_file(Path(name) / weights_file(model))
         load_trained(model, Path(name))

@@ -14,6 +14,7 @@ from typing import Any
 
 from budgetrl.diagnosis.groups import Group, group_facts
 from budgetrl.engine.base import Rollout
+from budgetrl.masking import masked
 from budgetrl.training.down_sampling import down_sample
 from budgetrl.types import Completion, Problem, RewardBreakdown, Verdict
 
@@ -178,7 +179,7 @@ class StepRecord:
             "reward": breakdown.total,
             "components": dict(breakdown.components),
             "advantage": self.advantages[place],
-            **({} if breakdown.fault is None else {"fault": breakdown.fault}),
+            **({} if breakdown.fault is None else {"fault": masked(breakdown.fault)}),
         }
 
     def sample(self) -> Mapping[str, Any]:

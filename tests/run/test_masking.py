@@ -4,9 +4,16 @@ import io
 
 import pytest
 
-from budgetrl.masking import masked, masked_command, masked_tree, names_secret, shareable
+from budgetrl.masking import (
+    MaskedOutput,
+    keep_secret,
+    masked,
+    masked_command,
+    masked_tree,
+    names_secret,
+    shareable,
+)
 from budgetrl.report.document import Document, Pair, Sample, Section, Text, shareable_document
-from budgetrl.training.masked_output import MaskedOutput
 
 
 @pytest.mark.parametrize(
@@ -20,6 +27,13 @@ from budgetrl.training.masked_output import MaskedOutput
         ("Bearer abcdefghijklmnop", "Bearer [secret]"),
         ("max_tokens = 4096 and 1/2/3", "max_tokens = 4096 and 1/2/3"),
         ("hf_" + "aB1" * 8, "[secret]"),
+        (
+            "https://hc-ping.com/5bf66975-d4c7-4bf5-bcc8-b8d8a82ea278",
+            "https://hc-ping.com/[secret]",
+        ),
+        ("{'api_key': 'ab cd'}", "{'api_key': [secret]}"),
+        ('{"password": "two words"}', '{"password": [secret]}'),
+        ("x-api-key: abcdefgh", "x-api-key: [secret]"),
     ],
 )
 def test_texts(text: str, shown: str) -> None:
@@ -29,6 +43,10 @@ def test_texts(text: str, shown: str) -> None:
 
 def test_paths_keep_their_last_part() -> None:
     assert shareable("see /home/alice/runs/q/worker.log.") == "see .../worker.log."
+    assert shareable("--out /home/alice, in /root or /root/runs") == "--out ~, in ~ or .../runs"
+    assert shareable("file:///home/alice/a.json x:/home/alice/b") == ".../a.json x:.../b"
+    assert shareable("--out ../../alice/runs") == "--out .../runs"
+    assert shareable("https://huggingface.co/a/b") == "https://huggingface.co/a/b"
     assert shareable("alpha/r, tokens/s, 3/4") == "alpha/r, tokens/s, 3/4"
 
 
@@ -41,6 +59,9 @@ def test_values_of_keys_that_name_secrets_go_as_a_whole() -> None:
         "tokens": 3,
     }
     assert not any(map(names_secret, ("tokenizer", "sampling.max_tokens", "completion_tokens")))
+    assert all(
+        map(names_secret, ("rewards.m:f.parameters.api-key", "apiKey", "hfToken", "x_webhook"))
+    )
 
 
 def test_commands() -> None:
@@ -48,6 +69,14 @@ def test_commands() -> None:
     assert masked_command(told) == (
         "budgetrl run q '--on-finish=[secret]' --set 'a.password=[secret]' --set b=2"
     )
+    inline = '--set=rewards=[{name="m:f", parameters={api_key="a b c"}}]'
+    assert "a b c" not in masked_command([inline]) and "m:f" in masked_command([inline])
+
+
+def test_a_value_that_is_known_to_be_secret_is_hidden_wherever_it_stands() -> None:
+    assert masked("401 for blue-Heron") == "401 for blue-Heron"
+    keep_secret({"rewards": [{"parameters": {"api_key": "blue-Heron", "pwd": "it", "x": "plain"}}]})
+    assert masked("401 for blue-Heron, it is plain") == "401 for [secret], it is plain"
 
 
 def test_a_document_is_shared_without_paths_but_with_its_completions() -> None:

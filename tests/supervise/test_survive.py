@@ -14,18 +14,20 @@ from run_builder import Story, Suite, build_run, write_eval
 
 from budgetrl.account.ending import differences, stored_results, unjudged
 from budgetrl.account.evaluated import read_run
-from budgetrl.account.run import Account
-from budgetrl.budget import Limits, affordable_rounds
+from budgetrl.account.run import Account, number
+from budgetrl.budget import Budget, Limits, affordable_rounds
 from budgetrl.damage import way_on
+from budgetrl.display.base import NoDisplay
 from budgetrl.display.runs_table import run_json, runs
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode, NewerFormatError, RunDirError
 from budgetrl.estimation.closing import closing_s, known_closing_work_s, store_closing_work_s
 from budgetrl.evaluation.claim import claimed
-from budgetrl.evaluation.mending import refuse_newer, set_aside_damaged
+from budgetrl.evaluation.mending import refuse_newer, set_aside, set_aside_damaged
 from budgetrl.evaluation.run import evaluate
 from budgetrl.evaluation.suite import PromptedProblem, Suite as AskedSuite
 from budgetrl.events import parse
 from budgetrl.export.folder import new_folder
+from budgetrl.export.rows import dump_recipe
 from budgetrl.files import clear_temporary, write_atomic
 from budgetrl.forecast import Forecaster
 from budgetrl.history import Followed, read_history
@@ -35,6 +37,7 @@ from budgetrl.pace import Pace, slowness
 from budgetrl.plan import create_run, make_plan
 from budgetrl.processor import boot_id
 from budgetrl.recipe.load import load_recipe
+from budgetrl.recipe.training_tables import Reward
 from budgetrl.report.sections import run_document
 from budgetrl.retention import dropped_by, is_kept, num_kept
 from budgetrl.rundir import (
@@ -44,9 +47,13 @@ from budgetrl.rundir import (
     RESOLVED,
     SUPERVISOR_LOCK,
     RunDir,
+    open_run,
 )
+from budgetrl.study.specs import Asked
+from budgetrl.study.state import StudyDir, Sweep
+from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.run import _can_restart
-from budgetrl.supervise.worker import Signals
+from budgetrl.supervise.worker import Signals, Worker
 from budgetrl.training.attempt import Attempt
 from budgetrl.types import Problem, RunStatus, StopReason
 
@@ -387,6 +394,180 @@ def test_a_run_that_goes_on_is_read_once(run: RunDir) -> None:
 def test_what_is_told_of_updates_takes_eight_bytes_each(run: RunDir) -> None:
     history = read_history(run)
     assert isinstance(history.told, array) and len(history.told) == STEPS
+
+
+# --- what somebody tried next
+
+
+def lines_of(run: RunDir) -> list[bytes]:
+    return (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def test_doubled_lines_count_once(run: RunDir) -> None:
+    whole = read_history(run)
+    doubled = [line for line in lines_of(run) for _ in range(2)]
+    (run.path / "events.jsonl").write_bytes(b"".join([*doubled, *lines_of(run)]))
+    assert [step.step for step in read_history(run).steps] == [*range(1, STEPS + 1)]
+    assert Account(run, read_history(run)).trained_s == Account(run, whole).trained_s
+    assert runs(run.path.parent)[0].steps == STEPS
+
+
+def test_updates_count_once_where_the_line_of_a_resumption_is_gone(run: RunDir) -> None:
+    again = [
+        json.dumps(json.loads(line) | {"attempt": 2}).encode() + b"\n"
+        for line in lines_of(run)
+        if b'"kind": "step"' in line and json.loads(line)["step"] > 3
+    ]
+    kept = [line for line in lines_of(run) if b"run_finished" not in line]
+    (run.path / "events.jsonl").write_bytes(b"".join([*kept, *again]))
+    history = read_history(run)
+    assert [step.step for step in history.steps] == [*range(1, STEPS + 1)]
+    assert {step.attempt for step in history.steps[3:]} == {2}
+
+
+@pytest.mark.parametrize("when", ["baseline", "final"])
+def test_an_evaluation_whose_line_is_gone_is_shown_as_it_is_stored(run: RunDir, when: str) -> None:
+    whole = read_run(run)
+    name = f'"when": "{when}"'.encode()
+    kept = [
+        line for line in lines_of(run) if b'"kind": "evaluation"' not in line or name not in line
+    ]
+    assert len(kept) < len(lines_of(run))
+    (run.path / "events.jsonl").write_bytes(b"".join(kept))
+    found = read_run(run)
+    assert found.evaluation(when, "heldout").pass_at == whole.evaluation(when, "heldout").pass_at  # type: ignore[union-attr]
+    assert found.differences == whole.differences
+    assert any(f"evals/heldout/{when}.json" in note for note in found.notes)
+    assert whole.notes == []
+
+
+def test_an_end_that_only_the_result_tells_of_is_said(run: RunDir) -> None:
+    run.write_json("result.json", {"attempts": 1, "steps": STEPS})
+    assert not find_losses(run, read_history(run)).end
+    kept = [line for line in lines_of(run) if b"run_finished" not in line]
+    (run.path / "events.jsonl").write_bytes(b"".join(kept))
+    assert (
+        "result.json tells how the run ended" in find_losses(run, read_history(run)).sentences()[0]
+    )
+    run.write_json("result.json", {"attempts": 0, "steps": STEPS})
+    assert not find_losses(run, read_history(run)).end, "of an earlier attempt"
+
+
+def test_completions_that_went_by_an_earlier_rule_are_not_lost(run: RunDir) -> None:
+    first = next(iter(lines_of(run)))
+    events = [json.loads(line) for line in lines_of(run)]
+    for event in events:
+        if event["kind"] == "step":
+            event["stored_bytes"] = 7
+    stamp = {
+        key: json.loads(first)[key] for key in ("schema_version", "t", "elapsed_s", "spent_usd")
+    }
+    changed = {"kind": "changed", "key": "checkpoint.keep_completions", "from": 2, "to": "all"}
+    resumed = {"kind": "run_resumed", "from_step": 4, "budget_s": 9.0, "reached": 4}
+    at = 1 + next(n for n, event in enumerate(events) if event.get("step") == 4)
+    events[at:at] = [stamp | {"attempt": 2} | one for one in (resumed, changed)]
+    (run.path / "events.jsonl").write_text("".join(json.dumps(one) + "\n" for one in events))
+    for step in range(1, STEPS + 1):
+        run.completions_file(step).write_text("x" * 7)
+        if step <= 2:
+            run.drop_completions(step)
+    assert find_losses(run, read_history(run)).completions == ()
+    run.drop_completions(3)
+    assert find_losses(run, read_history(run)).completions == (3,)
+
+
+def test_a_damaged_evaluation_of_any_kind_of_file_is_set_aside_each_time(run: RunDir) -> None:
+    file = run.path / "evals" / "heldout" / "baseline.json"
+    for content in (b"", b"[]", b"null", b'{"schema_version": "1"}', b"\xff", None, b"{", None):
+        file.unlink(missing_ok=True)
+        if content is None:
+            file.mkdir()
+        else:
+            file.write_bytes(content)
+        assert "baseline.json is damaged" in set_aside_damaged(run.evals)[0], content
+        assert not file.exists() and file.with_suffix(".jsonl").is_file()
+
+
+def test_eval_sets_its_own_damaged_result_aside(tmp_path: Path) -> None:
+    file = tmp_path / "eval-0a1b2c3d.json"
+    assert not set_aside(file)
+    file.write_text("{")
+    assert set_aside(file) and not file.exists()
+
+
+def test_everything_half_written_goes_wherever_it_lies(run: RunDir) -> None:
+    places = ("adapter", "report/figures", "evals/heldout", "completions", ".")
+    for place in places:
+        (run.path / place).mkdir(parents=True, exist_ok=True)
+        (run.path / place / ".x.json.4194399.tmp").touch()
+    for folder in (".merged.4194399.tmp", ".tmp-preflight", "checkpoints/.tmp-step_000001-3"):
+        (run.path / folder).mkdir(parents=True)
+        (run.path / folder / "half").touch()
+    run.clear_temporary()
+    assert [p for p in run.path.rglob("*") if "tmp" in p.name] == []
+
+
+def test_an_export_clears_what_a_killed_one_left(tmp_path: Path) -> None:
+    dead, other = tmp_path / ".out.4194399.tmp", tmp_path / ".out2.4194399.tmp"
+    dead.mkdir()
+    other.mkdir()
+    with new_folder(tmp_path / "out") as draft:
+        (draft / "file").touch()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, "out"]
+
+
+def test_completions_are_stored_where_somebody_deleted_the_folder(run: RunDir) -> None:
+    for file in (run.path / "completions").iterdir():
+        file.unlink()
+    (run.path / "completions").rmdir()
+    assert run.write_completions(7, [{"step": 7}]) == run.stored_completions()[7]
+
+
+def test_a_run_without_its_recipe_is_named_as_one(run: RunDir) -> None:
+    (run.path / RESOLVED).unlink()
+    with pytest.raises(RunDirError, match=r"recipe\.resolved\.json is gone") as caught:
+        open_run(run.path)
+    assert "copy" in caught.value.hint and "budgetrl report" not in caught.value.hint
+
+
+@pytest.mark.parametrize("name", [MANIFEST, PLAN, HEARTBEAT])
+def test_a_folder_in_the_place_of_a_file_is_told_with_a_way_on(run: RunDir, name: str) -> None:
+    (run.path / name).unlink()
+    (run.path / name).mkdir()
+    with pytest.raises(RunDirError) as caught:
+        run.read_json(name)
+    assert name in caught.value.message and "copy" in caught.value.hint
+
+
+def test_numbers_beyond_all_bounds_are_none() -> None:
+    assert [number(x) for x in (10**400, 1e308, float("inf"), True)] == [None, 1e308, None, None]
+
+
+def test_what_a_sweep_was_asked_for_is_its_owners_alone(tmp_path: Path) -> None:
+    asked = Asked("q", {}, sets=("rewards.m:f.parameters.api_key=abc",))
+    study = StudyDir.create(tmp_path / "s", Sweep(asked, Budget(9.0), [], 1.0, {}))
+    assert (study.path / "study.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_exported_recipe_has_no_secret() -> None:
+    recipe = load_recipe("quickstart").recipe
+    judge = Reward(name="judges:ask", parameters={"api_key": "k", "model": "m"})
+    text = dump_recipe(recipe.model_copy(update={"rewards": (judge,)}))
+    assert json.loads(text)["rewards"][0]["parameters"] == {"api_key": "[secret]", "model": "m"}
+    assert json.loads(text)["model"] == recipe.model_dump(mode="json")["model"]
+
+
+def test_the_command_at_the_end_stands_in_no_command_line(run: RunDir) -> None:
+    """wandb writes its program's arguments into the run's folder, and sends them."""
+    now = time.monotonic()
+    budget = make_plan(load_recipe("quickstart"), Limits(3600)).budget
+    attempt = Attempt(budget, now, 0.0, 1.0, 0.1, 20.0, on_finish="curl https://x.io/T0KEN")
+    worker = Worker(run, attempt, Signals(), NoDisplay(), Closing())
+    assert "T0KEN" not in " ".join(worker._command())
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as cat:
+        worker._hand_over(cat)
+        assert cat.stdout is not None
+        assert Attempt.from_json(cat.stdout.read().decode()).on_finish == attempt.on_finish
 
 
 # --- commands

@@ -119,7 +119,7 @@ def test_a_micro_batch_that_does_not_fit_is_halved_once_and_said(tmp_path: Path)
         assert follower.trainer.args.per_device_train_batch_size == 4
         assert follower.trainer.args.gradient_accumulation_steps == 4
         assert run.read_json(MANIFEST)["micro_batch"] == 4
-        assert not list(run.path.glob("preflight-*"))
+        assert not list(run.path.glob(".tmp-*"))
         assert all(parameter.grad is None for parameter in engine.model.parameters())
     warned = [event for event in run.events() if isinstance(event, RunWarning)]
     assert [event.code for event in warned] == ["micro_batch"]
