@@ -30,7 +30,7 @@ def way_on(run: Path, name: str) -> str:
     shown = f"`budgetrl report {run}` shows what was measured all the same, and "
     return (
         f"Put it back from a copy, if there is one. {shown if (run / RESOLVED).is_file() else ''}"
-        "checkpoints/ holds the adapters: `budgetrl eval` takes one of its folders."
+        "checkpoints/ holds the adapters; copied elsewhere, each is a target of `budgetrl eval`."
     )
 
 

@@ -48,7 +48,7 @@ class Losses:
             found.append(f"the stored completions of {_updates(self.completions)} are cut or gone")
         if self.end:
             found.append(
-                f"{RESULT} tells how the run ended, and events.jsonl, which was cut, does not"
+                f"how the run ended stands in {RESULT} and not in events.jsonl: it was cut"
             )
         return found
 
@@ -68,7 +68,8 @@ def find_losses(run: RunDir, history: History) -> Losses:
     ended = _result(run, history)
     if ended is not None:
         marks.append(ended)
-    last, rules = max(marks), _rules(run, history)
+    last = max(marks)
+    rules = _rules(run, history, last)
     told = dict(enumerate(history.told, start=1))
     wrong = (step for step, size in told.items() if size >= 0 and stored.get(step) != size)
     return Losses(
@@ -91,11 +92,11 @@ def _result(run: RunDir, history: History) -> int | None:
     return None
 
 
-def _rules(run: RunDir, history: History) -> list[tuple[Rule, int]]:
+def _rules(run: RunDir, history: History, last: int) -> list[tuple[Rule, int]]:
     """What says which completions are kept, today's first, and the newest update under each."""
     earlier = [one for one in history.changes if one.key == KEEP]
     return [
-        (_rule(run), history.reached),
+        (_rule(run), last),
         *((one.before, history.resumed_from.get(one.attempt, 0)) for one in earlier),
     ]
 

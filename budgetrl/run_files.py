@@ -26,6 +26,14 @@ Content = TypeVar("Content")
 
 
 @dataclass(frozen=True, slots=True)
+class StageTimes:
+    """What phases take in one stage of a run in stages."""
+
+    name: str
+    times: PhaseTimes
+
+
+@dataclass(frozen=True, slots=True)
 class StoredPlan:
     """The content of `plan.json`."""
 
@@ -37,6 +45,7 @@ class StoredPlan:
     grace_s: float
     slow: float = 1.0
     """How much slower than alone the machine was when the times were made (`budgetrl.pace`)."""
+    stages: list[StageTimes] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +155,10 @@ def planned_times(run: RunDir, stage: str | None = None) -> PhaseTimes | None:
     Raises:
         RunDirError: its file is damaged.
     """
-    document = run.read_json(PLAN)
-    if document is None:
+    if not run.file(PLAN).exists():
         return None
-    for entry in document.get("stages", ()):
-        if entry["name"] == stage:
-            return TypeAdapter(PhaseTimes).validate_python(entry["times"])
-    return read_plan(run).times
+    stored = read_plan(run)
+    return next((one.times for one in stored.stages if one.name == stage), stored.times)
 
 
 def rehearsed_micro_batch(run: RunDir, recipe: Recipe) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.account.bill import BillRow, bill_rows
-from budgetrl.account.run import Account
+from budgetrl.account.run import Account, mapping
 from budgetrl.errors import DataError, ProtocolError
 from budgetrl.evaluation.compare import difference
 from budgetrl.evaluation.rows import StoredEval, load_eval, moment
@@ -17,9 +17,9 @@ from budgetrl.evaluation.summary import event_of
 from budgetrl.events import Evaluation
 from budgetrl.files import read_jsonl
 from budgetrl.history import read_history
-from budgetrl.losses import find_losses
+from budgetrl.losses import Losses, find_losses
 from budgetrl.masking import keep_secret
-from budgetrl.rundir import RunDir
+from budgetrl.rundir import RESULT, RunDir
 from budgetrl.types import Difference, EvalResult, Protocol, RunStatus
 
 
@@ -28,6 +28,17 @@ class EvaluatedRun(Account):
 
     untold: Sequence[str] = ()
     """Files of evaluations that were added to the events, which were cut."""
+
+    @cached_property
+    def losses(self) -> Losses:
+        """What other files tell of and the events do not."""
+        return find_losses(self.run, self.history)
+
+    @property
+    def steps(self) -> int:
+        """Updates that count, also those that only other files tell of."""
+        running = self.status is RunStatus.RUNNING
+        return super().steps if running else max(super().steps, self.losses.last)
 
     @cached_property
     def status(self) -> RunStatus:
@@ -43,10 +54,9 @@ class EvaluatedRun(Account):
                 "Some events were written by a newer budgetrl; what this one cannot read is left "
                 "out."
             )
-        lost = find_losses(self.run, self.history).sentences()
-        lost += [
-            f"events.jsonl does not tell of {file}: shown as it is stored" for file in self.untold
-        ]
+        lost = self.losses.sentences()
+        untold = "of {} nothing stands in events.jsonl: it is shown as it is stored"
+        lost += map(untold.format, self.untold)
         return [*found, *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in lost)]
 
     @cached_property
@@ -157,14 +167,15 @@ def _add_untold(run: EvaluatedRun) -> list[str]:
     """Take evaluations that are stored whole, and of which no event tells, into the history."""
     told = {(one.suite, one.when, one.step) for one in run.history.evaluations}
     finished, added = run.history.finished, []
+    ended = run.file(RESULT).get("final") if run.losses.end else finished and finished.final
     for name in ("baseline", "step_*", "final"):
         for file in run.run.eval_files(name):
             result = _stored_result(file)
             if result is None or result.step > run.steps or not file.stem.isidentifier():
                 continue
             when = moment(file.stem)
-            judged = finished is not None and result.suite in (finished.final or {})
-            if (result.suite, when, result.step) not in told and (when != "final" or judged):
+            counts = when != "final" or result.suite in mapping(ended)
+            if (result.suite, when, result.step) not in told and counts:
                 run.history.evaluations.append(event_of(result, when))
                 added.append(run.run.relative(file))
     run.history.evaluations.sort(key=lambda one: (one.when == "final", one.step))

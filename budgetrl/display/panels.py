@@ -10,6 +10,7 @@ from rich.text import Text
 
 from budgetrl.account.bill import Bill, more_updates, running_stage
 from budgetrl.account.outcome import STATUS_TONES, ending
+from budgetrl.account.run import mapping
 from budgetrl.account.text import downloading, money, scrub, short_path
 from budgetrl.display import glyphs as g
 from budgetrl.display.layout import Panel
@@ -50,11 +51,11 @@ def header(moment: Moment) -> Panel:
 def _subject(moment: Moment) -> str:
     """Model, rank and device in one phrase."""
     recipe = moment.view.tables
-    model = str((recipe.get("model") or {}).get("id", "")).removeprefix("asset:")
-    engine = recipe.get("engine") or {}
-    rank = (recipe.get("lora") or {}).get("rank")
+    engine, budgeted = mapping(recipe.get("engine")), mapping(recipe.get("budget"))
+    model = str(mapping(recipe.get("model")).get("id", "")).removeprefix("asset:")
+    rank = mapping(recipe.get("lora")).get("rank")
     threads = engine.get("threads")
-    gpu = moment.view.file(MANIFEST).get("gpu") or (recipe.get("budget") or {}).get("gpu")
+    gpu = moment.view.file(MANIFEST).get("gpu") or budgeted.get("gpu")
     device = "CPU" if engine.get("device") == "cpu" else str(_name(gpu) or "GPU")
     if device == "CPU" and threads:
         device += f", {threads} thread" + ("s" if threads != 1 else "")

@@ -44,7 +44,7 @@ from budgetrl.recipe.assets import PREFIX, local_path
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.schema import AlphaPolicy, Recipe
 from budgetrl.run_files import read_manifest, read_recipe
-from budgetrl.rundir import EXPORTED, RESOLVED, RunDir, list_runs, open_run
+from budgetrl.rundir import EVENTS, EXPORTED, RESOLVED, RunDir, list_runs, open_run
 
 OF_VERL = "lora_adapter"
 """The folder in which verl's merger leaves an adapter, inside that of its base."""
@@ -122,6 +122,8 @@ def find_target(text: str, recipe_ref: str | None = None, base: str | None = Non
         )
     if (named := _HUB_ID.fullmatch(text)) and not path.exists():
         return _of_repository(Repo("model", named[1], named[2]), recipe_ref)
+    if (path / EVENTS).is_file():
+        open_run(path)  # says what it lacks
     what = "holds no run, checkpoint, adapter or model" if path.exists() else "no such target"
     raise UsageError(
         f"{text}: {what}.",

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from budgetrl.account.evaluated import EvaluatedRun
+from budgetrl.account.run import mapping
 from budgetrl.account.text import interval_text, points, readable, suite_name
 from budgetrl.masking import shareable
 from budgetrl.recipe.assets import PREFIX
@@ -27,7 +28,7 @@ def model_card(run: EvaluatedRun, step: int, *, merged: bool = False) -> str:
         merged: the card of a whole model, instead of an adapter's.
     """
     joined = "merged into" if merged else "for"
-    if run.tables.get("lora", {}).get("rank") == "full":
+    if mapping(run.tables.get("lora")).get("rank") == "full":
         joined = "of"
     parts = (
         _metadata(run, merged),
@@ -43,21 +44,21 @@ def model_card(run: EvaluatedRun, step: int, *, merged: bool = False) -> str:
 
 def base_revision(run: EvaluatedRun) -> str | None:
     """The commit of the base model; of an older run what its recipe or its engine says."""
-    stated = run.tables.get("model", {}).get("revision")
+    stated = mapping(run.tables.get("model")).get("revision")
     found = _commit(run, "model") or stated
-    found = found or run.manifest.get("engine", {}).get("model_revision")
+    found = found or mapping(run.manifest.get("engine")).get("model_revision")
     return str(found) if found else None
 
 
 def _commit(run: EvaluatedRun, key: str) -> str | None:
     """The commit that a repository of the hub was pinned to."""
-    pinned = run.manifest.get("hub", {}).get(key, {}).get("commit")
+    pinned = mapping(mapping(run.manifest.get("hub")).get(key)).get("commit")
     return str(pinned) if pinned else None
 
 
 def _revision(run: EvaluatedRun, key: str) -> str:
     """A commit, and the branch or tag that it was found by."""
-    stated = run.tables.get(key, {}).get("revision")
+    stated = mapping(run.tables.get(key)).get("revision")
     commit = base_revision(run) if key == "model" else _commit(run, key)
     if commit is None or stated is None or stated == commit:
         return str(commit or stated or "not known")
@@ -65,7 +66,7 @@ def _revision(run: EvaluatedRun, key: str) -> str:
 
 
 def _metadata(run: EvaluatedRun, merged: bool) -> str:
-    data = run.tables.get("data", {}).get("id")
+    data = mapping(run.tables.get("data")).get("id")
     library, relation = ("transformers", "finetune") if merged else ("peft", "adapter")
     fields: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-generation"}
     if _HUB_ID.fullmatch(run.model):
@@ -77,15 +78,15 @@ def _metadata(run: EvaluatedRun, merged: bool) -> str:
 
 
 def _adapter(run: EvaluatedRun) -> str:
-    rank = run.tables.get("lora", {}).get("rank", "?")
+    rank = mapping(run.tables.get("lora")).get("rank", "?")
     return "all weights" if rank == "full" else f"LoRA rank {rank}"
 
 
 def _summary(run: EvaluatedRun, step: int) -> str:
     cost = duration(run.paid_s) + (f", {usd(run.paid_usd)}" if run.paid_usd else "")
     rewards = " + ".join(
-        f"{reward.get('weight', 1.0):g} {_plain(str(reward.get('name')))}"
-        for reward in run.tables.get("rewards", [])
+        f"{reward.weight:g} {_plain(reward.name)}"
+        for reward in (run.recipe.rewards if run.recipe else ())
     )
     return (
         f"Trained with GRPO and verifiable rewards ({rewards}) by budgetrl: the adapter after "
@@ -131,7 +132,7 @@ def _protocol(run: EvaluatedRun, suite: str) -> str:
 
 
 def _use(run: EvaluatedRun) -> Iterator[str]:
-    rank = run.tables.get("lora", {}).get("rank", 0)
+    rank = mapping(run.tables.get("lora")).get("rank", 0)
     model = _plain(run.model)
     yield "## Use\n\nIn these lines `adapter` is this folder."
     yield (
@@ -165,9 +166,9 @@ def _use_whole() -> Iterator[str]:
 
 def _making(run: EvaluatedRun) -> Iterator[str]:
     resolved, manifest = run.tables, run.manifest
-    lora, schedule, data = (resolved.get(name, {}) for name in ("lora", "schedule", "data"))
-    found, gpu = manifest.get("data", {}), manifest.get("gpu")
-    prompt, known = resolved.get("prompt", {}), run.recipe.lora if run.recipe else None
+    lora, schedule, data = (mapping(resolved.get(name)) for name in ("lora", "schedule", "data"))
+    found, gpu = mapping(manifest.get("data")), mapping(manifest.get("gpu"))
+    prompt, known = mapping(resolved.get("prompt")), run.recipe.lora if run.recipe else None
     alpha = lora.get("alpha")
     if known and known.scale is not None:
         alpha = f"{known.resolved_alpha:g}, scale {known.scale:g}"
@@ -181,7 +182,7 @@ def _making(run: EvaluatedRun) -> Iterator[str]:
         "learning rate": f"{schedule.get('learning_rate')}, {schedule.get('shape')}",
         "seed": str(run.seed),
         "user turn": prompt.get("template", "{problem}"),
-        "machine": str((gpu or {}).get("name") or manifest.get("machine", {}).get("cpu", "?")),
+        "machine": str(gpu.get("name") or mapping(manifest.get("machine")).get("cpu", "?")),
         "versions": _versions(manifest),
     }
     yield "## How it was made"
@@ -192,7 +193,7 @@ def _making(run: EvaluatedRun) -> Iterator[str]:
 
 
 def _versions(manifest: Mapping[str, Any]) -> str:
-    versions = {"budgetrl": manifest.get("budgetrl"), **manifest.get("versions", {})}
+    versions = {"budgetrl": manifest.get("budgetrl"), **mapping(manifest.get("versions"))}
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrl.account.evaluated import EvaluatedRun
+from budgetrl.account.run import mapping
 from budgetrl.recipe.base import Rank
 from budgetrl.types import Protocol
 
@@ -114,7 +115,7 @@ def _settings(run: EvaluatedRun) -> dict[str, Any]:
         del flat[key]  # the protocol knows its problems
     flat.pop("model.id", None)
     flat.pop("batch.micro_batch", None)
-    fingerprint = (run.manifest.get("data") or {}).get("fingerprint")
+    fingerprint = mapping(run.manifest.get("data")).get("fingerprint")
     place = flat.pop("data.path", None)
     flat["data"] = fingerprint or (place and Path(str(place)).name)
     return flat

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from budgetrl.damage import way_on
 from budgetrl.errors import ModelError, RefusedError, RunDirError
 from budgetrl.evaluation.fingerprints import (
     PARTS,
@@ -22,7 +23,7 @@ from budgetrl.evaluation.fingerprints import (
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Recipe
 from budgetrl.run_files import Standing, read_manifest
-from budgetrl.rundir import RunDir
+from budgetrl.rundir import MANIFEST, RunDir
 from budgetrl.supervise.changes import Change
 
 
@@ -56,6 +57,12 @@ def next_standing(
     last = standings[-1] if standings else None
     known = last is not None and last.fingerprints.get("schema_version") == SCHEMA_VERSION
     if not known and not {"data", "reward", "model"} <= set(accepted):
+        if not run.file(MANIFEST).exists():
+            raise RunDirError(
+                f"{run.file(MANIFEST)} is gone, and with it what the run stood on.",
+                hint=f"{way_on(run.path, MANIFEST)} Or say that data, rewards and base model are "
+                "what they were: --accept-changes data,reward,model.",
+            )
         raise RunDirError(
             f"{run.path}: its manifest has no fingerprints that this version can read, so nobody "
             "can say whether data, rewards and base model are what they were.",

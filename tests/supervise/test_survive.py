@@ -1,5 +1,6 @@
 """Damaged files, wrong clocks, closed pipes and busy machines: what a run survives, and says."""
 
+import io
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from budgetrl.budget import Budget, Limits, affordable_rounds
 from budgetrl.damage import way_on
 from budgetrl.display.base import NoDisplay
 from budgetrl.display.runs_table import run_json, runs
+from budgetrl.display.watch import print_frame
 from budgetrl.errors import OUT_OF_MEMORY_EXIT, ExitCode, NewerFormatError, RunDirError
 from budgetrl.estimation.closing import closing_s, known_closing_work_s, store_closing_work_s
 from budgetrl.evaluation.claim import claimed
@@ -38,6 +40,7 @@ from budgetrl.plan import create_run, make_plan
 from budgetrl.processor import boot_id
 from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.training_tables import Reward
+from budgetrl.report.card import model_card
 from budgetrl.report.sections import run_document
 from budgetrl.retention import dropped_by, is_kept, num_kept
 from budgetrl.rundir import (
@@ -446,9 +449,7 @@ def test_an_end_that_only_the_result_tells_of_is_said(run: RunDir) -> None:
     assert not find_losses(run, read_history(run)).end
     kept = [line for line in lines_of(run) if b"run_finished" not in line]
     (run.path / "events.jsonl").write_bytes(b"".join(kept))
-    assert (
-        "result.json tells how the run ended" in find_losses(run, read_history(run)).sentences()[0]
-    )
+    assert "how the run ended stands in" in find_losses(run, read_history(run)).sentences()[0]
     run.write_json("result.json", {"attempts": 0, "steps": STEPS})
     assert not find_losses(run, read_history(run)).end, "of an earlier attempt"
 
@@ -521,6 +522,19 @@ def test_completions_are_stored_where_somebody_deleted_the_folder(run: RunDir) -
         file.unlink()
     (run.path / "completions").rmdir()
     assert run.write_completions(7, [{"step": 7}]) == run.stored_completions()[7]
+
+
+@pytest.mark.parametrize("wrong", [None, 3, True, [None], "x"])
+def test_files_of_wrong_types_are_shown_and_exported_all_the_same(run: RunDir, wrong: Any) -> None:
+    manifest, resolved = run.read_json(MANIFEST), run.read_json(RESOLVED)
+    names = ("data", "engine", "gpu", "hub", "machine", "versions")
+    run.write_json(MANIFEST, manifest | dict.fromkeys(names, wrong))
+    tables = ("budget", "data", "engine", "lora", "model", "prompt", "rewards", "schedule")
+    for document in (resolved, {"recipe": resolved["recipe"] | dict.fromkeys(tables, wrong)}):
+        run.write_json(RESOLVED, document)
+        assert "base model" in model_card(read_run(run), STEPS)
+        print_frame(run, io.StringIO())
+        run_document(read_run(run))
 
 
 def test_a_run_without_its_recipe_is_named_as_one(run: RunDir) -> None:
