@@ -10,6 +10,8 @@ from budgetrl.report.document import Bar, Block, Cell, Part, Table, Text, Tone
 from budgetrl.units import duration, percent, usd
 
 INKS: Mapping[str, str] = {
+    "Download": "muted",
+    "Setup": "muted",
     "Updates": "a",
     "Own answers drawn": "a",
     "Baseline evaluation": "b",
@@ -20,7 +22,8 @@ INKS: Mapping[str, str] = {
     "Checkpoints": "d",
     "Report": "d",
 }
-"""A colour for a kind of work: learning, evaluating, measuring, writing; all else is grey."""
+"""A colour for a kind of work: preparing (dark grey), learning, evaluating, measuring, writing; all
+else is light grey."""
 
 
 def bill_blocks(run: EvaluatedRun) -> list[Block]:

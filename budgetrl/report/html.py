@@ -1,7 +1,8 @@
 """A report as one HTML file that needs nothing else: styles, pictures and all inside.
 
 No scripts, and a policy that forbids them: completions are foreign text. Light and dark follow
-the reader's system; narrow screens get one column; printing drops colours and opens nothing.
+the reader's system; narrow screens get one column; printing is light and
+opens what is folded.
 """
 
 from collections.abc import Iterator, Sequence

@@ -56,13 +56,24 @@ _MARGIN = {
     "right": 0.22,
     "bottom": 0.46,
     "legend": 0.08,
-    "legend_row": 0.18,
+    "legend_item": 0.56,
+    "legend_row": 0.2,
     "top": 0.44,
     "top_axis": 0.64,
 }
 """Inches around a plot. Fixed: measuring texts takes longer than drawing them."""
+_SHAPES: Sequence[tuple[str, Any]] = (
+    ("o", "-"),
+    ("s", (0, (5, 1.5))),
+    ("^", (0, (1.6, 1.2))),
+    ("D", (0, (6, 1.5, 1.5, 1.5))),
+    ("v", (0, (3, 1.2))),
+)
+"""Markers and dashes of the lines of a panel, in order: they differ in print without colour, and
+where two of many lines have one ink."""
 _MARK_INCHES = 0.07
-"""Of a letter of a mark's name."""
+_LEGEND_INCHES = 0.078
+"""Of a letter of a mark's name, and of a line's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +147,13 @@ def draw(panel: Panel) -> str:
     """A panel as SVG text with placeholder colours."""
     with matplotlib.rc_context(_STYLE):
         width, height = panel.size
+        rows = math.ceil(len(panel.lines) / _legend_columns(panel))
+        height += _MARGIN["legend_row"] * max(0, rows - 2)  # many names make no plot flat
         top = _MARGIN["top"] if panel.second_axis is None else _MARGIN["top_axis"]
         bottom = _MARGIN["bottom"]
         if len(panel.lines) > 1:
-            rows = math.ceil(len(panel.lines) / _legend_columns(panel))
             bottom += _MARGIN["legend"] + rows * _MARGIN["legend_row"]
-        figure = Figure(figsize=panel.size)
+        figure = Figure(figsize=(width, height))
         axes = figure.add_axes(
             (
                 _MARGIN["left"] / width,
@@ -151,8 +163,8 @@ def draw(panel: Panel) -> str:
             )
         )
         figure.text(0.02, 1 - 0.1 / height, panel.title, weight="bold", size=11, va="top")
-        for line in panel.lines:
-            _draw_line(axes, line)
+        for number, line in enumerate(panel.lines):
+            _draw_line(axes, line, _SHAPES[number % len(_SHAPES)])
         _finish(axes, panel)
         return _svg(figure)
 
@@ -194,8 +206,8 @@ def heat_map(
         return _svg(figure)
 
 
-def _draw_line(axes: Any, line: Line) -> None:
-    colour = INK[line.ink]
+def _draw_line(axes: Any, line: Line, shape: tuple[str, Any]) -> None:
+    colour, (marker, dashes) = INK[line.ink], shape
     if line.points:
         if line.low is not None and line.high is not None:
             below = [y - low for y, low in zip(line.y, line.low, strict=True)]
@@ -204,9 +216,8 @@ def _draw_line(axes: Any, line: Line) -> None:
                 line.x, line.y, yerr=[below, above], fmt="none", ecolor=colour, elinewidth=1.2,
                 alpha=0.55, capsize=2.5,
             )  # fmt: skip
-        style = "o-" if line.joined else "o"
-        axes.plot(line.x, line.y, style, color=colour, markersize=4.5, linewidth=1.4,
-                  label=line.label)  # fmt: skip
+        axes.plot(line.x, line.y, color=colour, marker=marker, markersize=4.5, linewidth=1.4,
+                  linestyle="-" if line.joined else "none", label=line.label)  # fmt: skip
         return
     line = _thinned(line)
     window = max(1, len(line.x) // 25)
@@ -214,7 +225,8 @@ def _draw_line(axes: Any, line: Line) -> None:
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
     if window > 1:
         axes.plot(line.x, line.y, color=colour, linewidth=0.7, alpha=0.3)
-    axes.plot(line.x, smoothed(line.y, window), color=colour, linewidth=1.8, label=line.label)
+    axes.plot(line.x, smoothed(line.y, window), color=colour, linewidth=1.8, linestyle=dashes,
+              label=line.label)  # fmt: skip
 
 
 def _free_side(lines: Sequence[Line], value: float) -> Literal["left", "right"]:
@@ -248,7 +260,7 @@ def _finish(axes: Any, panel: Panel) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5 if panel.size[0] > 4 else 6))
     if len(panel.lines) > 1:
         axes.figure.legend(
-            loc="lower center", ncols=_legend_columns(panel), columnspacing=1.2, handlelength=1.4
+            loc="lower center", ncols=_legend_columns(panel), columnspacing=1.2, handlelength=2.2
         )
 
 
@@ -273,8 +285,10 @@ def _draw_marks(axes: Any, panel: Panel) -> None:
 
 
 def _legend_columns(panel: Panel) -> int:
-    """Three side by side; four in two rows, which look better than three and one."""
-    return 2 if len(panel.lines) == 4 else min(3, len(panel.lines))
+    """Up to three side by side; four in two rows, which look better than three and one."""
+    widest = max((len(line.label) for line in panel.lines), default=0)
+    room = panel.size[0] / (_LEGEND_INCHES * widest + _MARGIN["legend_item"])
+    return max(1, min(2 if len(panel.lines) == 4 else 3, len(panel.lines), int(room)))
 
 
 def _second_axis(axes: Any, label: str, x: Sequence[float], values: Sequence[float]) -> None:

@@ -167,7 +167,7 @@ def _figure_sections(
         ]
         if drawings:
             blocks: list[Block] = [Figures(draw_all(drawings))]
-            yield Section(title, blocks, "One panel per model, one line per rank, seeds averaged.")
+            yield Section(title, blocks, "One panel per model, one line per arm, seeds averaged.")
     yield from _frontier_section(models, validation, inks)
 
 
@@ -202,7 +202,7 @@ def _frontier_section(
         title = "Held-out pass@1 against the bill"
         if len(models) > 1:
             title = f"{suite_name(validation)} pass@1 against the bill"
-        yield Section(title, [Figures(draw_all(drawings))], "The first seed of each rank.")
+        yield Section(title, [Figures(draw_all(drawings))], "The first seed of each arm.")
 
 
 def _panel(
