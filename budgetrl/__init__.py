@@ -16,6 +16,7 @@ _PUBLIC = {
     "DataError": "budgetrl.errors",
     "Engine": "budgetrl.engine.base",
     "HardwareError": "budgetrl.errors",
+    "HubError": "budgetrl.hub.errors",
     "ModelError": "budgetrl.errors",
     "ProtocolError": "budgetrl.errors",
     "Recipe": "budgetrl.recipe.schema",

@@ -14,7 +14,7 @@ class ExitCode(IntEnum):
     OK = 0
     """Done; a reached budget is a normal end."""
     FAILED = 1
-    """The run failed, or budgetrl has a bug."""
+    """The run failed, the hub or the way to it did, or budgetrl has a bug."""
     USER = 2
     """A bad recipe, flag or file."""
     REFUSED = 3

@@ -48,7 +48,9 @@ app = typer.Typer(
     name="budgetrl",
     cls=Group,
     help="The most reinforcement learning out of one GPU and a fixed budget.",
-    epilog="Start here: budgetrl run quickstart   (a laptop is enough)",
+    epilog="Start here: budgetrl run quickstart   (a laptop is enough)\n\n"
+    "Exit codes: 0 done, 1 failed (the run, the hub, the network), 2 a mistake in what was given, "
+    "3 refused, 130 and 143 stopped and saved",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

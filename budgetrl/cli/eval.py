@@ -15,13 +15,9 @@ from budgetrl.cli.output import print_found
 from budgetrl.errors import AbortedError, BudgetError, ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from budgetrl.display.progress import ProgressLine
     from budgetrl.evaluation.judge import Evaluated
     from budgetrl.evaluation.run import Progress
-    from budgetrl.hub.fetch import Watch
-    from budgetrl.hub.pins import Pin
-
-PROGRESS_S = 10.0
-"""Between two lines of progress where standard error is no terminal."""
 
 
 def eval_(
@@ -95,6 +91,7 @@ def eval_(
     The same call again continues where it was stopped; a time limit cuts rounds, never problems.
     """
     from budgetrl.display.output import aside
+    from budgetrl.display.progress import ProgressLine, downloads
     from budgetrl.evaluation.judge import evaluate_target
     from budgetrl.evaluation.specs import suite_specs
     from budgetrl.evaluation.target import base_of, find_target
@@ -103,7 +100,8 @@ def eval_(
     started = time.monotonic()
     quiet_libraries()
     limit_s = limits_of(hours).wall_s
-    found = find_target(target, recipe, model)
+    with downloads() as follow:
+        found = find_target(target, recipe, model, follow)
 
     def warn(what: str) -> None:
         sys.stderr.write(f"Warning: {target}: {what}.\n")
@@ -124,17 +122,19 @@ def eval_(
     )
     ends_at = None if limit_s is None else started + limit_s
     card = gpu_for(found.recipe)
-    with (
-        _signals() as caught,
-        hold_gpu(card, Path(target).absolute(), ends_at),
-        aside(sys.stdout, sys.stderr),
-    ):
+    with _signals() as caught:
         over = _stop_check(ends_at, caught)
-        follow = _download(over, caught)
-        results = evaluate_target(found, specs, out, over, _progress(), warn, follow)
-        before = base_of(found) if think is not None and found.run is not None else None
-        if before is not None and not over():
-            results += evaluate_target(before, specs, out, over, _progress(), None, follow)
+        with (
+            hold_gpu(card, Path(target).absolute(), ends_at),
+            aside(sys.stdout, sys.stderr),
+            downloads(_ends_download(over, caught)) as follow,
+            ProgressLine() as line,
+        ):
+            show = _progress(line)
+            results = evaluate_target(found, specs, out, over, show, warn, follow)
+            before = base_of(found) if think is not None and found.run is not None else None
+            if before is not None and not over():
+                results += evaluate_target(before, specs, out, over, show, None, follow)
     lines = (line for one in results for line in _lines(one))
     print_found(as_json, [one.to_json() for one in results], lines)
     if caught:
@@ -193,29 +193,9 @@ def _stop_check(ends_at: float | None, caught: Sequence[int]) -> Callable[[], bo
     return over
 
 
-class _Line:
-    """Progress on standard error: one line that changes on a terminal, else now and then one."""
-
-    def __init__(self, every_s: float, since: float = 0.0) -> None:
-        self._live = sys.stderr.isatty()
-        self._every_s = every_s if self._live else PROGRESS_S
-        self._last = since
-
-    def show(self, whole: bool, text: Callable[[], str]) -> None:
-        """Show a text, if it is the last or was not shown for a while."""
-        if not whole and time.monotonic() - self._last < self._every_s:
-            return
-        self._last = time.monotonic()
-        line = f"\r\x1b[K{text()}" if self._live else text()
-        sys.stderr.write(line + ("\n" if whole or not self._live else ""))
-        sys.stderr.flush()
-
-
-def _progress() -> Callable[[str, "Progress"], None]:
+def _progress(line: "ProgressLine") -> Callable[[str, "Progress"], None]:
     """How far a suite is."""
     from budgetrl.units import duration
-
-    line = _Line(0.0)
 
     def show(suite: str, now: "Progress") -> None:
         whole = now.done >= now.total
@@ -225,24 +205,19 @@ def _progress() -> Callable[[str, "Progress"], None]:
     return show
 
 
-def _download(over: Callable[[], bool], caught: Sequence[int]) -> Callable[["Pin", "Watch"], None]:
-    """How far a download is; ends it where the evaluation would be ended."""
-    from budgetrl.account.text import downloading
+def _ends_download(over: Callable[[], bool], caught: Sequence[int]) -> Callable[[str], None]:
+    """Ends a download where the evaluation would be ended."""
 
-    line = _Line(0.5, time.monotonic())
-
-    def show(pin: "Pin", now: "Watch") -> None:
-        repo, whole = pin.need.repo.id, now.done >= now.total
-        if not whole and caught:
+    def check(repo: str) -> None:
+        if caught:
             raise AbortedError("stopped by Ctrl-C; what was downloaded is kept.")
-        if not whole and over():
+        if over():
             raise BudgetError(
                 f"the time was over before {repo} was downloaded; its parts are kept.",
                 hint="Give more with --hours; the same command continues.",
             )
-        line.show(whole, lambda: downloading(repo, now.done, now.total, now.elapsed_s))
 
-    return show
+    return check
 
 
 def _lines(one: "Evaluated") -> Iterator[str]:

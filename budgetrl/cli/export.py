@@ -82,10 +82,11 @@ def _export_recipe(
 
 def _export_merged(source: str, out: Path, model: str | None, as_json: bool) -> None:
     from budgetrl.display.output import aside
+    from budgetrl.display.progress import downloads
     from budgetrl.export.merged import export_merged
 
-    with aside(sys.stdout, sys.stderr):
-        made = export_merged(source, out, model, lambda text: print(text, file=sys.stderr))
+    with aside(sys.stdout, sys.stderr), downloads() as follow:
+        made = export_merged(source, out, model, lambda text: print(text, file=sys.stderr), follow)
     print_found(as_json, made.to_json(), map(str, made.files))
     if not as_json:
         sys.stderr.write(
@@ -97,7 +98,9 @@ def _export_merged(source: str, out: Path, model: str | None, as_json: bool) -> 
 
 
 def _export_adapter(source: str, out: Path, model: str | None, as_json: bool) -> None:
+    from budgetrl.display.progress import downloads
     from budgetrl.export.adapter import export_adapter_to
 
-    files = [str(file) for file in export_adapter_to(source, out, model)]
+    with downloads() as follow:
+        files = [str(file) for file in export_adapter_to(source, out, model, follow)]
     print_found(as_json, {"files": files, "projection": None}, files)

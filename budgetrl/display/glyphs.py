@@ -91,8 +91,8 @@ CURVES = {
     "token_accuracy": "green",
     "length": "blue",
     "entropy": "magenta",
-    "kl_teacher": "bright_cyan",
-    "top1_agreement": "bright_green",
+    "kl_teacher": "cyan",
+    "top1_agreement": "green",
     "signal": "yellow",
 }
 

@@ -32,8 +32,7 @@ from budgetrl.evaluation.summary import summarise_stored
 from budgetrl.evaluation.target import Target
 from budgetrl.evaluation.think import Policy, think_budget, thinking
 from budgetrl.hub.config import window_in
-from budgetrl.hub.fetch import Watch
-from budgetrl.hub.pins import Pin, Pins, bring, pin, pinned
+from budgetrl.hub.pins import OnDownload, Pins, bring, pin, pinned, untold
 from budgetrl.recipe.assets import local_path
 from budgetrl.recipe.schema import Eval, Recipe
 from budgetrl.recipe.window import check_window, fit_answers, window_of
@@ -41,8 +40,6 @@ from budgetrl.rewards.pool import GradingPool
 from budgetrl.run_files import prompt_moment
 from budgetrl.types import EvalResult, Problem, Protocol
 
-OnDownload = Callable[[Pin, Watch], None]
-"""Told what is downloaded and how far it is."""
 OnProgress = Callable[[str, Progress], None]
 """Told the suite and how far it is."""
 _REPORTED = (
@@ -85,7 +82,7 @@ def evaluate_target(
     should_stop: StopCheck = never,
     on_progress: OnProgress | None = None,
     on_remark: Callable[[str], None] | None = None,
-    on_download: OnDownload = lambda pin, watch: None,
+    on_download: OnDownload = untold,
 ) -> list[Evaluated]:
     """Evaluate a target on every suite, in rounds; continues what is stored already.
 
@@ -96,7 +93,7 @@ def evaluate_target(
         should_stop: cuts rounds.
         on_progress: called after every batch.
         on_remark: told once what users should know of the prompts.
-        on_download: called ten times a second while something comes from the hub; may raise.
+        on_download: told how far a download is.
 
     Raises:
         HubError: the hub does not answer.

@@ -37,7 +37,7 @@ from budgetrl.hardware import detect_gpu
 from budgetrl.history import read_history
 from budgetrl.hub.layout import Need
 from budgetrl.hub.lookup import cached, look_up
-from budgetrl.hub.pins import download, settle
+from budgetrl.hub.pins import OnDownload, download, settle, untold
 from budgetrl.hub.repo import Repo, is_hub_id, is_offline
 from budgetrl.pace import free_cores
 from budgetrl.recipe.assets import PREFIX, local_path
@@ -76,13 +76,19 @@ class Target:
     """No recipe limits its prompts: they may take what the completions leave of the window."""
 
 
-def find_target(text: str, recipe_ref: str | None = None, base: str | None = None) -> Target:
+def find_target(
+    text: str,
+    recipe_ref: str | None = None,
+    base: str | None = None,
+    on_download: OnDownload = untold,
+) -> Target:
     """Find out what a target is.
 
     Args:
         text: a run, a checkpoint, an adapter folder, a local model or a hub id.
         recipe_ref: a recipe for prompt, engine and suites of a target without a run.
         base: where the local base model of a run lies now.
+        on_download: told how far an adapter of the hub is, which is read here.
 
     Raises:
         UsageError: nothing of that kind.
@@ -121,7 +127,7 @@ def find_target(text: str, recipe_ref: str | None = None, base: str | None = Non
             f"no run directory {text!r}.", hint=f"{meant}`budgetrl runs` lists the runs."
         )
     if (named := _HUB_ID.fullmatch(text)) and not path.exists():
-        return _of_repository(Repo("model", named[1], named[2]), recipe_ref)
+        return _of_repository(Repo("model", named[1], named[2]), recipe_ref, on_download)
     if (path / EVENTS).is_file():
         open_run(path)  # says what it lacks
     what = "holds no run, checkpoint, adapter or model" if path.exists() else "no such target"
@@ -228,13 +234,14 @@ def _of_checkpoint(run: RunDir, checkpoint: CheckpointFile, base: str | None) ->
     return Target(recipe, checkpoint.path, run, policy, checkpoint.step)
 
 
-def _of_repository(repo: Repo, recipe_ref: str | None) -> Target:
+def _of_repository(repo: Repo, recipe_ref: str | None, on_download: OnDownload) -> Target:
     """A model or an adapter of the hub, at the commit that the hub, or its cache, has now."""
     here = cached(repo) if is_offline() else None
     found = here or look_up(repo)
     pinned = found.pinned
     if found.named(ADAPTER_CONFIG) is not None and found.named("config.json") is None:
-        return _of_adapter(download(Need("adapter", pinned, "adapter")), recipe_ref)
+        folder = download(Need("adapter", pinned, "adapter"), on_download)
+        return _of_adapter(folder, recipe_ref)
     return _of_model(repo.id, found.commit, recipe_ref)
 
 

@@ -9,23 +9,27 @@ from budgetrl.errors import UsageError
 from budgetrl.evaluation.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from budgetrl.evaluation.target import find_target
 from budgetrl.export.folder import new_folder, refuse_existing, refuse_small_disk
+from budgetrl.hub.pins import OnDownload, untold
 from budgetrl.supervise.export import describe_adapter
 
 
-def export_adapter_to(source: str, out: Path, base: str | None = None) -> list[Path]:
+def export_adapter_to(
+    source: str, out: Path, base: str | None = None, on_download: OnDownload = untold
+) -> list[Path]:
     """Copy the adapter that a run, or a checkpoint of one, stands for.
 
     Args:
         source: the run.
         out: a new folder.
         base: where the run's local base model lies now.
+        on_download: told how far an adapter of the hub is.
 
     Raises:
         UsageError: the folder exists, or there is no adapter.
         RefusedError: the disk has no room.
     """
     refuse_existing(out)
-    target = find_target(source, None, base)
+    target = find_target(source, None, base, on_download)
     if target.adapter is None or not (target.adapter / ADAPTER_WEIGHTS).is_file():
         raise UsageError(
             f"{source} has no adapter.",

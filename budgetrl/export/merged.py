@@ -19,6 +19,7 @@ from budgetrl.evaluation.identity import model_files
 from budgetrl.evaluation.target import Target, find_target
 from budgetrl.export.folder import new_folder, refuse_existing, refuse_small_disk
 from budgetrl.files import write_atomic
+from budgetrl.hub.pins import OnDownload, untold
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.report.card import model_card
 from budgetrl.units import gib
@@ -63,7 +64,11 @@ class MergedModel(NamedTuple):
 
 
 def export_merged(
-    source: str, out: Path, base: str | None = None, tell: Callable[[str], None] = lambda _: None
+    source: str,
+    out: Path,
+    base: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+    on_download: OnDownload = untold,
 ) -> MergedModel:
     """Write base and adapter as one model, with tokenizer, template and card.
 
@@ -72,6 +77,7 @@ def export_merged(
         out: a new folder.
         base: where the run's local base model lies now.
         tell: what is done now, for who waits.
+        on_download: told how far the download of a base, or an adapter, is.
 
     Raises:
         UsageError: the folder exists, or the source has no adapter.
@@ -79,14 +85,14 @@ def export_merged(
         ModelError: base or adapter are missing or do not fit.
     """
     refuse_existing(out)
-    target = find_target(source, None, base)
+    target = find_target(source, None, base, on_download)
     if target.adapter is None:
         raise UsageError(
             f"{source} is a model without an adapter.", hint="Name a run, or an adapter folder."
         )
     from budgetrl.engine.folder import model_folder
 
-    folder = Path(model_folder(target.recipe))
+    folder = Path(model_folder(target.recipe, on_download))
     weights = [file for file in model_files(folder) if file.suffix in (".safetensors", ".bin")]
     size = sum(file.stat().st_size for file in weights)
     refuse_small_disk(out, size)

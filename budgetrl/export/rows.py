@@ -130,10 +130,12 @@ def prepare(folder: Path, *, with_lengths: bool, say: Say = print) -> None:
     recipe = read_recipe(folder)
     tokenizer = None
     if with_lengths or recipe.sampling.stop:
+        from budgetrl.display.progress import downloads
         from budgetrl.engine.folder import model_folder
         from budgetrl.engine.tokenizer import load_tokenizer
 
-        source = model_folder(recipe)
+        with downloads() as follow:
+            source = model_folder(recipe, follow)
         tokenizer = load_tokenizer(source, recipe)
         if recipe.sampling.stop:
             _write_ends(recipe, source, tokenizer, folder / GENERATION)

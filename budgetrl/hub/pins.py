@@ -19,7 +19,7 @@ from budgetrl.errors import BudgetRLError, DataError
 from budgetrl.hub.errors import not_cached
 from budgetrl.hub.fetch import Watch, bytes_missing, fetch, missing
 from budgetrl.hub.layout import CARD, DataLayout, Need, data_layout, files_of
-from budgetrl.hub.lookup import cached, look_up, moved_to, snapshot_folder
+from budgetrl.hub.lookup import cached, look_up, moved_to
 from budgetrl.hub.peek import columns_of, read_range
 from budgetrl.hub.repo import Found, Repo, RepoFile, is_hub_id, is_offline
 from budgetrl.recipe.model_tables import Columns
@@ -62,6 +62,12 @@ class Pin:
 
 Pins = Mapping[str, Pin]
 """By the key of what is needed."""
+OnDownload = Callable[[Pin, Watch], None]
+"""Told ten times a second what is downloaded and how far it is; may raise to end it."""
+
+
+def untold(pin: Pin, watch: Watch) -> None:
+    """Nobody waits for it, or it is here already."""
 
 
 def needs_of(recipe: Recipe) -> Iterator[Need]:
@@ -214,20 +220,19 @@ def _check_columns(need: Need, found: Found, layout: DataLayout) -> None:
         )
 
 
-def bring(pins: Pins, tell: Callable[[Pin, Watch], None]) -> None:
+def bring(pins: Pins, tell: OnDownload) -> None:
     """Download what is missing, the smallest first, as a command does that is no run.
-
-    Args:
-        pins: what is needed.
-        tell: called ten times a second.
 
     Raises:
         HubError, ModelError, DataError, RefusedError: see `fetch`.
     """
     for one in sorted(pins.values(), key=lambda pin: pin.to_download):
         if one.to_download:
-            watch = Watch(one.to_download, lambda now, one=one: tell(one, now))  # type: ignore[misc]
-            fetch(one.found, one.files, watch)
+            _fetched(one, tell)
+
+
+def _fetched(one: Pin, tell: OnDownload) -> Path:
+    return fetch(one.found, one.files, Watch(one.to_download, lambda now: tell(one, now)))
 
 
 def pinned(recipe: Recipe, pins: Pins) -> Recipe:
@@ -305,12 +310,10 @@ def still_there(pins: Pins) -> list[str]:
     return notes
 
 
-def download(need: Need, watch: Watch | None = None) -> Path:
+def download(need: Need, tell: OnDownload = untold) -> Path:
     """The folder with what is needed, downloaded where it is not here.
 
     Raises:
         ModelError, DataError, HubError, RefusedError: it cannot be had.
     """
-    made = settle(need)
-    fetch(made.found, made.files, watch)
-    return snapshot_folder(made.found)
+    return _fetched(settle(need), tell)

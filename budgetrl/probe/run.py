@@ -17,6 +17,7 @@ from budgetrl.data.prompts import PromptRenderer
 from budgetrl.data.rows import LoadedProblems
 from budgetrl.data.sampler import ProblemSampler
 from budgetrl.data.usable import load_usable
+from budgetrl.display.progress import downloads
 from budgetrl.engine import open_engine
 from budgetrl.engine.base import Engine, Request, requests_of, sample_seed
 from budgetrl.errors import BudgetError, BudgetRLError
@@ -26,8 +27,7 @@ from budgetrl.evaluation.run import evaluate
 from budgetrl.evaluation.suite import prompted, suite_in
 from budgetrl.evaluation.think import think_budget, thinking
 from budgetrl.files import write_json
-from budgetrl.hub.fetch import Watch
-from budgetrl.hub.pins import Pin, bring, pin, pinned
+from budgetrl.hub.pins import bring, pin, pinned
 from budgetrl.plan import make_plan
 from budgetrl.probe.feasibility import ProbeVerdict, Seen, judge
 from budgetrl.probe.lengths import (
@@ -47,7 +47,7 @@ from budgetrl.rewards.pool import GradingPool
 from budgetrl.rewards.shaping import think_format
 from budgetrl.supervise.gpu_lock import gpu_for, hold_gpu
 from budgetrl.types import Completion, EvalResult, EvalWhen, Problem, Verdict
-from budgetrl.units import gib, hours, parse_duration_s
+from budgetrl.units import hours, parse_duration_s
 
 SOLVE_RATES = "solve_rates.json"
 MAX_GROUPS = 256
@@ -121,7 +121,7 @@ def probe(
     """
     plan = _plan(loaded)
     end = started + limit_s
-    recipe = _brought(loaded.recipe, end, tell)
+    recipe = _brought(loaded.recipe, end)
     tell(f"loading {recipe.model.id}")
     with GradingPool() as pool, hold_gpu(gpu_for(recipe), folder.absolute(), end):
         pool.start()
@@ -167,22 +167,19 @@ def probe(
     return found
 
 
-def _brought(recipe: Recipe, end: float, tell: Progress) -> Recipe:
+def _brought(recipe: Recipe, end: float) -> Recipe:
     """The recipe with what it takes from the hub pinned and downloaded, before the GPU is held."""
     pins = pin(recipe)
-    told: set[str] = set()
 
-    def follow(one: Pin, watch: Watch) -> None:
-        if one.need.key not in told:
-            told.add(one.need.key)
-            tell(f"downloading {one.need.repo.id}, {gib(watch.total)}")
+    def check(repo: str) -> None:
         if time.monotonic() > end:
             raise BudgetError(
-                f"the time was over before {one.need.repo.id} was downloaded; its parts are kept.",
+                f"the time was over before {repo} was downloaded; its parts are kept.",
                 hint="Give more with --hours.",
             )
 
-    bring(pins, follow)
+    with downloads(check) as follow:
+        bring(pins, follow)
     return pinned(recipe, pins)
 
 

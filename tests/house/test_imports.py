@@ -114,7 +114,7 @@ def test_the_public_names_are_the_documented_ones_and_the_error_tree() -> None:
     tree = {name for name in budgetrl.__all__ if name.endswith("Error")}
     assert PUBLIC.keys() <= set(budgetrl.__all__) - tree
     assert "BudgetRLError" in tree
-    assert all(issubclass(getattr(errors, name), errors.BudgetRLError) for name in tree)
+    assert all(issubclass(getattr(budgetrl, name), errors.BudgetRLError) for name in tree)
 
 
 def test_no_submodule_shadows_a_public_name() -> None:

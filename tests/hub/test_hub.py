@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from hub_sets import model_files, parquet, put_open_rs, put_sets, sums
 from huggingface_hub import constants
 
 from budgetrl.budget import Limits
+from budgetrl.cli import main
 from budgetrl.data.rows import load_problems, load_suite
 from budgetrl.engine import open_engine
 from budgetrl.errors import (
@@ -350,6 +352,27 @@ def test_no_network_is_named_with_the_way_on(
     assert planned.plan.steps > 0 and not planned.pins, "a dry run plans without a hub"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("run", "quickstart"), ("probe", "quickstart"), ("eval", MODEL), ("eval", f"{MODEL}@v1"),
+     ("export", MODEL, "--to", "merged")],
+    ids=" ".join,
+)  # fmt: skip
+def test_every_command_ends_alike_without_a_network(
+    hub: Hub,
+    hasty: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    named = ("--set", f"model.id={MODEL}") if "quickstart" in words else ()
+    assert main([*words, *named, "--out", str(tmp_path / "out")]) == ExitCode.FAILED
+    assert "UnreachableError: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 # --- downloads
 
 
@@ -530,6 +553,24 @@ def test_eval_finds_models_and_adapters_by_id(hub: Hub, tmp_path: Path) -> None:
     assert open_engine(adapter.recipe, tmp_path, adapter.adapter).adapter_is_zero()
     with pytest.raises(ModelError, match="holds an adapter, no model of its own"):
         pin(recipe(model={"id": "tiny/adapter"}))
+
+
+def test_export_says_how_far_adapter_and_base_are(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.put("model", MODEL, model_files())
+    engine = open_engine(find_target(MODEL).recipe, tmp_path)
+    engine.model.save_pretrained(str(tmp_path / "made"))
+    files = {name: (tmp_path / "made" / name).read_bytes() for name in ADAPTER_FILES}
+    hub.put("model", "tiny/adapter", files)
+    shutil.rmtree(constants.HF_HUB_CACHE)
+    capsys.readouterr()
+    out = str(tmp_path / "merged")
+    assert main(["export", "tiny/adapter", "--to", "merged", "--out", out]) == 0
+    adapter, base, merging = capsys.readouterr().err.splitlines()[:3]
+    assert adapter.startswith("tiny/adapter: ") and "MiB of" in adapter
+    assert base.startswith(f"{MODEL}: ") and "MiB of" in base
+    assert merging.startswith(f"merging into {MODEL}")
 
 
 def test_a_model_that_no_longer_fits_its_window_is_refused_before_its_weights_come(
