@@ -5,12 +5,20 @@ at 3,584 tokens stays below 1 GiB beyond the model itself. Shapes: C completion 
 width, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+TRL_SCALES = ("logit_scale", "output_multiplier")
+"""Which of them TRL heeds where it makes logits in pieces (1.14.2)."""
+_SCALES = {**dict.fromkeys(TRL_SCALES, 1), "lm_head_multiplier": 1, "logits_scaling": -1}
+"""Keys of config.json whose value multiplies logits, or (-1) divides them: of Cohere, Muse Glimmer,
+Falcon-H1, Granite."""
+_TRIED = 8
+"""Tokens that a way to make logits is tried on."""
 PIECE = 256
 """Positions whose logits exist at a time: 148 MiB in float32 at V = 152k, a few times over."""
 
@@ -66,13 +74,36 @@ def scoring(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
-def logits_of(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What makes float32 logits (N, V) of last hidden states (N, H)."""
-    head, cap = model.get_output_embeddings(), _softcap(model)
-    return lambda hidden: cap(head(hidden).float())
+def logits_of(
+    model: Any, scales: Sequence[str] = tuple(_SCALES)
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What makes float32 logits (N, V) of last hidden states (N, H).
+
+    Args:
+        model: a causal language model, without PEFT's wrapper.
+        scales: keys of its config.json that are heeded.
+    """
+    head, config = model.get_output_embeddings(), model.config.get_text_config()
+    known = {name: getattr(config, name, None) for name in scales}
+    scale = math.prod(value ** _SCALES[name] for name, value in known.items() if value is not None)
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma bounds its logits softly
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        made = head(hidden).float()
+        made = made if scale == 1 else made * scale
+        return made if cap is None else cap * torch.tanh(made / cap)
+
+    return logits
 
 
-def _softcap(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Gemma bounds its logits softly; other models leave them as they are."""
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    return (lambda logits: logits) if cap is None else lambda logits: cap * torch.tanh(logits / cap)
+def are_its_logits(model: Any, made: Callable[[torch.Tensor], torch.Tensor]) -> bool:
+    """Whether a model's own logits of a few tokens are those made of its last hidden states.
+
+    Architectures scale logits by rules of their own, and a wrong scale raises no error anywhere.
+    """
+    row = torch.arange(_TRIED, device=model.device)[None]
+    with scoring(model):
+        own = model(input_ids=row, use_cache=False).logits[0].float()
+        found = made(model.base_model(input_ids=row, use_cache=False)[0][0])
+    tolerance = 1e-4 if model.dtype == torch.float32 else 3e-2
+    return bool((own - found).abs().max() <= tolerance * own.abs().max())

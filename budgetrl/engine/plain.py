@@ -32,6 +32,7 @@ from budgetrl.engine.gap import mean_gap
 from budgetrl.engine.logits import scoring
 from budgetrl.engine.merging import drawing_in, lora_layers, merged
 from budgetrl.engine.one_product import train_with_one_product
+from budgetrl.engine.reading import check_reading
 from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.errors import HardwareError, ModelError, first_line
 from budgetrl.recipe.schema import Recipe
@@ -58,7 +59,7 @@ class PlainEngine(ModelEngine):
         """Load base model, tokenizer and adapter; or all weights that were trained.
 
         Raises:
-            ModelError: something is missing or does not match.
+            ModelError: something is missing or does not match, or it reads otherwise with a cache.
             RecipeError: a stop text is not a token, or a LoRA target is no layer.
             HardwareError: CUDA is asked for and absent.
         """
@@ -72,8 +73,11 @@ class PlainEngine(ModelEngine):
             torch.set_num_threads(recipe.engine.threads)
         source = model_folder(recipe)
         if recipe.lora.is_full:
-            return cls(*_whole_model(source, recipe, adapter), recipe)
+            model, tokenizer = _whole_model(source, recipe, adapter)
+            check_reading(model)
+            return cls(model, tokenizer, recipe)
         base = load_base(source, recipe).to(device)
+        check_reading(base)
         tokenizer = load_tokenizer(source, recipe)
         transformers.set_seed(recipe.seed)
         if adapter is None:

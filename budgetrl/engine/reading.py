@@ -17,10 +17,14 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from budgetrl.errors import ModelError
+from budgetrl.engine.logits import scoring
+from budgetrl.errors import ModelError, first_line, is_out_of_memory
 
-_CACHES = ("past_key_values", "cache_params")
-"""Names under which models take a cache."""
+_RECURRENT = "cache_params"
+_CACHES = ("past_key_values", _RECURRENT)
+"""Names under which models take a cache; the second of those that have a state in its place."""
+_TRIED = ((1, 2, 3, 4, 5), (1, 2, 3, 4, 6), (4, 5, 6))
+"""Tokens that reading is tried on: of two rows with one prompt, and of a shorter one."""
 
 
 class Reader:
@@ -51,6 +55,7 @@ class Reader:
         if "logits_to_keep" in takes:
             self._given["logits_to_keep"] = 1
         self._takes_positions = "position_ids" in takes
+        self._sees_past = cache != _RECURRENT
         # Only where a cache holds all that was read can a part of it be masked.
         layers = self._cache.layers
         maskable = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
@@ -102,11 +107,43 @@ class Reader:
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         given = self._given | ({"position_ids": positions} if self._takes_positions else {})
-        logits: torch.Tensor = self._model(input_ids=ids, attention_mask=self._mask, **given).logits
+        # Mamba multiplies what it reads by the mask, which may only be of the tokens that it reads.
+        mask = self._mask if self._sees_past else self._mask[:, -ids.shape[1] :]
+        logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask, **given).logits
         return logits[:, -1]
 
     def _tensor(self, values: Sequence[Any]) -> torch.Tensor:
         return torch.tensor(values, device=self._model.device)
+
+
+def check_reading(model: Any) -> None:
+    """Refuse a model that says something else with a cache, beside other rows, than alone.
+
+    Raises:
+        ModelError: it would be another model that draws, without any error.
+    """
+    name = type(model).__name__
+    with scoring(model):
+        try:
+            reader = Reader(model, [row[:-1] for row in _TRIED])
+            reader.read_prompts()
+            found = reader.read(torch.tensor([row[-1] for row in _TRIED], device=model.device))
+            rows = [torch.tensor([row], device=model.device) for row in _TRIED]
+            alone = torch.cat([model(input_ids=row).logits[:, -1] for row in rows])
+        except (LookupError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise ModelError(
+                f"{name} cannot read with a cache and padding: {first_line(error)}.",
+                hint="Take another model: the plain engine draws so alone.",
+            ) from None
+    apart, size = (found - alone).float(), alone.float() - alone.float().mean(-1, keepdim=True)
+    most = 0.01 if model.dtype == torch.float32 else 0.3
+    if float(apart.norm()) > most * float(size.norm()):
+        raise ModelError(
+            f"{name} says something else with a cache and padding than of one row alone.",
+            hint="Take another model, one that is causal: the plain engine draws so alone.",
+        )
 
 
 def _found(rows: Sequence[tuple[int, ...]], stems: Sequence[int]) -> list[int]:

@@ -19,13 +19,14 @@ from budgetrl.engine.adapter import with_adapter
 from budgetrl.engine.base import ModelEngine
 from budgetrl.engine.divergence import Side, side_of
 from budgetrl.engine.folder import model_folder
+from budgetrl.engine.logits import are_its_logits, logits_of
 from budgetrl.engine.merging import merge_for_good
-from budgetrl.engine.plain import load_base
+from budgetrl.engine.plain import bare_model, load_base
 from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.engine.vocabulary import check_vocabulary
 from budgetrl.errors import ModelError
 from budgetrl.recipe.assets import local_path
-from budgetrl.recipe.schema import Recipe, Teacher
+from budgetrl.recipe.schema import EngineName, Recipe, Teacher
 
 Rows = tuple[torch.Tensor, torch.Tensor]
 """Ids and mask of the same shape."""
@@ -74,10 +75,13 @@ def open_teacher(recipe: Recipe, engine: ModelEngine) -> LoadedTeacher:
         engine: open, with the student.
 
     Raises:
-        ModelError: it cannot be loaded, its tokens are others, or it ends in another way.
+        ModelError: it cannot be loaded, its tokens are others, or it ends in another way; or a
+            model's logits cannot be made in pieces.
     """
     spec = recipe.teacher
     assert spec is not None
+    if engine.name == EngineName.PLAIN:
+        _check_logits("the model", engine.model)
     pad = engine.tokenizer.pad_token_id or 0
     if spec.is_self:
         return LoadedTeacher(engine.model, True, pad, engine.tokenizer)
@@ -97,7 +101,19 @@ def open_teacher(recipe: Recipe, engine: ModelEngine) -> LoadedTeacher:
         merge_for_good(model)
     if not spec.load_in_4bit and spec.device == "model":
         model = model.to(engine.model.device)
+    _check_logits(f"teacher {spec.id!r}", model)
     return LoadedTeacher(model.requires_grad_(False).eval(), False, pad, tokenizer)
+
+
+def _check_logits(name: str, model: Any) -> None:
+    """Refuse a model whose logits the divergence would make by another rule than its own."""
+    inner = bare_model(model)
+    if not are_its_logits(inner, logits_of(inner)):
+        raise ModelError(
+            f"{name} ({type(inner).__name__}) makes its logits of its last hidden states by a rule "
+            "that is not known here, so a distillation would compare other ones.",
+            hint="Use an SFT stage on the teacher's answers.",
+        )
 
 
 def recipe_of(recipe: Recipe, spec: Teacher) -> Recipe:

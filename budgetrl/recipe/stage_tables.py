@@ -180,7 +180,8 @@ class Stage(Table):
             made["grpo"] = made["grpo"] | {"num_iterations": 1}
         if self.kind is StageKind.DISTILL:
             # Every answer teaches, a group without a difference in reward too.
-            made["signal"] = made["signal"] | {"skip": "off", "resample_rounds": None}
+            whole = {"skip": "off", "keep_rows": None, "resample_rounds": None}
+            made["signal"] = made["signal"] | whole
             if not made["distill"]["reward_weight"]:
                 made["grpo"] = made["grpo"] | {"beta": 0.0}  # of a loss that has no weight
         return made

@@ -19,6 +19,8 @@ import torch
 
 from budgetrl.engine.base import StopCheck
 from budgetrl.engine.logits import scoring
+from budgetrl.engine.plain import bare_model
+from budgetrl.errors import ModelError
 from budgetrl.training.signal import Batch
 from budgetrl.training.stopper import StepAborted
 
@@ -72,13 +74,41 @@ def logps(trainer: Any, batch: Batch, key: str = OLD) -> torch.Tensor:
     return found
 
 
+def refuse_counted_padding(trainer: Any) -> None:
+    """Refuse a model for which a prompt says something else behind padding.
+
+    TRL pads prompts on the left and gives no positions; GPT-2, BioGPT and others then count padding
+    too, so that log-probabilities would be of other places than completions are drawn at.
+
+    Raises:
+        ModelError: it does.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    row = torch.arange(_TRIED, device=model.device)[None]
+    pad = torch.nn.functional.pad
+    with scoring(model):
+        alone, behind = (
+            trainer._full_logits_logps(
+                model, pad(row, (gap, 0)), pad(torch.ones_like(row), (gap, 0)), _TRIED // 2
+            )[0]
+            for gap in (0, _TRIED)
+        )
+    most = (1e-3 if bare_model(model).dtype == torch.float32 else 0.1) * alone.abs().max()
+    if bool((alone - behind).abs().max() > most):
+        raise ModelError(
+            f"{type(bare_model(model)).__name__} counts padding as positions, so the trainer would "
+            "not see the prompts that answers are drawn from.",
+            hint="Take a model with relative positions, such as a Llama or a Qwen.",
+        )
+
+
 def works_by_pieces(trainer: Any) -> bool:
     """Whether a model's logits are what TRL makes of last hidden states and head, in pieces.
 
     Not where a head has an adapter, or a model scales its logits by a rule that TRL does not know.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = bare_model(model)
     if type(inner.get_output_embeddings()) is not torch.nn.Linear:
         return False
     row = torch.arange(_TRIED, device=model.device)[None]

@@ -15,7 +15,9 @@ import torch
 
 from budgetrl.data.demonstrations import Demonstration
 from budgetrl.engine.base import sample_seed
-from budgetrl.recipe.schema import Recipe
+from budgetrl.engine.logits import TRL_SCALES, are_its_logits, logits_of
+from budgetrl.engine.plain import bare_model
+from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.training.rates import RateCallback
 from budgetrl.training.recorder import StepRecord
 from budgetrl.training.signal import padding_share, zero_gradient_loss
@@ -160,10 +162,18 @@ def build_sft_trainer(parts: TrainerParts, max_steps: int, callbacks: Sequence[A
     """
     recipe = parts.recipe
     passes = accumulation(recipe)
-    wanted = sft_arguments(recipe, parts.folder, max_steps, passes)
+    whole = parts.engine.name == EngineName.UNSLOTH or not _has_trls_head(parts.engine.model)
+    wanted = sft_arguments(recipe, parts.folder, max_steps, passes, whole_head=whole)
     placeholder = {"input_ids": [0, 0], "labels": [0, 0]}
     callbacks = [RateCallback(1), *callbacks]
     return open_trainer(parts, SftMixin, "SFT", wanted, [placeholder] * passes, callbacks)
+
+
+def _has_trls_head(model: Any) -> bool:
+    """Whether TRL's chunks make the model's own logits; Unsloth has a loss of its own for that."""
+    inner = bare_model(model)
+    plain = type(inner.get_output_embeddings()) is torch.nn.Linear
+    return plain and are_its_logits(inner, logits_of(inner, TRL_SCALES))
 
 
 def longest_rows(recipe: Recipe, pad: int) -> Batch:

@@ -30,6 +30,7 @@ from budgetrl.training.scoring import (
     REFERENCE_ADAPTER,
     keep_promises,
     promise,
+    refuse_counted_padding,
     works_by_pieces,
 )
 from budgetrl.training.signal import (
@@ -288,6 +289,7 @@ def build_trainer(
 
     Raises:
         TrainingError: a library changed a value of the recipe.
+        ModelError: TRL's trainer cannot be right with this model.
     """
     recipe, model = parts.recipe, parts.engine.model
 
@@ -308,7 +310,9 @@ def build_trainer(
     _settle_reference(parts)
     # TRL asks for a `Dataset`; of rows that are placeholders each look-up takes milliseconds.
     trainer.train_dataset = list(trainer.train_dataset)
-    trainer.by_pieces = parts.engine.name == EngineName.PLAIN and works_by_pieces(trainer)
+    if parts.engine.name == EngineName.PLAIN:
+        refuse_counted_padding(trainer)
+        trainer.by_pieces = works_by_pieces(trainer)
     # Which completions are truncated: those that none of these ends, sampling.stop included.
     trainer.eos_token_ids = sorted(parts.engine.end_ids)
     return trainer

@@ -12,6 +12,9 @@ from budgetrl.recipe.schema import EngineName, Recipe
 
 UNLIMITED_STEPS = 1_000_000
 """Stands for "as many updates as the budget buys"."""
+_NO_ROUTER_LOSS = {"router_aux_loss_coef": 0.0}
+"""Else TRL takes 0.001 or so from config.json, of dense models too: Granite 4.0 is written as a
+mixture of no experts, and its forward gives no such loss."""
 
 
 def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, Any]:
@@ -51,6 +54,7 @@ def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, An
         "top_entropy_quantile": 1.0,
         "entropy_coef": 0.0,
         "use_adaptive_entropy": False,
+        **_NO_ROUTER_LOSS,
         "off_policy_mask_threshold": None,
         "sync_ref_model": False,
         "disable_dropout": False,
@@ -70,7 +74,9 @@ def grpo_arguments(recipe: Recipe, folder: Path, max_steps: int) -> dict[str, An
     }
 
 
-def sft_arguments(recipe: Recipe, folder: Path, max_steps: int, passes: int) -> dict[str, Any]:
+def sft_arguments(
+    recipe: Recipe, folder: Path, max_steps: int, passes: int, *, whole_head: bool
+) -> dict[str, Any]:
     """Keyword arguments of `SFTConfig` for a stage's recipe.
 
     Args:
@@ -78,10 +84,8 @@ def sft_arguments(recipe: Recipe, folder: Path, max_steps: int, passes: int) -> 
         folder: where the trainer may write (it is told not to).
         max_steps: the step after which training is complete.
         passes: micro-batches of an update.
+        whole_head: the model makes all logits; by default TRL those of trained tokens, in chunks.
     """
-    # TRL's default computes the head of trained tokens alone, in chunks: not with an adapter there,
-    # and Unsloth brings a loss of its own that does the same.
-    whole_head = recipe.engine.name is EngineName.UNSLOTH or "lm_head" in recipe.lora.targets
     return {
         "max_steps": max_steps,
         "per_device_train_batch_size": 1,
@@ -95,6 +99,7 @@ def sft_arguments(recipe: Recipe, folder: Path, max_steps: int, passes: int) -> 
         "assistant_only_loss": False,
         "pad_to_multiple_of": None,
         "loss_type": "nll" if whole_head else "chunked_nll",
+        **_NO_ROUTER_LOSS,
         "neftune_noise_alpha": None,
         "activation_offloading": False,
         "eos_token": None,

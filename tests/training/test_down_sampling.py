@@ -29,6 +29,11 @@ def test_a_row_without_reward_is_never_kept_and_others_have_no_advantage() -> No
     assert not any(advantages[1:2] + advantages[3:])
 
 
+def test_a_distillation_learns_from_every_row() -> None:
+    (part,) = load_recipe("quickstart_distill", ["signal.keep_rows=2"]).recipe.parts
+    assert (part.signal.skip, part.signal.keep_rows) == ("off", None)
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

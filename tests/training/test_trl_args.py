@@ -29,8 +29,8 @@ ELSEWHERE = {
     *("ref_model_mixup_alpha", "ref_model_sync_steps"),
     *("sapo_temperature_neg", "sapo_temperature_pos"),
     *("vespo_k_neg", "vespo_k_pos", "vespo_lambda_neg", "vespo_lambda_pos"),
-    # tools, experts, several devices: not in budgetrl
-    *("max_tool_calling_iterations", "router_aux_loss_coef", "ds3_gather_for_generation"),
+    # tools, several devices: not in budgetrl
+    *("max_tool_calling_iterations", "ds3_gather_for_generation"),
     # generation by TRL itself, which an engine replaces
     *("use_transformers_continuous_batching", "transformers_continuous_batching_config"),
     "use_transformers_paged",
