@@ -13,7 +13,7 @@ from budgetrl.estimation.memory import Verdict
 from budgetrl.units import GIB, duration, hours, usd
 
 _STYLE = {Verdict.FITS: "green", Verdict.TIGHT: "yellow", Verdict.NO: "red"}
-_DIM = "bright_black"
+_DIM = "dim"
 
 
 def print_table(estimates: Sequence[Estimate]) -> None:

@@ -29,7 +29,7 @@ _VERDICT = {
     Verdict.TIGHT: ("tight", "bold yellow"),
     Verdict.NO: ("does not fit", "bold red"),
 }
-_DIM = "bright_black"
+_DIM = "dim"
 
 
 class Ink(NamedTuple):

@@ -93,7 +93,8 @@ def _small(moment: Moment, width: int) -> list[Text]:
         drawn = chart(accuracy.values(width), width, 1, moment.glyphs)
         lines.append(row((drawn[0], g.CURVES["accuracy"])))
     for warning in view.history.warnings.values():
-        lines.insert(1, row((f"{moment.glyphs.warning} {scrub(warning.message)}", g.WARN)))
+        text = f"{moment.glyphs.warning} {scrub(warning.message)}"
+        lines.insert(1, panels.marked_warning(text, moment.glyphs))
     if moment.message:
-        lines.insert(1, row((scrub(moment.message), g.WARN)))
+        lines.insert(1, row((scrub(moment.message), g.STRONG)))
     return lines

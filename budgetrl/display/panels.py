@@ -242,11 +242,17 @@ def warnings(moment: Moment, width: int) -> Panel | None:
             lines = [*marked[: rows - 1], rest]
         else:
             lines = _newest_whole(whole, rows, moment.glyphs)
-        return [fit(row((line, g.WARN)), width, moment.glyphs) for line in lines]
+        return [fit(marked_warning(line, moment.glyphs), width, moment.glyphs) for line in lines]
 
     # What to do about it stands at its end: the newest one is cut last.
     least = min(5, len(texts) - 1 + len(whole[-1]))
     return Panel(1, least, sum(map(len, whole)), draw)
+
+
+def marked_warning(line: str, glyphs: g.Glyphs) -> Text:
+    """Its mark in colour; its words in the terminal's own, since yellow on white is not read."""
+    mark = glyphs.warning if line.startswith(glyphs.warning) else ""
+    return row((mark, g.WARN), (line.removeprefix(mark), g.STRONG))
 
 
 def _newest_whole(texts: Sequence[list[str]], rows: int, glyphs: g.Glyphs) -> list[str]:
@@ -298,7 +304,7 @@ def footer(moment: Moment, hint: str) -> Panel | None:
         return None
 
     def draw(width: int, rows: int) -> list[Text]:
-        line = row((scrub(moment.message), g.WARN)) if moment.message else row((hint, g.LABEL))
+        line = row((scrub(moment.message), g.STRONG) if moment.message else (hint, g.LABEL))
         return [fit(line, width, moment.glyphs)]
 
     return Panel(1 if moment.message else 9, 1, 1, draw)

@@ -71,7 +71,7 @@ def print_runs(views: Sequence[LiveRun], stream: TextIO) -> None:
         missing += [f"{name}: {sentence}" for sentence in losses.sentences()]
     console.print(table)
     for sentence in missing:
-        console.print(Text(sentence, g.WARN))
+        console.print(Text(sentence, g.STRONG))
 
 
 def _gain(view: LiveRun) -> str:

@@ -13,7 +13,7 @@ from budgetrl.account.live import LiveRun
 from budgetrl.display.base import GuardedDisplay, can_be_live
 from budgetrl.display.plain import PlainDisplay
 from budgetrl.errors import RunDirError
-from budgetrl.rundir import RunDir, list_runs
+from budgetrl.rundir import SUPERVISOR_LOCK, RunDir, list_runs
 from budgetrl.types import RunStatus
 
 TICK_S = 0.5
@@ -71,7 +71,7 @@ def watch(
     """
     view = LiveRun(run)
     view.catch_up()
-    if view.status_at() is not RunStatus.RUNNING:
+    if not _goes_on(view):
         _print(view, stream, time.time())
         return
     with _open(view, stream, errors) as display:
@@ -80,11 +80,16 @@ def watch(
         while display.view is not None:
             if not run.path.is_dir():
                 raise RunDirError(f"the run directory {run.path} is gone.")
-            if display.view.status_at() is not RunStatus.RUNNING:
+            if not _goes_on(display.view):
                 break
             sleep(TICK_S)
             display.tick()
         display.close(display.view.history.finished if display.view is not None else None)
+
+
+def _goes_on(view: LiveRun) -> bool:
+    """Whether more may come: after the run's end its supervisor still writes report and bill."""
+    return view.status_at() is RunStatus.RUNNING or view.run.is_locked(SUPERVISOR_LOCK)
 
 
 def _open(view: LiveRun, stream: TextIO, errors: TextIO) -> GuardedDisplay:

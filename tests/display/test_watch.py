@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from terminal import LEAVE, Terminal
 
 from budgetrl.cli import main
 from budgetrl.display.base import GuardedDisplay, open_display
-from budgetrl.display.watch import newest_run, print_frame
+from budgetrl.display.watch import newest_run, print_frame, watch
 from budgetrl.rundir import RESOLVED
 
 Capture = pytest.CaptureFixture[str]
@@ -51,6 +52,25 @@ def test_a_finished_run_is_printed_and_watch_leaves(tmp_path: Path, capsys: Capt
     assert main(["watch", str(run.path)]) == 0
     assert "+38.7 points" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_watch_stays_until_the_report_is_there(tmp_path: Path) -> None:
+    run = made.make_run(tmp_path, end="budget")
+    shutil.rmtree(run.report, ignore_errors=True)
+    out, supervisor = io.StringIO(), ExitStack()
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            run.report.mkdir()
+            (run.report / "report.html").touch()
+            supervisor.close()
+
+    supervisor.enter_context(run.supervised())
+    watch(run, out, io.StringIO(), pause)
+    assert len(pauses) == 2
+    assert "report.html" in out.getvalue()
 
 
 def test_a_crashed_run_has_one_frame_on_a_terminal_too(tmp_path: Path) -> None:
