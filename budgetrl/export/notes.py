@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from budgetrl.export.keys import VERL
 from budgetrl.export.limits import Left, Target
-from budgetrl.export.rows import is_local
-from budgetrl.masking import MASK, names_secret
+from budgetrl.export.rows import dump_recipe, is_local
+from budgetrl.masking import MASK
 from budgetrl.recipe.schema import Recipe
 from budgetrl.rewards.own_files import is_own
 
@@ -58,11 +58,14 @@ def _code(recipe: Recipe) -> str:
     own = [reward.name for reward in recipe.rewards if is_own(reward.name)]
     if not own:
         return ""
-    hidden = any(names_secret(key) for reward in recipe.rewards for key in reward.parameters)
     return (
         f"{', '.join(own)}: code of yours. Put its module on PYTHONPATH on every machine, and say "
         "that you want it to run with `export BUDGETRL_ALLOW_CODE=1`."
-        + (f" Put back what stands as {MASK} in recipe.json." if hidden else "")
+        + (
+            f" Put back what stands as {MASK} in recipe.json."
+            if MASK in dump_recipe(recipe)
+            else ""
+        )
     )
 
 

@@ -199,5 +199,9 @@ def _is_here(spec: Eval) -> bool:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """A resolved recipe as JSON text, to be passed on: without values of keys that name secrets."""
-    return json.dumps(masked_tree(recipe.model_dump(mode="json"), str), indent=1) + "\n"
+    """A resolved recipe as JSON text, to be passed on: without secrets."""
+    document = masked_tree(recipe.model_dump(mode="json"), str)  # prompts stay word by word
+    document["tracker"] = masked_tree(document["tracker"])
+    for reward in document["rewards"]:
+        reward["parameters"] = masked_tree(reward["parameters"])
+    return json.dumps(document, indent=1) + "\n"

@@ -48,7 +48,7 @@ def validate(tables: Mapping[str, Any], located: Located) -> Recipe:
     try:
         recipe = Recipe.model_validate_json(json.dumps(tables))
     except ValidationError as error:
-        lines = [_line(dict(one), tables, located) for one in error.errors()]
+        lines = _lines(error, tables, located)
         raise _error(lines, located) from None
     lines = [line for stage in recipe.stages for line in _stage_lines(recipe, stage, located)]
     if lines:
@@ -66,7 +66,7 @@ def _stage_lines(recipe: Recipe, stage: Stage, located: Located) -> list[str]:
         recipe.for_stage(stage)
     except ValidationError as error:
         inside = replace(located, prefix=f"stages.{stage.name}.")
-        return [_line(dict(one), tables, inside) for one in error.errors()]
+        return _lines(error, tables, inside)
     return []
 
 
@@ -74,6 +74,25 @@ def _error(lines: Sequence[str], located: Located) -> RecipeError:
     if len(lines) == 1:
         return RecipeError(lines[0])
     return RecipeError(f"{located.path}: {len(lines)} problems:\n  " + "\n  ".join(lines))
+
+
+def _lines(error: ValidationError, tables: Mapping[str, Any], located: Located) -> list[str]:
+    """A line for each value that is wrong; of one that may be of several kinds, all of them."""
+    told: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for number, one in enumerate(error.errors()):
+        place = tuple(part for part in one["loc"] if not _is_branch(part))
+        key = place if len(place) < len(one["loc"]) else (*place, number)
+        if key in told:
+            told[key]["msg"] += f", or {one['msg'].removeprefix('Input should be ')}"
+        else:
+            told[key] = {**one, "loc": place}
+    return [_line(one, tables, located) for one in told.values()]
+
+
+def _is_branch(part: Any) -> bool:
+    """Whether a part of a location names a kind that a value may be of, not a key."""
+    plain = ("int", "float", "str")
+    return isinstance(part, str) and ("[" in part or part in plain or "constrained-" in part)
 
 
 def _line(error: dict[str, Any], tables: Mapping[str, Any], located: Located) -> str:
@@ -108,7 +127,7 @@ def _where(loc: tuple[Any, ...], tables: Any) -> tuple[str, str]:
             element = node if isinstance(node, dict) else {}
             keys = [element.get(key) for key in ("name", "suite", "key")]
             names.append(next((str(key) for key in keys if key is not None), f"#{part + 1}"))
-        elif not (isinstance(part, str) and ("[" in part or part in ("int", "float", "str"))):
+        else:
             names.append(str(part))
     if not names:
         return "", ""

@@ -7,7 +7,6 @@ The runs lie beside it, so `budgetrl runs --out SWEEP` lists them. One process w
 that hands out the trials.
 """
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from pydantic import TypeAdapter
 from budgetrl.account.run import Account
 from budgetrl.budget import Budget
 from budgetrl.errors import RunDirError, UsageError
-from budgetrl.files import PRIVATE_MODE, clear_temporary, write_json
+from budgetrl.files import PRIVATE_MODE, clear_temporary, parse_json, write_json
 from budgetrl.history import read_history
 from budgetrl.recipe.base import Rank
 from budgetrl.rundir import RunDir
@@ -230,19 +229,25 @@ def open_study(path: Path) -> StudyDir:
     Raises:
         RunDirError: none there, or one of another version.
     """
+    wrong = "is damaged"
     try:
-        document = json.loads((path / STUDY).read_text(encoding="utf-8"))
+        document = parse_json((path / STUDY).read_bytes())
         version = document["schema_version"]
         if version in (1, 2):
             _renew(document)
         elif version != SCHEMA_VERSION:
-            raise ValueError(f"schema version {version}")
+            wrong = f"has schema version {version}, and this budgetrl knows up to {SCHEMA_VERSION}"
+            raise ValueError(wrong)
         return StudyDir(path.resolve(), TypeAdapter(Sweep).validate_python(document))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunDirError(
-            f"{path / STUDY}: cannot be read as a study: {error}.",
-            hint="Its runs are whole: `budgetrl report` takes them one by one or together.",
-        ) from None
+    except OSError as error:
+        wrong = f"cannot be read: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise RunDirError(
+        f"{path / STUDY}: {wrong}.",
+        hint="Its runs are whole: `budgetrl report` takes them one by one or together, and "
+        "`budgetrl resume` goes on with each.",
+    )
 
 
 def _renew(document: dict[str, Any]) -> None:

@@ -322,6 +322,10 @@ def test_a_recipe_that_is_not_there_is_named(ref: str, says: str) -> None:
         ("rewards.format.weigth=1", "[[rewards]] format weigth: unknown key; did you mean weight"),
         ("lorra.rank=4", "command line: [lorra]: unknown key; did you mean lora"),
         ("data.path=~no-such-user/x", "is not a path"),
+        (
+            "checkpoint.keep_completions=0",
+            "keep_completions = 0: input should be 'all' or 'sampled', or greater than or equal to 1",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(override: str, says: str) -> None:

@@ -53,11 +53,12 @@ from budgetrl.rundir import (
     open_run,
 )
 from budgetrl.study.specs import Asked
-from budgetrl.study.state import StudyDir, Sweep
+from budgetrl.study.state import StudyDir, Sweep, open_study
 from budgetrl.supervise.closing import Closing
 from budgetrl.supervise.run import _can_restart
 from budgetrl.supervise.worker import Signals, Worker
 from budgetrl.training.attempt import Attempt
+from budgetrl.training.log import _drop_unkept
 from budgetrl.types import Problem, RunStatus, StopReason
 
 STEPS = 6
@@ -477,6 +478,14 @@ def test_completions_that_went_by_an_earlier_rule_are_not_lost(run: RunDir) -> N
     assert find_losses(run, read_history(run)).completions == (3,)
 
 
+def test_a_resumed_run_keeps_the_completions_that_its_rule_says(run: RunDir) -> None:
+    for step in range(1, STEPS + 1):
+        run.write_completions(step, [{"step": step}])
+    recipe = load_recipe("quickstart", ["checkpoint.keep_completions=2"]).recipe
+    _drop_unkept(run, recipe, 4)
+    assert sorted(run.stored_completions()) == [3, 4, 5, 6], "5 and 6 are made again"
+
+
 def test_a_damaged_evaluation_of_any_kind_of_file_is_set_aside_each_time(run: RunDir) -> None:
     file = run.path / "evals" / "heldout" / "baseline.json"
     for content in (b"", b"[]", b"null", b'{"schema_version": "1"}', b"\xff", None, b"{", None):
@@ -560,14 +569,22 @@ def test_numbers_beyond_all_bounds_are_none() -> None:
 def test_what_a_sweep_was_asked_for_is_its_owners_alone(tmp_path: Path) -> None:
     asked = Asked("q", {}, sets=("rewards.m:f.parameters.api_key=abc",))
     study = StudyDir.create(tmp_path / "s", Sweep(asked, Budget(9.0), [], 1.0, {}))
-    assert (study.path / "study.json").stat().st_mode & 0o777 == 0o600
+    file = study.path / "study.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    for content in (file.read_text()[:50], "[1]", "", '{"schema_version": 1, "config": 3}'):
+        file.write_text(content)
+        with pytest.raises(RunDirError, match="study.json: is damaged") as caught:
+            open_study(study.path)
+        assert "budgetrl report" in caught.value.hint
 
 
 def test_an_exported_recipe_has_no_secret() -> None:
     recipe = load_recipe("quickstart").recipe
-    judge = Reward(name="judges:ask", parameters={"api_key": "k", "model": "m"})
+    place = {"at": "https://u:pw@h.io/v1", "api_key": "k", "model": "m"}
+    judge = Reward(name="judges:ask", parameters=place)
     text = dump_recipe(recipe.model_copy(update={"rewards": (judge,)}))
-    assert json.loads(text)["rewards"][0]["parameters"] == {"api_key": "[secret]", "model": "m"}
+    shown = {"at": "https://[secret]@h.io/v1", "api_key": "[secret]", "model": "m"}
+    assert json.loads(text)["rewards"][0]["parameters"] == shown
     assert json.loads(text)["model"] == recipe.model_dump(mode="json")["model"]
 
 
