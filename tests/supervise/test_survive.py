@@ -573,7 +573,7 @@ def test_what_a_sweep_was_asked_for_is_its_owners_alone(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     for content in (file.read_text()[:50], "[1]", "", '{"schema_version": 1, "config": 3}'):
         file.write_text(content)
-        with pytest.raises(RunDirError, match="study.json: is damaged") as caught:
+        with pytest.raises(RunDirError, match=r"study\.json: is damaged") as caught:
             open_study(study.path)
         assert "budgetrl report" in caught.value.hint
 
