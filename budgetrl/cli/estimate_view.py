@@ -19,7 +19,7 @@ from budgetrl.account.text import clipped
 from budgetrl.estimation.advice import advise
 from budgetrl.estimation.as_json import assumptions
 from budgetrl.estimation.estimate import Estimate
-from budgetrl.estimation.learning import paces
+from budgetrl.estimation.learning import SignalPace, paces
 from budgetrl.estimation.memory import Verdict
 from budgetrl.units import GIB, duration, hours, usd
 
@@ -227,9 +227,9 @@ def _outcome(made: Estimate, width: int) -> Text:
 
 def _learning(made: Estimate, beside: Estimate | None, probe: Path | None, width: int) -> Text:
     """Groups with signal for the time and the money, and beside another recipe."""
-    first, *others = paces(made, probe)
+    ours = paces(made, probe)
     text = _heading("Groups with right and wrong answers", "", width)
-    for number, pace in enumerate((first, *others)):
+    for number, pace in enumerate(ours):
         line = f"{pace.per_hour:.0f} an hour"
         if pace.per_usd is not None:
             line += f", {pace.per_usd:.0f} a dollar"
@@ -237,14 +237,25 @@ def _learning(made: Estimate, beside: Estimate | None, probe: Path | None, width
         style = _DIM if number else "default"
         text.append("- ").append_text(_wrapped(line, width - 2, style, hang=2)).append("\n")
     if beside is not None:
-        theirs = paces(beside, probe)
-        base, best = theirs[0].per_hour, (first, *others)[-1]
-        line = f"{first.per_hour / base:.2f} times those of {beside.scenario.recipe.name}"
-        line += f" ({base:.0f} an hour) at the same share"
-        if best.share.source != theirs[-1].share.source:
-            line += f"; {best.per_hour / base:.2f} times with the share of its order"
-        text.append_text(_wrapped(f"{line}.", width, "default")).append("\n")
+        line = _compared(ours, paces(beside, probe), beside.scenario.recipe.name)
+        text.append_text(_wrapped(line, width, "default")).append("\n")
     return text
+
+
+def _compared(ours: Sequence[SignalPace], theirs: Sequence[SignalPace], name: str) -> str:
+    """How much more one recipe's groups are than another's, at each share and in its own order."""
+    alike = {pace.share: pace.per_hour for pace in ours}
+    base, *ends = (pace for pace in theirs if pace.share in alike)
+    line = f"{alike[base.share] / base.per_hour:.2f} times those of {name}"
+    line += f" ({base.per_hour:.0f} an hour) at the same share"
+    if ends:
+        band = [f"{alike[p.share] / p.per_hour:.2f} at {p.share.value:.0%}" for p in ends]
+        line += f" ({', '.join(band)})"
+    known = {pace.share for pace in theirs}
+    for pace in ours:
+        if pace.share not in known:
+            line += f"; {pace.per_hour / base.per_hour:.2f} times with the share of its order"
+    return f"{line}."
 
 
 def _advice(made: Estimate, width: int) -> Text:

@@ -77,13 +77,18 @@ def signal_pace(made: Estimate, share: Share = ASSUMED) -> SignalPace:
 
 
 def paces(made: Estimate, probe: Path | None = None) -> list[SignalPace]:
-    """The expected pace first, then the two ends of what was seen; or the probe's alone.
+    """The expected pace first, then the two ends of what was seen, and that of its order.
+
+    Or, by a probe, the pace in the recipe's order first, then that in uniform order.
 
     Raises:
         DataError: the probe's file is no table of solve rates.
     """
     if probe is not None:
-        return [signal_pace(made, probed(made.scenario.recipe, probe))]
+        recipe = made.scenario.recipe
+        orders = dict.fromkeys((recipe.signal.order, "uniform"))
+        recipes = [recipe.but({"signal.order": order}) for order in orders]
+        return [signal_pace(made, probed(ordered, probe)) for ordered in recipes]
     found = [ASSUMED, Share(LOW, "the least seen"), Share(HIGH, "the most seen")]
     if made.scenario.recipe.signal.order == "difficulty":
         odds = ORDER_ODDS * LIVE_GROUPS / (1 - LIVE_GROUPS)

@@ -232,6 +232,8 @@ class Prompt(Table):
 
 
 def _free_cores_for_auto(value: object) -> object:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError('must be a number of threads, or "auto"')
     return free_cores() if value == "auto" else value
 
 

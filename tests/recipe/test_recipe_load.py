@@ -318,6 +318,7 @@ def test_a_recipe_that_is_not_there_is_named(ref: str, says: str) -> None:
         ("data.path=unset", "exactly one of data.id (hub) and data.path"),
         ("eval.heldout.k=[8]", "k = 8 needs at least as many samples (4)"),
         ("engine.name=unsloth", 'needs engine.device = "cuda"'),
+        ("engine.threads=many", """threads = 'many': must be a number of threads, or "auto\"."""),
         ("lora.rnk=4", "[lora] rnk: unknown key; did you mean rank"),
         ("rewards.format.weigth=1", "[[rewards]] format weigth: unknown key; did you mean weight"),
         ("lorra.rank=4", "command line: [lorra]: unknown key; did you mean lora"),
