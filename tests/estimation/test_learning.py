@@ -11,6 +11,7 @@ from budgetrl.errors import DataError, RecipeError
 from budgetrl.estimation.estimate import Estimate, estimate
 from budgetrl.estimation.learning import ASSUMED, Share, paces, probed, signal_pace
 from budgetrl.hardware import find_gpu
+from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.load import load_recipe
 
 
@@ -74,6 +75,17 @@ def test_the_share_can_be_a_probes(tmp_path: Path, capsys: pytest.CaptureFixture
     file.write_text("[]")
     with pytest.raises(DataError, match="no table of solve rates"):
         probed(plain, file)
+
+
+@pytest.mark.parametrize("name", ["best/deepscaler", "best/qwen2.5_instruct"])
+def test_every_change_of_a_best_recipe_is_a_deviation(name: str) -> None:
+    best = load_recipe(name).recipe
+    paper = load_recipe(best.recipe.beside or "").recipe
+    ours, theirs = flat_values(best), flat_values(paper)
+    tables = ("recipe", "stated", "inferred", "deviation", "expected")
+    changed = {key for key in ours if ours[key] != theirs.get(key)}
+    changed = {key for key in changed if not key.startswith(tables)}
+    assert len(changed) >= 8 and changed <= {entry.key for entry in best.deviation}
 
 
 def test_the_overlay_is_refused_where_a_recipe_contradicts_it(tmp_path: Path) -> None:
