@@ -15,6 +15,7 @@ from budgetrl.units import duration, usd
 
 PIPE_WIDTH = 200
 """Columns where there is no terminal: nothing is folded."""
+ANY_WIDTH = 10_000
 
 
 def runs(out: Path) -> list[LiveRun]:
@@ -43,24 +44,18 @@ def run_json(view: LiveRun) -> dict[str, Any]:
 
 
 def print_runs(views: Sequence[LiveRun], stream: TextIO) -> None:
-    """The same for people."""
+    """The same for people; where a name has no room beside the rest, it stands above it."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(file=stream, highlight=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
-    table = Table(box=None, pad_edge=False, header_style=g.LABEL)
-    table.add_column("run", overflow="fold")
-    table.add_column("status", no_wrap=True)
-    for name in ("updates", "time", "money", "gain"):
-        table.add_column(name, justify="right", no_wrap=True)
-    missing = []
+    rows, missing = [], []
     for view in views:
         status, elapsed = view.status_at(), view.elapsed_s()
         losses, name = find_losses(view.run, view.history), scrub(short_path(view.run.path))
-        table.add_row(
+        row = (
             Text(name),
             Text(status.value, g.TONES[STATUS_TONES[status]]),
             str(max(view.steps, losses.last)),
@@ -68,10 +63,30 @@ def print_runs(views: Sequence[LiveRun], stream: TextIO) -> None:
             usd(view.usd_of(elapsed)),
             Text(scrub(_gain(view))),
         )
+        rows.append(row)
         missing += [f"{name}: {sentence}" for sentence in losses.sentences()]
-    console.print(table)
+    wide = console.options.update(width=ANY_WIDTH)
+    if console.measure(table := _table(rows), options=wide).maximum <= console.width:
+        console.print(table)
+    else:  # a name in pieces can be neither read nor copied
+        for path, state, made, *others in rows:
+            facts = [f"{made} updates", *(str(fact) for fact in others if str(fact) != "-")]
+            console.print(path, soft_wrap=True)
+            console.print(Text.assemble("  ", state, "  ", "  ".join(facts)))
     for sentence in missing:
         console.print(Text(sentence, g.STRONG))
+
+
+def _table(rows: Sequence[Sequence[Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style=g.LABEL)
+    for name in ("run", "status", "updates", "time", "money", "gain"):
+        left = name in ("run", "status")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _gain(view: LiveRun) -> str:

@@ -138,6 +138,15 @@ def test_runs_is_a_table_with_status_spent_and_gain(tmp_path: Path, capsys: Capt
         assert fact in told
 
 
+def test_a_name_that_has_no_room_beside_stands_whole_above(tmp_path: Path) -> None:
+    run = made.make_run(tmp_path / "runs", steps=69, of=69, end="budget")
+    terminal = Terminal(["-m", "budgetrl", "runs"], 80, 24, cwd=tmp_path)
+    assert terminal.end() == 0
+    name, facts = terminal.data.decode().splitlines()
+    assert name == f"runs/{run.name}"
+    assert facts.startswith("  ") and "69 updates  4 m 28 s  $0.0298" in facts
+
+
 def test_runs_shows_folder_names_as_they_are_and_no_escapes(
     tmp_path: Path, capsys: Capture
 ) -> None:
