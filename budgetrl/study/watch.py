@@ -1,6 +1,6 @@
 """How far the trials of a sweep are, from its files alone: rows, lines, `budgetrl watch SWEEP`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -108,25 +108,39 @@ def watch_sweep(path: Path, stream: TextIO, sleep: Callable[[float], None]) -> N
 
 
 def sweep_screen(study: StudyDir, rows: int) -> list[str]:
-    """Trials in columns, what is tried in each last, for narrow terminals cut that.
+    """Trials in columns under a heading, what is tried in each last.
 
     Where there are more than rows, those around the first one that is not over.
     """
-    count, room = len(study.trials), max(1, rows - 2)
+    count, room = len(study.trials), max(1, rows - 3)
     over = (RunStatus.FINISHED, RunStatus.FAILED)
     ahead = (i for i, trial in enumerate(study.trials) if study.status(trial) not in over)
     first = max(0, min(next(ahead, count) - room // 3, count - room))
-    recipe = f"{study.trials[0].spec.label.partition(', ')[0]}, "
-    if not all(trial.spec.label.startswith(recipe) for trial in study.trials):
-        recipe = ""  # of several recipes each is named
-    lines = []
-    for index in range(first, min(count, first + room)):
-        status, made, *rest = _words(study, index)
-        label = study.trials[index].spec.label.removeprefix(recipe)
-        lines.append(f"{index + 1:>3}  {status:<11}  {made:>11}  {', '.join(rest)}  {label}")
+    shown = range(first, min(count, first + room))
+    words = [_words(study, index) for index in shown]
+    told = [", ".join(rest) for _, _, *rest in words]
+    width = max(map(len, told))
+    tried, labels = _tried([trial.spec.label for trial in study.trials])
+    lines = [f"     {'status':<11}  {'made':>11}  {'paid, result':<{width}}  {tried}"]
+    for index, (status, made, *_), rest in zip(shown, words, told, strict=True):
+        lines.append(f"{index + 1:>3}  {status:<11}  {made:>11}  {rest:<{width}}  {labels[index]}")
     if count > room:
         lines.append(f"trials {first + 1} to {first + room} of {count}")
     return [*lines, sweep_lines(study.path)[-1]]
+
+
+def _tried(labels: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """What all labels name, and the values of each: a narrow terminal has no room for both.
+
+    >>> _tried(["quickstart, rank 8, seed 1", "quickstart, rank 64, seed 1"])
+    ('rank, seed', ['8, 1', '64, 1'])
+    """
+    split = [[part.rpartition(" ") for part in label.split(", ")[1:]] for label in labels]
+    names = {", ".join(name for name, _, _ in parts) for parts in split}
+    recipes = {label.partition(", ")[0] for label in labels}
+    if len(names) > 1 or len(recipes) > 1:
+        return "trial", labels
+    return names.pop(), [", ".join(value for _, _, value in parts) for parts in split]
 
 
 def _tell_sweep(path: Path, stream: TextIO, sleep: Callable[[float], None]) -> None:

@@ -369,11 +369,12 @@ def test_a_watched_sweep_is_told_once_in_a_pipe_and_fits_a_terminal(whole: Study
         watch_sweep(whole.path, stream, sleep)
     assert stream.getvalue().splitlines() == sweep_lines(whole.path), "not once for each second"
     assert len(waited) == 3
-    few = sweep_screen(whole, 4)
-    assert few[2:] == ["trials 3 to 4 of 4", sweep_lines(whole.path)[-1]]
-    assert few[1].startswith("  4  finished      60 updates  ")
-    assert few[1].endswith("  rank 64, seed 1"), "a narrow terminal cuts this first"
-    assert len(sweep_screen(whole, 10)) == 5
+    few = sweep_screen(whole, 5)
+    assert few[3:] == ["trials 3 to 4 of 4", sweep_lines(whole.path)[-1]]
+    assert few[0].endswith("  rank, seed")
+    assert few[2].startswith("  4  finished      60 updates  ")
+    assert few[2].endswith("  64, 1"), "what tells trials apart is not cut"
+    assert len(sweep_screen(whole, 10)) == 6
 
 
 def test_a_sweep_that_was_cut_off_ends_with_the_same_table(tmp_path: Path, whole: StudyDir) -> None:
