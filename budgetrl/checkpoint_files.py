@@ -15,6 +15,8 @@ from pathlib import Path
 from budgetrl.files import fsync_folder, make_public, write_json
 
 CHECKPOINT_MANIFEST = "checkpoint.json"
+STATE = "state.json"
+"""What a resumed run needs besides adapter, optimiser and random generators, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -330,7 +330,7 @@ class RunDir(CheckpointFolder):
     def stored_completions(self) -> dict[int, int]:
         """Bytes of the completions that are stored, by step."""
         found = {}
-        with suppress(FileNotFoundError), os.scandir(self.path / "completions") as files:
+        with suppress(OSError), os.scandir(self.path / "completions") as files:
             for file in files:
                 number = file.name.removeprefix("step_").removesuffix(".jsonl")
                 if number.isdecimal() and file.name == self.completions_file(int(number)).name:

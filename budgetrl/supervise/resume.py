@@ -7,12 +7,14 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 
 from budgetrl.account.result import exit_code_of, report_file, result_of
-from budgetrl.account.run import Account
+from budgetrl.account.run import Account, mapping, number
 from budgetrl.budget import Budget, Limits, PhaseTimes, Plan, plan, reserve_s
+from budgetrl.checkpoint_files import STATE
 from budgetrl.display.base import Display
 from budgetrl.errors import BudgetError, RunDirError, UsageError
 from budgetrl.estimation.scenario import expected_samples
 from budgetrl.evaluation.mending import refuse_newer
+from budgetrl.files import parse_json
 from budgetrl.history import Followed, History, replanned_times
 from budgetrl.hub.pins import still_there, to_download
 from budgetrl.masking import keep_secret
@@ -100,7 +102,7 @@ def continue_run(
         attempt = replace(
             first,
             budget=account.budget or first.budget,
-            paid_s=account.paid_s,
+            paid_s=account.paid_s or _paid_at_checkpoint(run),
             trained_s=account.trained_s,
             grace_s=recipe.budget.grace_s,
             number=_next_attempt(account),
@@ -193,6 +195,13 @@ def _next_attempt(account: Account) -> int:
     history = account.history
     begun = history.started is not None or account.run.newest_checkpoint() is not None
     return max(history.attempt, int(account.beat("attempt"))) + 1 if begun else 1
+
+
+def _paid_at_checkpoint(run: RunDir) -> float:
+    """Where events and heartbeat are both gone; what was paid since, nobody knows."""
+    newest = run.newest_checkpoint()
+    state = {} if newest is None else parse_json((newest.path / STATE).read_bytes())
+    return number(mapping(state).get("paid_s")) or 0.0
 
 
 def _bring_back_checkpoints(run: RunDir, recipe: Recipe, display: Display) -> None:

@@ -18,14 +18,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from budgetrl.checkpoint_files import CheckpointFile
+from budgetrl.checkpoint_files import STATE, CheckpointFile
 from budgetrl.engine.adapter import ADAPTER, put_weights
 from budgetrl.errors import first_line
 from budgetrl.evaluation.identity import ADAPTER_WEIGHTS, WEIGHTS
 from budgetrl.files import write_json
 from budgetrl.rundir import RunDir
 
-STATE = "state.json"
 _ONE_FILE = "10000GB"
 """Of a shard: a checkpoint has its weights in one file."""
 RESUMABLE_KEPT = 2

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -55,6 +56,7 @@ from budgetrl.rundir import (
 from budgetrl.study.specs import Asked
 from budgetrl.study.state import StudyDir, Sweep, open_study
 from budgetrl.supervise.closing import Closing
+from budgetrl.supervise.resume import _paid_at_checkpoint
 from budgetrl.supervise.run import _can_restart
 from budgetrl.supervise.worker import Signals, Worker
 from budgetrl.training.attempt import Attempt
@@ -544,6 +546,22 @@ def test_files_of_wrong_types_are_shown_and_exported_all_the_same(run: RunDir, w
         assert "base model" in model_card(read_run(run), STEPS)
         print_frame(run, io.StringIO())
         run_document(read_run(run))
+
+
+def test_what_was_paid_is_known_from_the_checkpoint_where_all_else_is_gone(run: RunDir) -> None:
+    assert _paid_at_checkpoint(run) == 0.0, "no checkpoint"
+    with run.new_checkpoint(3) as folder:
+        (folder / "state.json").write_text('{"paid_s": 41.5}')
+    assert _paid_at_checkpoint(run) == 41.5
+
+
+@pytest.mark.parametrize("name", ["completions", "evals", "checkpoints", "report", "adapter"])
+def test_a_file_in_the_place_of_a_folder_stops_no_reader(run: RunDir, name: str) -> None:
+    shutil.rmtree(run.path / name, ignore_errors=True)
+    (run.path / name).write_text("x")
+    assert run_json(runs(run.path.parent)[0])["steps"] == STEPS
+    run_document(read_run(run))
+    print_frame(run, io.StringIO())
 
 
 def test_a_run_without_its_recipe_is_named_as_one(run: RunDir) -> None:
