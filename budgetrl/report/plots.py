@@ -285,10 +285,15 @@ def _draw_marks(axes: Any, panel: Panel) -> None:
 
 
 def _legend_columns(panel: Panel) -> int:
-    """Up to three side by side; four in two rows, which look better than three and one."""
-    widest = max((len(line.label) for line in panel.lines), default=0)
-    room = panel.size[0] / (_LEGEND_INCHES * widest + _MARGIN["legend_item"])
-    return max(1, min(2 if len(panel.lines) == 4 else 3, len(panel.lines), int(room)))
+    """As many as have room, up to three; four names in two rows, which look better than 3 + 1."""
+    letters = [len(line.label) for line in panel.lines]
+    for columns in range(2 if len(letters) == 4 else min(3, len(letters)), 1, -1):
+        rows = math.ceil(len(letters) / columns)
+        widest = [max(letters[i : i + rows]) for i in range(0, len(letters), rows)]
+        needed = sum(_LEGEND_INCHES * count + _MARGIN["legend_item"] for count in widest)
+        if needed <= panel.size[0]:
+            return columns
+    return 1
 
 
 def _second_axis(axes: Any, label: str, x: Sequence[float], values: Sequence[float]) -> None:
