@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from budgetrl.engine.ends import end_ids
 from budgetrl.errors import ModelError, first_line
 from budgetrl.recipe.schema import Recipe
+from budgetrl.recipe.window import window_in_config
 from budgetrl.types import Completion, Problem
 
 SAMPLER_VERSION = "2"
@@ -152,7 +153,7 @@ class ModelEngine(Engine):
         self.model = model
         self.tokenizer = tokenizer
         self._recipe = recipe
-        self.context_tokens = getattr(model.config, "max_position_embeddings", None)
+        self.context_tokens = window_in_config(model.config.to_dict())
         self.end_ids: frozenset[int] = end_ids(model, tokenizer, recipe)
         """Tokens that end a completion."""
 

@@ -19,6 +19,7 @@ from budgetrl.files import parse_json, read_asset
 from budgetrl.hub.config import read_config
 from budgetrl.hub.repo import is_hub_id
 from budgetrl.recipe.assets import local_path
+from budgetrl.recipe.window import window_in_config
 
 _NORMS_PER_LAYER = {"gemma2": 4, "gemma3_text": 4}
 _QK_NORM = {"qwen3", "gemma3_text"}
@@ -235,7 +236,7 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
             tied=bool(
                 config.get("tie_word_embeddings", config.get("model_type") in _TIED_BY_DEFAULT)
             ),
-            window=int(config["max_position_embeddings"]),
+            window=window_in_config(config) or int(config["max_position_embeddings"]),
             gated=bool(config.get("gated", False)),
             left_out=left_out,
             completion_tokens=None if prior is None else LengthPrior(**prior),

@@ -12,6 +12,7 @@ from budgetrl.hub.fetch import fetch
 from budgetrl.hub.lookup import cached, look_up
 from budgetrl.hub.peek import read_range
 from budgetrl.hub.repo import Found, Repo, is_installed, is_offline
+from budgetrl.recipe.window import window_in_config
 
 NAME = "config.json"
 
@@ -48,13 +49,12 @@ def read_config(hub_id: str, revision: str | None) -> Config | None:
 
 
 def window_in(found: Found) -> int | None:
-    """max_position_embeddings of a model of the hub; None where it is not in the usual place.
+    """The window of a model of the hub; None where that is not in the usual place.
 
     Raises:
         ModelError, HubError: its configuration cannot be had or read.
     """
-    window = _read(found, "").values.get("max_position_embeddings")
-    return window if isinstance(window, int) else None
+    return window_in_config(_read(found, "").values)
 
 
 def _read(found: Found, place: str) -> Config:

@@ -1,7 +1,9 @@
 """Whether a recipe's prompts and completions fit in the model's window together."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from budgetrl.errors import ModelError, RecipeError
 from budgetrl.recipe.schema import Eval, Recipe, StageKind
@@ -68,16 +70,33 @@ def _fitted(recipe: Recipe, spec: Eval, room: int) -> Eval:
     return spec.but({"think.answer_tokens": left})
 
 
+def window_in_config(values: Mapping[str, Any]) -> int | None:
+    """Tokens that a model reads, by its config.json; None where that is not in the usual place.
+
+    Of LongRoPE (Phi-3 and Phi-4-mini of 128k) those up to which it reads as it was first trained:
+    one longer row in a batch turns the positions of all rows into others.
+    """
+    window = values.get("max_position_embeddings")
+    if not isinstance(window, int):
+        return None
+    scaling = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    if not isinstance(scaling, Mapping):
+        return window
+    if scaling.get("rope_type", scaling.get("type")) not in ("longrope", "su"):
+        return window
+    key = "original_max_position_embeddings"
+    return min(window, scaling.get(key) or values.get(key) or window)
+
+
 def window_of(config: Path) -> int | None:
-    """max_position_embeddings of a model's config.json; None where it is not in the usual place.
+    """The same of a config.json.
 
     Raises:
         ModelError: the file is missing or damaged.
     """
     try:
-        window = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
-    except (OSError, ValueError, AttributeError) as error:
+        return window_in_config(json.loads(config.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ModelError(
             f"{config}: cannot be read: {error}.", hint="Download the model again."
         ) from None
-    return window if isinstance(window, int) else None

@@ -7,6 +7,7 @@ from budgetrl.estimation.scenario import check_window
 from budgetrl.estimation.shapes import find_shape
 from budgetrl.recipe.flat import flat_values
 from budgetrl.recipe.load import LoadedRecipe, list_recipes, load_recipe, recipes_root
+from budgetrl.recipe.window import window_in_config
 
 MODELS = ("deepscaler", "qwen2.5_instruct", "llama3.2", "qwen2.5_math", "qwen3")
 RANKS = (8, 64, 256)
@@ -206,3 +207,16 @@ def test_a_deviation_that_is_not_what_the_recipe_resolves_to_is_refused(tmp_path
     )
     with pytest.raises(RecipeError, match="here = 9, but the recipe resolves to 8"):
         load_recipe(file)
+
+
+def test_the_window_of_longrope_is_where_positions_stay_what_they_are() -> None:
+    """Beyond it one long row of a batch changes the positions of all rows."""
+    assert window_in_config({"max_position_embeddings": 131072}) == 131072
+    longrope = {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
+    for scaling in ({"rope_scaling": {"type": "longrope"}}, {"rope_scaling": {"type": "su"}}):
+        assert window_in_config(longrope | scaling) == 4096
+    inside = {"rope_type": "longrope", "original_max_position_embeddings": 2048}
+    assert window_in_config({"max_position_embeddings": 8192, "rope_parameters": inside}) == 2048
+    for scaling in (None, "odd", {"rope_type": "yarn"}, {"full_attention": {}}):
+        assert window_in_config(longrope | {"rope_parameters": scaling}) == 131072
+    assert window_in_config({}) is None
