@@ -51,20 +51,19 @@ _PATH = re.compile(
 )
 _HOME = re.compile(r"/(?:home|Users)/[^/]+/?|/root/?")
 _ON_FINISH = "--on-finish"
-_KNOWN_LENGTH, _ENVIRONMENT_LENGTH = 6, 8
-"""Characters from which on a value is looked for in texts: shorter ones are words of their own."""
+_KNOWN = re.compile(r"(?=.*[A-Z0-9])[\w.+/=:@~-]{6,}")
+"""A value that is looked for in texts: no word that means itself elsewhere, such as "</think>"."""
 _known: list[str] = []
 """Longest first, for one may be a part of another."""
 
 
-def keep_secret(tables: Any, least: int = _KNOWN_LENGTH) -> None:
+def keep_secret(tables: Any) -> None:
     """From now on `masked` hides the values of keys that name secrets, wherever they stand.
 
     Args:
         tables: any JSON value, such as a recipe; or an environment.
-        least: characters of a value that is hidden.
     """
-    found = {text for text in _secrets(tables, False) if len(text) >= least and text not in MASK}
+    found = {text for text in _secrets(tables, False) if _KNOWN.fullmatch(text)}
     _known[:] = sorted({*_known, *found}, key=len, reverse=True)
 
 
@@ -213,6 +212,5 @@ class MaskedOutput(io.TextIOBase):
 def mask_output() -> None:
     """From now on all that this process prints is masked: it goes into logs, which people share."""
     # Such as WANDB_API_KEY; PWD is a folder.
-    named = {name: value for name, value in os.environ.items() if name != "PWD"}
-    keep_secret(named, _ENVIRONMENT_LENGTH)
+    keep_secret({name: value for name, value in os.environ.items() if name != "PWD"})
     sys.stdout, sys.stderr = MaskedOutput(sys.stdout), MaskedOutput(sys.stderr)

@@ -75,8 +75,10 @@ def test_commands() -> None:
 
 def test_a_value_that_is_known_to_be_secret_is_hidden_wherever_it_stands() -> None:
     assert masked("401 for blue-Heron") == "401 for blue-Heron"
-    keep_secret({"rewards": [{"parameters": {"api_key": "blue-Heron", "pwd": "it", "x": "plain"}}]})
-    assert masked("401 for blue-Heron, it is plain") == "401 for [secret], it is plain"
+    given = {"api_key": "blue-Heron", "pwd": "it", "end_token": "</think>", "x": "Plain"}
+    keep_secret({"rewards": [{"parameters": given}]})
+    told = "401 for {}, it is Plain</think>"
+    assert masked(told.format("blue-Heron")) == told.format("[secret]")
 
 
 def test_a_document_is_shared_without_paths_but_with_its_completions() -> None:
