@@ -6,6 +6,7 @@ Reads the recipe only to find where second copies lie (`checkpoint.mirror`).
 """
 
 import json
+import os
 import tomllib
 from contextlib import suppress
 from pathlib import Path
@@ -21,15 +22,18 @@ def way_on(run: Path, name: str) -> str:
         run: the run directory.
         name: of the file.
     """
+    shown = f"`budgetrl report {run}` shows what was measured all the same"
+    if (run / name).is_file() and not os.access(run / name, os.R_OK):
+        return f"Only its owner may read it, for it may hold secrets. {shown}."
     mirror = _mirror(run)
     if mirror is not None and _is_whole(mirror / run.name / name):
         return (
             f"Its second copy is whole: `cp {mirror / run.name / name} {run / name}`, or go on "
             f"there with `budgetrl resume {mirror / run.name}`."
         )
-    shown = f"`budgetrl report {run}` shows what was measured all the same, and "
+    shown = f"{shown}, and " if (run / RESOLVED).is_file() else ""
     return (
-        f"Put it back from a copy, if there is one. {shown if (run / RESOLVED).is_file() else ''}"
+        f"Put it back from a copy, if there is one. {shown}"
         "checkpoints/ holds the adapters; copied elsewhere, each is a target of `budgetrl eval`."
     )
 

@@ -8,7 +8,7 @@ A truncated file is whole as far as it goes, so only the others tell of what it 
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from budgetrl.errors import RunDirError
 from budgetrl.history import MOST_STEPS, UNTOLD, History
@@ -30,11 +30,14 @@ class Losses:
     """The last update that any file tells of."""
     end: bool = False
     """How the run ended is told by `result.json` alone."""
+    rule_known: bool = True
+    """Whether the recipe says which completions are kept."""
 
     def up_to(self, step: int) -> "Losses":
         """Of the updates that a resumed run keeps; later ones are made again."""
         events, completions = ([s for s in x if s <= step] for x in (self.events, self.completions))
-        return Losses(tuple(events), tuple(completions), min(self.last, step))
+        last = min(self.last, step)
+        return replace(self, events=tuple(events), completions=tuple(completions), last=last)
 
     def sentences(self) -> list[str]:
         """What is missing, for people."""
@@ -45,7 +48,9 @@ class Losses:
                 "tell of them: it was cut or damaged, and sums over updates are too small"
             )
         if self.completions:
-            found.append(f"the stored completions of {_updates(self.completions)} are cut or gone")
+            rule = "" if self.rule_known else f", or {KEEP}, which cannot be read, has dropped them"
+            which = _updates(self.completions)
+            found.append(f"the stored completions of {which} are cut or gone{rule}")
         if self.end:
             found.append(
                 f"how the run ended stands in {RESULT} and not in events.jsonl: it was cut"
@@ -69,7 +74,10 @@ def find_losses(run: RunDir, history: History) -> Losses:
     if ended is not None:
         marks.append(ended)
     last = max(marks)
-    rules = _rules(run, history, last)
+    rule = _rule(run)
+    earlier = (one for one in history.changes if one.key == KEEP)
+    rules = [(one.before, history.resumed_from.get(one.attempt, 0)) for one in earlier]
+    rules.append((rule or "all", last))
     told = dict(enumerate(history.told, start=1))
     wrong = (step for step, size in told.items() if size >= 0 and stored.get(step) != size)
     return Losses(
@@ -77,6 +85,7 @@ def find_losses(run: RunDir, history: History) -> Losses:
         tuple(s for s in wrong if s in stored or all(is_kept(r, s, at) for r, at in rules)),
         last,
         ended is not None,
+        rule is not None,
     )
 
 
@@ -92,21 +101,16 @@ def _result(run: RunDir, history: History) -> int | None:
     return None
 
 
-def _rules(run: RunDir, history: History, last: int) -> list[tuple[Rule, int]]:
-    """What says which completions are kept, today's first, and the newest update under each."""
-    earlier = [one for one in history.changes if one.key == KEEP]
-    return [
-        (_rule(run), last),
-        *((one.before, history.resumed_from.get(one.attempt, 0)) for one in earlier),
-    ]
-
-
-def _rule(run: RunDir) -> Rule:
-    """The recipe's word on stored completions; all, where it cannot be read."""
-    with suppress(RunDirError, KeyError, TypeError):
-        rule = (run.read_json(RESOLVED) or {})["recipe"]["checkpoint"]["keep_completions"]
-        return rule if isinstance(rule, int | str) else "all"
-    return "all"
+def _rule(run: RunDir) -> Rule | None:
+    """The recipe's word on stored completions; None where it cannot be read."""
+    try:
+        tables = (run.read_json(RESOLVED) or {})["recipe"]
+        rule = tables["checkpoint"]["keep_completions"]
+    except RunDirError:
+        return None
+    except (KeyError, TypeError):  # of an older budgetrl
+        return "all"
+    return rule if isinstance(rule, int | str) else "all"
 
 
 def _updates(numbers: Iterable[int]) -> str:

@@ -477,7 +477,13 @@ def test_completions_that_went_by_an_earlier_rule_are_not_lost(run: RunDir) -> N
             run.drop_completions(step)
     assert find_losses(run, read_history(run)).completions == ()
     run.drop_completions(3)
-    assert find_losses(run, read_history(run)).completions == (3,)
+    losses = find_losses(run, read_history(run))
+    assert losses.completions == (3,) and "which cannot be read" not in losses.sentences()[0]
+    (run.path / RESOLVED).write_text("{")
+    assert (
+        "keep_completions, which cannot be read"
+        in find_losses(run, read_history(run)).sentences()[0]
+    )
 
 
 def test_a_resumed_run_keeps_the_completions_that_its_rule_says(run: RunDir) -> None:
