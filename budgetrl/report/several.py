@@ -48,7 +48,7 @@ def several_document(runs: Sequence[EvaluatedRun]) -> Document:
             f"{run.status.value}: shown as far as it came."
             for run in unfinished
         ]
-        + [f"{run.run.name}: {note}" for run in runs for note in run.cut.values()],
+        + [f"{run.run.name}: {note}" for run in runs for note in (*run.notes, *run.cut.values())],
         sections=[section for section in sections if section.blocks],
         footer="Made from the files of these run directories alone.",
     )

@@ -43,6 +43,7 @@ from budgetrl.recipe.load import load_recipe
 from budgetrl.recipe.training_tables import Reward
 from budgetrl.report.card import model_card
 from budgetrl.report.sections import run_document
+from budgetrl.report.several import several_document
 from budgetrl.retention import dropped_by, is_kept, num_kept
 from budgetrl.rundir import (
     HEARTBEAT,
@@ -455,6 +456,13 @@ def test_an_end_that_only_the_result_tells_of_is_said(run: RunDir) -> None:
     assert "how the run ended stands in" in find_losses(run, read_history(run)).sentences()[0]
     run.write_json("result.json", {"attempts": 0, "steps": STEPS})
     assert not find_losses(run, read_history(run)).end, "of an earlier attempt"
+
+
+def test_a_report_of_several_runs_says_what_each_of_them_lacks(run: RunDir, tmp_path: Path) -> None:
+    other = build_run(tmp_path / "others", Story(steps=STEPS, seed=2, suites={"heldout": SUITE}))
+    drop_steps(run, 2)
+    notices = several_document([read_run(run), read_run(other)]).notices
+    assert next(notice for notice in notices if "update 2" in notice).startswith(f"{run.name}: ")
 
 
 def test_completions_that_went_by_an_earlier_rule_are_not_lost(run: RunDir) -> None:
