@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from budgetrl.engine.ends import end_ids
 from budgetrl.errors import ModelError, first_line
 from budgetrl.recipe.schema import Recipe
-from budgetrl.recipe.window import window_in_config
+from budgetrl.recipe.window import WINDOW_KEYS, window_in_config
 from budgetrl.types import Completion, Problem
 
 SAMPLER_VERSION = "2"
@@ -153,7 +153,9 @@ class ModelEngine(Engine):
         self.model = model
         self.tokenizer = tokenizer
         self._recipe = recipe
-        self.context_tokens = window_in_config(model.config.to_dict())
+        self.context_tokens = window_in_config(
+            {key: getattr(model.config, key, None) for key in WINDOW_KEYS}  # under any name
+        )
         self.end_ids: frozenset[int] = end_ids(model, tokenizer, recipe)
         """Tokens that end a completion."""
 

@@ -8,6 +8,9 @@ from typing import Any
 from budgetrl.errors import ModelError, RecipeError
 from budgetrl.recipe.schema import Eval, Recipe, StageKind
 
+WINDOW_KEYS = ("max_position_embeddings", "original_max_position_embeddings", "rope_parameters")
+"""Of a config.json, which say how much a model reads; older ones have `rope_scaling`."""
+
 
 def check_window(recipe: Recipe, window: int | None) -> None:
     """Refuse completions beyond the window: transformers would go on there silently.
