@@ -156,6 +156,18 @@ class Protocol:
     sampler: str | None = None
     """Version of the draws; None where vLLM drew, nothing was drawn at random, or nobody noted."""
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """A protocol as it was stored.
+
+        Raises:
+            TypeError, ValueError: a field is missing, unknown, or of another type.
+        """
+        from pydantic import TypeAdapter  # most readers of these types do without
+
+        TypeAdapter(cls).validate_python(data)
+        return cls(**data)
+
     def differences(self, other: "Protocol") -> list[str]:
         """Names of the fields in which two protocols differ."""
         return [f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)]

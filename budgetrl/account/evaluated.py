@@ -165,21 +165,25 @@ def read_run(run: RunDir) -> EvaluatedRun:
 
 def _add_untold(run: EvaluatedRun) -> list[str]:
     """Take evaluations that are stored whole, and of which no event tells, into the history."""
-    told = {(one.suite, one.when, one.step) for one in run.history.evaluations}
+    told = {(one.suite, _name(one)) for one in run.history.evaluations}
     finished, added = run.history.finished, []
     ended = run.file(RESULT).get("final") if run.losses.end else finished and finished.final
     for name in ("baseline", "step_*", "final"):
         for file in run.run.eval_files(name):
-            result = _stored_result(file)
-            if result is None or result.step > run.steps or not file.stem.isidentifier():
+            if (file.parent.name, file.stem) in told or "." in file.stem:
                 continue
-            when = moment(file.stem)
-            counts = when != "final" or result.suite in mapping(ended)
-            if (result.suite, when, result.step) not in told and counts:
+            result, when = _stored_result(file), moment(file.stem)
+            counts = when != "final" or file.parent.name in mapping(ended)
+            if result is not None and result.step <= run.steps and counts:
                 run.history.evaluations.append(event_of(result, when))
                 added.append(run.run.relative(file))
     run.history.evaluations.sort(key=lambda one: (one.when == "final", one.step))
     return added
+
+
+def _name(one: Evaluation) -> str:
+    """Of its file."""
+    return f"step_{one.step:06d}" if one.when == "step" else one.when
 
 
 def _stored_result(file: Path) -> EvalResult | None:

@@ -202,7 +202,7 @@ def load_eval(path: Path, with_rows: bool = True) -> StoredEval:
         result = data["result"]
         return StoredEval(
             path=file,
-            protocol=Protocol(**data["protocol"]),
+            protocol=Protocol.from_json(data["protocol"]),
             policy=str(data["policy"]),
             problem_ids=tuple(map(str, data["problem_ids"])),
             ks=tuple(int(k) for k in data["k"]),

@@ -504,7 +504,9 @@ def test_a_resumed_run_keeps_the_completions_that_its_rule_says(run: RunDir) -> 
 
 def test_a_damaged_evaluation_of_any_kind_of_file_is_set_aside_each_time(run: RunDir) -> None:
     file = run.path / "evals" / "heldout" / "baseline.json"
-    for content in (b"", b"[]", b"null", b'{"schema_version": "1"}', b"\xff", None, b"{", None):
+    whole = json.loads(file.read_text())
+    hot = json.dumps(whole | {"protocol": whole["protocol"] | {"temperature": "hot"}}).encode()
+    for content in (b"", b"[]", b'{"schema_version": "1"}', b"\xff", None, b"{", None, hot):
         file.unlink(missing_ok=True)
         if content is None:
             file.mkdir()
