@@ -51,7 +51,7 @@ class Rows:
             self.drawn_beside.append(any(p.grad is not None for p in model.parameters()))
             return
         shape = tuple((kwargs["input_ids"] if "input_ids" in kwargs else args[0]).shape)
-        if shape == (1, _TRIED):
+        if shape in ((1, _TRIED), (1, 2 * _TRIED)):  # what the model is tried on
             return
         (self.seen if torch.is_grad_enabled() else self.scored).append(shape)
         if shape[0] > self.limit:
