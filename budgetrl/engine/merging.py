@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from peft.tuners import lora
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, ParamWrapper
 
 from budgetrl.engine.adapter import ADAPTER
 from budgetrl.engine.kept_share import LEAST, kept_share
@@ -32,7 +32,7 @@ def merged(model: Any, rollout: bool = False) -> Iterator[float | None]:
     an adapter of one of them must not reach the other.
     """
     was_training = model.training
-    layers = list(lora_layers(model))
+    layers = _mergeable(model)
     kept = [layer.get_base_layer().weight for layer in layers]
     checkpointing = bool(getattr(model, "is_gradient_checkpointing", False))
 
@@ -58,7 +58,40 @@ def merged(model: Any, rollout: bool = False) -> Iterator[float | None]:
 
 def merge_for_good(model: Any) -> None:
     """The adapter of a model that is only read, inside its weights if these are all float32."""
-    _merge(list(lora_layers(model)), rollout=False)
+    _merge(_mergeable(model), rollout=False)
+
+
+def _mergeable(model: Any) -> list[LoraLayer]:
+    """All layers with an adapter; none where one has it elsewhere too than in one weight.
+
+    PEFT adapts experts of a mixture as parameters of one module, and adds `lora_bias` to the base's
+    own bias: neither would be put back afterwards, so such an adapter stays beside the weights.
+    """
+    layers = list(lora_layers(model))
+    elsewhere = any(isinstance(layer, ParamWrapper) or layer.lora_bias[ADAPTER] for layer in layers)
+    return [] if elsewhere else layers
+
+
+@torch.no_grad()
+def sums(layer: LoraLayer) -> dict[str, torch.Tensor]:
+    """Parameters of a layer's base with the adapter in them, in float32; the base stays as it is.
+
+    PEFT's own rule for the kind of adapter (DoRA, a bias, experts), whatever the base's type is.
+
+    Raises:
+        RuntimeError: there is no such sum, as of a bias where the base has none.
+    """
+    base = layer.get_base_layer()
+    kept = dict(base.named_parameters(recurse=False))
+    try:
+        for name, weight in kept.items():
+            setattr(base, name, torch.nn.Parameter(weight.float().clone(), requires_grad=False))
+        layer.merge(adapter_names=[ADAPTER])
+        return {name: getattr(base, name).detach() for name in kept}
+    finally:
+        for name, weight in kept.items():
+            setattr(base, name, weight)
+        layer.merged_adapters.clear()
 
 
 def _merge(layers: Sequence[LoraLayer], rollout: bool) -> float | None:

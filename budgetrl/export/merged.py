@@ -8,17 +8,18 @@ an adapter is measured (`engine.kept_share`), for a small one may be lost in bfl
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from budgetrl.account.evaluated import read_run
 from budgetrl.engine.kept_share import LEAST
-from budgetrl.errors import ModelError, UsageError
-from budgetrl.evaluation.identity import model_files
+from budgetrl.errors import ModelError, UsageError, first_line
+from budgetrl.evaluation.identity import CONFIG, model_files
 from budgetrl.evaluation.target import Target, find_target
 from budgetrl.export.folder import new_folder, refuse_existing, refuse_small_disk
-from budgetrl.files import write_atomic
+from budgetrl.files import write_atomic, write_json
 from budgetrl.hub.pins import OnDownload, untold
 from budgetrl.recipe.schema import EngineName, Recipe
 from budgetrl.report.card import model_card
@@ -28,6 +29,8 @@ _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _BESIDE = ("*.jinja", "*.model", "merges.txt", "LICENSE*", "NOTICE*")
 """What belongs to a model besides weights and *.json."""
 _MOST_HEADER = 100 << 20
+_TRIED = 8
+"""Tokens that a merged model is tried on."""
 
 
 class MergedModel(NamedTuple):
@@ -99,8 +102,8 @@ def export_merged(
     tell(f"merging into {target.recipe.model.id}, {gib(size)}: reads, adds and writes all of it")
     dtype = stored_dtype(folder) or target.recipe.model.dtype
     with new_folder(out) as draft:
-        projection, least = _write_weights(target, dtype, draft)
-        _write_beside(folder, target.recipe, draft)
+        projection, least, untied = _write_weights(target, dtype, draft)
+        _write_beside(folder, target.recipe, draft, untied)
         if target.run is not None:
             card = model_card(read_run(target.run), target.step, merged=True)
             write_atomic(draft / "README.md", card)
@@ -126,34 +129,105 @@ def stored_dtype(folder: Path) -> str | None:
     return None
 
 
-def _write_weights(target: Target, dtype: str, draft: Path) -> tuple[float, float]:
-    """The merged weights; and which share of the adapter is in them, in all and at the least."""
+def _write_weights(target: Target, dtype: str, draft: Path) -> tuple[float, float, bool]:
+    """The merged weights.
+
+    Returns:
+        Which share of the adapter is in them, in all and at the least; and whether the head, tied
+        to the embedding before, is a matrix of its own now.
+    """
     from budgetrl.engine.folder import model_folder
     from budgetrl.engine.plain import PlainEngine, load_base
 
     recipe = _on_cpu(target.recipe, dtype)
     engine = PlainEngine.open(recipe, target.adapter)
+    wanted, untied = _some_logits(engine.model), False
     if recipe.lora.is_full:
         model = load_base(model_folder(recipe), recipe)
         shares = list(_replace(model, engine.model))
     else:
         shares = list(_merge(engine.model))
         model = engine.model.unload()
+        untied = _settle_ties(model)
+    _refuse_another_model(wanted, _some_logits(model), dtype)
     total = sum(added for _, added in shares)
     projection = sum(kept for kept, _ in shares) / total if total else 1.0
     least = min((kept / added for kept, added in shares if added), default=1.0)
     model.save_pretrained(str(draft))
-    return projection, least
+    return projection, least, untied
 
 
 def _merge(model: Any) -> Iterator[tuple[float, float]]:
-    """Adds each layer's delta d in float32; yields sum(f d) and sum(d d), f what it changed by."""
-    from budgetrl.engine.adapter import ADAPTER
-    from budgetrl.engine.merging import lora_layers
+    """Adds each layer's delta d in float32; yields sum(f d) and sum(d d), f what it changed by.
 
+    A weight that is tied to another becomes one of its own: an adapter of the head must not reach
+    the embedding.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch.nn import Parameter
+
+    from budgetrl.engine.merging import LoraLayer, lora_layers, sums
+
+    others = {type(m).__name__ for m in model.modules() if isinstance(m, BaseTunerLayer)
+              and not isinstance(m, LoraLayer)}  # fmt: skip
+    if others:
+        raise _unmergeable(f"it has {', '.join(sorted(others))} besides LoRA")
+    uses = Counter(map(id, dict(model.named_parameters(remove_duplicate=False)).values()))
     for layer in lora_layers(model):
-        delta = layer.get_delta_weight(ADAPTER).detach().float()
-        yield _add(layer.get_base_layer().weight, delta)
+        base = layer.get_base_layer()
+        try:
+            made = sums(layer)
+        except RuntimeError as error:
+            raise _unmergeable(first_line(error)) from None
+        for name, after in made.items():
+            weight = getattr(base, name)
+            delta = after - weight.detach().float()
+            if not bool(delta.any()):
+                continue
+            if uses[id(weight)] > 1:
+                setattr(base, name, Parameter(weight.detach().clone(), requires_grad=False))
+            yield _add(getattr(base, name), delta)
+
+
+def _unmergeable(why: str) -> ModelError:
+    return ModelError(
+        f"this adapter cannot become part of the weights: {why.rstrip('.')}.",
+        hint="Take it as it is (--to adapter).",
+    )
+
+
+def _settle_ties(model: Any) -> bool:
+    """Whether the head is not the embedding any more; its configuration says so from now on."""
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    if None in ends or ends[0].weight is ends[1].weight:
+        return False
+    parts = {id(part): part for part in (model.config, model.config.get_text_config())}.values()
+    tied = any(getattr(part, "tie_word_embeddings", False) for part in parts)
+    for part in parts:
+        part.tie_word_embeddings = False
+    return tied
+
+
+def _some_logits(model: Any) -> Any:
+    """Float32 logits (8, V) of a few tokens."""
+    import torch
+
+    from budgetrl.engine.logits import scoring
+
+    with scoring(model):
+        row = torch.arange(_TRIED, device=model.device)[None]
+        return model(input_ids=row, use_cache=False).logits[0].float()
+
+
+def _refuse_another_model(wanted: Any, found: Any, dtype: str) -> None:
+    """The last word on a merge: what is written says what base and adapter say, but for rounding.
+
+    Raises:
+        ModelError: it does not.
+    """
+    apart, size = found - wanted, wanted - wanted.mean(-1, keepdim=True)
+    if float(apart.norm()) > (0.01 if dtype == "float32" else 0.3) * float(size.norm()):
+        raise _unmergeable("its logits would be others than those of base and adapter")
 
 
 def _replace(model: Any, trained: Any) -> Iterator[tuple[float, float]]:
@@ -180,12 +254,24 @@ def _on_cpu(recipe: Recipe, dtype: str) -> Recipe:
     return recipe.but({**model, **engine, "engine.gradient_checkpointing": False})
 
 
-def _write_beside(folder: Path, recipe: Recipe, draft: Path) -> None:
-    """Configuration, tokenizer and template: the base's own files, as they are."""
+def _write_beside(folder: Path, recipe: Recipe, draft: Path, untied: bool) -> None:
+    """Configuration, tokenizer and template: the base's own files, as they are.
+
+    Args:
+        folder: of the base.
+        recipe: with another template, perhaps.
+        draft: with the weights.
+        untied: head and embedding are two by now, which the base's configuration denies.
+    """
     for file in model_files(folder, *_BESIDE):
         if file.suffix in (".safetensors", ".bin") or file.name.endswith(".index.json"):
             continue
         shutil.copyfile(file, draft / file.name)
+    if untied:
+        config = json.loads((draft / CONFIG).read_text(encoding="utf-8"))
+        for part in (config, config.get("text_config") or {}):
+            part["tie_word_embeddings"] = False
+        write_json(draft / CONFIG, config)
     if not (folder / "generation_config.json").exists():
         (draft / "generation_config.json").unlink(missing_ok=True)
     if recipe.prompt.chat_template is not None:
