@@ -163,10 +163,11 @@ def _merge(model: Any) -> Iterator[tuple[float, float]]:
     A weight that is tied to another becomes one of its own: an adapter of the head must not reach
     the embedding.
     """
+    from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
     from torch.nn import Parameter
 
-    from budgetrl.engine.merging import LoraLayer, lora_layers, sums
+    from budgetrl.engine.merging import lora_layers, sums
 
     others = {type(m).__name__ for m in model.modules() if isinstance(m, BaseTunerLayer)
               and not isinstance(m, LoraLayer)}  # fmt: skip
