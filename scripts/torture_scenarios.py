@@ -205,6 +205,11 @@ def _left_behind(lab: Lab, name: str, patience_s: float = 3.0) -> list[str]:
     return []
 
 
+def _errors_of(run: RunDir) -> list[str]:
+    """The kinds of errors that a run tells of."""
+    return [error.type for error in read_history(run).errors]
+
+
 def _mark(run: RunDir) -> str:
     """By which the processes of a run's scenario are known."""
     return str(run.path.parent.parent.parent / run.path.parent.name)
@@ -242,9 +247,15 @@ def budget_run(lab: Lab, name: str, rng: random.Random, slow: str, budget_s: flo
         outcome.faults.append("did not end within a minute after its budget")
         return outcome
     outcome.details |= {"exit_code": code, "wall_s": round(wall_s, 2)}
-    if wall_s > budget_s:
+    run = lab.run_of(name, process)
+    outcome.details["begun"] = run is not None
+    if wall_s > budget_s and run is not None:  # a refusal takes as long as Python takes to start
         outcome.faults.append(f"took {wall_s:.2f} s of {budget_s:.2f} s")
-    if code not in (0, 3) or "Traceback" in process.errors():
+    # Two stuck rows of an update's 32 are more than the 5 % with which a run goes on.
+    if code == 1 and slow == "stuck reward" and run and _errors_of(run) == ["RewardError"]:
+        outcome.details["stop_reason"] = "RewardError"
+        outcome.faults += unreadable(run, at_rest=True)
+    elif code not in (0, 3) or "Traceback" in process.errors():
         outcome.faults.append(f"exit {code}: {process.errors()[-400:]}")
     if code == 0:
         result = process.result()
