@@ -17,8 +17,13 @@ ADAPTER = "default"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-def with_adapter(base: Any, folder: Path) -> Any:
+def with_adapter(base: Any, folder: Path, dropout: float = 0.0) -> Any:
     """The base model with an adapter from a folder, which can be trained.
+
+    Args:
+        base: the model.
+        folder: of the adapter.
+        dropout: lora.dropout, whatever the adapter was trained with elsewhere.
 
     Raises:
         ModelError: it is damaged, or of another model.
@@ -28,6 +33,7 @@ def with_adapter(base: Any, folder: Path) -> Any:
     with _fitting(folder):
         config = peft.PeftConfig.from_pretrained(str(folder))
         config.inference_mode, config.base_model_name_or_path = False, base.name_or_path
+        config.lora_dropout = dropout
         model = peft.get_peft_model(base, config, adapter_name=ADAPTER)
     put_weights(model, folder)
     return model

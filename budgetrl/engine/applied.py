@@ -1,5 +1,6 @@
 """Proof that an adapter takes part: the model's next-token logits differ from its base's."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -14,6 +15,7 @@ from budgetrl.errors import ModelError
 from budgetrl.recipe.schema import EngineName
 
 PROMPTS = 3
+_MATRIX = re.compile(r"\.lora_(A|B|embedding_A|embedding_B)\.\w+(\.weight)?$")
 
 
 def adapter_effect(engine: Engine, prompts: Sequence[Sequence[int]]) -> float:
@@ -70,15 +72,17 @@ def prove_applied(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:
         prompts: token ids; the first three are tried.
 
     Returns:
-        False if every B matrix is exactly zero, so that the policy is its base. True of weights
-        that were trained as a whole: there is no base beside them.
+        False if every B matrix is exactly zero and nothing else was trained, so that the policy is
+        its base. True of weights that were trained as a whole: there is no base beside them.
 
     Raises:
         ModelError: the adapter is not zero, and yet the logits are those of the base; or no
             numbers.
     """
-    if engine.model is None or engine.adapter_is_zero():
+    if engine.model is None:
         return False
+    if engine.adapter_is_zero():
+        return _trains_besides(engine.model)
     if not hasattr(engine.model, "disable_adapter"):
         return True
     if adapter_effect(engine, prompts[:PROMPTS]) == 0.0:
@@ -88,3 +92,9 @@ def prove_applied(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:
             hint="Its values may be too small for the model's dtype, or its names do not match.",
         )
     return True
+
+
+def _trains_besides(model: Any) -> bool:
+    """Whether an adapter has more than its matrices: whole modules, biases, DoRA's magnitudes."""
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    return not all(_MATRIX.search(name) for name in trained)

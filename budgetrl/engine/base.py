@@ -158,6 +158,8 @@ class ModelEngine(Engine):
         )
         self.end_ids: frozenset[int] = end_ids(model, tokenizer, recipe)
         """Tokens that end a completion."""
+        self.without_adapter: tuple[str, ...] = ()
+        """Names of linear layers that "all-linear" means, and that a new adapter cannot have."""
 
     def rollout(
         self,

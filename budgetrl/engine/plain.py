@@ -28,6 +28,7 @@ from budgetrl.engine.base import (
 from budgetrl.engine.decoding import Drawn, decode
 from budgetrl.engine.ends import only_ends, some_pad
 from budgetrl.engine.folder import model_folder
+from budgetrl.engine.fresh import fresh_adapter
 from budgetrl.engine.gap import mean_gap
 from budgetrl.engine.logits import scoring
 from budgetrl.engine.merging import drawing_in, lora_layers, merged
@@ -36,7 +37,6 @@ from budgetrl.engine.reading import check_reading
 from budgetrl.engine.tokenizer import load_tokenizer
 from budgetrl.errors import HardwareError, ModelError, first_line
 from budgetrl.recipe.schema import Recipe
-from budgetrl.recipe.targets import check_targets
 from budgetrl.types import Completion
 
 GAP_ROWS = 4
@@ -80,17 +80,17 @@ class PlainEngine(ModelEngine):
         check_reading(base)
         tokenizer = load_tokenizer(source, recipe)
         transformers.set_seed(recipe.seed)
+        left_out: tuple[str, ...] = ()
         if adapter is None:
-            check_targets(recipe, layer_paths(base))
-            named = {"task_type": "CAUSAL_LM", "base_model_name_or_path": source}
-            adapter_config = peft.LoraConfig(**recipe.lora.peft_arguments, **named)
-            model = peft.get_peft_model(base, adapter_config)
+            model, left_out = fresh_adapter(base, recipe, source)
         else:
-            model = with_adapter(base, adapter)
+            model = with_adapter(base, adapter, recipe.lora.dropout)
         train_with_one_product(model)
         if recipe.engine.gradient_checkpointing:
             model.enable_input_require_grads()
-        return cls(model, tokenizer, recipe)
+        engine = cls(model, tokenizer, recipe)
+        engine.without_adapter = left_out
+        return engine
 
     @property
     def _dtype_of_passes(self) -> torch.dtype | None:
@@ -260,14 +260,3 @@ def _whole_model(source: str, recipe: Recipe, trained: Path | None) -> tuple[Any
 def bare_model(model: Any) -> Any:
     """The model inside a PEFT model; a model of which all is trained is that itself."""
     return model.get_base_model() if isinstance(model, peft.PeftModel) else model
-
-
-def layer_paths(model: Any) -> list[str]:
-    """Paths of the layers that an adapter can be added to."""
-    modules = model.named_modules()
-    return [name for name, module in modules if _dimensions(module) > 1]
-
-
-def _dimensions(module: Any) -> int:
-    weight = getattr(module, "weight", None)
-    return weight.ndim if isinstance(weight, torch.Tensor) else 0

@@ -5,15 +5,30 @@
 No torch: whether its tensors fit the layers is for the engine to say.
 """
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from budgetrl.errors import ModelError
+from budgetrl.estimation.shapes import LINEARS, find_shape
 from budgetrl.evaluation.identity import adapter_on, weights_hash
 from budgetrl.recipe.schema import AlphaPolicy, Recipe
 
+_MORE = (
+    *("use_dora", "lora_bias", "bias", "modules_to_save", "trainable_token_indices"),
+    *("rank_pattern", "alpha_pattern", "layers_to_transform", "layer_replication"),
+    *("exclude_modules", "target_parameters", "use_qalora"),
+)
+"""Keys of an adapter's configuration for which a recipe has none."""
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Beginnings of init_lora_weights with which PEFT changes the base's weights too."""
+
 
 def check_start(recipe: Recipe) -> None:
-    """Refuse an adapter of another base, rank or scale: PEFT would take it all the same.
+    """Refuse an adapter of another base, rank, scale or kind: PEFT would take it all the same.
+
+    Its dropout is not asked for: lora.dropout is what is trained with.
 
     Raises:
         ModelError: what is different, and the value to set.
@@ -38,6 +53,47 @@ def check_start(recipe: Recipe) -> None:
                 hint=f"Set lora.rank = {config.rank} and lora.alpha = {config.alpha:g} to go on "
                 "from it.",
             )
+    _check_layers(folder, config.values, recipe)
+    _check_kind(folder, config.values)
+
+
+def _check_layers(folder: Path, values: Mapping[str, Any], recipe: Recipe) -> None:
+    """The layers that it adapts must be the recipe's, or those alone would be trained.
+
+    All linear layers are known of some families; PEFT writes their names, Unsloth a pattern.
+    """
+    held, wanted = values.get("target_modules"), recipe.lora.targets
+    if wanted == "all-linear":
+        try:
+            shape = find_shape(recipe.model.id, recipe.model.revision)
+        except ModelError:
+            return
+        if held == wanted or shape.layer_paths is None:
+            return
+        wanted = LINEARS
+    if isinstance(held, str) or {*(held or ())} == {*wanted}:
+        return
+    named = json.dumps(sorted(held or ()))
+    raise ModelError(
+        f"adapter {folder} is of {', '.join(sorted(held or ()))}, and lora.targets of "
+        f"{', '.join(wanted)}: others would not be trained.",
+        hint=f"Set lora.targets = {named} to go on from it.",
+    )
+
+
+def _check_kind(folder: Path, values: Mapping[str, Any]) -> None:
+    """A recipe knows plain LoRA: what more an adapter is would be trained, or lost, unsaid."""
+    more = [key for key in _MORE if values.get(key) not in (None, False, "none", [], {})]
+    start = values.get("init_lora_weights")
+    if isinstance(start, str) and start.startswith(_CHANGES_BASE):
+        more.append("init_lora_weights")
+    if more:
+        said = ", ".join(f"{key} = {json.dumps(values[key])}" for key in more)
+        raise ModelError(
+            f"adapter {folder} is more than plain LoRA: {said}.",
+            hint=f"Merge it (budgetrl export {folder} --to merged --out BASE), take BASE as "
+            "model.id and leave model.adapter out.",
+        )
 
 
 def start_identity(recipe: Recipe) -> dict[str, str]:

@@ -100,6 +100,10 @@ def prepare(
     if "fingerprint" not in manifest.prompt:
         for code, remark in renderer.remarks().items():
             log.warn(code, remark)
+    if engine.without_adapter:
+        names = ", ".join(engine.without_adapter)
+        remark = f"all-linear leaves out {names}: the model would not use an adapter there"
+        log.warn("layers_without_adapter", remark)
     usable = load_usable(recipe, renderer, pool.gold_problems, engine.context_tokens)
     tell_left_out(usable, recipe, log)
     problems, suites = usable.problems, usable.suites

@@ -102,3 +102,17 @@ def test_what_has_no_place_in_the_weights_is_refused(
     assert main(["export", str(tmp_path / "adapter"), "--to", "merged", "--out", str(out)]) == 2
     assert told in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_what_lora_leaves_at_zero_may_have_learnt_all_the_same(tmp_path: Path) -> None:
+    base = base_of("qwen2", tmp_path / "base")
+    model = pefts_own(base, tmp_path / "adapter", modules_to_save=["norm"])
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".lora_B." in name:
+                weight.zero_()
+    model.save_pretrained(tmp_path / "adapter")
+    found = find_target(str(tmp_path / "adapter"))
+    engine = PlainEngine.open(found.recipe, found.adapter)
+    assert engine.adapter_is_zero()
+    assert prove_applied(engine, [[1, 50, 60]])

@@ -12,8 +12,9 @@ import transformers
 
 from budgetrl.engine.applied import prove_applied
 from budgetrl.engine.base import SamplingSpec
+from budgetrl.engine.fresh import layer_paths
 from budgetrl.engine.merging import lora_layers, merged
-from budgetrl.engine.plain import PlainEngine, layer_paths
+from budgetrl.engine.plain import PlainEngine
 from budgetrl.engine.unsloth_settings import refuse_unkept
 from budgetrl.errors import RecipeError
 from budgetrl.estimation.shapes import shape_from_config

@@ -1,6 +1,7 @@
 """An adapter that a run goes on from, and the reference of its KL term."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,34 @@ def test_the_reference_is_the_start_and_the_trained_adapter_keeps_its_gradients(
         assert torch.allclose(model(input_ids=row).logits, start, atol=1e-6)
     assert not torch.allclose(model(input_ids=row).logits, start, atol=1e-3)
     assert [name for name, p in model.named_parameters() if p.requires_grad] == trainable
+
+
+@pytest.mark.parametrize(
+    ("changed", "sets", "says"),
+    [
+        ({"target_modules": ["q_proj", "v_proj"]}, [], r"is of q_proj, v_proj, and lora\.targets"),
+        ({}, ['lora.targets=["q_proj"]'], "would not be trained"),
+        ({"use_dora": True}, [], "more than plain LoRA: use_dora = true"),
+        ({"modules_to_save": ["lm_head"]}, [], "modules_to_save"),
+        ({"alpha_pattern": {"q_proj": 32}}, [], "alpha_pattern"),
+        ({"init_lora_weights": "pissa_niter_4"}, [], "init_lora_weights"),
+    ],
+)
+def test_an_adapter_of_other_layers_or_another_kind_is_refused(
+    adapter: Path, changed: dict[str, object], sets: list[str], says: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(adapter, tmp_path / "other"))
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    recipe = load_recipe("quickstart", [*SETS, f"model.adapter={folder}", *sets]).recipe
+    with pytest.raises(ModelError, match=says):
+        check_start(recipe)
+
+
+def test_dropout_is_the_recipes_and_not_that_of_the_adapter(adapter: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(adapter, tmp_path / "other"))
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"lora_dropout": 0.1}))
+    recipe = load_recipe("quickstart", [*SETS, f"model.adapter={folder}"]).recipe
+    check_start(recipe)
+    assert PlainEngine.open(recipe, folder).model.peft_config["default"].lora_dropout == 0.0
