@@ -55,7 +55,7 @@ def parse_usd(text: str) -> float:
     try:
         amount = float(text.strip().removeprefix("$"))
     except ValueError:
-        raise ValueError(f"{text!r} is not an amount in dollars; write 5 or $5") from None
+        raise ValueError(f"{text!r} is not an amount in dollars; write 5, $5 or 1.50") from None
     if not amount > 0:
         raise ValueError(f"{text!r} must be above zero")
     if not 1e-6 <= amount <= 1e9:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from budgetrl.data.demonstrations import read_examples
 from budgetrl.data.difficulty import solve_rates
-from budgetrl.data.rows import load_problems, load_suite
+from budgetrl.data.rows import LoadedProblems, load_problems, load_suite
 from budgetrl.errors import ModelError, RecipeError
 from budgetrl.estimation.shapes import find_shape
 from budgetrl.evaluation.fingerprints import reward_files
@@ -115,20 +115,25 @@ def try_own_rewards(recipe: Recipe, allow_code: bool) -> None:
             try_once(spec, Path(files[spec.name]), gold)
 
 
-def check_golds(recipe: Recipe) -> None:
+def check_golds(recipe: Recipe) -> LoadedProblems | None:
     """Read every gold answer of local files with the grader, as a run does before it trains.
+
+    Returns:
+        The training problems; None where they are not in a local file.
 
     Raises:
         DataError: golds that cannot be used: any of a suite, more than 5 % of the training data.
     """
     suites = [spec for spec in recipe.eval if spec.path is not None]
     if recipe.data.path is None and not suites:
-        return
+        return None
+    found = None
     with GradingPool() as pool:
         if recipe.data.path is not None:
-            load_problems(recipe.data, pool.gold_problems)
+            found = load_problems(recipe.data, pool.gold_problems)
         for spec in suites:
             load_suite(spec, pool.gold_problems)
+    return found
 
 
 def check_known_layers(recipe: Recipe) -> None:

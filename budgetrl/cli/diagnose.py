@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def diagnose(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="RUN", help="A run: going on, finished, interrupted or crashed."),
+        typer.Argument(
+            metavar="RUN",
+            help="A run: going on, finished, interrupted or crashed; else the newest under ./runs.",
+        ),
     ] = None,
     reward: Annotated[
         str | None,
@@ -37,7 +40,7 @@ def diagnose(
     The rules are those that warn while a run goes on; each looks at the run's numbers alone. With
     --reward it attacks a reward instead: answers that deserve nothing, right ones in other forms.
     """
-    if (run is None) == (reward is None):
+    if run is not None and reward is not None:
         raise UsageError(
             "give either a run, or --reward MODULE:FUNCTION with --data FILE.",
             hint="For example: budgetrl diagnose runs/NAME",
@@ -45,19 +48,23 @@ def diagnose(
     if reward is not None:
         return _reward(reward, data, as_json)
     if data is not None:
-        raise UsageError("--data is for --reward; a run has its own.")
-    return _run(str(run), as_json)
+        raise UsageError(
+            "--data is for --reward; a run has its own.",
+            hint="Leave it out, or give --reward MODULE:FUNCTION too.",
+        )
+    return _run(run, as_json)
 
 
-def _run(place: str, as_json: bool) -> int:
+def _run(place: str | None, as_json: bool) -> int:
     from budgetrl.account.text import counted, updates
     from budgetrl.diagnosis.findings import CAUSES, diagnose as find
+    from budgetrl.display.watch import newest_run
     from budgetrl.history import read_history
     from budgetrl.losses import find_losses
     from budgetrl.run_files import read_recipe
     from budgetrl.rundir import open_run
 
-    folder = open_run(place)
+    folder = newest_run() if place is None else open_run(place)
     history = read_history(folder)
     status = folder.status_of(history.finished)
     findings = find(history, read_recipe(folder), status)

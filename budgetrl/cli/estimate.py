@@ -1,5 +1,6 @@
 """`budgetrl estimate`: what a recipe costs and whether it fits, before anything is paid."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -71,6 +72,11 @@ def estimate(
         steps=steps,
         from_run=from_run,
     )
+    if loaded.recipe.engine.device == "cpu" and (gpu is not None or all_gpus):
+        sys.stderr.write(
+            f'{loaded.recipe.name} runs on a CPU; planned as if engine.device were "cuda", which a '
+            "run there needs in its recipe.\n"
+        )
     if all_gpus:
         estimates = answer_all(request)
         if as_json:

@@ -140,7 +140,8 @@ def eval_(
     if caught:
         sys.stderr.write("Stopped; the same command continues.\n")
         return ExitCode.TERMINATED if caught[0] == signal.SIGTERM else ExitCode.INTERRUPTED
-    return ExitCode.OK
+    # As of a run whose budget buys no comparison: there is no number that a script could take.
+    return ExitCode.REFUSED if all(one.result is None for one in results) else ExitCode.OK
 
 
 def _numbers(option: str, text: str | None) -> list[int] | None:
@@ -229,7 +230,10 @@ def _lines(one: "Evaluated") -> Iterator[str]:
     if one.target.run is not None:
         name += f", {one.target.run.name} after {one.target.step:,} updates"
     if result is None:
-        yield f"{name}: not one round is complete yet; the same command continues."
+        yield (
+            f"{name}: not one round is complete yet; the same command continues, with more --hours "
+            "or none if time was short."
+        )
         return
     if one.equals_base:
         yield f"{name}: the adapter equals its base (every B is zero); this is the base's result."

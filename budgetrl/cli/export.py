@@ -50,6 +50,11 @@ def export(
             hint=f"Export its recipe: `budgetrl export {source}/recipe.toml --to {to} --out DIR`; "
             "what it trained goes with --to merged or --to adapter.",
         )
+    if to in OF_RUNS and not Path(source).is_dir() and _is_recipe(source):
+        raise UsageError(
+            f"{source} is a recipe, and --to {to} takes a run.",
+            hint=f"Train it first: budgetrl run {source}; then give the folder under runs/.",
+        )
     if to in OF_RUNS and (sets or gpus):
         raise UsageError(f"--set and --gpus are for recipes, not for --to {to}.")
     if gpus and to == "trl":
@@ -62,6 +67,12 @@ def export(
         _export_merged(source, out, model, as_json)
     else:
         _export_adapter(source, out, model, as_json)
+
+
+def _is_recipe(source: str) -> bool:
+    from budgetrl.recipe.load import list_recipes
+
+    return source.endswith(".toml") or source in list_recipes()
 
 
 def _export_recipe(

@@ -41,16 +41,20 @@ def grade_file(path: Path, workers: int, timeout_s: float, as_json: bool) -> int
 
     Raises:
         UsageError: no workers, or no time.
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or is empty.
     """
     if not 1 <= workers <= _MAX_WORKERS:
         raise UsageError(f"--workers {workers}: must be from 1 to {_MAX_WORKERS}.")
     if not 0 < timeout_s <= _MAX_TIMEOUT_S:
         raise UsageError(f"--timeout {timeout_s}: must be above zero, and at most an hour (3600).")
     rows, problems = _read(path)
+    if not rows and not problems:
+        raise DataError(f"{path}: holds no rows.", hint=_HINT)
     workers = min(workers, max(1, len(rows)))
     for problem in problems:
         sys.stderr.write(f"DataError: {problem}\n")
+    if problems:
+        sys.stderr.write(f"{_HINT}\n")
     with GradingPool(workers, timeout_s) as pool:
         started, graded = _grade(pool, rows)
     document = _document(rows, graded, monotonic() - started)
@@ -76,7 +80,10 @@ def _read(path: Path) -> tuple[list[_Row], list[str]]:
     try:
         lines = read_stream(path, _MAX_BYTES).removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}.",
+            hint="Give a file of JSON lines with completion and gold.",
+        ) from None
     rows: list[_Row] = []
     problems: list[str] = []
     index = 0

@@ -197,7 +197,7 @@ def _overlays() -> list[Path]:
 
 
 def _overlay_lines(width: int) -> list[str]:
-    """Overlays with the first sentence of their header."""
+    """Overlays with the first line of their header, which is a sentence."""
     lines = ["Overlays, named last in the `extends` of a recipe of yours:"]
     for path in _overlays():
         first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")

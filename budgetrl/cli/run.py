@@ -38,7 +38,9 @@ from budgetrl.errors import AbortedError, UsageError
 
 if TYPE_CHECKING:
     from budgetrl.budget import Plan
+    from budgetrl.data.rows import LoadedProblems
     from budgetrl.plan import Planned
+    from budgetrl.recipe.schema import Recipe
     from budgetrl.supervise.run import Ended
 
 
@@ -112,8 +114,7 @@ def run(
         )
         if dry_run:
             try_own_rewards(loaded.recipe, allow_code)
-            check_golds(loaded.recipe)
-            return _print_plan(planned, as_json)
+            return _print_plan(planned, check_golds(loaded.recipe), as_json)
         from budgetrl.supervise.attempt import process_start
         from budgetrl.supervise.run import start_run
 
@@ -239,7 +240,27 @@ def _stage_rows(made: "Plan") -> list[tuple[str, str]]:
     ]
 
 
-def _print_plan(planned: "Planned", as_json: bool) -> int:
+def _learning_rows(recipe: "Recipe", problems: "LoadedProblems | None") -> list[tuple[str, str]]:
+    """What is trained on, paid for and judged by: all of it, what `extends` brings included."""
+    from budgetrl.account.text import scrub
+
+    rewards = " + ".join(f"{one.weight:g} {one.name}" for one in recipe.rewards if one.weight)
+    suites = ", ".join(spec.suite for spec in recipe.eval if spec.when)
+    rows = [("rewards", rewards), ("judged by", suites)]
+    if problems is not None:
+        held, drawn = len(problems.problems), recipe.batch.prompts_per_step
+        says = f"{held:,}"
+        if problems.repeats:
+            says += f", without {problems.repeats:,} that say the same as an earlier one"
+        if problems.dropped:
+            says += f", without {len(problems.dropped):,} that cannot be used"
+        if held < drawn:
+            says += f"; an update draws {drawn}, so the same ones again and again"
+        rows.insert(0, ("problems", says))
+    return [(name, scrub(value)) for name, value in rows if value]
+
+
+def _print_plan(planned: "Planned", problems: "LoadedProblems | None", as_json: bool) -> int:
     from budgetrl.hub.pins import needs_of, to_download
     from budgetrl.plan import plan_document
     from budgetrl.units import duration, gib, usd
@@ -265,6 +286,7 @@ def _print_plan(planned: "Planned", as_json: bool) -> int:
     if planned.memory is not None and planned.memory.utilization is not None:
         share = planned.memory.utilization
         rows.append(("vLLM's share of memory", f"{share:g} ({gib(planned.memory.reserved)})"))
+    rows = [*_learning_rows(recipe, problems), *rows]
     lines = [f"Plan for {recipe.name} (nothing was written)", ""]
     lines += [f"  {name:<24} {value}" for name, value in rows]
     print_found(as_json, plan_document(planned), [*lines, "", f"  Times from {made.source}."])

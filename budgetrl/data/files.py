@@ -149,7 +149,10 @@ def _parse(where: str, text: bytes, hint: str) -> Any:
 
 def _object(where: str, values: Any) -> Mapping[str, Any]:
     if not isinstance(values, dict):
-        raise DataError(f"{where}: not a JSON object.", hint="Each row is one object.")
+        hint = "Each row is one object."
+        if isinstance(values, list):
+            hint += " A file that holds one array of them has to be named .json."
+        raise DataError(f"{where}: not a JSON object.", hint=hint)
     return values
 
 

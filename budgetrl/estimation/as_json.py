@@ -13,6 +13,7 @@ from budgetrl.estimation.scenario import LIVE_GROUPS, planned_samples
 from budgetrl.estimation.teaching import host_source, on_host
 from budgetrl.estimation.terms import suite_lengths
 from budgetrl.estimation.training_time import mfu_name
+from budgetrl.recipe.schema import Recipe
 from budgetrl.units import GIB, hours
 
 SCHEMA_VERSION = 1
@@ -135,15 +136,14 @@ def assumptions(made: Estimate) -> list[Assumption]:
     if scenario.recipe.engine.device == "cpu":
         prompts = "of the recipe's own problems; Open-RS with its prompt where they are not here"
         return [*found, Assumption("prompt_tokens_mean", round(scenario.prompt_tokens), prompts)]
+    inside = "inside the budget here"
+    if scenario.recipe.paper is not None:
+        inside += "; the paper's 24 h are training alone"
     found += [
         Assumption("completion_tokens_cv", CV, "lognormal, cut at sampling.max_tokens"),
-        Assumption("prompt_tokens_mean", round(scenario.prompt_tokens), "Open-RS with its prompt"),
-        Assumption(
-            "evaluation_hours",
-            round(hours(made.evaluation_s), 2),
-            "inside the budget here; the paper's 24 h are training alone",
-        ),
-        _suite_assumption(),
+        Assumption("prompt_tokens_mean", round(scenario.prompt_tokens), _prompts(scenario.recipe)),
+        Assumption("evaluation_hours", round(hours(made.evaluation_s), 2), inside),
+        *_suite_assumptions(scenario.recipe),
         Assumption("logprob_passes", scenario.passes().no_grad_passes, PASSES_SOURCE),
     ]
     if on_host(scenario.recipe):
@@ -192,10 +192,17 @@ def _stages(made: Estimate) -> dict[str, Any]:
     return {"stages": rows} if rows else {}
 
 
-def _suite_assumption() -> Assumption:
+def _prompts(recipe: Recipe) -> str:
+    source = "Open-RS with its prompt"
+    return source if recipe.data.path is None else f"{source}, at most prompt.max_tokens"
+
+
+def _suite_assumptions(recipe: Recipe) -> list[Assumption]:
     suites = suite_lengths()
+    if not any(spec.suite in suites.over_training for spec in recipe.eval):
+        return []
     ratios = ", ".join(f"{name} x{ratio:g}" for name, ratio in suites.over_training.items())
-    return Assumption("suite_lengths", ratios, f"uncut, over training lengths; {suites.source}")
+    return [Assumption("suite_lengths", ratios, f"uncut, over training lengths; {suites.source}")]
 
 
 def _gpu(made: Estimate) -> dict[str, Any]:

@@ -213,7 +213,10 @@ def load_eval(path: Path, with_rows: bool = True) -> StoredEval:
         )
     except OSError as error:
         raise DataError(
-            f"{file}: cannot be read: {error.strerror}.",
+            f"{path}: no completions of an evaluation, for {file.name} beside it cannot be read: "
+            f"{error.strerror}."
+            if path != file
+            else f"{file}: cannot be read: {error.strerror}.",
             hint="Give a run, or a file under evals/<suite>/.",
         ) from None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

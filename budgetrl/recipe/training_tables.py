@@ -85,7 +85,8 @@ class Batch(Table):
 class Schedule(Table):
     """[schedule]: learning rate and length of the training."""
 
-    learning_rate: Positive
+    learning_rate: Annotated[Positive, Field(le=1.0)]
+    """Of Adam: 1e-6 to 1e-3 is usual; above 1 it is a slip of the exponent."""
     shape: Literal["constant", "linear", "cosine"] = "constant"
     warmup_share: Share = 0.0
     """Share of the schedule in which the rate rises from 0."""

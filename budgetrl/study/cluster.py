@@ -26,6 +26,8 @@ from budgetrl.study.trial import Done, Job, run_trial
 
 RAY = "2.60.0"
 """The version that this is tested with."""
+_OWN = ("ray", "auto")
+"""No address: Ray finds the cluster, or starts one."""
 STORE_BYTES = 100 << 20
 """Of shared memory: results of trials are a line each."""
 WAIT_S = 0.25
@@ -219,6 +221,7 @@ def open_cluster(on: str, *, cuda: bool, most: int) -> Iterator[Cluster]:
         most: trials at the same time that there is work for.
 
     Raises:
+        UsageError: no address.
         RefusedError: Ray is missing or of another version, or nothing answers at the address.
         HardwareError: the cluster has no card.
     """
@@ -227,6 +230,11 @@ def open_cluster(on: str, *, cuda: bool, most: int) -> Iterator[Cluster]:
         raise UsageError(
             f"--on {on}: Ray's client port cannot carry a sweep.",
             hint="Run the command on a machine of the cluster, with --on ray.",
+        )
+    if on not in _OWN and not on.rpartition(":")[2].isdecimal():
+        raise UsageError(
+            f"--on {on}: neither local nor ray nor the HOST:PORT of a Ray cluster.",
+            hint="Such as --on 10.0.0.5:6379; `ray status` on its head shows the address.",
         )
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -246,7 +254,7 @@ def open_cluster(on: str, *, cuda: bool, most: int) -> Iterator[Cluster]:
 def _connect(ray: Any, on: str) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if on not in ("ray", "auto"):  # Ray itself goes on asking for minutes
+        if on not in _OWN:  # Ray itself goes on asking for minutes
             host, _, port = on.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
         ray.init(address="auto" if on == "ray" else on, **quiet)

@@ -94,6 +94,9 @@ def continue_run(
         finished = history.finished
         ended = finished is not None and run.status_of(finished) is RunStatus.FINISHED
         if ended and not (new_allowance or changes):
+            display.message(
+                f"{run.name} has ended: nothing is trained. {_way_to_more(run, history)}"
+            )
             call_at_end(on_finish, run)
             return _complete(run, history, display)
         _refuse_done(run, recipe, history)
@@ -172,6 +175,15 @@ def _refuse_done(run: RunDir, recipe: Recipe, history: History) -> None:
         "none left to be paid for.",
         hint=f"Ask for more: --set schedule.stop_after_steps={2 * made}.",
     )
+
+
+def _way_to_more(run: RunDir, history: History) -> str:
+    """What a run that has ended takes to go on: time, and updates where all are made."""
+    assert history.finished is not None
+    more = f"budgetrl resume {run.path} --hours 1h"
+    if history.finished.stop_reason is StopReason.COMPLETED and history.steps:
+        more += f" --set schedule.stop_after_steps={2 * history.steps[-1].step}"
+    return f"For more: {more}"
 
 
 def _complete(run: RunDir, history: History, display: Display) -> Ended:

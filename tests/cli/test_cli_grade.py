@@ -104,10 +104,9 @@ def test_bytes_that_are_no_text_still_give_valid_json(
     ]
 
 
-def test_an_empty_file_has_no_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    document, _ = graded(write(tmp_path / "empty.jsonl"), capsys, expected_exit=0)
-    assert document["rows"] == []
-    assert document["summary"]["rows_per_s"] is None
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no rows"):
+        grade_file(write(tmp_path / "empty.jsonl"), workers=1, timeout_s=3.0, as_json=True)
 
 
 def test_people_see_a_table_and_the_most_interesting_failures(

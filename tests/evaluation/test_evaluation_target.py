@@ -302,7 +302,10 @@ def test_a_lost_checkpoint_is_named_and_the_one_in_its_place_too(
         for step in (7, 9):
             path = f"checkpoints/step_{step:06d}"
             writer.write(Checkpoint(step=step, path=path, seconds=0.1))
-    assert main(["eval", str(run.path), "--samples", "1", "--max-tokens", "48"]) == 0
+    command = ["eval", str(run.path), "--samples", "1", "--max-tokens", "48"]
+    assert main([*command, "--hours", "0.001s"]) == 3  # no number, and nothing lost
+    assert "not one round is complete yet; the same command continues" in capsys.readouterr().out
+    assert main(command) == 0
     shown = capsys.readouterr()
     assert "the checkpoint of update 9 is damaged or gone" in shown.err
     assert "after 7 updates: 8 problems x 1 samples" in shown.out

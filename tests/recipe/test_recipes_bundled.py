@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from budgetrl.cli import main
 from budgetrl.errors import RecipeError
 from budgetrl.estimation.scenario import check_window
 from budgetrl.estimation.shapes import find_shape
@@ -174,6 +175,13 @@ def test_the_papers_optimiser_steps_take_16_prompts_and_odd_system_prompts_are_o
         assert "batch.updates_per_rollout" in {entry.key for entry in recipe.inferred}
         owned = name.startswith(("deepscaler", "qwen2.5_math"))
         assert owned == ("prompt.system" in {entry.key for entry in recipe.deviation})
+
+
+def test_an_overlay_is_listed_with_a_whole_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "list"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("overlays/")]
+    assert len(lines) == len(OVERLAYS)
+    assert all(line.endswith(".") for line in lines)
 
 
 def test_all_overlays_are_listed() -> None:

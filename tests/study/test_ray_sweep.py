@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from run_builder import Story, build_run
 
-from budgetrl.errors import HardwareError, RefusedError
+from budgetrl.errors import BudgetRLError, HardwareError, RefusedError, UsageError
 from budgetrl.recipe.load import load_recipe
 from budgetrl.rundir import RunDir
 from budgetrl.study.cluster import Cluster, open_cluster
@@ -95,12 +95,18 @@ def test_every_machine_must_see_the_sweep_or_the_second_copies(
     pool.check(tmp_path, None)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "127.0.0.1:head"])
-def test_nothing_answers_at_a_wrong_address(address: str) -> None:
-    with (
-        pytest.raises(RefusedError, match="no Ray cluster answers"),
-        open_cluster(address, cuda=False, most=1),
-    ):
+@pytest.mark.parametrize(
+    ("address", "error", "says"),
+    [
+        ("127.0.0.1:1", RefusedError, "no Ray cluster answers"),
+        ("127.0.0.1", UsageError, "HOST:PORT"),
+        ("127.0.0.1:head", UsageError, "HOST:PORT"),
+    ],
+)
+def test_nothing_answers_at_a_wrong_address(
+    address: str, error: type[BudgetRLError], says: str
+) -> None:
+    with pytest.raises(error, match=says), open_cluster(address, cuda=False, most=1):
         pass
 
 

@@ -139,6 +139,20 @@ def test_a_run_whose_orphaned_worker_still_writes_is_not_continued(finished: Run
 # --- a finished run
 
 
+def test_a_finished_run_says_what_more_of_it_takes(finished: RunDir) -> None:
+    told: list[str] = []
+
+    class Telling(NoDisplay):
+        def message(self, text: str) -> None:
+            told.append(text)
+
+    continue_run(finished, Limits(), Telling(), time.monotonic())
+    assert told == [
+        f"{finished.name} has ended: nothing is trained. For more: budgetrl resume "
+        f"{finished.path} --hours 1h --set schedule.stop_after_steps=120"
+    ]
+
+
 def test_a_missing_report_is_made_and_what_was_paid_stays(finished: RunDir) -> None:
     shutil.rmtree(finished.path / "report")
     finished.write_json(HEARTBEAT, {"paid_s": 151.0, "attempt": 1, "t": 0.0})  # all of its budget
