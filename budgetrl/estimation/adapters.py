@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from budgetrl.engine.least_work import beside, is_less_work, summed
-from budgetrl.estimation.shapes import ENDS, LINEARS, ModelShape
+from budgetrl.estimation.shapes import ENDS, ModelShape
 from budgetrl.recipe.schema import EngineName, Recipe
 
 
@@ -23,7 +23,8 @@ class Adapter:
     """LoRA beside the weights of some layers."""
 
     rank: int
-    targets: Sequence[str] = LINEARS
+    targets: Sequence[str] | None = None
+    """Names of layers; None: all linear ones of the blocks."""
     has_choice: bool = True
     """Whether a layer may add it to its weight first (`engine.one_product`)."""
 
@@ -35,7 +36,7 @@ def adapter_of(recipe: Recipe) -> Adapter | None:
         return None
     return Adapter(
         rank=lora.adapter_rank,
-        targets=LINEARS if lora.targets == "all-linear" else lora.targets,
+        targets=None if lora.targets == "all-linear" else lora.targets,
         has_choice=recipe.engine.name is EngineName.PLAIN
         and model.dtype == "float32"
         and not model.load_in_4bit
@@ -66,8 +67,9 @@ class LinearWork:
             products = 2.0 * tokens * shape.linear_params
             return cls(products, 2 * products)
         forward = backward = traffic = 0.0
+        targets = shape.linears if adapter.targets is None else adapter.targets
         for name, (inputs, outputs) in shape.linears.items():
-            rank = adapter.rank if name in adapter.targets else 0
+            rank = adapter.rank if name in targets else 0
             layer = tokens, rank, inputs, outputs
             if adapter.has_choice and is_less_work(tokens, rank, outputs, inputs):
                 work = summed(*layer)
@@ -76,7 +78,7 @@ class LinearWork:
                 traffic += tokens * outputs * bool(rank)
             forward += work.forward
             backward += work.backward
-        ends = len({*adapter.targets} & {*ENDS}) * adapter.rank * (shape.hidden + shape.vocab)
+        ends = len({*targets} & {*ENDS}) * adapter.rank * (shape.hidden + shape.vocab)
         forward = shape.layers * forward + tokens * ends
         backward = shape.layers * backward + 2 * tokens * ends
         return cls(2 * forward, 2 * backward, shape.layers * traffic)

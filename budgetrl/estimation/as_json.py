@@ -126,6 +126,9 @@ def assumptions(made: Estimate) -> list[Assumption]:
     if shape.left_out:
         left_out = "a multimodal model: only its language part is counted"
         found.append(Assumption("model.left_out", shape.left_out, left_out))
+    if not shape.is_known:
+        unknown = "layers that are not known here: counted as a Llama's of these sizes"
+        found.append(Assumption("model.family", shape.model_type, unknown))
     mean = scenario.mean_tokens
     band = f"{mean.low:.0f} - {mean.high:.0f}; " if mean.low < mean.high else ""
     found.append(Assumption("completion_tokens_mean", round(mean.value), f"{band}{mean.source}"))

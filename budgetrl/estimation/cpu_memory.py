@@ -14,7 +14,6 @@ from budgetrl.estimation.memory import (
     layer_bytes_per_token,
 )
 from budgetrl.estimation.scenario import Scenario, suite_problems
-from budgetrl.estimation.shapes import LINEARS
 from budgetrl.estimation.terms import Term, band
 from budgetrl.recipe.training_tables import OPTIMIZER_BYTES
 from budgetrl.units import GIB
@@ -47,7 +46,7 @@ def cpu_memory(scenario: Scenario) -> MemoryEstimate:
         for e in recipe.eval
     ]
     batches = [(recipe.completions_per_step, recipe.sampling.max_tokens), *evaluated]
-    targets = LINEARS if recipe.lora.targets == "all-linear" else recipe.lora.targets
+    targets = shape.linears if recipe.lora.targets == "all-linear" else recipe.lora.targets
     layers = [shape.linears[name] for name in targets if name in shape.linears]
     adapted = sum(inputs * outputs for inputs, outputs in layers)
     copies = 0.0 if whole else float(element * shape.layers * adapted)

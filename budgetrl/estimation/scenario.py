@@ -21,7 +21,7 @@ from budgetrl.estimation.memory import (
     weight_bytes,
 )
 from budgetrl.estimation.passes import Passes, passes_of
-from budgetrl.estimation.shapes import LINEARS, LengthPrior, ModelShape, find_shape
+from budgetrl.estimation.shapes import LengthPrior, ModelShape, find_shape
 from budgetrl.estimation.terms import Constants, load_constants
 from budgetrl.estimation.workload import Precision, Trainer
 from budgetrl.hardware import Gpu
@@ -179,7 +179,7 @@ def make_scenario(
     shape = shape or find_shape(recipe.model.id, recipe.model.revision)
     check_window(recipe, shape.window)
     prior = completion_prior(recipe, shape)
-    targets = LINEARS if recipe.lora.targets == "all-linear" else recipe.lora.targets
+    targets = None if recipe.lora.targets == "all-linear" else recipe.lora.targets
     prompt = float(min(PROMPT_TOKENS, recipe.prompt.max_tokens))
     live_share, rollout_factor = signal_shares(recipe)
     return Scenario(

@@ -3,8 +3,9 @@
     shape = find_shape("Qwen/Qwen2.5-1.5B-Instruct")    bundled; a path; the hub's config.json
     shape.params, shape.matmul_params, shape.kv_bytes_per_token(), shape.lora_params(64)
 
-All counts are exact for dense decoders of the Llama, Qwen, Mistral, Phi and Gemma families; a
-mixture of experts is refused. Not here: what the counts cost in bytes or seconds.
+All counts are exact for dense decoders of the Llama, Qwen, Mistral, Phi and Gemma families; those
+of adapters for all of `_LINEARS` and `_LIKE_LLAMA`. Others are counted as a Llama's, which is told,
+and a mixture of experts is refused. Not here: what the counts cost in bytes or seconds.
 """
 
 import difflib
@@ -26,11 +27,33 @@ _QK_NORM = {"qwen3", "gemma3_text"}
 _QKV_BIAS = {"qwen2"}
 _TIED_BY_DEFAULT = {"gemma", "gemma2", "gemma3_text"}
 
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""Keys of config.json for how many experts there are: of Qwen, Mixtral, DeepSeek, ERNIE 4.5."""
+
 _MOST = 10**8
 """No dimension of a model is above it."""
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""What "all-linear" means for these families: every linear layer of a block, not the head."""
+"""What "all-linear" means for Llama and its like: every linear layer of a block, not the head."""
+
+_QKVO = ("q_proj", "k_proj", "v_proj", "o_proj")
+_LINEARS = {
+    "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+    "glm": (*_QKVO, "gate_up_proj", "down_proj"),
+    "glm4": (*_QKVO, "gate_up_proj", "down_proj"),
+    "nemotron": (*_QKVO, "up_proj", "down_proj"),
+    "apertus": (*_QKVO, "up_proj", "down_proj"),
+    "starcoder2": (*_QKVO, "c_fc", "c_proj"),
+    "phi": ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
+    "gpt_neox": ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"),
+}
+"""The same for families that join some of them, or have no gate."""
+_LIKE_LLAMA = {
+    *("llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
+    *("olmo2", "olmo3", "stablelm", "cohere", "cohere2", "granite", "smollm3", "exaone4"),
+    *("ernie4_5",),
+}
+"""Families whose blocks have the layers of Llama's."""
 
 ENDS = ("embed_tokens", "lm_head")
 """What turns tokens into vectors, and vectors into tokens."""
@@ -75,17 +98,23 @@ class ModelShape:
 
     @cached_property
     def linears(self) -> Mapping[str, tuple[int, int]]:
-        """(inputs, outputs) of every linear layer of one block."""
+        """(inputs, outputs) of every linear layer of one block, under its family's names."""
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return {
-            "q_proj": (self.hidden, q),
-            "k_proj": (self.hidden, kv),
-            "v_proj": (self.hidden, kv),
-            "o_proj": (q, self.hidden),
-            "gate_proj": (self.hidden, self.intermediate),
-            "up_proj": (self.hidden, self.intermediate),
-            "down_proj": (self.intermediate, self.hidden),
+        into, out = (self.hidden, self.intermediate), (self.intermediate, self.hidden)
+        known = {
+            **{"q_proj": (self.hidden, q), "o_proj": (q, self.hidden), "dense": (q, self.hidden)},
+            **dict.fromkeys(("k_proj", "v_proj"), (self.hidden, kv)),
+            **dict.fromkeys(("qkv_proj", "query_key_value"), (self.hidden, q + 2 * kv)),
+            **dict.fromkeys(("gate_proj", "up_proj", "c_fc", "fc1", "dense_h_to_4h"), into),
+            "gate_up_proj": (self.hidden, 2 * self.intermediate),
+            **dict.fromkeys(("down_proj", "c_proj", "fc2", "dense_4h_to_h"), out),
         }
+        return {name: known[name] for name in _LINEARS.get(self.model_type, LINEARS)}
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the layers are those of its family; else they are taken for Llama's."""
+        return self.model_type in _LINEARS or self.model_type in _LIKE_LLAMA
 
     @cached_property
     def layer_paths(self) -> tuple[str, ...] | None:
@@ -130,21 +159,37 @@ class ModelShape:
         """Bytes of the KV cache per token, over all layers."""
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_element
 
-    def lora_params(self, rank: int, targets: Sequence[str] = LINEARS) -> int:
+    def lora_params(self, rank: int, targets: Sequence[str] | None = None) -> int:
         """Adapter parameters: rank x (inputs + outputs) per module, and layer for those of blocks.
+
+        Args:
+            rank: of the adapter.
+            targets: names of layers, or ends of their paths; None: all linear ones. One that is not
+                known, of a family that is not, counts as the largest layer.
 
         Raises:
             ModelError: a target that the model has not.
         """
-        chosen = set(targets)
-        unknown = sorted(chosen - {*self.linears, *ENDS})
-        if unknown:
+        sizes = {name: sum(size) for name, size in self.linears.items()}
+        chosen = set(sizes if targets is None else targets)
+        unknown = sorted(name for name in chosen if name.rpartition(".")[2] not in {*sizes, *ENDS})
+        if unknown and self.is_known:
             raise ModelError(
                 f"lora.targets: {', '.join(unknown)} is not a linear layer of {self.name}.",
-                hint=f"Known: {', '.join([*self.linears, *ENDS])}.",
+                hint=f"Known: {', '.join([*sizes, *ENDS])}.",
             )
-        in_blocks = self.layers * sum(sum(self.linears[name]) for name in chosen - {*ENDS})
-        return rank * (in_blocks + len(chosen & {*ENDS}) * (self.hidden + self.vocab))
+        if self.layer_paths is not None:
+            names = [
+                path.rpartition(".")[2]
+                for path in self.layer_paths
+                if any(path == target or path.endswith(f".{target}") for target in chosen)
+            ]
+        else:
+            leaves = {name.rpartition(".")[2] for name in chosen}
+            names = [*(leaves & {*ENDS}), *[*(leaves - {*ENDS})] * self.layers]
+        ends = self.hidden + self.vocab
+        largest = max(sizes.values())
+        return rank * sum(ends if name in ENDS else sizes.get(name, largest) for name in names)
 
     def lora_traffic(self) -> int:
         """Bytes per token that unmerged adapters move on all layers, their own weights apart.
@@ -214,7 +259,7 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
     text, left_out = config.get("text_config"), ""
     if isinstance(text, dict):
         config, left_out = {**config, **text}, "what reads pictures or sound"
-    if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
+    if any(config.get(key) not in (None, 0, 1) for key in _EXPERTS):
         raise ModelError(
             f"{name}: a mixture of experts; estimates cover dense decoders only, and a run "
             "needs one for its plan.",

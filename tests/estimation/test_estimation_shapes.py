@@ -1,10 +1,13 @@
 import json
 from pathlib import Path
 
+import peft
 import pytest
+import torch
+import transformers
 
 from budgetrl.errors import ModelError
-from budgetrl.estimation.shapes import find_shape, known_models
+from budgetrl.estimation.shapes import find_shape, known_models, shape_from_config
 
 # As the hub's safetensors index counts them.
 PARAMS = {
@@ -136,3 +139,47 @@ def test_the_small_bundled_model_has_a_shape_too() -> None:
 def test_windows_are_positive_and_the_math_model_is_short() -> None:
     assert all(shape.window > 0 for shape in known_models().values())
     assert find_shape("Qwen/Qwen2.5-Math-1.5B").window == 4096
+
+
+SMALL = {
+    "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64,
+    "vocab_size": 288, "max_position_embeddings": 64, "pad_token_id": 0,
+}  # fmt: skip
+GROUPED = (
+    *("phi3", "glm", "glm4", "nemotron", "apertus", "starcoder2", "olmo2", "stablelm", "cohere"),
+    *("granite", "smollm3", "exaone4", "ministral", "ernie4_5", "qwen3"),
+)
+
+
+@pytest.mark.parametrize("family", [*GROUPED, "phi", "gpt_neox"])
+def test_adapters_of_other_families_are_counted_as_peft_makes_them(family: str) -> None:
+    sizes = SMALL | {"num_key_value_heads": 2, "head_dim": 8} if family in GROUPED else SMALL
+    config = transformers.AutoConfig.for_model(family, **sizes)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        weights = sum(weight.numel() for weight in model.parameters())
+        adapted = peft.get_peft_model(
+            model, peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+        )
+    shape = shape_from_config(config.to_dict(), family)
+    assert shape.is_known
+    assert shape.lora_params(4) == adapted.get_nb_trainable_parameters()[0]
+    assert shape.params == pytest.approx(weights, rel=0.03)  # without biases
+
+
+def test_layers_of_a_family_that_is_not_known_are_taken_for_a_llamas_and_that_is_told() -> None:
+    config = transformers.AutoConfig.for_model("lfm2", **SMALL, num_key_value_heads=2)
+    shape = shape_from_config(config.to_dict(), "lfm2")
+    assert not shape.is_known
+    assert shape.lora_params(4, ["w1"]) == 4 * 2 * (32 + 64)
+
+
+def test_ends_of_paths_count_the_layers_that_they_name() -> None:
+    shape = find_shape("Qwen/Qwen2.5-1.5B-Instruct")
+    assert shape.lora_params(8, ["layers.3.self_attn.q_proj"]) == 8 * (1536 + 1536)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "ernie4_5_moe", "deepseek_v3"])
+def test_a_mixture_of_experts_is_known_by_its_configuration(family: str) -> None:
+    with pytest.raises(ModelError, match="mixture of experts"):
+        shape_from_config(transformers.AutoConfig.for_model(family).to_dict(), family)
