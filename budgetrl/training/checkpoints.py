@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from budgetrl.checkpoint_files import STATE, CheckpointFile
 from budgetrl.engine.adapter import ADAPTER, put_weights
@@ -66,15 +67,28 @@ def save_trained(model: Any, folder: Path) -> None:
 
 def load_trained(model: Any, folder: Path, adapter: str = ADAPTER) -> None:
     """Put saved weights into a model that has them in the same shape, as its trained adapter."""
-    from safetensors.torch import load_file
-
     if has_adapter(model):
         put_weights(model, folder, adapter)
         return
-    missing, unexpected = model.load_state_dict(load_file(str(folder / WEIGHTS)), strict=False)
+    missing, unexpected = model.load_state_dict(saved_weights(model, folder), strict=False)
     tied = set(getattr(model, "all_tied_weights_keys", ()))  # saved once
     if unexpected or set(missing) - tied:
         raise OSError(f"{folder / WEIGHTS} is of another model")
+
+
+def saved_weights(model: Any, folder: Path) -> dict[str, torch.Tensor]:
+    """What a checkpoint of a model holds, under the names that the model has for it.
+
+    Some families have other names in files than in memory (GPT-NeoX, mixtures of experts), and
+    transformers goes from one to the other.
+    """
+    held: dict[str, torch.Tensor] = load_file(str(folder / weights_file(model)))
+    if has_adapter(model) or held.keys() <= model.state_dict().keys():
+        return held
+    with torch.random.fork_rng():
+        loaded = type(model).from_pretrained(str(folder), dtype=torch.float32)
+    renamed: dict[str, torch.Tensor] = loaded.state_dict()
+    return renamed
 
 
 def trained_weights(model: Any) -> dict[str, torch.Tensor]:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from budgetrl.errors import HardwareError, TrainingError, is_out_of_memory
 from budgetrl.recipe.schema import Recipe, StageKind
@@ -28,8 +27,8 @@ from budgetrl.training.callbacks import StepCallback
 from budgetrl.training.checkpoints import (
     load_trained,
     save_trained,
+    saved_weights,
     trained_weights,
-    weights_file,
 )
 from budgetrl.training.drawing import answers
 from budgetrl.training.free_memory import within_free_memory
@@ -158,9 +157,9 @@ def try_saving(model: Any, folder: Path) -> None:
     held = trained_weights(model)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-") as name:
         save_trained(model, Path(name))
-        saved = load_file(Path(name) / weights_file(model))
+        saved = saved_weights(model, Path(name))
         load_trained(model, Path(name))
-    same = held.keys() == saved.keys() and all(
+    same = held.keys() <= saved.keys() and all(
         torch.equal(saved[key], value.detach().cpu()) for key, value in held.items()
     )
     if not same:

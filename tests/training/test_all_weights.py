@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from budgetrl.cli import main
@@ -25,6 +26,8 @@ from budgetrl.recipe.base import AlphaPolicy, rank_order
 from budgetrl.recipe.load import load_recipe
 from budgetrl.rundir import RunDir, list_runs
 from budgetrl.study.arms import arms_of, family_of
+from budgetrl.training.checkpoints import load_trained, save_trained
+from budgetrl.training.preflight import try_saving
 
 STEPS = 4
 SETTINGS = {
@@ -179,3 +182,22 @@ def test_it_draws_in_the_type_of_its_passes_and_has_the_same_bits_afterwards() -
         held, bits = before[name]
         assert weight is held
         assert torch.equal(weight.data, bits)
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "qwen3_moe"])
+def test_weights_that_have_other_names_in_files_are_read_back(family: str, tmp_path: Path) -> None:
+    config = transformers.AutoConfig.for_model(
+        family, vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2,
+    )  # fmt: skip
+    for name, names in (("num_experts", 2), ("moe_intermediate_size", 8)):
+        if hasattr(config, name):
+            setattr(config, name, names)
+    model, other = (transformers.AutoModelForCausalLM.from_config(config) for _ in range(2))
+    try_saving(model, tmp_path)
+    save_trained(model, tmp_path)
+    load_trained(other, tmp_path)
+    assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
+    state = torch.get_rng_state()
+    load_trained(other, tmp_path)
+    assert torch.equal(torch.get_rng_state(), state)
