@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -368,7 +369,8 @@ def open_run(path: str | os.PathLike[str]) -> RunDir:
             raise RunDirError(f"{path}: its {RESOLVED} is gone.", hint=way_on(folder, RESOLVED))
         if folder.is_dir():
             wrong = f"{path} is not a run directory: it holds no {RESOLVED}"
-        meant = f"Did you mean {near}? " if (near / RESOLVED).is_file() else ""
+        above = (place for place in (near, *folder.parents) if (place / RESOLVED).is_file())
+        meant = "".join(f"Did you mean {place}? " for place in islice(above, 1))
         raise RunDirError(f"{wrong}.", hint=f"{meant}`budgetrl runs` lists the runs under ./runs.")
     run = RunDir(folder.resolve())
     try:

@@ -91,18 +91,24 @@ def find_target(
         on_download: told how far an adapter of the hub is, which is read here.
 
     Raises:
-        UsageError: nothing of that kind.
+        UsageError: nothing of that kind, or a recipe for what is of a run.
         ModelError: a half-written checkpoint, an adapter without a usable configuration, or a run
             whose base model is gone or another one.
         RunDirError: a run without a complete checkpoint, or of another version.
     """
     path = Path(text).expanduser()
-    if (path / RESOLVED).is_file():
-        return _of_run(open_run(path), base)
-    if path.name == EXPORTED and (path.parent / RESOLVED).is_file():
-        return _of_exported(open_run(path.parent), path.resolve(), base)
-    if path.parent.name == "checkpoints" and (path.parent.parent / RESOLVED).is_file():
-        return _of_checkpoint(open_run(path.parent.parent), _complete(path), base)
+    run = _run_of(path)
+    if run is not None:
+        if recipe_ref is not None:
+            raise UsageError(
+                f"--recipe {recipe_ref}: {text} is of a run, which has a recipe of its own.",
+                hint="Leave it out; prompt and engine are those that it was trained with.",
+            )
+        if run == path:
+            return _of_run(open_run(run), base)
+        if path.name == EXPORTED:
+            return _of_exported(open_run(run), path.resolve(), base)
+        return _of_checkpoint(open_run(run), _complete(path), base)
     if base is not None:
         raise UsageError(
             f"--model says where a run's base model lies, and {text} is no run.",
@@ -136,6 +142,17 @@ def find_target(
         hint="Give a run directory, a checkpoint, a folder with adapter_config.json or "
         "config.json, or a hub id such as Qwen/Qwen3-0.6B (or OWNER/NAME@REVISION).",
     )
+
+
+def _run_of(path: Path) -> Path | None:
+    """The run that a folder is, or is the adapter or a checkpoint of; None of anything else."""
+    if (path / RESOLVED).is_file():
+        return path
+    if path.name == EXPORTED and (path.parent / RESOLVED).is_file():
+        return path.parent
+    if path.parent.name == "checkpoints" and (path.parent.parent / RESOLVED).is_file():
+        return path.parent.parent
+    return None
 
 
 def _refuse_shards(path: Path) -> None:

@@ -27,6 +27,8 @@ class Rounds(Table):
     @model_validator(mode="before")
     @classmethod
     def _has_an_end(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            raise ValueError("is neither a number nor a table with min, max and until_width")
         if isinstance(data, dict) and "max" not in data:
             raise ValueError("until_width alone has no end: say max too, such as max = 32")
         return data

@@ -247,7 +247,10 @@ def _layers(path: Path, chain: tuple[Path, ...]) -> Iterator[Layer]:
     info = tables.get("recipe", {})
     bases = info.pop("extends", []) if isinstance(info, dict) else []
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise RecipeError(f"{path}: [recipe] extends must be a list of file names.")
+        raise RecipeError(
+            f"{path}: [recipe] extends must be a list of file names.",
+            hint='Such as extends = ["quickstart"].',
+        )
     for base in bases:
         yield from _layers(_find_base(base, path), (*chain, path))
     _anchor_paths(tables, path.parent)
@@ -264,7 +267,9 @@ def _find_base(base: str, path: Path) -> Path:
     except (OSError, ValueError) as error:  # too long, a null byte, not permitted
         raise RecipeError(f"{path}: [recipe] extends = {base[:200]!r}: {error}.") from None
     raise RecipeError(
-        f"{path}: [recipe] extends = {base!r}: no such file, neither beside the recipe nor bundled."
+        f"{path}: [recipe] extends = {base!r}: no such file, neither beside the recipe nor "
+        "bundled.",
+        hint=f"{did_you_mean(base, list_recipes())}`budgetrl recipes list` shows what is bundled.",
     )
 
 
@@ -284,7 +289,10 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         tables: dict[str, Any] = _as_json(tomllib.loads(text))
     except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}.") from None
+        raise RecipeError(
+            f"{path}: not valid TOML: {error}.",
+            hint='A recipe has lines such as path = "train.jsonl": text stands in quotes.',
+        ) from None
     if not tables:
         raise RecipeError(
             f"{path}: the recipe is empty.",

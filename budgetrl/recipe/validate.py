@@ -106,6 +106,10 @@ def _line(error: dict[str, Any], tables: Mapping[str, Any], located: Located) ->
         message = ": its tables lie too deep in one another"
     elif error["type"] == "missing":
         message = " is missing"
+    elif error["type"] in ("list_type", "tuple_type") and isinstance(error["input"], dict):
+        message = f": is a list of tables, each of which begins with [[{flat}]]"
+    elif error["type"] in ("list_type", "tuple_type"):
+        message = f" = {error['input']!r}: is a list, such as [{json.dumps(error['input'])}]"
     elif "input" in error and not isinstance(error["input"], dict | list):
         shown = repr(error["input"])
         shown = shown if len(shown) <= 80 else f"{shown[:77]}..."

@@ -172,7 +172,8 @@ def try_once(spec: Reward, file: Path, gold: str) -> float:
         raise RecipeError(
             f"[[rewards]] {spec.name}: {fault}.",
             hint=f"It was called once with a made-up row: {', '.join(row)}, num_tokens, verdict"
-            f"{''.join(f', {name}' for name in spec.parameters)}. See {file}.",
+            f"{''.join(f', {name}' for name in spec.parameters)}; what it does not use it takes as "
+            f"**_. See {file}.",
         ) from None
     finally:
         own.close()

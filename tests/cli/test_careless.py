@@ -33,14 +33,41 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("export quickstart --to merged --out new", "budgetrl run quickstart"),
         ("compare twice.jsonl empty.jsonl", "twice.jsonl: no completions of an evaluation"),
         ("diagnose --data twice.jsonl", "--reward"),
+        ("eval runs/{run} --recipe quikstart", "is of a run"),
+        ("resume runs/{run}/recipe.toml", "Did you mean runs/{run}?"),
     ],
 )
 def test_a_slip_says_how_to_go_on(
     here: Path, capsys: pytest.CaptureFixture[str], line: str, says: str
 ) -> None:
-    assert main(line.split()) == 2
-    assert says in capsys.readouterr().err
+    assert main(line.format(run=here.name).split()) == 2
+    assert says.replace("{run}", here.name) in capsys.readouterr().err
     assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[recipe]\nextends = "quickstart"\n', 'extends = ["quickstart"]'),
+        ('[recipe]\nextends = ["quikstart"]\n', "Did you mean quickstart"),
+        ("[data]\npath = train.jsonl\n", "text stands in quotes"),
+        ('[recipe]\nextends = ["quickstart"]\n[rewards]\nname = "format"\n', "[[rewards]]"),
+        (
+            '[recipe]\nextends = ["quickstart"]\n[[eval]]\nsuite = "heldout"\nk = 9\n',
+            "[[eval]] heldout k = 9: is a list, such as [9]",
+        ),
+        (
+            '[recipe]\nextends = ["quickstart"]\n[[eval]]\nsuite = "heldout"\nsamples = "4"\n',
+            "samples = '4': is neither a number nor a table",
+        ),
+    ],
+)
+def test_a_slip_in_a_recipe_says_what_to_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
+) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    assert main(["run", str(tmp_path / "mine.toml"), "--dry-run"]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_diagnose_looks_at_the_newest_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
