@@ -4,7 +4,8 @@ model = with_adapter(base, folder)     a PEFT model around the base, its adapter
 put_weights(model, folder)             into a model that has the layers already
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,27 @@ from budgetrl.errors import ModelError, first_line
 ADAPTER = "default"
 """PEFT's name of the one adapter that is trained."""
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_MORE = (
+    *("use_dora", "lora_bias", "bias", "modules_to_save", "trainable_token_indices"),
+    *("rank_pattern", "alpha_pattern", "layers_to_transform", "layer_replication"),
+    *("exclude_modules", "target_parameters", "use_qalora"),
+)
+"""Keys of an adapter's configuration for which a recipe has none."""
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Beginnings of init_lora_weights with which PEFT changes the base's weights too."""
+
+
+def more_than_lora(values: Mapping[str, Any]) -> list[str]:
+    """What an adapter is besides one rank and scale on whole layers, as KEY = VALUE.
+
+    Args:
+        values: of its adapter_config.json.
+    """
+    more = [key for key in _MORE if values.get(key) not in (None, False, "none", [], {})]
+    start = values.get("init_lora_weights")
+    if isinstance(start, str) and start.startswith(_CHANGES_BASE):
+        more.append("init_lora_weights")
+    return [f"{key} = {json.dumps(values[key])}" for key in more]
 
 
 def with_adapter(base: Any, folder: Path, dropout: float = 0.0) -> Any:

@@ -37,6 +37,7 @@ from budgetrl.engine.unsloth_settings import (
     check_held,
     environment,
     loading_arguments,
+    refuse_other_kinds,
     refuse_unkept,
 )
 from budgetrl.engine.vllm_loop import Sampled, draw
@@ -101,6 +102,8 @@ class UnslothEngine(ModelEngine):
             RecipeError: a setting that this engine cannot keep.
         """
         refuse_unkept(recipe)
+        if adapter is not None:
+            refuse_other_kinds(adapter)
         unsloth = import_unsloth(recipe, folder)
         import torch
         from vllm import SamplingParams

@@ -8,11 +8,13 @@
 Unsloth and vLLM adjust values without an error, so each is read back and compared.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from budgetrl.errors import ModelError, RecipeError
+from budgetrl.engine.adapter import more_than_lora
+from budgetrl.errors import ModelError, RecipeError, first_line
 from budgetrl.recipe.base import VLLM_RANKS
 from budgetrl.recipe.schema import Recipe
 
@@ -160,6 +162,10 @@ def check_held(model: Any, recipe: Recipe, loading: Mapping[str, Any]) -> None:
     pairs = [("peft", name, adapter[name], getattr(peft, name)) for name in ADAPTER_FIELDS]
     targets = sorted(adapter["target_modules"]), sorted(peft.target_modules)
     pairs.append(("peft", "target_modules", *targets))
+    # Where layers are fused, as in Phi-3, PEFT takes those that it finds and says nothing.
+    parts = (name.partition(".lora_A.") for name, _ in model.named_parameters())
+    layers = sorted({layer.rpartition(".")[2] for layer, found, _ in parts if found})
+    pairs.append(("the model", "layers with an adapter", targets[0], layers))
     pairs.append(("the model", "dtype", loading["dtype"], model.dtype))
     # vLLM scales B in place, and would not copy one of its own dtype before: the trainer's B.
     kept = sorted({str(p.dtype) for name, p in model.named_parameters() if ".lora_" in name})
@@ -177,6 +183,26 @@ def check_held(model: Any, recipe: Recipe, loading: Mapping[str, Any]) -> None:
     ):
         pairs.append(("vllm", name, wanted, getattr(getattr(vllm, table), name)))
     refuse_differing(pairs)
+
+
+def refuse_other_kinds(folder: Path) -> None:
+    """Refuse an adapter whose weights would go into layers of another rule than its own.
+
+    Raises:
+        ModelError: it is more than LoRA of one rank and scale, or has no configuration.
+    """
+    try:
+        values = json.loads((folder / "adapter_config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"adapter {folder}: its adapter_config.json cannot be read: {first_line(error)}.",
+            hint="Give a whole adapter folder.",
+        ) from None
+    if more := more_than_lora(values):
+        raise ModelError(
+            f"adapter {folder} is more than Unsloth's layers can hold: {', '.join(more)}.",
+            hint='Open it with engine.name = "plain".',
+        )
 
 
 def refuse_differing(pairs: Sequence[tuple[str, str, Any, Any]]) -> None:

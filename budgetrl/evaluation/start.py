@@ -10,19 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from budgetrl.engine.adapter import more_than_lora
 from budgetrl.errors import ModelError
 from budgetrl.estimation.shapes import LINEARS, find_shape
 from budgetrl.evaluation.identity import adapter_on, weights_hash
 from budgetrl.recipe.schema import AlphaPolicy, Recipe
-
-_MORE = (
-    *("use_dora", "lora_bias", "bias", "modules_to_save", "trainable_token_indices"),
-    *("rank_pattern", "alpha_pattern", "layers_to_transform", "layer_replication"),
-    *("exclude_modules", "target_parameters", "use_qalora"),
-)
-"""Keys of an adapter's configuration for which a recipe has none."""
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Beginnings of init_lora_weights with which PEFT changes the base's weights too."""
 
 
 def check_start(recipe: Recipe) -> None:
@@ -83,14 +75,9 @@ def _check_layers(folder: Path, values: Mapping[str, Any], recipe: Recipe) -> No
 
 def _check_kind(folder: Path, values: Mapping[str, Any]) -> None:
     """A recipe knows plain LoRA: what more an adapter is would be trained, or lost, unsaid."""
-    more = [key for key in _MORE if values.get(key) not in (None, False, "none", [], {})]
-    start = values.get("init_lora_weights")
-    if isinstance(start, str) and start.startswith(_CHANGES_BASE):
-        more.append("init_lora_weights")
-    if more:
-        said = ", ".join(f"{key} = {json.dumps(values[key])}" for key in more)
+    if more := more_than_lora(values):
         raise ModelError(
-            f"adapter {folder} is more than plain LoRA: {said}.",
+            f"adapter {folder} is more than plain LoRA: {', '.join(more)}.",
             hint=f"Merge it (budgetrl export {folder} --to merged --out BASE), take BASE as "
             "model.id and leave model.adapter out.",
         )

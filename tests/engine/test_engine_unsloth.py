@@ -30,11 +30,13 @@ from budgetrl.engine.unsloth_settings import (
     check_held,
     environment,
     loading_arguments,
+    refuse_other_kinds,
     refuse_unkept,
     vllm_rank,
 )
 from budgetrl.engine.vllm_loop import draw, sampling_arguments
 from budgetrl.errors import ModelError, RecipeError
+from budgetrl.estimation.shapes import LINEARS
 from budgetrl.evaluation.run import evaluate
 from budgetrl.evaluation.suite import PromptedProblem, Suite, protocol_of
 from budgetrl.plan import make_plan
@@ -355,7 +357,9 @@ def engine_over(llm: FakeLLM, recipe: Recipe) -> UnslothEngine:
         dtype=torch.bfloat16,
         config=SimpleNamespace(max_position_embeddings=4096),
         generation_config=SimpleNamespace(eos_token_id=END),
-        named_parameters=lambda: [("q_proj.lora_A.default.weight", torch.zeros(1))],
+        named_parameters=lambda: [
+            (f"layers.0.{name}.lora_A.default.weight", torch.zeros(1)) for name in LINEARS
+        ],
     )
     tokenizer = SimpleNamespace(
         eos_token_id=END, pad_token_id=0, get_added_vocab=dict, decode=lambda ids, **_: str(ids)
@@ -464,6 +468,10 @@ def test_what_peft_and_the_model_hold_is_compared_too() -> None:
     model.peft_config["default"].lora_alpha, model.dtype = 16, torch.float32
     with pytest.raises(ModelError, match=r"lora_alpha: asked 128, peft holds 16\n.*float32"):
         check_held(model, RECIPE, loading)
+    fused = [(f"{name}.lora_A.default.weight", torch.zeros(1)) for name in ("o_proj", "down_proj")]
+    model.named_parameters = lambda: fused
+    with pytest.raises(ModelError, match=r"layers with an adapter: asked .*'o_proj'\]"):
+        check_held(model, RECIPE, loading)
     adapter = [("q_proj.lora_B.default.weight", torch.zeros(1, dtype=torch.bfloat16))]
     model.named_parameters = lambda: adapter
     with pytest.raises(ModelError, match=r"asked \['torch.float32'\], peft holds .*bfloat16"):
@@ -536,3 +544,19 @@ def test_the_patched_trainer_distils_with_the_oracles_gradients(on_cpu: dict[str
 def test_a_tokenizer_that_lost_its_spaces_is_restored(on_cpu: dict[str, Any]) -> None:
     """Unsloth restores it itself unless it is told not to, as here."""
     assert on_cpu["tokenizer"] == {"unsloth": "12+7=19", "budgetrl": "12 + 7 = 19"}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [({"alpha_pattern": {"q_proj": 4}}, "alpha_pattern"), ({"use_dora": True}, "use_dora = true"),
+     ({"init_lora_weights": "pissa"}, "pissa"), ({"bias": "none", "modules_to_save": None}, None)],
+)  # fmt: skip
+def test_adapters_that_its_layers_cannot_hold_are_refused(
+    values: dict[str, Any], told: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps(values))
+    if told is None:
+        refuse_other_kinds(tmp_path)
+        return
+    with pytest.raises(ModelError, match=told):
+        refuse_other_kinds(tmp_path)
