@@ -38,7 +38,11 @@ def eval_(
     ] = None,
     samples: Annotated[
         str | None,
-        typer.Option("--samples", metavar="N|MIN..MAX", help="Per problem; a range: as needed."),
+        typer.Option(
+            "--samples",
+            metavar="N|MIN..MAX",
+            help="Per problem; a range: as needed. Else the recipe's for that suite, or 16.",
+        ),
     ] = None,
     until_width: Annotated[
         float | None,
@@ -49,13 +53,25 @@ def eval_(
         ),
     ] = None,
     ks: Annotated[
-        str | None, typer.Option("--k", metavar="LIST", help="k of pass@k, such as 1,8,16.")
+        str | None,
+        typer.Option(
+            "--k", metavar="LIST", help="k of pass@k, such as 1,8,16; else 1, or the recipe's."
+        ),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Of one completion.")
+        int | None,
+        typer.Option(
+            "--max-tokens", metavar="N", min=1, help="Of one completion; else the recipe's."
+        ),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", metavar="T", min=0.0, help="0 is greedy.")
+        float | None,
+        typer.Option(
+            "--temperature",
+            metavar="T",
+            min=0.0,
+            help="0 is greedy; else the recipe's for that suite, or 0.6.",
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", min=0, help="Of the sampling.")
