@@ -167,12 +167,10 @@ class RunDir(CheckpointFolder):
             value, wrong = None, f"cannot be read: {error.strerror}"
         except (ValueError, RecursionError):
             value = None
-        if not isinstance(value, dict):
-            wrong = (
-                wrong or f"is damaged: its {file.stat().st_size:,} bytes are no whole JSON object"
-            )
-            raise RunDirError(f"{file}: {wrong}.", hint=way_on(self.path, name))
-        return value
+        if isinstance(value, dict):
+            return value
+        wrong = wrong or f"is damaged: its {file.stat().st_size:,} bytes are no whole JSON object"
+        raise RunDirError(f"{file}: {wrong}.", hint=way_on(self.path, name))
 
     # --- events
 
