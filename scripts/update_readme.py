@@ -16,6 +16,7 @@ from typing import Any
 
 from api_reference import reference
 from check_alarms import figures, judge, load, table
+from recipe_keys import recipe_keys
 from speed_tables import engine, points, quickstart_pairs, speed_goals, time_to_accuracy
 from ways_table import ways
 
@@ -362,6 +363,7 @@ COMPUTED: dict[str, Callable[[], str]] = {
     "speed_goals": speed_goals,
     "quickstart_line": quickstart_line,
     "reference": reference,
+    "recipe_keys": recipe_keys,
     "decisions": decisions,
 }
 

@@ -20,7 +20,9 @@ class Rounds(Table):
     """
 
     min: Annotated[int, Field(ge=1, le=10**6)] = 2
+    """Rounds that are always made."""
     max: Count
+    """Rounds that are made at the most."""
     until_width: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
     """Full width of the 95 % interval of pass@1, in points."""
 
@@ -72,13 +74,19 @@ class Think(Table):
     """
 
     max_tokens: Count
+    """Tokens of thinking, at the most."""
     close: str | None = None
-    """`</think>` and a line break where absent; with `whole`, words that ask for the answer."""
+    """Text appended at that limit; left out: `</think>` and a line break; with `whole`, words that
+    ask for the answer."""
     answer_tokens: Count | None = None
-    """The least of 256, the suite's max_tokens and what the model's window leaves, where absent."""
+    """Tokens of the answer after it; left out: the least of 256, the suite's max_tokens and what
+    the model's window leaves."""
     min_tokens: Annotated[int, Field(ge=0, le=10**9)] = 0
+    """Thinking that ends below so many tokens goes on."""
     nudge: str = Field(default="Wait", min_length=1)
+    """What stands there in place of its end."""
     max_nudges: Annotated[int, Field(ge=0, le=100)] = 1
+    """How often, at the most."""
     whole: bool = False
     """Everything is thinking, for models without think tags."""
 
@@ -113,26 +121,38 @@ class Eval(Table):
     path: str | None = None
     """A file or folder as data.path takes them, or `asset:NAME`."""
     id: str | None = None
+    """A data set on the hub."""
     revision: str | None = None
+    """Commit, tag or branch on the hub; left out: the main branch."""
     config: str | None = None
+    """The configuration of a hub data set that has several."""
     split: str | None = None
+    """The split of a hub data set; left out: the suite's own, or "test"."""
     columns: Columns | None = None
+    """Names of its columns, where they are others."""
     samples: Annotated[
         Annotated[Count, Tag(TAGS[0])] | Annotated[Rounds, Tag(TAGS[1])],
         Discriminator(lambda value: TAGS[0 if isinstance(value, int) else 1]),
     ] = 16
-    """Of each problem; or a table, for as many as it takes."""
+    """Completions of each problem; or a table, for as many as it takes."""
     k: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
+    """Each k for which pass@k is reported; none above samples."""
     max_tokens: Count | None = None
-    """sampling.max_tokens where absent."""
+    """The longest completion, in tokens; left out: sampling.max_tokens."""
     think: Think | None = None
     """A limit of its own for thinking; thinking and answer are then the limit of a completion."""
     temperature: NonNegative = 0.6
+    """As in sampling; 0: always the likeliest token."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """As in sampling."""
     seed: Annotated[int, Field(ge=0)] = 1000
+    """Decides what is sampled, whatever the seed of the run."""
     when: tuple[EvalWhen, ...] = (EvalWhen.BASELINE, EvalWhen.FINAL)
+    """When it is run; []: never."""
     every_steps: Count | None = None
+    """Steps between two evaluations ("step" in when)."""
     at_fractions: tuple[Share, ...] = ()
+    """Shares of the training after which it is evaluated ("step" in when)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -158,18 +178,20 @@ class Entropy(Table):
     """[entropy]: exact token entropy (paper Eq. 1) on fresh completions of fixed prompts."""
 
     prompts: Annotated[int, Field(ge=0)] = 16
-    """0: never measured."""
+    """Prompts that are completed for it; 0: never measured."""
     every_steps: Count | None = None
-    """Besides the start and the end."""
+    """Steps between two measurements; left out: only at the start and the end."""
 
 
 class Select(Table):
     """[select]: which checkpoint the final evaluation judges."""
 
     use: Literal["last", "best"] = "last"
+    """The newest checkpoint, or the one with the best result in `suite`."""
     suite: str | None = None
+    """The [[eval]] that decides."""
     metric: str = "pass@1"
-    """Ties go to the earlier checkpoint."""
+    """What is compared in it, always "pass@1"; ties go to the earlier checkpoint."""
 
     @model_validator(mode="after")
     def _best_needs_suite(self) -> Self:
@@ -184,8 +206,11 @@ class Paper(Table):
     """[paper]: the publication that the recipe replicates."""
 
     title: str
+    """Its title."""
     arxiv: str = ""
+    """Its number on arXiv."""
     table: str = ""
+    """Where its results stand."""
     row: str = ""
     """Name of this model's row in the paper's tables."""
 
@@ -196,29 +221,41 @@ class Expected(Table):
     key: str
     """Unique name, such as aime24@1.final."""
     metric: str
+    """What it measures."""
     value: float
+    """The number as printed."""
     where: str
+    """Page, table or figure it stands in."""
     rank: int | Literal["unstated"] | None = None
+    """Rank of the adapter that it was measured with; "unstated": the paper does not say."""
 
 
 class Stated(Table):
     """One of [[stated]]: a value that the paper states."""
 
     key: str
+    """A key of the recipe, such as lora.rank."""
     where: str
+    """Where in the paper."""
 
 
 class Inferred(Table):
     """One of [[inferred]]: a value that the paper does not state, and where it is taken from."""
 
     key: str
+    """A key of the recipe, such as lora.rank."""
     source: str
+    """What the value rests on."""
 
 
 class Deviation(Table):
     """One of [[deviation]]: a value that differs from the paper on purpose."""
 
     key: str
+    """A key of the recipe, such as lora.rank."""
     paper: Any
+    """The paper's value."""
     here: Any
+    """The recipe's value; "unset" where it has none."""
     why: str
+    """Why it differs."""

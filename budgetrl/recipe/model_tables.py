@@ -10,13 +10,16 @@ from budgetrl.recipe.base import AlphaPolicy, Count, EngineName, Positive, Table
 
 
 class RecipeInfo(Table):
-    """[recipe]: what this recipe is."""
+    """[recipe]: what this recipe is; `extends`, the list of those it builds on, stands here too."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    """What the recipe is called, in lists and reports."""
     summary: str = ""
+    """One line of what it is for."""
     beside: str | None = None
     """A recipe, by path or bundled name, that estimates are compared with."""
     seed: int = Field(default=1, ge=0, lt=2**31)
+    """Decides the order of problems, what is sampled, and where the adapter starts."""
 
 
 class Model(Table):
@@ -25,8 +28,11 @@ class Model(Table):
     id: str = Field(min_length=1)
     """Hub id, a path, or `asset:NAME` for a model that ships with budgetrl."""
     revision: str | None = None
+    """Commit, tag or branch on the hub; left out: the main branch."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Number format of its weights."""
     load_in_4bit: bool = False
+    """Quantise the weights to 4 bits while they are loaded (QLoRA)."""
     adapter: str | None = None
     """A folder with a LoRA adapter to go on from, trained elsewhere on this base at this rank."""
 
@@ -37,10 +43,13 @@ class Teacher(Table):
     id: str = Field(min_length=1)
     """Hub id, a path, `asset:NAME`, or "self": the model itself, with the answer in its prompt."""
     revision: str | None = None
+    """Commit, tag or branch on the hub; left out: the main branch."""
     adapter: str | None = None
     """Folder of an adapter on it, or `asset:NAME`."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Number format of its weights."""
     load_in_4bit: bool = False
+    """Quantise the weights to 4 bits while they are loaded."""
     device: Literal["model", "cpu"] = "model"
     """Where it is kept: beside the model, or in the host's memory."""
     hint: str = "\n\nThe answer is {answer}."
@@ -75,11 +84,17 @@ class Lora(Table):
         | Annotated[Literal["full"], BeforeValidator(_full), Tag("str")],
         Discriminator(lambda value: "str" if isinstance(value, str) else "int"),
     ]
-    """"full": every weight of the model is trained, and there is no adapter."""
+    """Rank r of the adapter; "full": every weight of the model is trained, and there is no
+    adapter."""
     alpha: Positive | None = None
+    """lora_alpha; needed with the policies fixed and rslora, and without meaning in the others."""
     alpha_policy: AlphaPolicy = AlphaPolicy.FIXED
+    """How the adapter's scale follows from the rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the adapter's inputs that are zeroed while it is trained."""
     targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Layers that get an adapter, by the ends of their names, such as ["q_proj", "v_proj"];
+    "all-linear": every linear layer except the output head."""
 
     @model_validator(mode="after")
     def _alpha_matches_policy(self) -> Self:
@@ -174,9 +189,13 @@ class Columns(Table):
     """[data.columns]: names of the columns that are read; nested ones with dots."""
 
     problem: str = "problem"
+    """The problem's text."""
     answer: str = "answer"
+    """The right answer."""
     id: str | None = None
+    """A problem's name in records; left out: id, where there is such a column."""
     level: str | None = None
+    """Its difficulty in records; left out: level, where there is such a column."""
     solution: str | None = None
     """A worked solution, for SFT; known by names such as solution, completion or messages."""
     thinking: str | None = None
@@ -187,16 +206,21 @@ class Data(Table):
     """[data]: the training problems; either a hub id or a local file or folder."""
 
     id: str | None = None
+    """A data set on the hub; or `path`."""
     path: str | None = None
     """.jsonl, .json, .csv or .parquet (or .gz of them), a folder of them, or `asset:NAME`."""
     revision: str | None = None
+    """Commit, tag or branch on the hub; left out: the main branch."""
     config: str | None = None
     """The configuration of a hub data set that has several."""
     split: str = "train"
+    """The split of a hub data set."""
     columns: Columns = Columns()
+    """Names of its columns, where they are others."""
     filter: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Keep rows whose column holds one of the values, as text."""
+    """Keep rows whose column holds one of the values, as text: { level = ["3", "4"] }."""
     limit: Count | None = None
+    """Only so many problems, from the first on; left out: all."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -209,14 +233,17 @@ class Prompt(Table):
     """[prompt]: how a problem becomes a prompt."""
 
     system: str | None = None
+    """The system turn; left out: none."""
     template: str = "{problem}"
     """The user turn; `{problem}` is replaced by the problem's text."""
     chat_template: str | None = None
     """A Jinja chat template instead of the tokenizer's own."""
     template_kwargs: dict[str, bool | int | str] = Field(default_factory=dict)
-    """Handed to the chat template, such as enable_thinking for Qwen3."""
+    """Handed to the chat template, such as { enable_thinking = false } for Qwen3."""
     max_tokens: Count = 512
+    """Tokens of a whole prompt; longer ones are counted, and not trained on."""
     overlong: Literal["drop"] = "drop"
+    """What becomes of those: they are left out."""
 
     @model_validator(mode="after")
     def _template_holds_problem(self) -> Self:
@@ -237,24 +264,36 @@ def _free_cores_for_auto(value: object) -> object:
     return free_cores() if value == "auto" else value
 
 
+_Threads = Annotated[
+    Count, BeforeValidator(_free_cores_for_auto, json_schema_input_type=Count | Literal["auto"])
+]
+
+
 class Engine(Table):
     """[engine]: what runs the model."""
 
     name: EngineName = EngineName.UNSLOTH
+    """What runs the model."""
     device: Literal["cpu", "cuda"] = "cuda"
-    threads: Annotated[Count, BeforeValidator(_free_cores_for_auto)] | None = None
+    """Where it runs; "cuda" is an NVIDIA GPU."""
+    threads: _Threads | None = None
     """CPU threads of torch; a fixed number, so that a resumed run computes the same bits. "auto" is
     the cores that are free for this process, counted once: a run keeps the number."""
     gradient_checkpointing: bool = True
+    """Compute activations twice instead of keeping them: less memory, more time."""
     eval_batch: Count = 256
     """Completions generated at a time in evaluations (plain)."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the GPU that vLLM may fill (unsloth); None: what the recipe needs there."""
+    """Share of the GPU that vLLM may fill (unsloth); left out: what the recipe needs there."""
     standby: bool = True
     """vLLM sleeps while the trainer works (unsloth)."""
     max_num_seqs: Count = 256
+    """Completions that vLLM generates at a time (unsloth)."""
     chunked_prefill: bool = True
+    """vLLM reads long prompts in pieces; Unsloth decides it by the GPU, so false is refused
+    (unsloth)."""
     prefix_caching: bool = True
+    """vLLM keeps what it computed of a prompt for the other completions of it (unsloth)."""
     logit_chunks: Count = 8
     """Pieces in which the logits of a micro-batch are computed, one per completion at the least
     (unsloth)."""

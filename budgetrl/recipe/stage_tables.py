@@ -47,7 +47,8 @@ class Sft(Table):
     max_tokens: Count = 8192
     """Window of a row: prompt and solution together."""
     overlong: Literal["drop", "cut"] = "drop"
-    """Rows above it; one that is cut has no end token, and never the answer."""
+    """Whether longer rows are left out or cut; one that is cut has no end token, and never the
+    answer."""
     rows_per_step: Count = 32
     """Rows of one update."""
     micro_batch: Count = 1
@@ -60,14 +61,16 @@ class Distill(Table):
     """[distill]: on-policy distillation, for stages of that kind."""
 
     reward_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Of GRPO's loss, beside the divergence from the teacher; 0: rewards are only recorded."""
+    """Weight of GRPO's loss beside the divergence from the teacher; 0: rewards are only
+    recorded."""
 
 
 class Gate(Table):
     """Of a stage: what has to be measured after it for the next one to begin."""
 
     signal_share: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Of groups with both right and wrong answers, as the next stage would draw them."""
+    """Least share of groups with both right and wrong answers, drawn as the next stage would draw
+    them."""
     prompts: Count = 16
     """Groups that are drawn."""
 
@@ -76,17 +79,17 @@ class Until(Table):
     """Of a stage: it ends once a mean over its newest updates is reached; give one condition."""
 
     loss: Positive | None = None
-    """At most."""
+    """The loss is at most this."""
     accuracy: Share | None = None
-    """At least, of training completions."""
+    """The share of right training completions is at least this."""
     format: Share | None = None
-    """At least."""
+    """The mean of the format reward is at least this."""
     completion_tokens: Positive | None = None
-    """At least, on the mean."""
+    """The mean length of completions, in tokens, is at least this."""
     truncated_share: Share | None = None
-    """At least: answers run into the limit, and a longer one is worth its price."""
+    """At least this share of completions ran into the limit: a longer one is worth its price."""
     updates: Count = 5
-    """So many of the newest."""
+    """Updates that the mean is over, the newest ones."""
 
     @property
     def condition(self) -> tuple[str, float]:
@@ -105,16 +108,20 @@ class Stage(Table):
     """One of [[stages]]: its name and kind, how long it lasts, and what is different in it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=40)
+    """What it is called, in records and in --set stages.NAME.steps=60."""
     kind: StageKind
+    """How it trains."""
     share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    """Of the training time that is left when it begins."""
+    """Its share of the training time that is left when it begins."""
     steps: Count | None = None
-    """Updates."""
+    """Its length in updates."""
     until: Until | None = None
-    """Ends it sooner."""
+    """A condition that ends it sooner."""
     gate: Gate | None = None
-    """Measured after it; below, the stage is made once more, then `on_fail` decides."""
+    """What has to be measured after it; below, the stage is made once more, then `on_fail`
+    decides."""
     on_fail: Literal["stop", "go_on"] = "stop"
+    """Whether the run then ends, or the next stage begins all the same."""
     data: dict[str, Any] | None = None
     rewards: list[dict[str, Any]] | None = None
     grpo: dict[str, Any] | None = None

@@ -321,6 +321,7 @@ def test_a_recipe_that_is_not_there_is_named(ref: str, says: str) -> None:
         ("engine.threads=many", """threads = 'many': must be a number of threads, or "auto\"."""),
         ("lora.rnk=4", "[lora] rnk: unknown key; did you mean rank"),
         ("rewards.format.weigth=1", "[[rewards]] format weigth: unknown key; did you mean weight"),
+        ("eval.heldout.samples={max = 8, mix = 2}", "samples mix: unknown key; did you mean min"),
         ("lorra.rank=4", "command line: [lorra]: unknown key; did you mean lora"),
         ("data.path=~no-such-user/x", "is not a path"),
         (
