@@ -19,6 +19,9 @@ PUBLIC_MODE, PRIVATE_MODE = 0o644, 0o600
 WRITER_PATIENCE_S = 5.0
 
 
+_slowest_s = 0.0
+
+
 def write_atomic(
     path: Path, content: str | bytes, mode: int = PUBLIC_MODE, *, durable: bool = True
 ) -> None:
@@ -31,7 +34,8 @@ def write_atomic(
         durable: wait for the disk. Without, that holds when a process dies, and only after
             `make_durable` when the machine does.
     """
-    data = content.encode() if isinstance(content, str) else content
+    global _slowest_s
+    begun, data = time.monotonic(), content.encode() if isinstance(content, str) else content
     temporary = temporary_beside(path)
     try:
         temporary.unlink(missing_ok=True)
@@ -48,6 +52,12 @@ def write_atomic(
         raise
     if durable:
         fsync_folder(path.parent)
+        _slowest_s = max(_slowest_s, time.monotonic() - begun)
+
+
+def slowest_write_s() -> float:
+    """Seconds that the slowest durable file of this process took: what a small one may take."""
+    return _slowest_s
 
 
 def make_durable(files: Collection[Path]) -> None:

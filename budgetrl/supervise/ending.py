@@ -37,6 +37,8 @@ ESTIMATES = "estimates.jsonl"
 """In the user's cache: a row of plan against bill for every finished run."""
 LEARNING_S = 0.7
 """What writing down the measured profile may take; a run that is later than that skips it."""
+ADAPTER_WRITES, LAST_WRITES = 2, 2
+"""Files in `adapter/` beside the weights; heartbeat and result, which are written in any case."""
 HARD_MARGIN_S = 0.9
 """The report of a study is ended this long before its budget is."""
 
@@ -131,7 +133,9 @@ def _learn_from(run: RunDir, attempt: Attempt, history: History, slow: float) ->
             learn(recipe, history, report_s, slow if slow > BUSY else 1.0, cache)
 
 
-def finish(run: RunDir, attempt: Attempt, history: History, closing: Closing) -> dict[str, Any]:
+def finish(
+    run: RunDir, attempt: Attempt, history: History, closing: Closing, write_s: float
+) -> dict[str, Any]:
     """Write adapter folder, profile for the next plan, last heartbeat and `result.json`.
 
     What the budget has no more time for is left out; a resumption makes it good.
@@ -141,12 +145,13 @@ def finish(run: RunDir, attempt: Attempt, history: History, closing: Closing) ->
         attempt: the last one.
         history: with the end of the run.
         closing: what is still to come after this.
+        write_s: what a file takes on this disk.
     """
 
     def left_s() -> float:
-        return attempt.end - time.monotonic() - closing.last_s
+        return attempt.end - time.monotonic() - closing.last_s - LAST_WRITES * write_s
 
-    if left_s() > 0:
+    if left_s() > ADAPTER_WRITES * write_s:
         with suppress(OSError):
             export_adapter(run)
     if left_s() > LEARNING_S * closing.pace.slow:

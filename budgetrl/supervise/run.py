@@ -30,10 +30,10 @@ from budgetrl.run_files import read_recipe
 from budgetrl.rundir import RunDir
 from budgetrl.supervise.attempt import smaller_micro_batch
 from budgetrl.supervise.closing import Closing
-from budgetrl.supervise.ending import finish, record_death, write_report
+from budgetrl.supervise.ending import ADAPTER_WRITES, finish, record_death, write_report
 from budgetrl.supervise.gpu_lock import gpu_of, hold_gpu
-from budgetrl.supervise.worker import WRITES_AT_END, Signals, Worker
-from budgetrl.training.attempt import Attempt
+from budgetrl.supervise.worker import Signals, Worker
+from budgetrl.training.attempt import WRITES_AT_END, Attempt
 from budgetrl.training.on_finish import run_on_finish
 from budgetrl.types import Spend, StopReason
 
@@ -218,9 +218,10 @@ def _to_its_end(
     told = steps or exit_code is not ExitCode.REFUSED  # else there is nothing to report
     if told and report:
         left_by = min(attempt.end, signals.leave_by(attempt.grace_s))
-        write_report(run, left_by - closing.reserve_s - WRITES_AT_END * slow_s, display)
+        writes_s = (WRITES_AT_END + ADAPTER_WRITES) * slow_s
+        write_report(run, left_by - closing.reserve_s - writes_s, display)
     with closing.measured():
-        result = finish(run, attempt, history, closing)
+        result = finish(run, attempt, history, closing, slow_s)
     closing.store()
     if exit_code is not ExitCode.REFUSED:
         return Ended(result, exit_code, history.finished)

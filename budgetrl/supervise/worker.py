@@ -20,14 +20,12 @@ from budgetrl.history import Followed
 from budgetrl.rundir import RunDir
 from budgetrl.supervise.attempt import heartbeat
 from budgetrl.supervise.closing import Closing
-from budgetrl.training.attempt import Attempt
+from budgetrl.training.attempt import WRITES_AT_END, Attempt
 from budgetrl.training.stopper import CLOSE_SIGNAL, signals_held
 
 TICK_S = 0.1
 EXIT_MARGIN_S = 1.0
 """Between the end of a worker that was told to leave and the end of its supervisor."""
-WRITES_AT_END = 4
-"""Files that are written after a worker's end; on a slow disk they are what takes the time."""
 ABORT_S = 10.0
 """What a worker has after Ctrl-C, besides a save, to finish or give up what it does."""
 INTERRUPTED_REPORT_S = 5.0
@@ -203,7 +201,7 @@ class Worker:
         return min(self._attempt.deadline, self._attempt.end - self._closing.reserve_s)
 
     def _writes_s(self) -> float:
-        return (1 + WRITES_AT_END) * self.slow_s
+        return WRITES_AT_END * self.slow_s
 
     def _open_log(self) -> BinaryIO:
         file = self._run.worker_log

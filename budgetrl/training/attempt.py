@@ -10,6 +10,10 @@ from budgetrl.ledger import Ledger
 from budgetrl.run_files import read_plan
 from budgetrl.rundir import RunDir
 
+WRITES_AT_END = 4
+"""Files that a supervisor writes at a worker's end in any case: a heartbeat before it and one after
+it, the last events and the result. On a slow disk they are what takes the time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:

@@ -11,10 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from budgetrl.budget import BASELINE_SHARE, affordable_rounds
+from budgetrl.files import slowest_write_s
 from budgetrl.forecast import Forecaster
 from budgetrl.history import History
 from budgetrl.pace import slowness
 from budgetrl.run_files import read_plan
+from budgetrl.training.attempt import WRITES_AT_END
 from budgetrl.types import EvalResult
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ END_MARGIN_S = 0.5
 
 
 def end_margin_s() -> float:
-    """The same in wall seconds, on a machine as busy as this one is now."""
-    return END_MARGIN_S * slowness()
+    """The same in wall seconds, on a machine as busy and a disk as slow as they are now."""
+    return END_MARGIN_S * slowness() + WRITES_AT_END * slowest_write_s()
 
 
 def until_end(follower: "StepCallback", keep_s: float = 0.0) -> Callable[[], bool]:

@@ -19,6 +19,7 @@ from budgetrl.cli.run import _told_when_interrupted
 from budgetrl.display.base import NoDisplay
 from budgetrl.errors import AbortedError, ExitCode, RunDirError
 from budgetrl.events import RunResumed, RunStarted
+from budgetrl.files import write_atomic
 from budgetrl.history import read_history
 from budgetrl.plan import Planned, create_run, make_plan
 from budgetrl.recipe.load import load_recipe
@@ -36,10 +37,12 @@ from budgetrl.rundir import (
 )
 from budgetrl.supervise import worker
 from budgetrl.supervise.closing import Closing
+from budgetrl.supervise.ending import finish
 from budgetrl.supervise.resume import continue_run, new_budget
 from budgetrl.supervise.run import start_run, supervise
 from budgetrl.supervise.worker import Signals, Worker
 from budgetrl.training.attempt import Attempt
+from budgetrl.training.opening import end_margin_s
 from budgetrl.training.stopper import signals_held
 from budgetrl.types import RunStatus
 
@@ -366,3 +369,23 @@ def test_a_save_that_takes_longer_gets_its_time_after_ctrl_c(new: RunDir) -> Non
         twice = watched.patience(signal.SIGINT)
     assert once > 2 * 60.0
     assert twice <= time.monotonic()
+
+
+@pytest.mark.parametrize(("write_s", "exported"), [(0.001, True), (30.0, False)])
+def test_a_slow_disk_is_not_given_more_files_than_the_budget_has_time_for(
+    finished: RunDir, write_s: float, exported: bool
+) -> None:
+    attempt = Attempt(Budget(60.0), time.monotonic(), 0.0, 1.0, 0.1, 20.0)
+    result = finish(finished, attempt, read_history(finished), Closing(), write_s)
+    assert (finished.adapter / "README.md").is_file() is exported
+    assert finished.read_json("result.json")["run_dir"] == result["run_dir"]
+
+
+def test_the_end_of_a_training_leaves_time_for_a_slow_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("budgetrl.files._slowest_s", 0.0)  # and as it was after this test
+    before = end_margin_s()
+    monkeypatch.setattr("os.fsync", lambda handle: time.sleep(0.2))
+    write_atomic(tmp_path / "heartbeat.json", "{}")
+    assert end_margin_s() > before + 1.5, "four files, each of which is written twice to the disk"
