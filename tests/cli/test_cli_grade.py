@@ -78,10 +78,10 @@ def test_bad_lines_are_named_and_the_rest_is_graded(
     assert [(one["index"], one["verdict"]) for one in document["rows"]] == [
         *((0, "correct"), (8, "wrong"))
     ]
-    lines = errors.splitlines()
+    *lines, hint = errors.splitlines()
     assert [f"{file}:{number}:" in line for number, line in enumerate(lines, 2)] == [True] * 7
     assert all(line.startswith("DataError: ") for line in lines)
-    assert document["error"]["exit_code"] == 2
+    assert document["error"]["exit_code"] == 2 and document["error"]["hint"] in hint
     assert f"{file}:4: lacks the key gold" in document["error"]["message"]
 
 

@@ -81,7 +81,7 @@ def test_a_reward_that_ignores_the_answer_or_fails_on_odd_text_is_told(asked: An
         (["--reward", "mine:right"], "needs problems with golds"),
         (["--reward", "mine:right", "--data", "gone.jsonl"], "no such file"),
         (["runs/x", "--reward", "mine:right"], "either a run, or --reward"),
-        ([], "either a run, or --reward"),
+        ([], "there is no run under runs"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(
