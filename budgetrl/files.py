@@ -17,9 +17,8 @@ LOCK_PATIENCE_S = 0.3
 PUBLIC_MODE, PRIVATE_MODE = 0o644, 0o600
 """Permissions of files, less the umask: to be passed on, or for their owner alone."""
 WRITER_PATIENCE_S = 5.0
-
-
 _slowest_s = 0.0
+"""See `slowest_write_s`."""
 
 
 def write_atomic(
@@ -83,13 +82,25 @@ def clear_temporary(folder: Path, *below: str) -> None:
     """
     folders = (folder, *(found for pattern in below for found in folder.glob(pattern)))
     for file in (file for place in folders for file in place.glob(".*.tmp")):
-        pid = file.name.split(".")[-2]
-        if pid.isdecimal() and Path(f"/proc/{pid}").exists():
-            continue
-        if file.is_dir():  # an export's
-            shutil.rmtree(file, ignore_errors=True)
-        else:
-            file.unlink(missing_ok=True)
+        _delete_left(file)
+
+
+def clear_temporary_of(path: Path) -> None:
+    """Delete what dead processes left half written of one file or folder."""
+    for file in path.parent.glob(".*.tmp"):
+        name, pid, _ = file.name.rsplit(".", 2)
+        if name == f".{path.name}" and pid.isdecimal():
+            _delete_left(file)
+
+
+def _delete_left(file: Path) -> None:
+    pid = file.name.split(".")[-2]
+    if pid.isdecimal() and Path(f"/proc/{pid}").exists():
+        return
+    if file.is_dir():  # an export's
+        shutil.rmtree(file, ignore_errors=True)
+    else:
+        file.unlink(missing_ok=True)
 
 
 def make_public(file: Path) -> None:

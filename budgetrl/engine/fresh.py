@@ -54,23 +54,15 @@ def fresh_adapter(base: Any, recipe: Recipe, source: str) -> Fresh:
     if not left_out:
         return Fresh(model, ())
     if recipe.lora.targets != "all-linear":
-        raise RecipeError(
-            f"lora.targets: {type(base).__name__} would not use an adapter of "
-            f"{' or '.join(sorted(left_out))}.",
-            hint="Leave it out: the model reads its weights in another way than as a layer.",
-        )
+        hint = "Leave it out: the model reads its weights in another way than as a layer."
+        raise _unused(base, left_out, hint)
     base = base if model is None else model.unload()
     config = peft.LoraConfig(
         **recipe.lora.peft_arguments, **named, exclude_modules=sorted(left_out)
     )
     model = _with(base, config, recipe)
-    more = unreached(model)
-    if more:
-        raise RecipeError(
-            f"lora.targets: {type(base).__name__} would not use an adapter of "
-            f"{' or '.join(sorted(more))}.",
-            hint="Name the layers: lora.targets = [..].",
-        )
+    if more := unreached(model):
+        raise _unused(base, more, "Name the layers: lora.targets = [..].")
     return Fresh(model, tuple(sorted(left_out)))
 
 
@@ -96,6 +88,12 @@ def layer_paths(model: Any) -> list[str]:
     """Paths of the layers that an adapter can be added to."""
     modules = model.named_modules()
     return [name for name, module in modules if _dimensions(module) > 1]
+
+
+def _unused(base: Any, names: set[str], hint: str) -> RecipeError:
+    layers = " or ".join(sorted(names))
+    wrong = f"lora.targets: {type(base).__name__} would not use an adapter of {layers}."
+    return RecipeError(wrong, hint=hint)
 
 
 def _with(base: Any, config: Any, recipe: Recipe) -> Any:

@@ -101,9 +101,26 @@ def are_its_logits(model: Any, made: Callable[[torch.Tensor], torch.Tensor]) -> 
 
     Architectures scale logits by rules of their own, and a wrong scale raises no error anywhere.
     """
-    row = torch.arange(_TRIED, device=model.device)[None]
+    own = few_logits(model)
     with scoring(model):
-        own = model(input_ids=row, use_cache=False).logits[0].float()
-        found = made(model.base_model(input_ids=row, use_cache=False)[0][0])
+        found = made(model.base_model(input_ids=_few(model), use_cache=False)[0][0])
     tolerance = 1e-4 if model.dtype == torch.float32 else 3e-2
     return bool((own - found).abs().max() <= tolerance * own.abs().max())
+
+
+def few_logits(model: Any) -> torch.Tensor:
+    """A model's own float32 logits (8, V) of a few tokens."""
+    with scoring(model):
+        logits: torch.Tensor = model(input_ids=_few(model), use_cache=False).logits[0]
+    return logits.float()
+
+
+def are_of_another(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether logits (N, V) differ by more than rounding in a model of this type may make."""
+    wanted = wanted.float()
+    apart, size = found.float() - wanted, wanted - wanted.mean(-1, keepdim=True)
+    return float(apart.norm()) > (0.01 if dtype == torch.float32 else 0.3) * float(size.norm())
+
+
+def _few(model: Any) -> torch.Tensor:
+    return torch.arange(_TRIED, device=model.device)[None]

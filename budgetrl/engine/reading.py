@@ -17,7 +17,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from budgetrl.engine.logits import scoring
+from budgetrl.engine.logits import are_of_another, scoring
 from budgetrl.errors import ModelError, first_line, is_out_of_memory
 
 _RECURRENT = "cache_params"
@@ -137,9 +137,7 @@ def check_reading(model: Any) -> None:
                 f"{name} cannot read with a cache and padding: {first_line(error)}.",
                 hint="Take another model: the plain engine draws so alone.",
             ) from None
-    apart, size = (found - alone).float(), alone.float() - alone.float().mean(-1, keepdim=True)
-    most = 0.01 if model.dtype == torch.float32 else 0.3
-    if float(apart.norm()) > most * float(size.norm()):
+    if are_of_another(found, alone, model.dtype):
         raise ModelError(
             f"{name} says something else with a cache and padding than of one row alone.",
             hint="Take another model, one that is causal: the plain engine draws so alone.",

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from budgetrl.errors import RefusedError, UsageError
-from budgetrl.files import fsync_folder, make_public, temporary_beside
+from budgetrl.files import clear_temporary_of, fsync_folder, make_public, temporary_beside
 from budgetrl.units import gib
 
 ROOM = 1.05
@@ -62,7 +62,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     draft = temporary_beside(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _clear_drafts(out)
+        clear_temporary_of(out)
         draft.mkdir()
         yield draft
         for file in draft.rglob("*"):
@@ -83,16 +83,3 @@ def new_folder(out: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _clear_drafts(out: Path) -> None:
-    """What killed exports of this name have left; those of living ones are theirs."""
-    start, end = f".{out.name}.", ".tmp"
-    for draft in out.parent.iterdir():
-        pid = draft.name.removeprefix(start).removesuffix(end)
-        if (
-            draft.name == f"{start}{pid}{end}"
-            and pid.isdecimal()
-            and not Path("/proc", pid).exists()
-        ):
-            shutil.rmtree(draft, ignore_errors=True)

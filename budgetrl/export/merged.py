@@ -29,8 +29,6 @@ _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _BESIDE = ("*.jinja", "*.model", "merges.txt", "LICENSE*", "NOTICE*")
 """What belongs to a model besides weights and *.json."""
 _MOST_HEADER = 100 << 20
-_TRIED = 8
-"""Tokens that a merged model is tried on."""
 
 
 class MergedModel(NamedTuple):
@@ -136,12 +134,15 @@ def _write_weights(target: Target, dtype: str, draft: Path) -> tuple[float, floa
         Which share of the adapter is in them, in all and at the least; and whether the head, tied
         to the embedding before, is a matrix of its own now.
     """
+    import torch
+
     from budgetrl.engine.folder import model_folder
+    from budgetrl.engine.logits import are_of_another, few_logits
     from budgetrl.engine.plain import PlainEngine, load_base
 
     recipe = _on_cpu(target.recipe, dtype)
     engine = PlainEngine.open(recipe, target.adapter)
-    wanted, untied = _some_logits(engine.model), False
+    wanted, untied = few_logits(engine.model), False
     if recipe.lora.is_full:
         model = load_base(model_folder(recipe), recipe)
         shares = list(_replace(model, engine.model))
@@ -149,7 +150,8 @@ def _write_weights(target: Target, dtype: str, draft: Path) -> tuple[float, floa
         shares = list(_merge(engine.model))
         model = engine.model.unload()
         untied = _settle_ties(model)
-    _refuse_another_model(wanted, _some_logits(model), dtype)
+    if are_of_another(few_logits(model), wanted, getattr(torch, dtype)):
+        raise _unmergeable("its logits would be others than those of base and adapter")
     total = sum(added for _, added in shares)
     projection = sum(kept for kept, _ in shares) / total if total else 1.0
     least = min((kept / added for kept, added in shares if added), default=1.0)
@@ -207,28 +209,6 @@ def _settle_ties(model: Any) -> bool:
     for part in parts:
         part.tie_word_embeddings = False
     return tied
-
-
-def _some_logits(model: Any) -> Any:
-    """Float32 logits (8, V) of a few tokens."""
-    import torch
-
-    from budgetrl.engine.logits import scoring
-
-    with scoring(model):
-        row = torch.arange(_TRIED, device=model.device)[None]
-        return model(input_ids=row, use_cache=False).logits[0].float()
-
-
-def _refuse_another_model(wanted: Any, found: Any, dtype: str) -> None:
-    """The last word on a merge: what is written says what base and adapter say, but for rounding.
-
-    Raises:
-        ModelError: it does not.
-    """
-    apart, size = found - wanted, wanted - wanted.mean(-1, keepdim=True)
-    if float(apart.norm()) > (0.01 if dtype == "float32" else 0.3) * float(size.norm()):
-        raise _unmergeable("its logits would be others than those of base and adapter")
 
 
 def _replace(model: Any, trained: Any) -> Iterator[tuple[float, float]]:
